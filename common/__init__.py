@@ -1,0 +1,1 @@
+"""What the three tasks share: audio, front ends, models, training, sweeps, reports."""

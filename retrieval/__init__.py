@@ -1,0 +1,1 @@
+"""DCASE Task 8: language-based audio retrieval, and query by vocal imitation."""

@@ -1,0 +1,1 @@
+"""DCASE Task 1: data-efficient low-complexity acoustic scene classification."""

@@ -1,0 +1,1 @@
+"""DCASE Task 4: sound event detection with heterogeneous data."""
