@@ -1,0 +1,162 @@
+"""The transformer blocks that PaSST, fPaSST, ATST-F, M2D, ASiT and (in part) BEATs share.
+
+The layout of parameters is that of a Vision Transformer (Dosovitskiy et al., ICLR 2021) as timm and the released audio
+files spell it: ``blocks.N.{norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2}``. Attention is one fused call.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class DropPath(nn.Module):
+    """Leaves out a residual branch for whole items of a batch while training; what is kept is scaled up."""
+
+    def __init__(self, probability: float = 0.0):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(batch, ...) to the same shape."""
+        if not self.training or self.probability == 0.0:
+            return branch
+        keep = 1.0 - self.probability
+        mask = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep)
+        return branch * mask / keep
+
+    def extra_repr(self) -> str:
+        """The probability, for `print(model)`."""
+        return f"probability={self.probability}"
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, dim) to the same shape."""
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(tokens)))))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for query, key and value."""
+
+    def __init__(
+        self, dim: int, num_heads: int, qkv_bias: bool = True, dropout: float = 0.0, attention_dropout: float = 0.0
+    ):
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, dim) to the same shape."""
+        batch, length, dim = tokens.shape
+        qkv = self.qkv(tokens).view(batch, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.dropout(self.proj(mixed.transpose(1, 2).reshape(batch, length, dim)))
+
+
+class Block(nn.Module):
+    """One pre-norm block: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+
+    def __init__(
+        self,
+        dim: int = 768,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        *,
+        qkv_bias: bool = True,
+        norm_eps: float = 1e-6,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias, dropout, attention_dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, dim) to the same shape."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class Encoder(nn.ModuleList):
+    """A stack of blocks, called one after the other; name it ``blocks`` to get the released parameter names.
+
+    Args:
+        depth: number of blocks.
+        drop_path: probability at the last block; it rises linearly from 0 at the first (stochastic depth).
+        checkpointing: recompute each block in the backward pass instead of keeping its activations; about 30 % more
+            time for a fraction of the memory.
+        **block: options of `Block`.
+    """
+
+    def __init__(
+        self,
+        depth: int = 12,
+        dim: int = 768,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        *,
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+        **block,
+    ):
+        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
+        super().__init__(Block(dim, num_heads, mlp_ratio, drop_path=rate, **block) for rate in rates)
+        self.checkpointing = checkpointing
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, tokens, dim) to the same shape."""
+        return run_blocks(self, tokens, self.checkpointing)
+
+
+def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool = False) -> Tensor:
+    """Pass tokens (batch, tokens, dim) through the blocks; with `checkpointing` keep only what enters each of them."""
+    for block in blocks:
+        if checkpointing and torch.is_grad_enabled():
+            tokens = checkpoint(block, tokens, use_reentrant=False)
+        else:
+            tokens = block(tokens)
+    return tokens
+
+
+def initialise_like_vit(module: nn.Module) -> None:
+    """Random start of one module: truncated normal (0.02) weights and zero biases of linear layers; use with `apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def layer_groups(model: nn.Module, blocks: nn.ModuleList, *after: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters of `model` for layer-wise learning-rate decay, nearest to the output first.
+
+    Returns:
+        One list for each block, last block first; then one with everything before the blocks (patches, positions,
+        extra tokens). Modules in `after` (final norms) count with the last block. Parameters that the released files
+        hold but the forward pass never uses (``model.unused_parameters``) are in no list.
+    """
+    groups = [list(block.parameters()) for block in reversed(blocks)]
+    groups[0] += [parameter for module in after for parameter in module.parameters()]
+    seen = {id(parameter) for group in groups for parameter in group}
+    unused = getattr(model, "unused_parameters", ())
+    groups.append([p for name, p in model.named_parameters() if id(p) not in seen and name not in unused])
+    return groups
