@@ -1,0 +1,337 @@
+"""Reading, resampling and writing audio files; every error names the clip.
+
+Decoding is soundfile's (wav, flac, ogg, mp3, aiff and what else libsndfile knows), resampling torchaudio's windowed sinc.
+torch is imported only when something is resampled, so that processes which only decode start quickly.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from common.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Waveform = NDArray[np.float32]
+
+ENDINGS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"}
+# torchaudio's defaults, and the kernel of the DCASE 2024 Task 1 baseline.
+LOWPASS_FILTER_WIDTH = 6
+ROLLOFF = 0.99
+# Above this many taps (a rate such as 11,127 Hz shares no factor with 32,000 Hz) the kernel of all phases is not built.
+MAX_KERNEL_TAPS = 20_000_000
+# Encoders round the length that they note in an mp3 file to whole frames of 1,152 samples.
+MP3_SLACK = 2 * 1152
+
+
+class AudioError(UserError):
+    """A clip that cannot be used: which file, what is wrong with it, what to do."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says: Hz, samples per channel, channels, and the coding (soundfile's names)."""
+
+    sample_rate: int
+    samples: int
+    channels: int
+    format: str
+    subtype: str
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.samples / self.sample_rate
+
+
+def audio_info(path: Path | str) -> AudioInfo:
+    """Read the header of a file.
+
+    Raises:
+        AudioError: if the file is missing, is not audio, holds no sample, or is shorter than its header says.
+    """
+    with _open(Path(path)) as file:
+        return AudioInfo(file.samplerate, file.frames, file.channels, file.format, file.subtype)
+
+
+def read_audio(
+    path: Path | str,
+    sample_rate: int | None = None,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    mono: bool = True,
+    expected_rate: int | None = None,
+    expected_channels: int | None = None,
+) -> Waveform:
+    """Decode a file, or a part of it without decoding the rest.
+
+    Args:
+        path: any format that soundfile knows.
+        sample_rate: Hz to resample to; None keeps the file's rate.
+        start: seconds from the beginning of the file.
+        duration: seconds at most; None reads to the end. The part ends where the file ends.
+        mono: mean over channels; otherwise the result has all of them.
+        expected_rate: Hz that the file must have, before resampling.
+        expected_channels: channels that the file must have.
+
+    Returns:
+        (samples,), or (channels, samples) without `mono`; float32, -1..1 for integer codings.
+
+    Raises:
+        AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged stream, or a
+            start behind the end.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        _demand(path, file, expected_rate, expected_channels)
+        rate = file.samplerate
+        first = round(start * rate)
+        if first < 0 or first >= file.frames:
+            raise AudioError(f"{path} lasts {file.frames / rate:.3f} s; a part cannot start at {start:.3f} s.")
+        count = file.frames - first
+        if duration is not None:
+            count = min(count, round(duration * rate))
+        if count <= 0:
+            raise AudioError(f"{path}: a part of {duration} s holds no sample; ask for a longer one.")
+        waveform = _read_samples(path, file, first, count)
+    waveform = _as_mono(waveform) if mono else np.ascontiguousarray(waveform.T)
+    return waveform if sample_rate is None else resample(waveform, rate, sample_rate)
+
+
+def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None = None) -> Iterator[Waveform]:
+    """Decode a long file block by block in constant memory.
+
+    Args:
+        path: any format that soundfile knows; channels are averaged.
+        seconds: about how long each block is (the last is shorter).
+        sample_rate: Hz to resample to. The blocks joined are what `read_audio` gives for the whole file: the kernel sees the
+            neighbouring blocks.
+
+    Yields:
+        (samples,), float32.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        rate, total = file.samplerate, file.frames
+        to_rate = sample_rate or rate
+        step_in, step_out = _steps(rate, to_rate)
+        # Whole steps, so that every block begins at a sample of both rates; the margin holds half a kernel.
+        block = step_in * max(1, math.ceil(seconds * rate / step_in))
+        margin_steps = 0 if rate == to_rate else math.ceil((_kernel_half_width(step_in, step_out) + 1) / step_in)
+        margin = step_in * margin_steps
+        for first in range(0, total, block):
+            left = min(margin, first)
+            count = min(block + margin + left, total - first + left)
+            waveform = _as_mono(_read_samples(path, file, first - left, count))
+            if rate != to_rate:
+                waveform = resample(waveform, rate, to_rate)
+                wanted = math.ceil(min(block, total - first) * step_out / step_in)
+                skipped = left // step_in * step_out
+                waveform = waveform[skipped : skipped + wanted]
+            yield waveform
+
+
+@overload
+def resample(waveform: Waveform, from_rate: int, to_rate: int) -> Waveform: ...
+@overload
+def resample(waveform: "Tensor", from_rate: int, to_rate: int) -> "Tensor": ...
+def resample(waveform: Any, from_rate: int, to_rate: int) -> Any:
+    """Resample over the last dimension with torchaudio's windowed sinc (Hann, width 6, rolloff 0.99).
+
+    Args:
+        waveform: (..., samples), array or tensor; a tensor is resampled on its device.
+        from_rate: Hz.
+        to_rate: Hz.
+
+    Returns:
+        (..., ceil(samples * to_rate / from_rate)), of the kind that was given. Equal rates give the input itself.
+
+    Raises:
+        UserError: if a rate is not positive.
+    """
+    if from_rate <= 0 or to_rate <= 0:
+        raise UserError(f"Cannot resample from {from_rate} Hz to {to_rate} Hz: rates are positive numbers of Hz.")
+    if from_rate == to_rate:
+        return waveform
+    if isinstance(waveform, np.ndarray):
+        step_in, step_out = _steps(from_rate, to_rate)
+        if step_out * (step_in + 2 * _kernel_half_width(step_in, step_out)) > MAX_KERNEL_TAPS:
+            return _resample_odd_rates(waveform, step_in, step_out)
+        import torch
+
+        with torch.inference_mode():
+            resampled = _resampler(from_rate, to_rate, "cpu")(torch.from_numpy(np.ascontiguousarray(waveform)))
+        return resampled.numpy()
+    return _resampler(from_rate, to_rate, str(waveform.device))(waveform)
+
+
+def list_audio(folder: Path | str) -> list[Path]:
+    """All audio files below a folder in natural order (clip2 before clip10), hidden ones left out.
+
+    Raises:
+        UserError: if the folder does not exist or holds no audio file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give a folder that holds audio files.")
+    paths = [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not paths:
+        raise UserError(
+            f"{folder} holds no audio file (looked for {', '.join(sorted(ENDINGS))}, also in its subfolders)."
+        )
+    return sorted(paths, key=_natural_key)
+
+
+def write_wav(path: Path | str, waveform: Waveform, sample_rate: int, subtype: str = "PCM_24") -> None:
+    """Write a wav file, whole or not at all.
+
+    Args:
+        path: its folder is made when absent.
+        waveform: (samples,) or (channels, samples).
+        sample_rate: Hz.
+        subtype: "PCM_16", "PCM_24" or "FLOAT".
+
+    Raises:
+        ValueError: if a sample is not finite, or beyond -1..1 with an integer subtype, which would clip it.
+    """
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"{path}: the waveform holds a sample that is not a finite number")
+    peak = float(np.abs(waveform).max(initial=0))
+    if subtype.startswith("PCM") and peak > 1:
+        raise ValueError(f"{path}: the waveform reaches {peak:.3f}, {subtype} ends at 1; scale it first")
+    with atomic_path(Path(path)) as temporary:
+        soundfile.write(temporary, np.asarray(waveform).T, sample_rate, subtype=subtype, format="WAV")
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    if not path.is_file():
+        what = "is a folder, not an audio file" if path.is_dir() else "does not exist"
+        raise AudioError(f"{path} {what}.")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path} is empty (0 bytes); copy or download it again.")
+    try:
+        file = soundfile.SoundFile(path)
+    except PermissionError as error:
+        raise AudioError(f"{path} may not be read: {error.strerror}.") from error
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
+        raise AudioError(f"{path} cannot be read as audio ({_reason(error)}); copy or download it again.") from error
+    try:
+        missing = _missing_samples(file)
+        if missing:
+            found = file.frames
+            raise AudioError(
+                f"{path} is cut off: its header says {found + missing} samples, the file holds {found}; "
+                "copy or download it again."
+            )
+        if file.frames == 0:
+            raise AudioError(f"{path} holds no sample; copy or download it again, or leave it out of the table.")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _missing_samples(file: soundfile.SoundFile) -> int:
+    """How many samples a wav or aiff header promises beyond the end of the file (libsndfile reads on with what is there)."""
+    found = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, flags=re.MULTILINE)
+    if not found or int(found[1]) >= 0xFFFFFF00:  # a program that wrote into a pipe did not know the length
+        return 0
+    declared, actual = int(found[1]), int(found[2])
+    if file.frames == 0:
+        return max(0, declared - actual)
+    bytes_per_sample = max(1, actual // file.frames)
+    return max(0, declared // bytes_per_sample - file.frames)
+
+
+def _demand(path: Path, file: soundfile.SoundFile, rate: int | None, channels: int | None) -> None:
+    if rate is not None and file.samplerate != rate:
+        raise AudioError(
+            f"{path} is sampled at {file.samplerate} Hz, expected {rate} Hz; restore the original file, "
+            "or resample it first."
+        )
+    if channels is not None and file.channels != channels:
+        raise AudioError(f"{path} has {file.channels} channels, expected {channels}; restore the original file.")
+
+
+def _read_samples(path: Path, file: soundfile.SoundFile, first: int, count: int) -> Waveform:
+    """(count, channels), checked to be whole and finite."""
+    try:
+        file.seek(first)
+        waveform = file.read(count, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path} is damaged ({_reason(error)}); copy or download it again.") from error
+    slack = MP3_SLACK if file.format == "MP3" else 0
+    if len(waveform) < count - slack or len(waveform) == 0:
+        raise AudioError(
+            f"{path} is cut off: decoding ended {count - len(waveform)} samples early, at "
+            f"{(first + len(waveform)) / file.samplerate:.3f} s; copy or download it again."
+        )
+    if not np.isfinite(waveform).all():
+        bad = int(np.flatnonzero(~np.isfinite(waveform).all(axis=1))[0])
+        raise AudioError(
+            f"{path} holds a sample that is not a finite number (NaN or infinite) at "
+            f"{(first + bad) / file.samplerate:.3f} s; make the file again."
+        )
+    return waveform
+
+
+def _as_mono(waveform: Waveform) -> Waveform:
+    return waveform[:, 0].copy() if waveform.shape[1] == 1 else waveform.mean(axis=1, dtype=np.float32)
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "error_string", None) or str(error)
+    return text.removeprefix("Error : ").strip().rstrip(".")
+
+
+def _steps(from_rate: int, to_rate: int) -> tuple[int, int]:
+    divisor = math.gcd(from_rate, to_rate)
+    return from_rate // divisor, to_rate // divisor
+
+
+def _kernel_half_width(step_in: int, step_out: int) -> int:
+    """Input samples on either side that one output sample depends on."""
+    return math.ceil(LOWPASS_FILTER_WIDTH * step_in / (min(step_in, step_out) * ROLLOFF))
+
+
+@lru_cache(maxsize=16)
+def _resampler(from_rate: int, to_rate: int, device: str) -> Any:
+    import torchaudio
+
+    transform = torchaudio.transforms.Resample(
+        from_rate, to_rate, lowpass_filter_width=LOWPASS_FILTER_WIDTH, rolloff=ROLLOFF
+    )
+    return transform.to(device)
+
+
+def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Waveform:
+    """The same windowed sinc for rates with a small common divisor, as one long filter at the rate step_in * step_out."""
+    from scipy.signal import upfirdn
+
+    cutoff = min(step_in, step_out) * ROLLOFF
+    reach = math.ceil(LOWPASS_FILTER_WIDTH * step_in * step_out / cutoff)
+    position = np.arange(-reach, reach + 1) / (step_in * step_out) * cutoff
+    position = np.clip(position, -LOWPASS_FILTER_WIDTH, LOWPASS_FILTER_WIDTH)
+    kernel = np.sinc(position) * np.cos(position * np.pi / LOWPASS_FILTER_WIDTH / 2) ** 2 * cutoff / step_in
+    # Zeros in front make the filter's delay a whole number of output samples, which is then cut off.
+    delay = math.ceil(reach / step_in)
+    kernel = np.concatenate([np.zeros(delay * step_in - reach), kernel])
+    length = math.ceil(waveform.shape[-1] * step_out / step_in)
+    filtered = upfirdn(kernel, waveform.astype(np.float64), up=step_out, down=step_in, axis=-1)
+    return filtered[..., delay : delay + length].astype(np.float32)
+
+
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path)) if part]
