@@ -1,0 +1,66 @@
+"""Frame-level MobileNetV3: one frame of 40 ms from four spectrogram frames, and frequency folded to one band.
+
+PretrainedSED, models/frame_mn (AudioSet strong), with widths of its successor EfficientSED.
+"""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from common.models.frame_heads import FramePredictor
+from common.models.mobilenet import (
+    ConcurrentSqueezeExcitation,
+    InvertedResidual,
+    block_table,
+    convolution,
+    initialise,
+    make_divisible,
+)
+
+FREQUENCY_STRIDES = (1, 2, 2, 1, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 2)
+TIME_STRIDES = (1, 2, *([1] * 13))
+
+
+class FrameMobileNet(nn.Module):
+    """The MobileNetV3-large blocks with strides that keep time; no head.
+
+    Args:
+        width_mult: scales every channel count.
+        se_r: reduction inside squeeze and excitation.
+    """
+
+    def __init__(self, width_mult: float = 1.0, se_r: int = 4):
+        super().__init__()
+        blocks = block_table(width_mult, list(zip(FREQUENCY_STRIDES, TIME_STRIDES, strict=True)))
+        layers: list[nn.Module] = [convolution(1, blocks[0].in_channels, 3, nn.Hardswish(inplace=True), stride=2)]
+        size = 64, 500
+        for block in blocks:
+            size = block.output_size(size)
+            squeeze = ConcurrentSqueezeExcitation((block.expanded, *size), "c", "max", se_r) if block.squeeze else None
+            layers.append(InvertedResidual(block, squeeze))
+        last = blocks[-1].out_channels
+        layers.append(convolution(last, 6 * last, activation=nn.Hardswish(inplace=True)))
+        self.features = nn.Sequential(*layers)
+        initialise(self)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(batch, 1, 128, frames) to (batch, frames / 4 rounded up, 6 c)."""
+        return self.features(spectrogram).squeeze(2).mT
+
+
+def frame_mobilenet(width_mult: float = 1.0, se_r: int = 4, **heads: object) -> FramePredictor:
+    """A FrameMobileNet with its heads; `heads` are the options of FramePredictor."""
+    embed_dim = 6 * make_divisible(160 * width_mult)
+    return FramePredictor(FrameMobileNet(width_mult, se_r), embed_dim, **heads)
+
+
+def released_key(key: str) -> str | None:
+    """Name in the released files to ours."""
+    return key.replace("model.frame_mn.", "model.", 1)
+
+
+frame_mn04 = partial(frame_mobilenet, width_mult=0.4)
+frame_mn06 = partial(frame_mobilenet, width_mult=0.6)
+frame_mn10 = partial(frame_mobilenet, width_mult=1.0)
+frame_mn20 = partial(frame_mobilenet, width_mult=2.0)
+frame_mn30 = partial(frame_mobilenet, width_mult=3.0)
