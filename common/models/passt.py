@@ -1,0 +1,177 @@
+"""PaSST: a Vision Transformer on overlapping patches of a log-mel spectrogram, trained with patchout.
+
+PaSST, models/passt.py (Koutini et al., Interspeech 2022, arXiv 2110.05069).
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.audio_model import ModelOutput
+from common.models.encoder import Encoder, initialise_like_vit
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping square patches to vectors."""
+
+    def __init__(self, patch_size: int, stride: tuple[int, int], in_channels: int, embed_dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(batch, channels, mels, frames) to (batch, embed_dim, patch rows, patch columns)."""
+        return self.proj(spectrogram)
+
+
+def keep_some(values: Tensor, dim: int, dropped: int, generator: torch.Generator | None) -> Tensor:
+    """Leave out `dropped` random entries along `dim`, the same for the whole batch; the order stays."""
+    length = values.shape[dim]
+    if dropped >= length:
+        raise ValueError(f"patchout would drop {dropped} of {length} patches; make it smaller or the clips longer")
+    device = generator.device if generator is not None else values.device
+    kept = torch.randperm(length, generator=generator, device=device)[: length - dropped].sort().values
+    return values.index_select(dim, kept.to(values.device))
+
+
+class PaSST(nn.Module):
+    """PaSST on log-mel spectrograms; the defaults are those of passt_s_swa_p16_128_ap476.
+
+    Args:
+        num_classes: of the classifier.
+        fstride: step between patches in mel bands.
+        tstride: step between patches in frames.
+        input_fdim: mel bands of the input.
+        input_tdim: frames that the time embedding is made for (998 for 10 s); shorter clips use its beginning, in
+            training a random stretch of it.
+        u_patchout: patches left out at random in training (unstructured patchout).
+        s_patchout_t: columns of patches left out in training. The released models of stride 10 used 40 and 4.
+        s_patchout_f: rows of patches left out in training.
+        patch_size: of a square patch, in bands and frames.
+        embed_dim: width of the transformer.
+        depth: number of blocks; 7 for passt_l.
+        num_heads: of the attention.
+        in_channels: of the spectrogram.
+        dropout, attention_dropout, drop_path: as in Encoder.
+        checkpointing: recompute the blocks in the backward pass to save memory.
+    """
+
+    # In the released files, but without influence on any output.
+    unused_parameters = ("head_dist.weight", "head_dist.bias")
+
+    def __init__(
+        self,
+        num_classes: int = 527,
+        fstride: int = 10,
+        tstride: int = 10,
+        input_fdim: int = 128,
+        input_tdim: int = 998,
+        u_patchout: int = 0,
+        s_patchout_t: int = 0,
+        s_patchout_f: int = 0,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        in_channels: int = 1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        drop_path: float = 0.0,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        # Sizes of the tables; the convolution gives up to one row and column fewer.
+        grid = input_fdim // fstride, input_tdim // tstride
+        self.u_patchout, self.s_patchout_t, self.s_patchout_f = u_patchout, s_patchout_t, s_patchout_f
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.dist_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.new_pos_embed = nn.Parameter(torch.zeros(1, 2, embed_dim))
+        self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, grid[0], 1))
+        self.time_new_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, 1, grid[1]))
+        self.patch_embed = PatchEmbedding(patch_size, (fstride, tstride), in_channels, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = Encoder(
+            depth,
+            embed_dim,
+            num_heads,
+            drop_path=drop_path,
+            checkpointing=checkpointing,
+            norm_eps=1e-6,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.head = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, num_classes))
+        self.head_dist = nn.Linear(embed_dim, num_classes)
+        self.embedding_size = embed_dim
+        self.apply(initialise_like_vit)
+        for table in (
+            self.cls_token,
+            self.dist_token,
+            self.new_pos_embed,
+            self.freq_new_pos_embed,
+            self.time_new_pos_embed,
+        ):
+            nn.init.trunc_normal_(table, std=0.02)
+
+    def add_positions(self, patches: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(batch, dim, rows, columns) plus the time and the frequency embedding."""
+        known, columns = self.time_new_pos_embed.shape[-1], patches.shape[-1]
+        if columns > known:
+            raise ValueError(
+                f"the spectrogram has {columns} columns of patches, this PaSST has positions for {known}; "
+                f"cut the clip into windows (AudioModel does) or make the network with a larger input_tdim"
+            )
+        offset = 0
+        if self.training and columns < known:
+            device = generator.device if generator is not None else "cpu"
+            offset = int(torch.randint(known - columns + 1, (1,), generator=generator, device=device))
+        return patches + self.time_new_pos_embed[..., offset : offset + columns] + self.freq_new_pos_embed
+
+    def tokens(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Input of the first block, (batch, 2 + patches, dim): class and distillation token, then rows of patches."""
+        patches = self.add_positions(self.patch_embed(spectrogram), generator)
+        if self.training and self.s_patchout_t:
+            patches = keep_some(patches, 3, self.s_patchout_t, generator)
+        if self.training and self.s_patchout_f:
+            patches = keep_some(patches, 2, self.s_patchout_f, generator)
+        sequence = patches.flatten(2).mT
+        if self.training and self.u_patchout:
+            sequence = keep_some(sequence, 1, self.u_patchout, generator)
+        special = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
+        return self.dropout(torch.cat([special.expand(len(sequence), -1, -1), sequence], dim=1))
+
+    def forward(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> ModelOutput:
+        """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the two special tokens (batch, dim).
+
+        `generator` draws patchout and the stretch of the time embedding in training; None for torch's own.
+        """
+        tokens = self.blocks(self.tokens(spectrogram, generator))
+        embedding = self.norm(tokens[:, :2]).mean(dim=1)
+        return ModelOutput(logits=self.head(embedding), embedding=embedding)
+
+
+def from_image_weights(state_dict: dict[str, Tensor], network: PaSST) -> dict[str, Tensor]:
+    """DeiT weights (base distilled, 384 x 384) in the form of `network`, without heads.
+
+    The kernels of the three colours are summed; the position grid is resized to the patches and averaged over time for
+    the frequency embedding, over frequency for the time embedding.
+    """
+    state = {key: value for key, value in state_dict.items() if not key.startswith(("head", "pos_embed"))}
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
+    positions = state_dict["pos_embed"]
+    state["new_pos_embed"] = positions[:, :2]
+    side = round((positions.shape[1] - 2) ** 0.5)
+    grid = positions[:, 2:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    size = network.freq_new_pos_embed.shape[2], network.time_new_pos_embed.shape[3]
+    grid = F.interpolate(grid, size=size, mode="bicubic")
+    state["freq_new_pos_embed"] = grid.mean(dim=3, keepdim=True)
+    state["time_new_pos_embed"] = grid.mean(dim=2, keepdim=True)
+    return state
+
+
+passt_s = PaSST
+passt_l = partial(PaSST, depth=7)
+passt_20sec = partial(PaSST, input_tdim=2000)
+passt_30sec = partial(PaSST, input_tdim=3000)
