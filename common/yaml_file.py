@@ -1,0 +1,175 @@
+"""YAML files with the line of every value.
+
+YAML 1.2's plain scalars, not PyYAML's 1.1: `1e-3` is a number, `no` and `on` are text, `010` is ten, `1:30` is text.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import UserError, nearest
+
+Place = tuple[str | int, ...]
+"""Where a value stands: keys and list positions from the top, such as ("optim", "betas", 0)."""
+
+_SCALARS = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    "float": (
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would not read as text."""
+
+
+for _tag, (_pattern, _first) in _SCALARS.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+@dataclass
+class YamlFile:
+    """What a YAML file holds.
+
+    data: its content as dicts, lists, texts, numbers, booleans and None.
+    lines: line number (from 1) of each place in it.
+    mistakes: (line, sentence) for doubled keys and the like.
+    """
+
+    data: Any = None
+    lines: dict[Place, int] = field(default_factory=dict)
+    mistakes: list[tuple[int, str]] = field(default_factory=list)
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Read a YAML file with its line numbers.
+
+    Raises:
+        UserError: the file is missing, is not text, or is not YAML; the sentence names the line.
+    """
+    text = _read_text(Path(path))
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise UserError(f"{path}:{line}: this is not YAML: {error.problem}{_tab_hint(text, line)}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
+    finally:
+        loader.dispose()
+    file = YamlFile()
+    if node is not None:
+        file.data = _construct(node, (), file, parents=())
+    return file
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would be read in a YAML file: "1e-3" is a number, "[1, 2]" a list, "null" None."""
+    try:
+        node = _Loader(text).get_single_node()
+    except yaml.YAMLError:
+        return text
+    return None if node is None else _construct(node, (), YamlFile(), parents=())
+
+
+def to_yaml(data: object) -> str:
+    """YAML text that `read_yaml` reads back as equal `data`."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def dotted(place: Place) -> str:
+    """("optim", "betas", 0) to "optim.betas.0"."""
+    return ".".join(str(key) for key in place)
+
+
+def _read_text(path: Path) -> str:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; a YAML file is needed. {_files_in(path, '')}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. {_files_in(path.parent, path.name)}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a text file in UTF-8.") from None
+
+
+def _files_in(folder: Path, name: str) -> str:
+    if not folder.is_dir():
+        return f"Its folder {folder} does not exist either."
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
+    if not names:
+        return f"{folder} has no YAML files."
+    near = nearest(name, names)
+    return f"Near it: {', '.join(near)}." if near else f"{folder} has: {', '.join(names[:10])}."
+
+
+def _tab_hint(text: str, line: int) -> str:
+    rows = text.splitlines()
+    starts_with_tab = line <= len(rows) and rows[line - 1].lstrip(" ").startswith("\t")
+    return " (indent with spaces, not tabs)" if starts_with_tab else ""
+
+
+def _construct(node: yaml.Node, place: Place, file: YamlFile, parents: tuple[int, ...]) -> Any:
+    line = node.start_mark.line + 1
+    file.lines.setdefault(place, line)
+    if id(node) in parents:
+        file.mistakes.append((line, f"{dotted(place)} refers to itself."))
+        return None
+    parents = (*parents, id(node))
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*place, index), file, parents) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        return _construct_mapping(node, place, file, parents)
+    assert isinstance(node, yaml.ScalarNode)
+    return _construct_scalar(node, place, file)
+
+
+def _construct_mapping(node: yaml.MappingNode, place: Place, file: YamlFile, parents: tuple[int, ...]) -> dict:
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            file.mistakes.append((line, "a name must be one word, not a list or a group."))
+            continue
+        key = _construct_scalar(key_node, place, file)
+        here = (*place, key)
+        if key in mapping:
+            file.mistakes.append((line, f"{dotted(here)} is given twice, first in line {file.lines[here]}."))
+            continue
+        file.lines[here] = line
+        mapping[key] = _construct(value_node, here, file, parents)
+    return mapping
+
+
+def _construct_scalar(node: yaml.ScalarNode, place: Place, file: YamlFile) -> Any:
+    tag, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
+    if tag == "str":
+        return text
+    if tag not in _SCALARS or not re.fullmatch(_SCALARS[tag][0], text):
+        file.mistakes.append((node.start_mark.line + 1, f"{dotted(place)} has the tag {node.tag}, which is not read."))
+        return text
+    if tag == "null":
+        return None
+    if tag == "bool":
+        return text.lower() == "true"
+    return int(text) if tag == "int" else _to_float(text)
+
+
+def _to_float(text: str) -> float:
+    special = re.fullmatch(r"([-+]?)\.(inf|nan)", text.lower())
+    return float(special[1] + special[2]) if special else float(text)
