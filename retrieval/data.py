@@ -1,0 +1,336 @@
+"""Captioned audio: one manifest per data set, whatever its layout on disk.
+
+A manifest is a table with one row per clip: dataset, split, file_name (byte for byte, leading blanks and all), path,
+captions (a tuple), duration in seconds (NaN where the data set does not say), source_id (text) and licence.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import UserError, unknown
+
+COLUMNS = ["dataset", "split", "file_name", "path", "captions", "duration", "source_id", "licence"]
+MADE_UP = "MADE_UP.txt"  # written by `python -m common synthesize`: counts and checksums are then its own
+
+# Zenodo 4783391. Rows (clips), md5 of the caption table.
+CLOTHO = {
+    "development": (3839, "d4090b39ce9f2491908eebf4d5b09bae"),
+    "validation": (1045, "5879e023032b22a2c930aaa0528bead4"),
+    "evaluation": (1045, "1b16b9e57cf7bdb7f13a13802aeb57e2"),
+}
+AUDIOCAPS = {"train": 49838, "val": 495, "test": 975}  # clips of version 1
+WAVCAPS = {  # folder: (json file, clips)
+    "FreeSound": ("fsd_final.json", 262300),
+    "BBC_Sound_Effects": ("bbc_final.json", 31201),
+    "SoundBible": ("sb_final.json", 1232),
+    "AudioSet_SL": ("as_final.json", 108317),
+}
+# Broken files of WavCaps AudioSet_SL, left out by the systems of 2024 and 2025.
+WAVCAPS_BROKEN = frozenset(
+    ("Y06-g5jz-OGc", "Y3sSblRfEG2o", "YFli8wjBFV2M", "YVcu0pVF1npM", "YWudGD6ZHRoY", "YmW3S0u8bj58")
+)
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+
+
+def read_manifest(dataset: str, root: Path, split: str) -> pd.DataFrame:
+    """Manifest of one split.
+
+    Args:
+        dataset: clotho, audiocaps, wavcaps or folder (a folder of audio with `captions.csv` in Clotho's columns).
+        root: folder of the data set; the layouts of Zenodo, aac-datasets and the 2024 winner are found.
+        split: its split, as the data set calls it.
+
+    Raises:
+        UserError: if a table is missing, has empty captions or repeated names, or the split is unknown.
+    """
+    if dataset not in READERS:
+        raise unknown("data set", dataset, READERS)
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder. Set data.root to the folder that holds {dataset}.")
+    manifest = READERS[dataset](root, split)
+    return _checked(manifest, root)
+
+
+def read_clotho(root: Path, split: str) -> pd.DataFrame:
+    """Clotho v2.1: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv` and a folder of wavs."""
+    if split not in CLOTHO:
+        raise unknown("Clotho split", split, CLOTHO)
+    table = read_caption_table(_find(root, f"clotho_captions_{split}.csv"))
+    names = table["file_name"]
+    folder = next((f for f in _folders(root, split) if (f / names.iloc[0]).is_file()), root / split)
+    manifest = pd.DataFrame({"dataset": "clotho", "split": split, "file_name": names})
+    manifest["path"] = [folder / name for name in names]
+    manifest["captions"] = table["captions"]
+    manifest["duration"] = float("nan")
+    metadata = _clotho_metadata(root, split)
+    manifest["source_id"] = [metadata.get(name, ("Not found", ""))[0] for name in names]
+    manifest["licence"] = [metadata.get(name, ("", ""))[1] for name in names]
+    return manifest
+
+
+def read_caption_table(path: Path) -> pd.DataFrame:
+    """Columns file_name and captions (tuple) of a table `file_name,caption_1..caption_n`.
+
+    Raises:
+        UserError: with file and row, if a caption is empty, a name is repeated or a column is missing.
+    """
+    table = _read_text_table(path)
+    caption_columns = [column for column in table.columns if column.startswith("caption")]
+    if "file_name" not in table.columns or not caption_columns:
+        raise UserError(f"{path} needs the columns file_name, caption_1, ...; it has {', '.join(table.columns)}")
+    for row, values in enumerate(table[caption_columns].itertuples(index=False), start=2):
+        for column, caption in zip(caption_columns, values, strict=True):
+            if not caption.strip():
+                raise UserError(f"{path}:{row}: {column} of {table['file_name'][row - 2]!r} is empty")
+    _refuse_repeated(table["file_name"], path)
+    captions = [tuple(row) for row in table[caption_columns].itertuples(index=False)]
+    return pd.DataFrame({"file_name": table["file_name"], "captions": captions})
+
+
+def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
+    """AudioCaps: `<split>.csv`, one caption per row; clips are `<youtube_id>_<start_time>` in a folder `<split>`."""
+    if split not in AUDIOCAPS:
+        raise unknown("AudioCaps split", split, AUDIOCAPS)
+    path = _find(root, f"{split}.csv", f"audiocaps_v1_{split}.csv")
+    table = _read_text_table(path)
+    missing = {"youtube_id", "start_time", "caption"} - set(table.columns)
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
+    for row, caption in enumerate(table["caption"], start=2):
+        if not caption.strip():
+            raise UserError(f"{path}:{row}: the caption is empty")
+    folders = _folders(root, split)
+    rows = []
+    for (youtube_id, start), group in table.groupby(["youtube_id", "start_time"], sort=False):
+        audio = _find_audio(folders, f"{youtube_id}_{start}")
+        rows.append((audio.name, audio, tuple(group["caption"]), 10.0, youtube_id))
+    manifest = pd.DataFrame(rows, columns=["file_name", "path", "captions", "duration", "source_id"])
+    return manifest.assign(dataset="audiocaps", split=split, licence="")
+
+
+def read_wavcaps(root: Path, split: str) -> pd.DataFrame:
+    """WavCaps: `split` is one of its four sources; `json_files/<source>/*.json`, `<id>.flac` in the source's folder."""
+    if split not in WAVCAPS:
+        raise unknown("WavCaps source", split, WAVCAPS)
+    path = _find(root, f"json_files/{split}/{WAVCAPS[split][0]}", WAVCAPS[split][0])
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))["data"]
+    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is not a WavCaps table ({{"data": [...]}}): {error}') from error
+    folders = _folders(root, split)
+    rows = []
+    for number, item in enumerate(items):
+        source_id = str(item["id"]).removesuffix(".wav")  # ids of AudioSet_SL end in .wav, their files in .flac
+        if source_id in WAVCAPS_BROKEN:
+            continue
+        if not str(item.get("caption", "")).strip():
+            raise UserError(f"{path}: item {number} ({source_id}) has no caption")
+        audio = _find_audio(folders, source_id)
+        rows.append((audio.name, audio, (item["caption"],), float(item.get("duration") or "nan"), source_id))
+    manifest = pd.DataFrame(rows, columns=["file_name", "path", "captions", "duration", "source_id"])
+    return manifest.assign(dataset="wavcaps", split=split, licence="")
+
+
+def read_folder(root: Path, split: str) -> pd.DataFrame:
+    """Own data: `<root>/<split>/` of audio and `<root>/captions_<split>.csv` (or captions.csv inside the folder)."""
+    folder = root / split
+    path = next((p for p in (root / f"captions_{split}.csv", folder / "captions.csv") if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{root} has neither captions_{split}.csv nor {split}/captions.csv")
+    table = read_caption_table(path)
+    manifest = pd.DataFrame({"dataset": "folder", "split": split, "file_name": table["file_name"]})
+    manifest["path"] = [folder / name for name in table["file_name"]]
+    return manifest.assign(captions=table["captions"], duration=float("nan"), source_id=table["file_name"], licence="")
+
+
+READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
+    "clotho": read_clotho,
+    "audiocaps": read_audiocaps,
+    "wavcaps": read_wavcaps,
+    "folder": read_folder,
+}
+
+
+def check_split(manifest: pd.DataFrame, root: Path) -> list[str]:
+    """What differs from the official data set, one sentence each; empty when all is there.
+
+    Counts clips against the published number, compares Clotho's caption table with its md5, names missing files.
+    """
+    dataset, split = manifest["dataset"].iloc[0], manifest["split"].iloc[0]
+    problems = []
+    if not is_made_up(root):
+        expected = {
+            "clotho": {name: count for name, (count, _) in CLOTHO.items()},
+            "audiocaps": AUDIOCAPS,
+            "wavcaps": {name: count for name, (_, count) in WAVCAPS.items()},
+        }.get(dataset, {})
+        if split in expected and len(manifest) != expected[split]:
+            problems.append(f"{dataset} {split} has {len(manifest)} clips, officially {expected[split]}")
+        if dataset == "clotho":
+            path = _find(Path(root), f"clotho_captions_{split}.csv")
+            if hashlib.md5(path.read_bytes()).hexdigest() != CLOTHO[split][1]:
+                problems.append(f"{path} is not the file of Zenodo record 4783391 (another md5)")
+    missing = missing_files(manifest)
+    if missing:
+        problems.append(
+            f"{dataset} {split}: {len(missing)} of {len(manifest)} audio files are missing, the first is {missing[0]}"
+        )
+    return problems
+
+
+def missing_files(manifest: pd.DataFrame) -> list[Path]:
+    """Audio files of a manifest that are absent or empty."""
+    return [path for path in manifest["path"] if not path.is_file() or path.stat().st_size == 0]
+
+
+def is_made_up(root: Path) -> bool:
+    """Whether `root` was written by `python -m common synthesize`."""
+    return (Path(root) / MADE_UP).is_file()
+
+
+def read_exclusions(path: Path) -> frozenset[str]:
+    """Source ids that may not be trained on, as text: a csv (column `sound_id`, `id` or the first) or JSON lists.
+
+    Raises:
+        UserError: if the file is absent or holds no id.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. It should list the ids that may not be trained on.")
+    if path.suffix == ".json":
+        data = json.loads(path.read_text(encoding="utf-8"))
+        lists = data.values() if isinstance(data, dict) else [data]
+        ids = {str(item) for items in lists for item in items}
+    else:
+        # As text: read as integers, a membership test against file names would exclude nothing without a word.
+        table = _read_text_table(path)
+        column = next((c for c in ("sound_id", "id") if c in table.columns), table.columns[0])
+        ids = set(table[column])
+    ids = {name.removesuffix(".wav") for name in ids} - {"", "Not found"}
+    if not ids:
+        raise UserError(f"{path} lists no ids")
+    return frozenset(ids)
+
+
+def exclude(manifest: pd.DataFrame, ids: Iterable[str], name: str) -> tuple[pd.DataFrame, int]:
+    """Leave out the clips whose source is in `ids`; give the rest and the number removed.
+
+    Raises:
+        UserError: if nothing is removed, which means that the ids are of another kind than the manifest's.
+    """
+    forbidden = set(ids)
+    stems = [Path(file_name).stem for file_name in manifest["file_name"]]
+    hit = [source in forbidden or stem in forbidden for source, stem in zip(manifest["source_id"], stems, strict=True)]
+    if not any(hit):
+        example = manifest["source_id"].iloc[0] if len(manifest) else "(no clip)"
+        raise UserError(
+            f"{name} removes nothing from {len(manifest)} clips: its ids (such as {min(forbidden)!r}) and the "
+            f"clips' (such as {example!r}) do not meet. Use the list that belongs to this data set, or name none."
+        )
+    kept = manifest[[not h for h in hit]].reset_index(drop=True)
+    return kept, sum(hit)
+
+
+def leaks(training: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Training clips whose source is also in the evaluation set; sources named "Not found" match nothing."""
+    known = set(evaluation["source_id"]) - {"Not found", ""}
+    return training[training["source_id"].isin(known)]
+
+
+def read_relevance(path: Path) -> dict[str, tuple[str, ...]]:
+    """DCASE 2025 annotation: query caption to the file names that are relevant for it.
+
+    Columns `query` and `audio_filenames` (a list in Python's notation, read as a literal, never executed).
+    """
+    import ast
+
+    table = _read_text_table(path)
+    relevant = {}
+    for row, (query, names) in enumerate(zip(table["query"], table["audio_filenames"], strict=True), start=2):
+        try:
+            relevant[query] = tuple(ast.literal_eval(names))
+        except (ValueError, SyntaxError) as error:
+            raise UserError(f"{path}:{row}: audio_filenames is not a list of names") from error
+    return relevant
+
+
+def read_queries(path: Path) -> list[str]:
+    """The column `caption` of a table of queries, in its order, repeated queries kept."""
+    table = _read_text_table(path)
+    if "caption" not in table.columns:
+        raise UserError(f"{path} has no column caption; it has {', '.join(table.columns)}")
+    return list(table["caption"])
+
+
+def _checked(manifest: pd.DataFrame, root: Path) -> pd.DataFrame:
+    if manifest.empty:
+        raise UserError(f"{root} holds no clips of this split")
+    _refuse_repeated(manifest["path"].map(str), root)
+    return manifest[COLUMNS].reset_index(drop=True)
+
+
+def _refuse_repeated(names: pd.Series, where: Path) -> None:
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        row = repeated.index[0] + 2
+        raise UserError(f"{where}:{row}: {repeated.iloc[0]!r} is listed twice; keep one row per clip")
+
+
+def _read_text_table(path: Path) -> pd.DataFrame:
+    """A csv with every cell as the text it is: no "NA" turned into a number, no blank stripped."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    data = path.read_bytes()
+    for encoding in ("utf-8-sig", "iso-8859-1"):  # Clotho's metadata is ISO-8859-1
+        try:
+            text = data.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    try:
+        return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is not a table: {error}") from error
+
+
+def _clotho_metadata(root: Path, split: str) -> dict[str, tuple[str, str]]:
+    """File name to (sound_id, licence); empty where the metadata table is absent."""
+    try:
+        table = _read_text_table(_find(root, f"clotho_metadata_{split}.csv"))
+    except UserError:
+        return {}
+    return {row.file_name: (row.sound_id, row.license) for row in table.itertuples()}
+
+
+def _find(root: Path, *names: str) -> Path:
+    places = ("", "clotho_v2", "clotho_csv_files", "CLOTHO_v2.1/clotho_csv_files", "AUDIOCAPS", "WavCaps", "wavcaps")
+    for place in places:
+        for name in names:
+            if (root / place / name).is_file():
+                return root / place / name
+    raise UserError(f"{root} has no {names[0]}, also not in {', '.join(p for p in places if p)}")
+
+
+def _folders(root: Path, split: str) -> list[Path]:
+    """Folders that may hold the audio of a split, the likeliest first."""
+    places = (
+        "", "audio", "Audio", "clotho_v2", "clotho_audio_files", "CLOTHO_v2.1/clotho_audio_files", "audio_32000Hz",
+        "AUDIOCAPS/audio_32000Hz", "WavCaps/Audio", "wavcaps/audio",
+    )  # fmt: skip
+    return [root / place / split for place in places if (root / place / split).is_dir()]
+
+
+def _find_audio(folders: list[Path], stem: str) -> Path:
+    for folder in folders:
+        for suffix in (".flac", *AUDIO_SUFFIXES):
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+    folder = folders[0] if folders else Path()
+    return folder / f"{stem}.flac"
