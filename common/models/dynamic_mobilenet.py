@@ -163,9 +163,7 @@ class DynamicBlock(nn.Module):
         no_ca: bool = False,
     ):
         super().__init__()
-        dynamic = partial(
-            DynamicConvolution, context_size=context_size, num_kernels=dyconv_k, temperature=temperature
-        )
+        dynamic = partial(DynamicConvolution, context_size=context_size, num_kernels=dyconv_k, temperature=temperature)
         make_convolution = static_convolution if no_dyconv else dynamic
         self.exp_conv: nn.Module | None = None
         if block.expanded != block.in_channels:
@@ -212,9 +210,7 @@ def static_convolution(
 ) -> Static:
     """The ordinary convolution of the shape of a DynamicConvolution."""
     padding = (kernel - 1) // 2 * dilation
-    plain = nn.Conv2d(
-        in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False
-    )
+    plain = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False)
     return Static(plain)
 
 

@@ -4,25 +4,25 @@ PretrainedSED, models/frame_mn (AudioSet strong), with widths of its successor E
 """
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
-from common.models.frame_heads import FramePredictor
+from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
 from common.models.mobilenet import (
     ConcurrentSqueezeExcitation,
     InvertedResidual,
     block_table,
     convolution,
     initialise,
-    make_divisible,
 )
 
 FREQUENCY_STRIDES = (1, 2, 2, 1, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 2)
 TIME_STRIDES = (1, 2, *([1] * 13))
 
 
-class FrameMobileNet(nn.Module):
-    """The MobileNetV3-large blocks with strides that keep time; no head.
+class FrameMobileNet(SequenceModel):
+    """The MobileNetV3-large blocks with strides that keep time; no head. Takes clips of any length.
 
     Args:
         width_mult: scales every channel count.
@@ -41,22 +41,26 @@ class FrameMobileNet(nn.Module):
         last = blocks[-1].out_channels
         layers.append(convolution(last, 6 * last, activation=nn.Hardswish(inplace=True)))
         self.features = nn.Sequential(*layers)
+        self.dim = 6 * last
         initialise(self)
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(batch, 1, 128, frames) to (batch, frames / 4 rounded up, 6 c)."""
         return self.features(spectrogram).squeeze(2).mT
 
-
-def frame_mobilenet(width_mult: float = 1.0, se_r: int = 4, **heads: object) -> FramePredictor:
-    """A FrameMobileNet with its heads; `heads` are the options of FramePredictor."""
-    embed_dim = 6 * make_divisible(160 * width_mult)
-    return FramePredictor(FrameMobileNet(width_mult, se_r), embed_dim, **heads)
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters of the 17 stages for layer-wise decay, last stage first."""
+        return [list(stage.parameters()) for stage in reversed(self.features)]
 
 
-def released_key(key: str) -> str | None:
-    """Name in the released files to ours."""
-    return key.replace("model.frame_mn.", "model.", 1)
+def frame_mobilenet(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
+    """A FrameMobileNet with its heads; options are those of FramePrediction and of FrameMobileNet."""
+    return wrap(FrameMobileNet, num_classes, num_weak_classes, options)
+
+
+def released_key(key: str) -> str:
+    """Our name for a key of a released file."""
+    return plain_key(key, "frame_mn")
 
 
 frame_mn04 = partial(frame_mobilenet, width_mult=0.4)

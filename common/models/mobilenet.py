@@ -7,6 +7,7 @@ the plain blocks of dynamic_mobilenet.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,7 @@ def square_strides(strides: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel: int = 1, activation: nn.Module | None = None, **options: object
+    in_channels: int, out_channels: int, kernel: int = 1, activation: nn.Module | None = None, **options: Any
 ) -> nn.Sequential:
     """Convolution without bias, batch norm, activation."""
     options.setdefault("padding", (kernel - 1) // 2)
