@@ -128,18 +128,25 @@ class Encoder(nn.ModuleList):
         return run_blocks(self, tokens, self.checkpointing)
 
 
-def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool = False) -> Tensor:
-    """Pass tokens (batch, tokens, dim) through the blocks; with `checkpointing` keep only what enters each of them."""
+def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool = False, *context: Tensor) -> Tensor:
+    """Pass tokens (batch, tokens, dim) through the blocks.
+
+    Args:
+        blocks: each is called with the tokens and `context`.
+        tokens: (batch, tokens, dim).
+        checkpointing: while training keep only what enters each block and compute it again in the backward pass.
+        *context: what every block gets besides the tokens.
+    """
     for block in blocks:
         if checkpointing and torch.is_grad_enabled():
-            tokens = checkpoint(block, tokens, use_reentrant=False)
+            tokens = checkpoint(block, tokens, *context, use_reentrant=False)
         else:
-            tokens = block(tokens)
+            tokens = block(tokens, *context)
     return tokens
 
 
 def initialise_like_vit(module: nn.Module) -> None:
-    """Random start of one module: truncated normal (0.02) weights and zero biases of linear layers; use with `apply`."""
+    """Start a linear layer with truncated normal weights (0.02) and zero biases; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

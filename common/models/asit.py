@@ -1,0 +1,92 @@
+"""ASiT: a local-global self-supervised vision transformer over 16 x 16 patches of a 128-band spectrogram.
+
+Atito et al., "ASiT: Local-Global Audio Spectrogram Vision Transformer for Event Classification" (TASLP 2024), with the
+heads of PretrainedSED (Schmid et al., ICASSP 2025), models/asit.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.m2d import PATCH, PatchProjection
+
+
+class Asit(SequenceModel):
+    """The ASiT encoder; tokens run through the 8 bands of a time step, then to the next step.
+
+    Args:
+        position_grid: how the table of 296 = 37 x 8 positions (made for 592 frames) is stretched to other lengths.
+            "official" reads it as 8 times x 37 frequencies, stretches the 8 over time and squeezes the 37 into 8 bands;
+            the released files were trained so. "exact" reads it in the order of the tokens, 37 times x 8 frequencies,
+            and stretches time alone (the official code does so only for 592 frames, where nothing is stretched).
+    """
+
+    step_frames = PATCH
+    max_steps = 62
+    first_centre = 0.0875  # kaldi frame k is centred at 10 k + 12.5 ms
+    edge_frames = 1.5
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 128,
+        table_frames: int = 592,
+        position_grid: Literal["official", "exact"] = "official",
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        **encoder,
+    ):
+        super().__init__()
+        self.dim = dim
+        self.bands = num_mels // PATCH
+        self.table_frames = table_frames
+        self.position_grid = position_grid
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.bands * (table_frames // PATCH), dim))
+        self.patch_embed = PatchProjection(dim)
+        self.blocks = Encoder(depth, dim, num_heads, **encoder)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.apply(initialise_like_vit)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(batch, 1, 128 mels, frames) to (batch, 1 + frames // 16 * 8, dim); the class token comes first."""
+        patches = self.patch_embed(spectrogram.mT)
+        cls_token = self.cls_token.expand(len(spectrogram), -1, -1)
+        tokens = torch.cat((cls_token, patches.flatten(2).mT), dim=1)
+        return self.norm(self.blocks(tokens + self.positions(spectrogram.shape[-1])))
+
+    def time_steps(self, spectrogram: Tensor) -> Tensor:
+        """The mean over the 8 bands of each time step, without the class token; (batch, frames // 16, dim)."""
+        return self(spectrogram)[:, 1:].unflatten(1, (-1, self.bands)).mean(dim=2)
+
+    def positions(self, num_frames: int) -> Tensor:
+        """Position vectors for a spectrogram of `num_frames`; (1, 1 + steps * 8, dim)."""
+        if num_frames == self.table_frames:
+            return self.pos_embed
+        steps = num_frames // PATCH
+        table = self.pos_embed[:, 1:].mT
+        table_steps = table.shape[-1] // self.bands
+        shape = (self.bands, table_steps) if self.position_grid == "official" else (table_steps, self.bands)
+        grid = F.interpolate(table.unflatten(-1, shape), size=(steps, self.bands), mode="bicubic", align_corners=False)
+        return torch.cat((self.pos_embed[:, :1], grid.flatten(2).mT), dim=1)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Last block (with the final norm) first; patches, class token and positions last."""
+        return layer_groups(self, self.blocks, self.norm)
+
+
+def asit(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+    """ASiT with frame and clip heads; `options` of `FramePrediction`, of `Asit` or of the encoder."""
+    return wrap(Asit, num_classes, num_weak_classes, options)
+
+
+def released_key(key: str) -> str | None:
+    """Our name for a key of the official files: ``model.*``, in the wrapped network ``model.asit.*``."""
+    return plain_key(key, "asit")

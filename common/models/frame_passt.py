@@ -1,0 +1,123 @@
+"""fPaSST: a Patchout transformer with one token for 40 ms, for sound event detection.
+
+Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Detection" (ICASSP 2025),
+PretrainedSED models/frame_passt. Builds without network: the ImageNet start is an own function.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.errors import UserError
+from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+
+
+class PatchProjection(nn.Module):
+    """One convolution over the whole height and two columns: a token for each column."""
+
+    def __init__(self, in_channels: int, height: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, (height, 2), padding=(0, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(batch, channels, height, columns) to (batch, dim, 1, columns)."""
+        return self.proj(maps)[..., 1:]  # the first column sees padding on its left
+
+
+class FramePasst(SequenceModel):
+    """The fPaSST encoder: a convolutional stem, two extra tokens, 12 blocks."""
+
+    step_frames = 4
+
+    def __init__(
+        self,
+        *,
+        num_mels: int = 128,
+        dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        max_steps: int = 250,
+        **encoder,
+    ):
+        super().__init__()
+        self.dim = dim
+        self.max_steps = max_steps
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.dist_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.new_pos_embed = nn.Parameter(torch.empty(1, 2, dim))
+        self.freq_new_pos_embed = nn.Parameter(torch.empty(1, dim, 1, 1))
+        self.time_new_pos_embed = nn.Parameter(torch.empty(1, dim, 1, max_steps))
+        self.conv_in_1 = nn.Conv2d(1, 16, 3, stride=2, padding=1)
+        self.conv_in_2 = nn.Conv2d(16, 32, 3, stride=1, padding=1)
+        self.conv_in_3 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+        # The stem's 64 channels of num_mels / 4 bands are read as 16 channels of num_mels bands.
+        self.patch_embed = PatchProjection(16, num_mels, dim)
+        self.blocks = Encoder(depth, dim, num_heads, **encoder)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        for name in ("cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"):
+            nn.init.trunc_normal_(getattr(self, name), std=0.02)
+        self.apply(initialise_like_vit)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(batch, 1, 128 mels, frames) to (batch, ceil(frames / 4), dim), at most 250 steps."""
+        batch, _, num_mels, _ = spectrogram.shape
+        maps = spectrogram
+        for convolution in (self.conv_in_1, self.conv_in_2, self.conv_in_3):
+            maps = F.gelu(convolution(maps))
+        maps = self.patch_embed(maps.reshape(batch, 16, num_mels, maps.shape[-1]))
+        maps = maps + self._time_positions(maps.shape[-1]) + self.freq_new_pos_embed
+        extra = torch.cat((self.cls_token, self.dist_token), dim=1) + self.new_pos_embed
+        tokens = torch.cat((extra.expand(batch, -1, -1), maps.flatten(2).mT), dim=1)
+        return self.norm(self.blocks(tokens))[:, 2:]
+
+    def _time_positions(self, steps: int) -> Tensor:
+        """Positions for a clip of `steps`: the first ones, or in training those of a random place in 10 s."""
+        if steps > self.max_steps:
+            # The official code cuts such input to 10 s without a word.
+            raise UserError(
+                f"fPaSST has positions for {self.max_steps} steps of 40 ms, the spectrogram has {steps}. "
+                "Give it windows of 10 s (AudioModel does), or build it with time_grid exact."
+            )
+        start = int(torch.randint(self.max_steps - steps + 1, ())) if self.training else 0
+        return self.time_new_pos_embed[..., start : start + steps]
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Last block (with the final norm) first; stem, patches, tokens and positions last."""
+        return layer_groups(self, self.blocks, self.norm)
+
+
+def fpasst(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+    """fPaSST with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
+    return wrap(FramePasst, num_classes, num_weak_classes, options)
+
+
+def released_key(key: str) -> str | None:
+    """Our name for a key of the official files: ``model.*``, in the wrapped network ``model.fpasst.*``."""
+    return plain_key(key, "fpasst")
+
+
+def start_from_image_model(network: FramePrediction, image_state: dict[str, Tensor]) -> None:
+    """Start the encoder from DeiT (``deit_base_distilled_patch16_384``) as the authors do; changes `network` in place.
+
+    Its 24 x 24 positions are resized to one row of 250: time positions are the mean over that row's height, the
+    frequency position the mean over its width. The patch weights are repeated from 3 to 16 channels (times 3 / 16) and
+    reshaped. The convolutional stem stays random; the classifiers of the file are not used.
+    """
+    model = network.model
+    state = {key: value for key, value in image_state.items() if key.startswith(("blocks.", "norm.", "cls_", "dist_"))}
+    positions = image_state["pos_embed"]
+    state["new_pos_embed"] = positions[:, :2]
+    side = int((positions.shape[1] - 2) ** 0.5)
+    grid = positions[:, 2:].mT.unflatten(-1, (side, side))
+    grid = F.interpolate(grid, size=(1, model.max_steps), mode="bicubic", align_corners=False)
+    state["time_new_pos_embed"] = grid.mean(dim=2, keepdim=True)
+    state["freq_new_pos_embed"] = grid.mean(dim=3, keepdim=True)
+    weight = image_state["patch_embed.proj.weight"]
+    in_channels = model.patch_embed.proj.in_channels
+    repeated = weight.repeat(1, -(-in_channels // weight.shape[1]), 1, 1)[:, :in_channels]
+    repeated = repeated * (weight.shape[1] / in_channels)
+    state["patch_embed.proj.weight"] = repeated.reshape(model.patch_embed.proj.weight.shape)
+    state["patch_embed.proj.bias"] = image_state["patch_embed.proj.bias"]
+    stem = {key: value for key, value in model.state_dict().items() if key.startswith("conv_in_")}
+    model.load_state_dict(stem | state)
