@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -140,6 +140,8 @@ def _tag_fits(group: type[BaseModel], data: Any) -> bool:
 def _all_names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in cls.model_fields.items():
         yield prefix + name
+        if get_origin(field.annotation) in (list, tuple, dict):
+            continue
         for group in setting_fields(field.annotation):
             yield from _all_names(group, f"{prefix}{name}.")
 
