@@ -269,7 +269,9 @@ def _show_help(verb: ConfigVerb, prog: str, call: _Call) -> None:
     @functools.wraps(function)
     def with_settings(**kwargs: Any) -> None: ...
 
-    without_prefix = Annotated[cls, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands]
+    without_prefix: Any = Annotated[
+        cls, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands
+    ]
     settings = first.replace(kind=first.KEYWORD_ONLY, default=default, annotation=without_prefix)
     with_settings.__signature__ = signature.replace(parameters=[*others, settings])  # type: ignore[attr-defined]
     with_settings.__annotations__ = function.__annotations__ | {first.name: without_prefix}
