@@ -1,7 +1,7 @@
 """Reading, resampling and writing audio files; every error names the clip.
 
-Decoding is soundfile's (wav, flac, ogg, mp3, aiff and what else libsndfile knows), resampling torchaudio's windowed sinc.
-torch is imported only when something is resampled, so that processes which only decode start quickly.
+Decoding is soundfile's (wav, flac, ogg, mp3, aiff and what else libsndfile knows), resampling is torchaudio's windowed
+sinc. torch is imported only when something is resampled, so that processes which only decode start quickly.
 """
 
 import math
@@ -89,8 +89,8 @@ def read_audio(
         (samples,), or (channels, samples) without `mono`; float32, -1..1 for integer codings.
 
     Raises:
-        AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged stream, or a
-            start behind the end.
+        AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged
+            stream, or a start behind the end.
     """
     path = Path(path)
     with _open(path) as file:
@@ -115,8 +115,8 @@ def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None
     Args:
         path: any format that soundfile knows; channels are averaged.
         seconds: about how long each block is (the last is shorter).
-        sample_rate: Hz to resample to. The blocks joined are what `read_audio` gives for the whole file: the kernel sees the
-            neighbouring blocks.
+        sample_rate: Hz to resample to. The blocks joined are what `read_audio` gives for the whole file: the kernel
+            sees the neighbouring blocks.
 
     Yields:
         (samples,), float32.
@@ -244,7 +244,7 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _missing_samples(file: soundfile.SoundFile) -> int:
-    """How many samples a wav or aiff header promises beyond the end of the file (libsndfile reads on with what is there)."""
+    """Samples that a wav or aiff header promises beyond the end of the file; libsndfile goes on without them."""
     found = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, flags=re.MULTILINE)
     if not found or int(found[1]) >= 0xFFFFFF00:  # a program that wrote into a pipe did not know the length
         return 0
@@ -317,7 +317,7 @@ def _resampler(from_rate: int, to_rate: int, device: str) -> Any:
 
 
 def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Waveform:
-    """The same windowed sinc for rates with a small common divisor, as one long filter at the rate step_in * step_out."""
+    """The same windowed sinc for rates with a small common divisor, as one filter at the rate step_in * step_out."""
     from scipy.signal import upfirdn
 
     cutoff = min(step_in, step_out) * ROLLOFF
