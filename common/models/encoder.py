@@ -4,12 +4,15 @@ The layout of parameters is that of a Vision Transformer (Dosovitskiy et al., IC
 files spell it: ``blocks.N.{norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2}``. Attention is one fused call.
 """
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from common.errors import unknown
 
 
 class DropPath(nn.Module):
@@ -151,6 +154,23 @@ def initialise_like_vit(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def check_options(options: Iterable[str], *makers: Callable[..., object]) -> None:
+    """Refuse an option that none of `makers` (classes or functions) takes, naming the nearest ones.
+
+    Raises:
+        UserError: names the option and those that would have worked.
+    """
+    known = {
+        name
+        for maker in makers
+        for name, parameter in inspect.signature(maker).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    for name in options:
+        if name not in known:
+            raise unknown("model option", name, known)
 
 
 def layer_groups(model: nn.Module, blocks: nn.ModuleList, *after: nn.Module) -> list[list[nn.Parameter]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.audio_model import ModelOutput
+from common.models.encoder import Block, Encoder, check_options
 
 FRAME_SECONDS = 0.04
 HOP_SECONDS = 0.01  # of the spectrogram, in all these models
@@ -226,4 +227,6 @@ def wrap(
     names = inspect.signature(FramePrediction).parameters
     above = {name: value for name, value in options.items() if name in names}
     below = {name: value for name, value in options.items() if name not in names}
+    passed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(base).parameters.values())
+    check_options(below, base, *((Encoder, Block) if passed_on else ()))
     return FramePrediction(base(**below), num_classes, num_weak_classes, **above)

@@ -54,6 +54,8 @@ class M2d(SequenceModel):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.bands * self.max_steps, dim))
         # Mean and deviation stored in the files; the front end uses the constants -7.1 and 4.2, as the heads learnt it.
         self.norm_stats = nn.Parameter(torch.tensor([-7.1, 4.2]), requires_grad=False)
+        self.register_state_dict_post_hook(leave_out_norm_stats)
+        self.register_load_state_dict_pre_hook(keep_norm_stats)
         self.patch_embed = PatchProjection(dim)
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -85,6 +87,16 @@ class M2d(SequenceModel):
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Last block (with the final norm) first; patches, class token and positions last."""
         return layer_groups(self, self.blocks, self.norm)
+
+
+def leave_out_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
+    """The statistics are constants of the front end, not weights: files are written without them."""
+    state.pop(f"{prefix}norm_stats", None)
+
+
+def keep_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """A file without the statistics, or with others, leaves ours as they are."""
+    state[f"{prefix}norm_stats"] = module.norm_stats.detach()
 
 
 def m2d(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
