@@ -181,13 +181,7 @@ def _parse(
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(
-                with_arguments,
-                prog=prog,
-                args=list(words),
-                use_underscores=True,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            return tyro.cli(with_arguments, prog=prog, args=list(words), use_underscores=True, config=_TYRO)
     except SystemExit as stop:
         if not stop.code:  # the help was asked for
             raise
@@ -266,19 +260,13 @@ def _show_help(verb: ConfigVerb, prog: str, call: _Call) -> None:
         _parse(_flags_only(function), f"{prog} CONFIG.yaml", ["--help"], [])
     first, *others = signature.parameters.values()
 
-    @functools.wraps(function)
+    # Not functools.wraps: tyro would look behind it, at the original types.
     def with_settings(**kwargs: Any) -> None: ...
 
-    without_prefix: Any = Annotated[
-        cls, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands
-    ]
-    settings = first.replace(kind=first.KEYWORD_ONLY, default=default, annotation=without_prefix)
+    group: Any = Annotated[cls, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands]
+    settings = first.replace(kind=first.KEYWORD_ONLY, default=default, annotation=group)
     with_settings.__signature__ = signature.replace(parameters=[*others, settings])  # type: ignore[attr-defined]
-    with_settings.__annotations__ = function.__annotations__ | {first.name: without_prefix}
-    tyro.cli(
-        with_settings,
-        prog=f"{prog} {call.config or 'CONFIG.yaml'}",
-        args=["--help"],
-        use_underscores=True,
-        config=_TYRO,
-    )
+    with_settings.__annotations__ = get_type_hints(function, include_extras=True) | {first.name: group}
+    with_settings.__doc__ = function.__doc__
+    shown_as = f"{prog} {call.config or 'CONFIG.yaml'}"
+    tyro.cli(with_settings, prog=shown_as, args=["--help"], use_underscores=True, config=_TYRO)
