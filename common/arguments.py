@@ -139,7 +139,8 @@ def _setting_value(option: str, annotation: Any, values: list[str]) -> Any:
         if len(read) == 1 and isinstance(read[0], list | dict | None):
             return read[0]
         return list(values) if text_only else read
-    return values[0] if text_only and values[0] != "null" else parse_value(values[0])
+    text = "null" if values[0] == "None" else values[0]  # the help writes None
+    return text if text_only and text != "null" else parse_value(text)
 
 
 def _settings_path(verb: ConfigVerb, prog: str, call: _Call, flags: Mapping[str, Any]) -> Path:

@@ -1,0 +1,82 @@
+"""A folder that can be written, and that one process at a time fills."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from common.errors import UserError
+from common.files import human_size
+from common.output import say
+
+NEEDED_BYTES = 32 * 1024**2
+"""Free space without which no run starts."""
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make `folder`, and make sure that it can be written.
+
+    Raises:
+        UserError: it cannot be made or written, or its disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
+            probe.write(bytes(65536))
+            probe.flush()
+            os.fsync(probe.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}. Choose another place.") from None
+    if free < NEEDED_BYTES:
+        raise UserError(f"{folder}: only {human_size(free)} are free on its disk; free some, or choose another place.")
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from filling `folder` at the same time.
+
+    The system drops the lock when its process ends, however it ends; the lock file itself stays.
+
+    Raises:
+        UserError: another process has it.
+    """
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            # Not flock: worker processes inherit that, and would hold it after a kill of this process.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"{folder} is being filled by {_holder(file)}; wait for it, or stop it.") from None
+            say(f"{folder}: this file system has no locks ({error.strerror}); do not start two runs in it.")
+        file.seek(0)
+        file.truncate()
+        json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": _now()}, file)
+        file.flush()
+        yield
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of a run, or the first of several that torchrun, srun or Lightning started."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _holder(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        holder = json.load(file)
+        return f"process {holder['process']} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError):
+        return "another process"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
