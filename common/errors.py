@@ -12,9 +12,9 @@ class CheckFailed(Exception):
     """A check ran and did not hold. The command exits with 1."""
 
 
-def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """Up to `count` of `names` that look like `name`, best first."""
-    return difflib.get_close_matches(name, list(names), n=count, cutoff=0.5)
+def nearest(name: str, names: Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
+    """Up to `count` of `names` that look like `name`, best first; `cutoff` 1 asks for equal ones."""
+    return difflib.get_close_matches(name, list(names), n=count, cutoff=cutoff)
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:

@@ -79,7 +79,7 @@ def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]
                 counts.setdefault(union, Counter())[member] += 1
     best = {union: min(members, key=members.__getitem__) for union, members in counts.items()}
     return [
-        (place, item)
+        (_with_tag(place, item), item)
         for place, unions, item in items
         if all(best.get(union, member) == member for union, member in unions.items())
     ]
@@ -101,6 +101,13 @@ def _place_in(data: Any, location: tuple, kind: str) -> tuple[Place, dict[Place,
     return place, unions
 
 
+def _with_tag(place: Place, item: dict) -> Place:
+    """The place of the setting that tells the members of a union apart, when that is what is wrong."""
+    if item["type"].startswith("union_tag"):
+        return (*place, item["ctx"]["discriminator"].strip("'"))
+    return place
+
+
 def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str, str | None]:
     """The sentence for a name that is no setting, and the name that was probably meant."""
     here = [name for group in _groups_at(cls, place[:-1], data) for name in group.model_fields]
@@ -109,7 +116,7 @@ def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str
         return f"{start} Did you mean {near[0]}?", near[0]
     others = [name for name in _all_names(cls) if name != dotted(place)]
     everywhere = {name.rsplit(".", 1)[-1]: name for name in reversed(others)}
-    if near := nearest(str(place[-1]), everywhere, count=1):
+    if near := nearest(str(place[-1]), everywhere, count=1, cutoff=0.8):
         return f"{start} Did you mean {everywhere[near[0]]}?", None
     group = dotted(place[:-1]) or "the file"
     return (
@@ -155,11 +162,10 @@ def _sentence(place: Place, items: list[dict], data: Any) -> str:
         reason = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
         return f"{name}: {reason}" if name else reason
     if kind == "union_tag_not_found":
-        return f"{name}.{item['ctx']['discriminator'].strip(chr(39))} is missing; it says which kind {name} is."
+        return f"{name} is missing; it says which kind {dotted(place[:-1])} is."
     if kind == "union_tag_invalid":
-        context = item["ctx"]
-        tags = context["expected_tags"].replace("'", "").split(", ")
-        return _wrong(f"{name}.{context['discriminator'].strip(chr(39))}", context["tag"], [_choices(tags)], tags)
+        tags = item["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return _wrong(name, item["ctx"]["tag"], [_choices(tags)], tags)
     expected = list(dict.fromkeys(_expected(each) for each in items))
     choices = [c for each in items if each["type"] in ("literal_error", "enum") for c in _literal_choices(each)]
     return _wrong(name, _value_at(data, place), expected, choices)

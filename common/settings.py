@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
 
 from common.errors import UserError
 from common.mistakes import describe_mistakes, setting_fields
@@ -156,10 +157,11 @@ def _lay_over(cls: type[BaseModel] | None, data: Any, place: Place, value: Any) 
     return first_new or here
 
 
-def _default_group(cls: type[BaseModel] | None, name: str) -> dict[str, Any]:
+def _default_group(cls: type[BaseModel] | None, name: str) -> Any:
+    """The default of a group or list, plain; an empty group where there is none."""
     field = cls.model_fields.get(name) if cls else None
     default = field.get_default(call_default_factory=True, validated_data={}) if field else None
-    return default.model_dump(mode="json") if isinstance(default, BaseModel) else {}
+    return to_jsonable_python(default) if isinstance(default, BaseModel | dict | list | tuple) else {}
 
 
 def _class_of(cls: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
