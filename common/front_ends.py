@@ -1,0 +1,260 @@
+"""From waveforms to the spectrograms that networks were trained on; every one (batch, samples) to (batch, 1, mels, frames).
+
+`sample_rate` is the rate of the waveform that a front end takes. Tables are made once; none is in a state dict. All
+computation is in float32, and no clip's features depend on the other clips (AtstMel can be asked to do as its authors').
+`mask`, where there is one, is applied in training mode only, on the (batch, 1, mels, frames) that its authors mask.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from common.mel import (
+    MelBank,
+    Resampler,
+    Spectrum,
+    kaldi_mel_bank,
+    pre_emphasis,
+    spectrum_of,
+    triangular_mel_bank,
+)
+
+Mask = Callable[[Tensor], Tensor]
+
+
+class ResampledMel(nn.Module):
+    """Front end of the DCASE Task 1 baselines of 2024 and 2025: resampling, power mel, logarithm.
+
+    CPJKU/dcase2024_task1_baseline, run_training.py. The mask sees the power before the logarithm.
+
+    Args:
+        input_rate: Hz of the waveform; resampled to `sample_rate` where it differs.
+    """
+
+    def __init__(
+        self,
+        input_rate: int = 44100,
+        mel_rate: int = 32000,
+        n_fft: int = 4096,
+        win_length: int = 3072,
+        hop_length: int = 500,
+        n_mels: int = 256,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+        mask: Mask | None = None,
+    ):
+        super().__init__()
+        self.sample_rate = input_rate
+        self.resample = Resampler(input_rate, mel_rate) if input_rate != mel_rate else nn.Identity()
+        self.spectrum = Spectrum(torch.hann_window(win_length), n_fft, hop_length)
+        self.mel = MelBank(triangular_mel_bank(n_mels, n_fft, mel_rate, f_min, f_max or mel_rate / 2))
+        self.mask = mask
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) at `sample_rate` to ln(power + 1e-5), (batch, 1, mels, frames)."""
+        power = _as_image(self.mel(self.spectrum(self.resample(waveform))))
+        if self.training and self.mask is not None:
+            power = self.mask(power)
+        return (power + 1e-5).log()
+
+
+class KaldiLogMel(nn.Module):
+    """Pre-emphasis, Kaldi mel, logarithm, fixed shift and scale: MN, DyMN, PaSST, fPaSST, frame_mn, CP-ResNet, CP-Mobile 2023.
+
+    fschmid56/EfficientAT, models/preprocess.py and its relatives. The mask sees ln(mel) before shift and scale.
+
+    Args:
+        f_max: upper edge in evaluation; it does not follow from the jitter.
+        f_min_jitter: in training, once a batch, the lower edge moves up by less than this many whole Hz.
+        f_max_jitter: likewise the upper edge, by less than half of this many Hz up or down.
+        periodic: of the Hann window.
+        log_offset: added before the logarithm.
+        log_floor: the smallest value that is taken to the logarithm.
+        generator: for the jitter; None takes torch's default generator.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 32000,
+        n_fft: int = 1024,
+        win_length: int = 800,
+        hop_length: int = 320,
+        n_mels: int = 128,
+        f_min: float = 0.0,
+        f_max: float = 15000.0,
+        f_min_jitter: int = 0,
+        f_max_jitter: int = 0,
+        periodic: bool = False,
+        log_offset: float = 1e-5,
+        log_floor: float = 0.0,
+        mask: Mask | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.n_fft, self.n_mels = n_fft, n_mels
+        self.f_min, self.f_max = f_min, f_max
+        self.f_min_jitter, self.f_max_jitter = f_min_jitter, f_max_jitter
+        self.log_offset, self.log_floor = log_offset, log_floor
+        self.spectrum = Spectrum(torch.hann_window(win_length, periodic=periodic), n_fft, hop_length)
+        self.mel = MelBank(kaldi_mel_bank(n_mels, n_fft, sample_rate, f_min, f_max))
+        self.mask = mask
+        self.generator = generator
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to (ln(mel) + 4.5) / 5, (batch, 1, mels, frames)."""
+        spectrum = self.spectrum(pre_emphasis(waveform))
+        if self.training and (self.f_min_jitter or self.f_max_jitter):
+            mel = spectrum @ self._jittered_bank().to(spectrum)
+        else:
+            mel = self.mel(spectrum)
+        log_mel = _as_image(mel.clamp(min=self.log_floor) if self.log_floor else mel + self.log_offset).log()
+        if self.training and self.mask is not None:
+            log_mel = self.mask(log_mel)
+        return (log_mel + 4.5) / 5.0
+
+    def _jittered_bank(self) -> Tensor:
+        f_min = self.f_min + self._draw(self.f_min_jitter)
+        f_max = self.f_max + self.f_max_jitter // 2 - self._draw(self.f_max_jitter)
+        return kaldi_mel_bank(self.n_mels, self.n_fft, self.sample_rate, f_min, f_max)
+
+    def _draw(self, below: int) -> int:
+        device = self.generator.device if self.generator else None
+        return int(torch.randint(max(1, below), (), generator=self.generator, device=device))
+
+
+class AtstMel(nn.Module):
+    """Front end of ATST-Frame: 64 HTK mels in dB, at most 80 dB below the clip's loudest cell, scaled to about -1..1.
+
+    fschmid56/PretrainedSED, models/atstframe/ATSTF_wrapper.py.
+
+    Args:
+        batch_floor: take the 80 dB from the loudest cell of the whole batch, as the official code does. A clip's features
+            then depend on the clips beside it; for single clips the two agree.
+    """
+
+    def __init__(self, batch_floor: bool = False):
+        super().__init__()
+        self.sample_rate = 16000
+        self.batch_floor = batch_floor
+        self.spectrum = Spectrum(torch.hann_window(1024), 1024, 160)
+        self.mel = MelBank(triangular_mel_bank(64, 1024, 16000, 60.0, 7800.0))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to (batch, 1, 64, 1 + samples // 160)."""
+        decibel = 10.0 * self.mel(self.spectrum(waveform)).clamp(min=1e-10).log10()
+        loudest = decibel.amax() if self.batch_floor else decibel.amax(dim=(1, 2), keepdim=True)
+        decibel = torch.maximum(decibel, loudest - 80.0).clamp(-50.0, 80.0)
+        low, high = -79.6482, 50.6842
+        return _as_image((decibel - low) / (high - low) * 2.0 - 1.0)
+
+
+class KaldiFbank(nn.Module):
+    """Kaldi filterbank features as torchaudio.compliance.kaldi.fbank makes them, for a whole batch: BEATs and ASiT.
+
+    25 ms frames every 10 ms, whole frames only; each frame loses its mean and is pre-emphasised; 128 Kaldi mels from 20 Hz
+    to half the rate; natural logarithm, floor at float32's epsilon; then (x - mean) / (2 std).
+
+    Args:
+        window: "povey" (BEATs) or "hanning" (ASiT); the first weight of both is 0.
+        gain: of the waveform; 2^15 for BEATs.
+        remove_mean: of each clip (ASiT).
+    """
+
+    def __init__(
+        self,
+        mean: float,
+        std: float,
+        window: str = "povey",
+        gain: float = 1.0,
+        remove_mean: bool = False,
+        sample_rate: int = 16000,
+        n_mels: int = 128,
+    ):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.mean, self.std, self.gain, self.remove_mean = mean, std, gain, remove_mean
+        self.win_length, self.hop_length = sample_rate // 40, sample_rate // 100
+        self.n_fft = 1 << (self.win_length - 1).bit_length()
+        hann = torch.hann_window(self.win_length, periodic=False)
+        self.window: Tensor
+        self.register_buffer("window", {"povey": hann.pow(0.85), "hanning": hann}[window], persistent=False)
+        self.mel = MelBank(kaldi_mel_bank(n_mels, self.n_fft, sample_rate, 20.0, sample_rate / 2))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to (batch, 1, mels, 1 + (samples - 400) // 160)."""
+        if waveform.shape[-1] < self.win_length:
+            raise ValueError(f"{waveform.shape[-1]} samples are fewer than one frame of {self.win_length}")
+        waveform = waveform * self.gain
+        if self.remove_mean:
+            waveform = waveform - waveform.mean(dim=-1, keepdim=True)
+        # Mean removal and pre-emphasis are linear, so they may change places; a frame's first sample, where Kaldi
+        # repeats the sample instead of reading the one before, has weight 0.
+        means = waveform.unfold(-1, self.win_length, self.hop_length).mean(dim=-1, keepdim=True)
+        emphasised = torch.cat([waveform[..., :1], pre_emphasis(waveform)], dim=-1)
+        frames = emphasised.unfold(-1, self.win_length, self.hop_length) - 0.03 * means
+        mel = self.mel(spectrum_of(frames * self.window, self.n_fft))
+        log_mel = mel.clamp(min=torch.finfo(torch.float32).eps).log()
+        return _as_image((log_mel - self.mean) / (2.0 * self.std))
+
+
+class M2dMel(nn.Module):
+    """Front end of M2D: 80 Slaney mels from 50 to 8000 Hz, ln(power + epsilon), shifted by 7.1 and scaled by 1 / 4.2.
+
+    nttcslab/m2d, portable_m2d.py, with the constants of its wrapper in PretrainedSED (the checkpoint's own statistics are
+    not used there).
+    """
+
+    def __init__(self, mean: float = -7.1, std: float = 4.2):
+        super().__init__()
+        self.sample_rate = 16000
+        self.mean, self.std = mean, std
+        self.spectrum = Spectrum(torch.hann_window(400), 400, 160)
+        self.mel = MelBank(triangular_mel_bank(80, 400, 16000, 50.0, 8000.0, "slaney", "slaney"))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to (batch, 1, 80, 1 + samples // 160)."""
+        log_mel = (self.mel(self.spectrum(waveform)) + torch.finfo(torch.float32).eps).log()
+        return _as_image((log_mel - self.mean) / self.std)
+
+
+class DesedMel(nn.Module):
+    """Front end of the DCASE Task 4 CRNN, in three steps because mixup is done on the magnitudes.
+
+    DCASE-REPO/DESED_task, recipes/dcase2024_task4_baseline. `forward` is `scale(decibel(magnitude(waveform)))`.
+
+    Args:
+        low: lower end of the scaled range; -1, or 0 as in the recipe of 2021.
+    """
+
+    def __init__(self, low: float = -1.0):
+        super().__init__()
+        self.sample_rate = 16000
+        self.low = low
+        self.spectrum = Spectrum(torch.hamming_window(2048, periodic=False), 2048, 256, power=1)
+        self.mel = MelBank(triangular_mel_bank(128, 2048, 16000, 0.0, 8000.0))
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to (batch, 1, 128, 1 + samples // 256), each clip scaled to -1..1."""
+        return self.scale(self.decibel(self.magnitude(waveform)))
+
+    def magnitude(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) to mel magnitudes (batch, 1, 128, frames); mix these."""
+        return _as_image(self.mel(self.spectrum(waveform)))
+
+    @staticmethod
+    def decibel(magnitude: Tensor) -> Tensor:
+        """Magnitudes to dB, clamped to -50..80."""
+        return (20.0 * magnitude.clamp(min=1e-5).log10()).clamp(-50.0, 80.0)
+
+    def scale(self, decibel: Tensor) -> Tensor:
+        """Smallest value of each clip to `low`, largest to 1."""
+        least = decibel.amin(dim=(-2, -1), keepdim=True)
+        most = decibel.amax(dim=(-2, -1), keepdim=True)
+        return (decibel - least) / (most - least + 1e-8) * (1.0 - self.low) + self.low
+
+
+def _as_image(mel: Tensor) -> Tensor:
+    """(batch, frames, mels) to (batch, 1, mels, frames)."""
+    return mel.mT.unsqueeze(1).contiguous()

@@ -1,0 +1,116 @@
+"""Models by name: networks, their front ends, their labels, and the weights that their authors released.
+
+A name is an architecture (`mn10`) or an architecture with released weights (`mn10.as`); official names (`mn10_as`) are
+accepted too. What is known of each stands in common/released.yaml.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from common.audio_model import AudioModel
+from common.errors import unknown
+from common.labels import label_set
+from common.released import Architecture, find_architecture, find_released, list_names
+from common.windows import WindowPolicy
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that fit a pattern with * and ?: architectures, each followed by its released weights."""
+    return list_names(pattern)
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """A network (spectrogram to ModelOutput) with random weights.
+
+    Args:
+        name: an architecture, or released weights (whose options then hold).
+        options: of the network's constructor; they win over those of the table. `num_classes` sets the classifier.
+
+    Raises:
+        UserError: for an unknown name (with the nearest ones) or an option that the network does not have.
+    """
+    architecture = find_architecture(name)
+    return _build(architecture.network, {**architecture.options, **options}, f"model {name}")
+
+
+def create_front_end(name: str, **options: Any) -> nn.Module:
+    """The front end (waveform to spectrogram) of a model; `options` win over those of the table."""
+    made = {**find_architecture(name).front_end, **options}
+    return _build(made.pop("make"), made, f"front end of {name}")
+
+
+def create_audio_model(
+    name: str, front_end: Mapping[str, Any] | None = None, labels: Sequence[str] | None = None, **options: Any
+) -> AudioModel:
+    """Front end and network with random weights; waveform (batch, samples) to ModelOutput.
+
+    Args:
+        name: as for `create_model`.
+        front_end: options of the front end that differ from the table's.
+        labels: names of the classes; sets `num_classes`.
+        options: of the network.
+    """
+    architecture = find_architecture(name)
+    if labels is not None:
+        options.setdefault("num_classes", len(labels))
+    return AudioModel(
+        front_end=create_front_end(name, **(front_end or {})),
+        network=create_model(name, **options),
+        labels=labels or _labels(architecture, options.get("num_classes")),
+        windows=WindowPolicy(**architecture.windows),
+        activation=architecture.activation,
+        name=find_released(name).name if find_released(name) else name,
+    )
+
+
+def load_released_state_dict(audio_model: AudioModel, official_state_dict: Mapping[str, Any]) -> None:
+    """Load weights as their authors wrote them; strict.
+
+    Raises:
+        UserError: for a key that is unknown or missing, or a shape that differs; names them.
+    """
+    from common.released_weights import load_into
+
+    load_into(audio_model, official_state_dict)
+
+
+def load_audio_model(
+    name: str, weights: Path | str | None = None, num_classes: int | None = None, labels: Sequence[str] | None = None
+) -> AudioModel:
+    """A model with released weights, in evaluation mode.
+
+    Args:
+        name: released weights (`mn10.as`), or an architecture together with `weights`.
+        weights: file to read instead of the cache (or a download).
+        num_classes: a new classifier of this size replaces the released one; said in the log.
+        labels: names for it; sets `num_classes`.
+
+    Raises:
+        UserError: unknown name, missing or wrong file, weights of another architecture, no network.
+    """
+    from common.released_weights import load_weights
+
+    return load_weights(name, weights, num_classes, labels)
+
+
+def _labels(architecture: Architecture, num_classes: int | None) -> tuple[str, ...]:
+    """The label set, or numbered names where the classes have another count or their names are not shipped."""
+    labels = label_set(architecture.labels) if architecture.labels else ()
+    count = num_classes or architecture.options.get("num_classes") or len(labels)
+    return labels if count == len(labels) else tuple(f"class_{index}" for index in range(count))
+
+
+def _build(target: str, options: dict[str, Any], what: str) -> nn.Module:
+    module, _, function = target.partition(":")
+    make = getattr(importlib.import_module(module), function)
+    parameters = inspect.signature(make).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not open_ended:
+            raise unknown(f"option of {what}", option, parameters)
+    return make(**options)
