@@ -146,10 +146,7 @@ class Static(nn.Module):
 
 
 class DynamicBlock(nn.Module):
-    """Inverted residual block of dynamic convolutions, with dynamic ReLU and coordinate attention after the depthwise.
-
-    `make_convolution` builds the three convolutions: DynamicConvolution, or a `static_convolution`.
-    """
+    """Inverted residual block of dynamic convolutions; dynamic ReLU and coordinate attention follow the depthwise."""
 
     def __init__(
         self,
@@ -185,6 +182,7 @@ class DynamicBlock(nn.Module):
         self.proj_norm = BatchNorm(block.out_channels)
         self.context_gen = ContextGenerator(block.in_channels, context_size, block.expanded, block.stride)
         self.coordinate_attention = not no_ca
+        self.fully_dynamic = not (no_ca or no_dyconv or no_dyrelu)
         self.residual = block.residual
 
     def forward(self, maps: Tensor) -> Tensor:
