@@ -1,0 +1,208 @@
+"""Ground truth and durations of sound event detection: read, checked, brought into one form.
+
+Tables are tab separated. Events: `filename onset offset event_label` (seconds; a clip without events is one row with
+empty cells), for soft labels also `confidence`. Durations: `filename duration`. A clip goes by its file name without
+the audio ending, so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError
+
+AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
+EVENT_COLUMNS = ("filename", "onset", "offset", "event_label")
+# The published DESED validation labels reach up to 0.12 s past durations that are rounded to 0.1 s.
+ALLOWED_PAST_END = 0.5
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Events of a set of clips.
+
+    events: table with columns clip, onset, offset, event_label, line (in its file) and, for soft labels, confidence.
+    clips: every clip that the table names, with events or without, in order of appearance.
+    source: where it comes from, for messages.
+    """
+
+    events: pd.DataFrame
+    clips: tuple[str, ...]
+    source: str
+
+    def where(self, row: int) -> str:
+        """`file:line` of the event in this row of the table."""
+        line = int(self.events["line"].iloc[row])
+        return f"{self.source}:{line}" if line else f"{self.source}, event {row + 1}"
+
+
+GroundTruthSource = Annotations | str | Path | pd.DataFrame | Mapping[str, list]
+DurationsSource = str | Path | pd.DataFrame | pd.Series | Mapping[str, float]
+
+
+def clip_name(filename: str) -> str:
+    """`Y1_30.000_40.000.wav` to `Y1_30.000_40.000`; only audio endings are cut, a dot in the name stays."""
+    stem, dot, ending = str(filename).rpartition(".")
+    return stem if dot and f".{ending.lower()}" in AUDIO_ENDINGS else str(filename)
+
+
+def read_events(source: GroundTruthSource) -> Annotations:
+    """Events of a table, a data frame with the same columns, or a mapping of clip to (onset, offset, label).
+
+    Raises:
+        UserError: with file and line, for a missing file or column, times that are not numbers, negative or swapped,
+            an event without label, a confidence outside 0..1.
+    """
+    if isinstance(source, Annotations):
+        return source
+    if isinstance(source, Mapping):
+        rows = [(clip, *event[:3]) for clip, events in source.items() for event in events]
+        table = pd.DataFrame(rows, columns=list(EVENT_COLUMNS))
+        return _check_events(table, tuple(clip_name(clip) for clip in source), "ground truth", with_lines=False)
+    if isinstance(source, pd.DataFrame):
+        return _check_events(source.reset_index(drop=True), None, "ground truth", with_lines=False)
+    path = Path(source)
+    return _check_events(_read_table(path, EVENT_COLUMNS, "ground truth"), None, str(path), with_lines=True)
+
+
+def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: str, with_lines: bool) -> Annotations:
+    missing = [name for name in EVENT_COLUMNS if name not in table.columns]
+    if missing:
+        raise UserError(f"{source} has no column {missing[0]}; events need {', '.join(EVENT_COLUMNS)}.")
+    lines = np.arange(len(table)) + 2 if with_lines else np.zeros(len(table), dtype=int)
+    label = table["event_label"].astype("string").str.strip()
+    names = table["filename"].astype("string").str.strip()
+    events = pd.DataFrame(
+        {
+            "clip": names.map(clip_name, na_action="ignore"),
+            "onset": pd.to_numeric(table["onset"], errors="coerce"),
+            "offset": pd.to_numeric(table["offset"], errors="coerce"),
+            "event_label": label.mask(label == ""),
+            "line": lines,
+        }
+    )
+    if "confidence" in table.columns:
+        events["confidence"] = pd.to_numeric(table["confidence"], errors="coerce")
+    if clips is None:
+        clips = tuple(dict.fromkeys(events["clip"].dropna()))
+    empty_onset = table["onset"].isna() | (table["onset"].astype("string").str.strip() == "")
+    empty_offset = table["offset"].isna() | (table["offset"].astype("string").str.strip() == "")
+    without_event = events["event_label"].isna() & empty_onset & empty_offset
+    result = Annotations(events, clips, source)
+    _refuse(result, events["clip"].isna() | (names == ""), "has no file name")
+    _refuse(result, ~without_event & events["event_label"].isna(), "has times but no event_label")
+    times = events["onset"].notna() & events["offset"].notna()
+    finite = np.isfinite(events["onset"]) & np.isfinite(events["offset"])
+    _refuse(result, ~without_event & ~(times & finite), "has an onset or offset that is not a number of seconds")
+    _refuse(result, events["onset"] < 0, "starts before its clip, at {onset:g} s")
+    swapped = events["offset"] <= events["onset"]
+    _refuse(result, swapped, "ends at {offset:g} s, not after its onset at {onset:g} s; are the columns swapped?")
+    if "confidence" in events.columns:
+        outside = ~without_event & ~events["confidence"].between(0, 1)
+        _refuse(result, outside, "has confidence {confidence:g}, outside 0..1")
+    events = events[~without_event].reset_index(drop=True)
+    for column in ("clip", "event_label"):
+        events[column] = events[column].astype(object)
+    return Annotations(events, clips, source)
+
+
+def _refuse(annotations: Annotations, wrong: pd.Series, message: str) -> None:
+    rows = np.flatnonzero(wrong.fillna(False).to_numpy(dtype=bool))
+    if not len(rows):
+        return
+    first = annotations.events.iloc[rows[0]]
+    who = "the event" if pd.isna(first["event_label"]) else f"the event {first['event_label']}"
+    what = message.format(**{key: value for key, value in first.items() if isinstance(value, float)})
+    more = f" {len(rows)} rows are like this." if len(rows) > 1 else ""
+    raise UserError(f"{annotations.where(rows[0])}: {who} of {first['clip']} {what}.{more}")
+
+
+def read_durations(source: DurationsSource) -> dict[str, float]:
+    """Seconds of each clip.
+
+    Raises:
+        UserError: with file and line, for a missing file or column, a duration that is no positive number, a clip
+            with two different durations.
+    """
+    if isinstance(source, (Mapping, pd.Series)):
+        table = pd.DataFrame(list(source.items()), columns=["filename", "duration"])
+        name, with_lines = "durations", False
+    elif isinstance(source, pd.DataFrame):
+        table, name, with_lines = source.reset_index(drop=True), "durations", False
+    else:
+        name, with_lines = str(source), True
+        table = _read_table(Path(source), ("filename", "duration"), "durations")
+    missing = [column for column in ("filename", "duration") if column not in table.columns]
+    if missing:
+        raise UserError(f"{name} has no column {missing[0]}; durations need filename and duration.")
+    seconds = pd.to_numeric(table["duration"], errors="coerce").to_numpy(dtype=float)
+    durations: dict[str, float] = {}
+    for row, (filename, value) in enumerate(zip(table["filename"], seconds)):
+        where = f"{name}:{row + 2}" if with_lines else name
+        if not (np.isfinite(value) and value > 0):
+            raise UserError(f"{where}: the duration of {filename} is {table['duration'].iloc[row]}, not seconds > 0.")
+        clip = clip_name(filename)
+        if durations.setdefault(clip, float(value)) != value:
+            raise UserError(f"{where}: {filename} has the durations {durations[clip]:g} s and {value:g} s.")
+    return durations
+
+
+def check_against_durations(annotations: Annotations, durations: Mapping[str, float]) -> list[str]:
+    """Refuse events that lie past the end of their clip; returns a note on those that end slightly late.
+
+    Events are never cut: the official evaluation keeps them as published.
+
+    Raises:
+        UserError: with file and line, if an event starts after its clip or ends over 0.5 s after it.
+    """
+    events = annotations.events
+    duration = events["clip"].map(durations).to_numpy(dtype=float)
+    past = events["offset"].to_numpy() - duration
+    wrong = (events["onset"].to_numpy() >= duration) | (past > ALLOWED_PAST_END)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        event = events.iloc[row]
+        raise UserError(
+            f"{annotations.where(row)}: the event {event['event_label']} of {event['clip']} lasts from "
+            f"{event['onset']:g} to {event['offset']:g} s, but the clip ends at {duration[row]:g} s."
+        )
+    late = past > 1e-6
+    if not late.any():
+        return []
+    return [f"{late.sum()} events end up to {past[late].max():.2f} s after their clip; they are kept as published."]
+
+
+def merge_overlapping(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Join events of one class and clip that overlap or touch; returns the table and how many events went away.
+
+    Both metric packages refuse such events: PSDS counts an event once.
+    """
+    if events.empty:
+        return events, 0
+    ordered = events.sort_values(["clip", "event_label", "onset", "offset"], kind="stable").reset_index(drop=True)
+    same = (ordered["clip"] == ordered["clip"].shift()) & (ordered["event_label"] == ordered["event_label"].shift())
+    series = (~same).cumsum()
+    reach = ordered.groupby(series)["offset"].cummax().shift()
+    group = (~same | (ordered["onset"] > reach)).cumsum()
+    merged = ordered.groupby(group, sort=False).agg(
+        {name: ("max" if name == "offset" else "first") for name in ordered.columns}
+    )
+    return merged.reset_index(drop=True), len(events) - len(merged)
+
+
+def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"There is no {what} table {path}.")
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{path} is no tab-separated table with {', '.join(columns)} ({reason}).") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        found = ", ".join(map(str, table.columns))
+        raise UserError(f"{path}:1: no column {missing[0]} in the {what} table; it has {found} (tabs between them?).")
+    return table

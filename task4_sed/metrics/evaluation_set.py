@@ -1,0 +1,261 @@
+"""What a metric needs: scores, events and durations of the same clips, and how complete they are."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import UserError, nearest
+from task4_sed.annotations import (
+    Annotations,
+    DurationsSource,
+    GroundTruthSource,
+    check_against_durations,
+    merge_overlapping,
+    read_durations,
+    read_events,
+)
+from task4_sed.score_tables import ScoreTables, read_score_tables
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """Which clips were scored, and which could not be.
+
+    expected: clips of the ground truth. scored: those of them that have scores.
+    missing: without scores. unexpected: scores of clips that the ground truth does not know.
+    without_events: dropped before scoring, as in the official recipes.
+    classes_without_reference: left out, because no event of theirs is in the scored clips.
+    """
+
+    expected: int
+    scored: int
+    evaluated: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    without_events: tuple[str, ...]
+    classes_without_reference: tuple[str, ...]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the score is one of the whole set."""
+        return not set(self.missing) - set(self.without_events)
+
+    def sentence(self) -> str:
+        """`926 of 1168 clips, not comparable`."""
+        return f"{self.scored} of {self.expected} clips" + ("" if self.comparable else ", not comparable")
+
+    def as_json(self) -> dict:
+        """For `--json`."""
+        return {
+            "expected": self.expected,
+            "scored": self.scored,
+            "evaluated": self.evaluated,
+            "comparable": self.comparable,
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "without_events": len(self.without_events),
+            "classes_without_reference": list(self.classes_without_reference),
+        }
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Scores and reference of the clips that have events and scores; classes without events are left out.
+
+    durations: (clips,) seconds.
+    event_starts: (clips + 1,), first event of each clip; events are sorted by clip, then class, then onset.
+    onsets, offsets: (events,) seconds. labels: (events,), index into `classes`.
+    """
+
+    scores: ScoreTables
+    classes: tuple[str, ...]
+    durations: np.ndarray
+    event_starts: np.ndarray
+    onsets: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    report: ClipReport
+    notes: tuple[str, ...]
+
+    @property
+    def clips(self) -> tuple[str, ...]:
+        """Names of the evaluated clips."""
+        return self.scores.clips
+
+    def event_counts(self) -> np.ndarray:
+        """(clips, classes) events."""
+        counts = np.zeros((len(self.clips), len(self.classes)), dtype=np.int64)
+        np.add.at(counts, (self.event_clips(), self.labels), 1)
+        return counts
+
+    def event_seconds(self) -> np.ndarray:
+        """(clips, classes) summed event durations."""
+        seconds = np.zeros((len(self.clips), len(self.classes)))
+        np.add.at(seconds, (self.event_clips(), self.labels), self.offsets - self.onsets)
+        return seconds
+
+    def event_clips(self) -> np.ndarray:
+        """(events,) index of each event's clip."""
+        return np.repeat(np.arange(len(self.clips)), np.diff(self.event_starts))
+
+    def events_of_class(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(clips + 1,) starts, onsets and offsets of one class."""
+        chosen = self.labels == index
+        counts = np.bincount(self.event_clips()[chosen], minlength=len(self.clips))
+        starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return starts, self.onsets[chosen], self.offsets[chosen]
+
+    def reference(self) -> dict[str, list[tuple[float, float, str]]]:
+        """Events by clip in the form of sed_scores_eval."""
+        events: dict[str, list[tuple[float, float, str]]] = {clip: [] for clip in self.clips}
+        for clip, onset, offset, label in zip(self.event_clips(), self.onsets, self.offsets, self.labels):
+            events[self.clips[clip]].append((float(onset), float(offset), self.classes[label]))
+        return events
+
+    def durations_by_clip(self) -> dict[str, float]:
+        """Seconds by clip name."""
+        return dict(zip(self.clips, self.durations.tolist()))
+
+
+def evaluation_set(
+    scores: "EvaluationSet | ScoreTables | object",
+    ground_truth: GroundTruthSource | None = None,
+    durations: DurationsSource | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    drop_clips_without_events: bool = True,
+    jobs: int = 1,
+) -> EvaluationSet:
+    """Bring scores, ground truth and durations together.
+
+    Args:
+        scores: folder or store of score tables, tables that were read, or data frames by clip name.
+        ground_truth: table, or events by clip. durations: table, or seconds by clip.
+        classes: score only these; otherwise every class of the tables that has an event.
+        drop_clips_without_events: as the official recipes do before PSDS; segment scores of whole files keep them.
+        jobs: processes that read many tables.
+
+    Raises:
+        UserError: for everything in the files that cannot be scored; missing clips are reported, not refused.
+    """
+    if isinstance(scores, EvaluationSet):
+        return scores
+    if ground_truth is None:
+        raise UserError("No ground truth was given to compare the scores with.")
+    if durations is None:
+        raise UserError("The durations of the clips are missing; error rates per hour need them.")
+    tables = read_score_tables(scores, jobs)
+    annotations = read_events(ground_truth)
+    seconds = read_durations(durations)
+    if annotations.events.empty:
+        raise UserError(f"{annotations.source} has no events, so there is nothing to evaluate.")
+    chosen = _chosen_classes(annotations, tables.classes, classes)
+    with_events = set(annotations.events["clip"])
+    expected = set(annotations.clips)
+    scored = expected & set(tables.clips)
+    known = [clip for clip in tables.clips if clip in expected or clip in seconds]
+    used = [clip for clip in known if clip in with_events] if drop_clips_without_events else known
+    if not used:
+        raise UserError(
+            f"None of the {len(tables.clips)} score tables (such as {tables.clips[0]}) belongs to a clip with events in "
+            f"{annotations.source} (such as {min(with_events)})."
+        )
+    _refuse_missing_durations(annotations, set(used), seconds)
+    used_rows = annotations.events["clip"].isin(set(used)).to_numpy()
+    part = Annotations(annotations.events[used_rows].reset_index(drop=True), tuple(used), annotations.source)
+    notes = check_against_durations(part, seconds)
+    events, merged = merge_overlapping(part.events)
+    if merged:
+        notes.append(f"{merged} events that overlap or touch another of their class and clip were merged with it.")
+    present = set(events["event_label"])
+    evaluated = tuple(name for name in chosen if name in present)
+    absent = tuple(name for name in chosen if name not in present)
+    if not evaluated:
+        raise UserError(f"{annotations.source} has no event of {', '.join(chosen[:5])} in the scored clips.")
+    if absent:
+        notes.append(f"{len(absent)} classes without reference events are left out: {_few(absent)}.")
+    without_events = tuple(sorted((expected | set(known)) - with_events))
+    if drop_clips_without_events and without_events:
+        notes.append(f"{len(without_events)} clips without events are dropped, as in the official recipes.")
+    report = ClipReport(
+        expected=len(expected),
+        scored=len(scored),
+        evaluated=len(used),
+        missing=tuple(sorted(expected - scored)),
+        unexpected=tuple(sorted(set(tables.clips) - set(known))),
+        without_events=without_events,
+        classes_without_reference=absent,
+    )
+    notes.extend(_completeness_notes(report))
+    return _assemble(tables.select(used), evaluated, seconds, events, report, tuple(notes))
+
+
+def _assemble(
+    tables: ScoreTables,
+    classes: tuple[str, ...],
+    seconds: dict[str, float],
+    events: "object",
+    report: ClipReport,
+    notes: tuple[str, ...],
+) -> EvaluationSet:
+    place = {clip: index for index, clip in enumerate(tables.clips)}
+    number = {name: index for index, name in enumerate(classes)}
+    events = events[events["event_label"].isin(number)]
+    clip_index = events["clip"].map(place).to_numpy(dtype=np.int64)
+    labels = events["event_label"].map(number).to_numpy(dtype=np.int64)
+    onsets = events["onset"].to_numpy(dtype=np.float64)
+    order = np.lexsort((onsets, labels, clip_index))
+    counts = np.bincount(clip_index, minlength=len(tables.clips))
+    return EvaluationSet(
+        scores=tables,
+        classes=classes,
+        durations=np.array([seconds[clip] for clip in tables.clips]),
+        event_starts=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+        onsets=onsets[order],
+        offsets=events["offset"].to_numpy(dtype=np.float64)[order],
+        labels=labels[order],
+        report=report,
+        notes=notes,
+    )
+
+
+def _chosen_classes(
+    annotations: Annotations, columns: tuple[str, ...], classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    if classes is not None:
+        for name in classes:
+            if name not in columns:
+                near = nearest(name, columns, 1)
+                hint = f" Did you mean {near[0]}?" if near else f" They have {_few(columns)}."
+                raise UserError(f"The score tables have no column for the class {name}.{hint}")
+        return tuple(dict.fromkeys(classes))
+    unknown = ~annotations.events["event_label"].isin(columns)
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        label = annotations.events["event_label"].iloc[row]
+        near = nearest(label, columns, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"The tables have {_few(columns)}; name the classes to score."
+        raise UserError(f"{annotations.where(row)}: no score table has a column for the label {label}. {hint}")
+    return columns
+
+
+def _refuse_missing_durations(annotations: Annotations, used: set[str], seconds: dict[str, float]) -> None:
+    without = sorted(clip for clip in used if clip not in seconds)
+    if without:
+        raise UserError(
+            f"The durations are missing for {len(without)} of {len(used)} clips of {annotations.source}; "
+            f"the first is {without[0]}."
+        )
+
+
+def _completeness_notes(report: ClipReport) -> Iterable[str]:
+    if report.missing:
+        yield f"{report.sentence()}; without scores: {_few(report.missing)}."
+    if report.unexpected:
+        yield f"{len(report.unexpected)} score tables belong to no clip of the ground truth: {_few(report.unexpected)}."
+
+
+def _few(names: Sequence[str], count: int = 5) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,173 @@
+"""F1 of detections: by collars (event based) and by intersection, at a fixed threshold or at the best one per class.
+
+Equal to `fscore` and `best_fscore` of sed_scores_eval 0.0.4: a detection is a run of frames with score > threshold,
+precision is 1 where nothing is detected, macro averages count every class with reference events.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from task4_sed.metrics.detections import (
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
+    Collars,
+    CountChanges,
+    IntersectionCriteria,
+    Runs,
+    class_runs,
+    collar_changes,
+    intersection_changes,
+)
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
+
+Count = Callable[[EvaluationSet, int, Runs], CountChanges]
+
+
+class Counts(NamedTuple):
+    """Numbers of true positives, false positives and reference events of a class."""
+
+    true_positives: int
+    false_positives: int
+    references: int
+
+
+class F1(NamedTuple):
+    """value: macro average. per_class, precision, recall, counts, thresholds by class name.
+
+    micro: F1 of the summed counts. interval, class_intervals: 95 %, by recording, with the thresholds as they are here.
+    """
+
+    value: float
+    per_class: dict[str, float]
+    interval: Interval | None
+    class_intervals: dict[str, Interval | None]
+    micro: float
+    precision: dict[str, float]
+    recall: dict[str, float]
+    counts: dict[str, Counts]
+    thresholds: dict[str, float]
+
+
+def collar_f1(
+    scores: object,
+    ground_truth: object = None,
+    audio_durations: object = None,
+    *,
+    threshold: float | str = 0.5,
+    collars: Collars = Collars(),  # noqa: B008 - frozen
+    classes: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    jobs: int = 1,
+) -> F1:
+    """Event-based F1: onset within 0.2 s, offset within the larger of 0.2 s and 20 % of the event.
+
+    Args:
+        scores, ground_truth, audio_durations, classes: as for `psds`.
+        threshold: one number, or "best" for the best threshold of each class on these very clips.
+        collars: allowed deviations. draws: resamplings behind the intervals. jobs: threads, one class each.
+    """
+    evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
+
+    def count(evaluation: EvaluationSet, index: int, runs: Runs) -> CountChanges:
+        return collar_changes(evaluation, index, collars, runs)
+
+    return _f1(evaluation, count, threshold, draws, jobs)
+
+
+def intersection_f1(
+    scores: object,
+    ground_truth: object = None,
+    audio_durations: object = None,
+    *,
+    threshold: float | str = 0.5,
+    dtc_threshold: float = 0.5,
+    gtc_threshold: float = 0.5,
+    classes: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    jobs: int = 1,
+) -> F1:
+    """Intersection-based F1; arguments as for `collar_f1`, criteria as for `psds`."""
+    evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
+    criteria = IntersectionCriteria(dtc_threshold, gtc_threshold)
+
+    def count(evaluation: EvaluationSet, index: int, runs: Runs) -> CountChanges:
+        return intersection_changes(evaluation, index, criteria, runs)
+
+    return _f1(evaluation, count, threshold, draws, jobs)
+
+
+def _f1(evaluation: EvaluationSet, count: Count, threshold: float | str, draws: int, jobs: int) -> F1:
+    weights = recording_weights(len(evaluation.clips), draws)
+    references = evaluation.event_counts().astype(float)
+
+    def of_class(index: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+        changes = count(evaluation, index, class_runs(evaluation, index))
+        at = threshold
+        if at == "best":
+            at = best_threshold(changes, references[:, index].sum())
+        found = changes.at(float(at), TRUE_POSITIVE, len(evaluation.clips)) @ weights
+        false = changes.at(float(at), FALSE_POSITIVE, len(evaluation.clips)) @ weights
+        return float(at), found, false, references[:, index] @ weights
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        rows = list(pool.map(of_class, range(len(evaluation.classes))))
+    return f1_of_counts(
+        evaluation.classes,
+        np.stack([row[1] for row in rows]),
+        np.stack([row[2] for row in rows]),
+        np.stack([row[3] for row in rows]),
+        [row[0] for row in rows],
+    )
+
+
+def f1_of_counts(
+    classes: Sequence[str], found: np.ndarray, false: np.ndarray, references: np.ndarray, thresholds: Sequence[float]
+) -> F1:
+    """F1 with all its parts; counts are (classes, 1 + draws), column 0 of all recordings."""
+    precision, recall, score = _precision_recall_f1(found, false, references)
+    with np.errstate(invalid="ignore"):
+        present = np.where(references > 0, score, np.nan)
+        macro = np.nanmean(present, axis=0)
+    _, _, micro = _precision_recall_f1(found[:, :1].sum(0), false[:, :1].sum(0), references[:, :1].sum(0))
+    return F1(
+        value=float(macro[0]),
+        per_class=dict(zip(classes, score[:, 0].tolist())),
+        interval=interval(macro),
+        class_intervals=intervals(dict(zip(classes, present))),
+        micro=float(micro[0]),
+        precision=dict(zip(classes, precision[:, 0].tolist())),
+        recall=dict(zip(classes, recall[:, 0].tolist())),
+        counts={
+            name: Counts(round(found[i, 0]), round(false[i, 0]), round(references[i, 0]))
+            for i, name in enumerate(classes)
+        },
+        thresholds=dict(zip(classes, thresholds)),
+    )
+
+
+def best_threshold(changes: CountChanges, references: float) -> float:
+    """The highest threshold with the best F1, midway between the score it must fall below and the next change."""
+    if not len(changes.score):
+        return float("inf")
+    ends = np.flatnonzero(np.append(changes.score[1:] != changes.score[:-1], True))
+    found = np.cumsum(np.where(changes.kind == TRUE_POSITIVE, changes.change, 0))[ends]
+    false = np.cumsum(np.where(changes.kind == FALSE_POSITIVE, changes.change, 0))[ends]
+    _, _, score = _precision_recall_f1(found, false, np.full(len(ends), references))
+    best = int(np.argmax(score))
+    if score[best] <= 0:
+        return float("inf")
+    values = changes.score[ends]
+    return float((values[best] + values[best + 1]) / 2) if best + 1 < len(values) else float("-inf")
+
+
+def _precision_recall_f1(
+    found: np.ndarray, false: np.ndarray, references: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    detected = found + false
+    precision = np.where(detected > 0, found / np.maximum(detected, 1), 1.0)
+    recall = found / np.maximum(references, 1)
+    return precision, recall, 2 * precision * recall / np.maximum(precision + recall, 1e-15)

@@ -1,0 +1,345 @@
+"""PSDS, the polyphonic sound detection score, over all thresholds.
+
+Equal to `sed_scores_eval.intersection_based.psds` 0.0.4, which is the reference in the tests: change points of the
+counts instead of frames at every threshold make it fast, and each class is reduced to its curve before the next one
+is read, so that hundreds of classes fit.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from common.errors import UserError
+from task4_sed.metrics.detections import (
+    FALSE_POSITIVE,
+    TRUE_POSITIVE,
+    CountChanges,
+    IntersectionCriteria,
+    class_runs,
+    intersection_changes,
+)
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.resampling import DRAWS, Interval, affordable_draws, interval, intervals, recording_weights
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class PsdsParameters:
+    """dtc, gtc, cttc: intersection criteria. alpha_ct: weight of cross triggers in the effective false positive rate.
+    alpha_st: weight of the standard deviation over classes. max_efpr: per hour, where the curve ends.
+    non_oracle: take the true positive rate that the threshold of each false positive rate gives, where the standard
+    curve takes the best of all stricter rates."""
+
+    dtc: float
+    gtc: float
+    cttc: float | None = None
+    alpha_ct: float = 0.0
+    alpha_st: float = 1.0
+    max_efpr: float = 100.0
+    non_oracle: bool = False
+
+    @property
+    def criteria(self) -> IntersectionCriteria:
+        """The part that decides which detections count."""
+        return IntersectionCriteria(self.dtc, self.gtc, self.cttc)
+
+
+PSDS1 = PsdsParameters(dtc=0.7, gtc=0.7)
+PSDS2 = PsdsParameters(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5)
+PSDS1_MACRO = PsdsParameters(dtc=0.7, gtc=0.7, alpha_st=0.0)
+"""Mean of the single-class scores, as published for AudioSet strong, where the variance over classes is no aim."""
+
+
+class Curve(NamedTuple):
+    """Steps of a PSD-ROC: from `rate` false positives per hour on, the true positive rate is `recall`."""
+
+    recall: np.ndarray
+    rate: np.ndarray
+
+
+class Psds(NamedTuple):
+    """A score with its parts; the first four are those that sed_scores_eval returns.
+
+    value 0..1; per_class by name; curve: effective true positive rate over effective false positive rate;
+    class_curves; interval: 95 %, by recording; class_intervals; samples: the values of the draws behind them.
+    """
+
+    value: float
+    per_class: dict[str, float]
+    curve: Curve
+    class_curves: dict[str, Curve]
+    interval: Interval | None
+    class_intervals: dict[str, Interval | None]
+    samples: np.ndarray
+
+
+def psds(
+    scores: object,
+    ground_truth: object = None,
+    audio_durations: object = None,
+    *,
+    dtc_threshold: float = 0.7,
+    gtc_threshold: float = 0.7,
+    cttc_threshold: float | None = None,
+    alpha_ct: float = 0.0,
+    alpha_st: float = 1.0,
+    max_efpr: float = 100.0,
+    non_oracle: bool = False,
+    classes: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    jobs: int = 1,
+) -> Psds:
+    """PSDS of score tables; the defaults are those of PSDS1.
+
+    Args:
+        scores: folder or store of score tables, data frames by clip name, or an `EvaluationSet`.
+        ground_truth: events, table or mapping. audio_durations: seconds per clip, table or mapping.
+        dtc_threshold, gtc_threshold, cttc_threshold, alpha_ct, alpha_st, max_efpr: as in sed_scores_eval.
+        non_oracle: see `PsdsParameters`.
+        classes: score only these.
+        draws: resamplings of the recordings behind the intervals; 0 for none.
+        jobs: threads, one class each.
+    """
+    parameters = PsdsParameters(dtc_threshold, gtc_threshold, cttc_threshold, alpha_ct, alpha_st, max_efpr, non_oracle)
+    evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
+    return polyphonic_scores(evaluation, [parameters], draws=draws, jobs=jobs)[0]
+
+
+def polyphonic_scores(
+    evaluation: EvaluationSet, parameters: Sequence[PsdsParameters], *, draws: int = DRAWS, jobs: int = 1
+) -> list[Psds]:
+    """One `Psds` per set of parameters; the detections of a class are found once for all of them."""
+    for wanted in parameters:
+        if (wanted.cttc is None) != (wanted.alpha_ct == 0):
+            raise UserError("alpha_ct and cttc belong together: give both, or leave alpha_ct 0 and cttc away.")
+    if any(wanted.alpha_st for wanted in parameters):
+        draws = affordable_draws(draws, len(evaluation.onsets) * len(parameters))
+    weights = recording_weights(len(evaluation.clips), draws)
+    reference = _Reference(evaluation, weights)
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        levels = list(
+            pool.map(
+                lambda index: _class_levels(evaluation, reference, parameters, index), range(len(evaluation.classes))
+            )
+        )
+    return [
+        _combine(evaluation.classes, [of_class[number] for of_class in levels], wanted, draws)
+        for number, wanted in enumerate(parameters)
+    ]
+
+
+class _Reference:
+    """Totals of the reference in each draw: seconds of audio, events and seconds of events per class."""
+
+    def __init__(self, evaluation: EvaluationSet, weights: np.ndarray):
+        self.weights = weights
+        self.seconds = evaluation.durations @ weights
+        self.event_counts = (evaluation.event_counts().T @ weights).round().astype(np.int64)
+        self.event_seconds = evaluation.event_seconds().T @ weights
+
+
+class _ClassLevels(NamedTuple):
+    """A class reduced to its curves.
+
+    areas: (1 + draws,) single-class scores. rates: (1 + draws, events) lowest rate at which k + 1 events are found,
+    None when only the mean over classes is needed. curve: of all recordings.
+    """
+
+    areas: np.ndarray
+    rates: np.ndarray | None
+    events: np.ndarray
+    curve: Curve
+
+
+def _class_levels(
+    evaluation: EvaluationSet, reference: _Reference, parameters: Sequence[PsdsParameters], index: int
+) -> list[_ClassLevels]:
+    runs = class_runs(evaluation, index)
+    found = []
+    for wanted in parameters:
+        changes = intersection_changes(evaluation, index, wanted.criteria, runs)
+        found.append(_reduce(changes, reference, index, wanted))
+    return found
+
+
+def _reduce(changes: CountChanges, reference: _Reference, index: int, wanted: PsdsParameters) -> _ClassLevels:
+    events = reference.event_counts[index]
+    scale = _cross_trigger_scale(reference, index, wanted)
+    arguments = (changes.score, changes.clip, changes.kind, changes.change, reference.weights, reference.seconds, scale)
+    if wanted.non_oracle:
+        return _reduce_non_oracle(arguments, events, wanted)
+    rates = _lowest_rates(*arguments, int(events.max()))
+    rates = np.minimum.accumulate(rates[:, ::-1], axis=1)[:, ::-1]  # k events are also found where k + 1 are
+    levels = rates[:, 1:]
+    with np.errstate(invalid="ignore"):
+        areas = np.clip(wanted.max_efpr - levels, 0, None).sum(axis=1) / (events * wanted.max_efpr)
+    curve = _curve_of_levels(rates[0], int(events[0]), wanted.max_efpr)
+    keep = wanted.alpha_st != 0
+    return _ClassLevels(areas, levels if keep else None, events, curve)
+
+
+def _cross_trigger_scale(reference: _Reference, index: int, wanted: PsdsParameters) -> np.ndarray:
+    """(classes, 1 + draws) rate per hour that one cross trigger on each class adds to the false positive rate."""
+    seconds = reference.event_seconds
+    if wanted.cttc is None or len(seconds) < 2:
+        return np.zeros((1, 1))
+    scale = wanted.alpha_ct * SECONDS_PER_HOUR / (len(seconds) - 1) / np.maximum(seconds, 1e-12)
+    scale[index] = 0
+    return scale
+
+
+@njit(cache=True, nogil=True)
+def _lowest_rates(score, clip, kind, change, weights, seconds, scale, most_events):
+    """(draws, 1 + events) lowest effective rate per hour at which exactly k events are found, inf where never."""
+    num_draws = weights.shape[1]
+    lowest = np.full((num_draws, most_events + 1), np.inf)
+    found = np.zeros(num_draws)
+    false = np.zeros(num_draws)
+    crossed = np.zeros(num_draws)
+    best = np.zeros(num_draws)
+    per_hour = SECONDS_PER_HOUR / seconds
+    entry = 0
+    while entry < len(score):
+        end = entry
+        changes_found = False
+        while end < len(score) and score[end] == score[entry]:
+            changes_found |= kind[end] == TRUE_POSITIVE
+            end += 1
+        if changes_found:
+            for draw in range(num_draws):
+                level = int(found[draw])
+                lowest[draw, level] = min(lowest[draw, level], best[draw])
+        for step in range(entry, end):
+            weight = weights[clip[step]]
+            if kind[step] == TRUE_POSITIVE:
+                for draw in range(num_draws):
+                    found[draw] += weight[draw] * change[step]
+            elif kind[step] == FALSE_POSITIVE:
+                for draw in range(num_draws):
+                    false[draw] += weight[draw] * change[step]
+            else:
+                factor = scale[kind[step]]
+                for draw in range(num_draws):
+                    crossed[draw] += weight[draw] * change[step] * factor[draw]
+        if changes_found:
+            for draw in range(num_draws):
+                best[draw] = false[draw] * per_hour[draw] + crossed[draw]
+        else:
+            for draw in range(num_draws):
+                best[draw] = min(best[draw], false[draw] * per_hour[draw] + crossed[draw])
+        entry = end
+    for draw in range(num_draws):
+        level = int(found[draw])
+        lowest[draw, level] = min(lowest[draw, level], best[draw])
+    return lowest
+
+
+def _curve_of_levels(rates: np.ndarray, events: int, max_efpr: float) -> Curve:
+    """Steps of the curve from the lowest rate for each number of found events."""
+    reached = rates <= max_efpr
+    rate, first = np.unique(rates[reached][::-1], return_index=True)
+    found = np.flatnonzero(reached)[::-1][first]
+    return Curve(found / max(events, 1), rate)
+
+
+def _combine(classes: tuple[str, ...], levels: list[_ClassLevels], wanted: PsdsParameters, draws: int) -> Psds:
+    areas = np.stack([of_class.areas for of_class in levels])
+    curves = {name: of_class.curve for name, of_class in zip(classes, levels)}
+    curve = _mean_curve(list(curves.values()), wanted)
+    if wanted.alpha_st == 0 or wanted.non_oracle:
+        values = np.nanmean(areas, axis=0)
+    else:
+        values = np.array([_area_over_classes(levels, draw, wanted) for draw in range(1 + draws)])
+    values[0] = _area(curve, wanted.max_efpr)
+    per_class = dict(zip(classes, areas))
+    return Psds(
+        value=float(values[0]),
+        per_class={name: float(area[0]) for name, area in per_class.items()},
+        curve=curve,
+        class_curves=curves,
+        interval=interval(values),
+        class_intervals=intervals(per_class),
+        samples=values[1:],
+    )
+
+
+def _area_over_classes(levels: list[_ClassLevels], draw: int, wanted: PsdsParameters) -> float:
+    """PSDS of one draw; classes that have no event in it are left out."""
+    rates, labels, steps = [], [], []
+    present = [of_class for of_class in levels if of_class.events[draw] > 0]
+    for label, of_class in enumerate(present):
+        reached = of_class.rates[draw]
+        reached = reached[reached <= wanted.max_efpr]
+        rates.append(reached)
+        labels.append(np.full(len(reached), label))
+        steps.append(np.full(len(reached), 1 / of_class.events[draw]))
+    rate = np.concatenate(rates)
+    order = np.argsort(rate, kind="stable")
+    return _penalised_area(
+        rate[order], np.concatenate(labels)[order], np.concatenate(steps)[order],
+        len(present), wanted.alpha_st, wanted.max_efpr,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _penalised_area(rate, label, step, num_classes, alpha_st, max_efpr):
+    """Area under max(mean - alpha_st * std over classes, 0) while the classes rise step by step, over max_efpr."""
+    recall = np.zeros(num_classes)
+    total, squares = 0.0, 0.0
+    area = 0.0
+    height, last = 0.0, 0.0
+    for i in range(len(rate)):
+        area += height * (rate[i] - last)
+        last = rate[i]
+        before = recall[label[i]]
+        after = before + step[i]
+        recall[label[i]] = after
+        total += step[i]
+        squares += after * after - before * before
+        mean = total / num_classes
+        height = max(mean - alpha_st * np.sqrt(max(squares / num_classes - mean * mean, 0.0)), 0.0)
+    return (area + height * (max_efpr - last)) / max_efpr
+
+
+def _mean_curve(curves: list[Curve], wanted: PsdsParameters) -> Curve:
+    """Mean minus alpha_st standard deviations over classes, at every rate where one of them changes."""
+    rate = np.unique(np.concatenate([curve.rate for curve in curves]))
+    mean, squares = np.zeros(len(rate)), np.zeros(len(rate))
+    held = []
+    for curve in curves:
+        place = np.searchsorted(curve.rate, rate, side="right") - 1
+        recall = np.where(place >= 0, curve.recall[place], 0.0)
+        mean += recall / len(curves)
+        held.append((curve, place))
+    for curve, place in held:
+        squares += (np.where(place >= 0, curve.recall[place], 0.0) - mean) ** 2 / len(curves)
+    recall = np.maximum(mean - wanted.alpha_st * np.sqrt(squares), 0)
+    return Curve(np.append(recall, recall[-1]), np.append(rate, wanted.max_efpr))
+
+
+def _area(curve: Curve, max_efpr: float) -> float:
+    return float((curve.recall[:-1] * np.diff(curve.rate)).sum() / max_efpr)
+
+
+def _reduce_non_oracle(arguments: tuple, events: np.ndarray, wanted: PsdsParameters) -> _ClassLevels:
+    """Without the running maximum there are no levels; the value only, for all recordings."""
+    score, clip, kind, change, _, seconds, scale = arguments
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else np.empty(0, int)
+    found = np.cumsum(np.where(kind == TRUE_POSITIVE, change, 0))[last]
+    false = np.cumsum(np.where(kind == FALSE_POSITIVE, change, 0))[last]
+    factor = np.append(scale[:, 0], 0.0)[np.where(kind >= 0, kind, -1)]
+    rate = false * SECONDS_PER_HOUR / seconds[0] + np.cumsum(np.where(kind >= 0, change * factor, 0.0))[last]
+    recall = np.append(0.0, found / max(events[0], 1))
+    rate = np.append(0.0, rate)
+    order = np.lexsort((recall, rate))
+    rate, first = np.unique(rate[order][::-1], return_index=True)
+    recall = recall[order][::-1][first]
+    inside = rate <= wanted.max_efpr
+    curve = Curve(recall[inside], rate[inside])
+    area = _area(Curve(np.append(curve.recall, 0), np.append(curve.rate, wanted.max_efpr)), wanted.max_efpr)
+    return _ClassLevels(np.array([area]), None, events[:1], curve)

@@ -1,0 +1,42 @@
+"""95 % intervals by drawing recordings with replacement.
+
+Nothing is scored again: a draw is how often each recording was drawn, and every count of a metric is a sum over
+recordings. Column 0 of a weight matrix holds each recording once, so a metric computes its value and its draws alike.
+"""
+
+import numpy as np
+
+DRAWS = 1000
+SEED = 20240401
+
+Interval = tuple[float, float]
+
+
+def recording_weights(num_recordings: int, draws: int, seed: int = SEED) -> np.ndarray:
+    """(recordings, 1 + draws) float64: ones, then how often each recording is in each draw."""
+    generator = np.random.default_rng(seed)
+    weights = np.ones((num_recordings, 1 + draws))
+    if draws:
+        probabilities = np.full(num_recordings, 1 / num_recordings)
+        weights[:, 1:] = generator.multinomial(num_recordings, probabilities, size=draws).T
+    return weights
+
+
+def interval(values: np.ndarray) -> Interval | None:
+    """2.5 and 97.5 % quantiles of the draws behind `values[0]`; None without draws."""
+    draws = np.asarray(values)[1:]
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return None
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def intervals(per_class: dict[str, np.ndarray]) -> dict[str, Interval | None]:
+    """`interval` for each class."""
+    return {name: interval(values) for name, values in per_class.items()}
+
+
+def affordable_draws(draws: int, num_events: int, largest_bytes: int = 256 << 20) -> int:
+    """Fewer draws where a metric keeps one number per event and draw and that would not fit."""
+    return max(min(draws, largest_bytes // (8 * max(num_events, 1))), min(draws, 50))

@@ -1,0 +1,305 @@
+"""Segment scores and areas under their ROC: mpAUC, the measure of MAESTRO Real.
+
+A segment's score is the highest of the frames that touch it; it is active if an event touches it. Equal to
+`sed_scores_eval.segment_based` 0.0.4. MAESTRO clips are windows of longer files; `files_of_windows` puts scores and
+soft labels back on the time of the file first.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+from common.errors import UserError
+from task4_sed.annotations import Annotations, merge_overlapping, read_durations, read_events
+from task4_sed.metrics.detections import FALSE_POSITIVE, TRUE_POSITIVE, CountChanges
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.f1 import F1, best_threshold, f1_of_counts
+from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
+from task4_sed.score_tables import ScoreTables, from_frames, read_score_tables
+
+WINDOW_NAME = re.compile(r"(?P<file>.+)-(?P<start>\d+)-(?P<end>\d+)$")
+"""`cafe_restaurant_13-020500-021149`: file, then start and end in hundredths of a second."""
+
+INTERPOLATIONS = ("staircase", "linear")
+"""staircase: sed_scores_eval 0.0.4. linear: its later versions, from 2024-06-20 on. They differ where segments share a
+score: staircase gives the lower bound."""
+
+
+class SegmentAuc(NamedTuple):
+    """value: mean over classes, 0..1. per_class by name. interval, class_intervals: 95 %, by recording.
+
+    interpolation: between points of the ROC, see `INTERPOLATIONS`. samples: values of the draws.
+    """
+
+    value: float
+    per_class: dict[str, float]
+    interval: Interval | None
+    class_intervals: dict[str, Interval | None]
+    interpolation: str
+    samples: np.ndarray
+
+
+def mean_partial_auc(
+    scores: object,
+    ground_truth: object = None,
+    audio_durations: object = None,
+    *,
+    max_fpr: float | None = 0.1,
+    segment_length: float = 1.0,
+    interpolation: str = "staircase",
+    classes: Sequence[str] | None = None,
+    draws: int = DRAWS,
+) -> SegmentAuc:
+    """mpAUC: area under the segment ROC up to a false positive rate of `max_fpr`, divided by it, mean over classes.
+
+    Args:
+        scores: score tables of whole files, or of MAESTRO windows, which are put back together first; or an
+            `EvaluationSet`.
+        ground_truth: events of the files, or soft labels of the windows (active where confidence > 0.5).
+        audio_durations: seconds of the files.
+        max_fpr: None for the whole area.
+        segment_length: seconds.
+        interpolation: "staircase" or "linear", see `INTERPOLATIONS`.
+        classes: score only these. draws: resamplings of the files behind the intervals.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise UserError(f"No interpolation named {interpolation}. There are: {', '.join(INTERPOLATIONS)}.")
+    evaluation = segment_evaluation_set(scores, ground_truth, audio_durations, classes, segment_length)
+    weights = recording_weights(len(evaluation.clips), draws)
+    segments = _Segments(evaluation, segment_length)
+    areas = {}
+    for index, name in enumerate(evaluation.classes):
+        maxima, active = segments.of_class(index)
+        areas[name] = _areas(maxima, active, segments.clips, weights, max_fpr, interpolation)
+    defined = np.stack(list(areas.values()))
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean(defined, axis=0)
+    return SegmentAuc(
+        value=float(means[0]),
+        per_class={name: float(area[0]) for name, area in areas.items()},
+        interval=interval(means),
+        class_intervals=intervals(areas),
+        interpolation=interpolation,
+        samples=means[1:],
+    )
+
+
+def segment_f1(
+    scores: object,
+    ground_truth: object = None,
+    audio_durations: object = None,
+    *,
+    threshold: float | str = "best",
+    segment_length: float = 1.0,
+    classes: Sequence[str] | None = None,
+    draws: int = DRAWS,
+) -> F1:
+    """Segment-based F1 at a threshold, or at the best one of each class; arguments as for `mean_partial_auc`."""
+    evaluation = segment_evaluation_set(scores, ground_truth, audio_durations, classes, segment_length)
+    weights = recording_weights(len(evaluation.clips), draws)
+    segments = _Segments(evaluation, segment_length)
+    rows = []
+    for index in range(len(evaluation.classes)):
+        maxima, active = segments.of_class(index)
+        order = np.argsort(-maxima, kind="stable")
+        kind = np.where(active, TRUE_POSITIVE, FALSE_POSITIVE)
+        changes = CountChanges(maxima[order], segments.clips[order], kind[order], np.ones(len(order), dtype=np.int64))
+        at = best_threshold(changes, active.sum()) if threshold == "best" else float(threshold)
+        references = np.bincount(segments.clips, weights=active, minlength=len(evaluation.clips))
+        counts = [changes.at(at, which, len(evaluation.clips)) for which in (TRUE_POSITIVE, FALSE_POSITIVE)]
+        rows.append((at, counts[0] @ weights, counts[1] @ weights, references @ weights))
+    thresholds, found, false, references = zip(*rows)
+    return f1_of_counts(evaluation.classes, np.stack(found), np.stack(false), np.stack(references), thresholds)
+
+
+def segment_evaluation_set(
+    scores: object,
+    ground_truth: object,
+    audio_durations: object,
+    classes: Sequence[str] | None = None,
+    segment_length: float = 1.0,
+) -> EvaluationSet:
+    """`evaluation_set`, after windows of longer files were put back together."""
+    if isinstance(scores, EvaluationSet):
+        return scores
+    if audio_durations is None:
+        raise UserError("The durations of the recordings are missing; segments need them.")
+    tables, annotations, seconds = read_score_tables(scores), read_events(ground_truth), read_durations(audio_durations)
+    if is_windows_of_files(tables.clips, seconds):
+        tables, annotations = files_of_windows(tables, annotations, seconds, segment_length)
+    elif "confidence" in annotations.events.columns:
+        annotations = _hard_labels(annotations)
+    return evaluation_set(tables, annotations, seconds, classes=classes)
+
+
+def is_windows_of_files(clips: Sequence[str], durations: Mapping[str, float]) -> bool:
+    """Whether the clips are named `file-start-end` while the durations name the files."""
+    matches = [WINDOW_NAME.match(clip) for clip in clips]
+    return all(match is not None and match["file"] in durations for match in matches)
+
+
+def files_of_windows(
+    scores: ScoreTables, annotations: Annotations, durations: Mapping[str, float], segment_length: float = 1.0
+) -> tuple[ScoreTables, Annotations]:
+    """Segment scores and merged events of the files that MAESTRO windows were cut from."""
+    return segment_tables(scores, durations, segment_length), file_events(annotations)
+
+
+def file_events(annotations: Annotations, threshold: float = 0.5) -> Annotations:
+    """Events of files from soft labels of their windows: active where confidence > threshold, joined where they touch.
+
+    A window starts at the whole second of its name, as in the official evaluation.
+    """
+    hard = _hard_labels(annotations, threshold)
+    parts = {}
+    for clip in hard.clips:
+        match = WINDOW_NAME.match(clip)
+        if match is None:
+            raise UserError(f"{annotations.source}: {clip} is not named file-start-end, so its file is unknown.")
+        parts[clip] = (match["file"], int(match["start"]) // 100)
+    events = hard.events.copy()
+    start = events["clip"].map({clip: part[1] for clip, part in parts.items()}).to_numpy(dtype=float)
+    events["clip"] = events["clip"].map({clip: part[0] for clip, part in parts.items()})
+    events["onset"] += start
+    events["offset"] += start
+    merged, _ = merge_overlapping(events)
+    return Annotations(merged, tuple(dict.fromkeys(part[0] for part in parts.values())), annotations.source)
+
+
+def segment_tables(scores: ScoreTables, durations: Mapping[str, float], segment_length: float = 1.0) -> ScoreTables:
+    """Scores of files, one per segment, from scores of overlapping windows.
+
+    Within a window the frames of a segment are averaged by time; windows that cover the same segment are averaged.
+    """
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, np.ndarray] = {}
+    for index, clip in enumerate(scores.clips):
+        match = WINDOW_NAME.match(clip)
+        if match is None or match["file"] not in durations:
+            raise UserError(f"{clip} is no window file-start-end of a file with a known duration.")
+        file = match["file"]
+        num = math.ceil(durations[file] / segment_length)
+        total = sums.setdefault(file, np.zeros((num, len(scores.classes))))
+        count = counts.setdefault(file, np.zeros(num))
+        start, end = float(match["start"]) / 100, float(match["end"]) / 100
+        means = _segment_means(scores.borders_of(index), scores.scores_of(index), end - start, segment_length)
+        first = int(start // segment_length)
+        means = means[: num - first]
+        total[first : first + len(means)] += means
+        count[first : first + len(means)] += 1
+    frames = {}
+    for file, total in sums.items():
+        borders = np.minimum(np.arange(len(total) + 1) * segment_length, durations[file])
+        values = total / np.maximum(counts[file], 1)[:, None]
+        frames[file] = pd.DataFrame(
+            np.column_stack((borders[:-1], borders[1:], values)), columns=["onset", "offset", *scores.classes]
+        )
+    return from_frames(frames)
+
+
+def rank_score(psds1: float, mpauc: float) -> float:
+    """The sum that DCASE 2024 Task 4 ranks by: PSDS1 on DESED plus mpAUC on MAESTRO Real."""
+    return psds1 + mpauc
+
+
+def rank_interval(psds1_samples: np.ndarray, mpauc_samples: np.ndarray) -> Interval | None:
+    """95 % interval of the rank score; the two sets are drawn independently."""
+    draws = min(len(psds1_samples), len(mpauc_samples))
+    return interval(np.append(np.nan, psds1_samples[:draws] + mpauc_samples[:draws]))
+
+
+def _hard_labels(annotations: Annotations, threshold: float = 0.5) -> Annotations:
+    events = annotations.events
+    if "confidence" in events.columns:
+        events = events[events["confidence"] > threshold].drop(columns="confidence").reset_index(drop=True)
+    return Annotations(events, annotations.clips, annotations.source)
+
+
+def _segment_means(borders: np.ndarray, scores: np.ndarray, length: float, segment_length: float) -> np.ndarray:
+    """(segments, classes) time-weighted means; frames past the end of a window count, as in the official code."""
+    onsets = np.arange(0.0, length, segment_length)
+    shared = np.minimum(borders[1:], onsets[:, None] + segment_length) - np.maximum(borders[:-1], onsets[:, None])
+    weights = np.maximum(shared, 0)
+    covered = weights.sum(axis=1, keepdims=True)
+    return weights @ scores / np.where(covered > 0, covered, 1)
+
+
+class _Segments:
+    """Segments of all clips, and their scores and activity per class."""
+
+    def __init__(self, evaluation: EvaluationSet, segment_length: float):
+        self.evaluation = evaluation
+        tables = evaluation.scores
+        counts = np.ceil(evaluation.durations / segment_length).astype(np.int64)
+        self.clips = np.repeat(np.arange(len(counts)), counts)
+        self.starts = np.concatenate(([0], np.cumsum(counts)))
+        self.borders = np.round(np.arange(counts.max() + 1) * segment_length, 6)
+        first, last = [], []
+        for clip, count in enumerate(counts):
+            borders = np.round(tables.borders_of(clip), 6)
+            begin = np.maximum(np.searchsorted(borders, self.borders[:count], side="right") - 1, 0)
+            end = np.minimum(np.searchsorted(borders, self.borders[1 : count + 1], side="left"), len(borders) - 1)
+            first.append(begin + tables.starts[clip])
+            last.append(end + tables.starts[clip])
+        self.first, self.last = np.concatenate(first), np.concatenate(last)
+
+    def of_class(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(segments,) highest score of the frames that touch it, 0 past the last frame; and whether it is active."""
+        maxima = _maxima(self.evaluation.scores.column(self.evaluation.classes[index]), self.first, self.last)
+        active = np.zeros(len(maxima), dtype=bool)
+        starts, onsets, offsets = self.evaluation.events_of_class(index)
+        begin = np.searchsorted(self.borders[1:], onsets, side="right")
+        end = np.searchsorted(self.borders[:-1], offsets, side="left")
+        for clip in np.flatnonzero(np.diff(starts)):
+            room = self.starts[clip + 1] - self.starts[clip]
+            for event in range(starts[clip], starts[clip + 1]):
+                active[self.starts[clip] + begin[event] : self.starts[clip] + min(end[event], room)] = True
+        return maxima, active
+
+
+@njit(cache=True, nogil=True)
+def _maxima(column, first, last):
+    maxima = np.zeros(len(first))
+    for segment in range(len(first)):
+        if last[segment] > first[segment]:
+            highest = column[first[segment]]
+            for frame in range(first[segment] + 1, last[segment]):
+                highest = max(highest, column[frame])
+            maxima[segment] = highest
+    return maxima
+
+
+def _areas(
+    scores: np.ndarray, active: np.ndarray, clips: np.ndarray, weights: np.ndarray, max_fpr: float | None, how: str
+) -> np.ndarray:
+    """(1 + draws,) area under the ROC up to max_fpr, over max_fpr; nan where a draw lacks active or inactive ones."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    limit = 1.0 if max_fpr is None else max_fpr
+    areas = []
+    for first in range(0, weights.shape[1], 64):  # blocks of draws, so that memory stays small
+        weight = weights[clips[order], first : first + 64]
+        recall = np.cumsum(weight * active[order, None], axis=0)[ends]
+        false = np.cumsum(weight * ~active[order, None], axis=0)[ends]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            recall, false = recall / recall[-1], false / false[-1]
+            areas.append(_area(recall, false, limit, how) / limit)
+    return np.concatenate(areas)
+
+
+def _area(recall: np.ndarray, false: np.ndarray, limit: float, how: str) -> np.ndarray:
+    """Area under each column's ROC between 0 and limit."""
+    zero = np.zeros((1, recall.shape[1]))
+    left, start = np.concatenate((zero, recall[:-1])), np.concatenate((zero, false[:-1]))
+    stop = np.minimum(false, limit)
+    width = np.maximum(stop - np.minimum(start, limit), 0)
+    if how == "staircase":
+        return (left * width).sum(axis=0)
+    share = np.divide(stop - start, false - start, out=np.zeros_like(width), where=false > start)
+    right = left + (recall - left) * share
+    return ((left + right) / 2 * width).sum(axis=0)
