@@ -23,7 +23,7 @@ class DeviceImpulseResponses(nn.Module):
 
     The defaults are the published augmentation ("Device-Robust Acoustic Scene Classification via Impulse Response
     Augmentation", EUSIPCO 2023; theMoro/DIRAugmentation, datasets/dataset.py): the whole response, its level and its
-    delay as measured, the result cut to the length of the clip. MicIRP's responses make a clip about 6 dB louder that way.
+    delay as measured, the result cut to the length of the clip. MicIRP makes a clip about 6 dB louder that way.
 
     Args:
         folder: every audio file in it is a response; stereo files are averaged to mono.

@@ -1,0 +1,75 @@
+"""Learning rate factors: functions of a step or an epoch, 0..1 times the peak rate."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class WarmupCosine:
+    """Linear from 0 over the warm-up, then half a cosine down to `floor` at the last step.
+
+    transformers' get_cosine_schedule_with_warmup, which the DCASE 2024 Task 1 baseline uses, for floor 0.
+
+    Args:
+        warmup_steps: steps until the peak.
+        total_steps: steps of the whole training.
+        floor: factor at the end.
+    """
+
+    warmup_steps: int
+    total_steps: int
+    floor: float = 0.0
+
+    def __call__(self, step: int) -> float:
+        """Factor of `step`, counted from 0."""
+        if step < self.warmup_steps:
+            return step / max(1, self.warmup_steps)
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.floor + (1 - self.floor) * cosine
+
+
+@dataclass
+class ExponentialWarmupLinearDown:
+    """Exponential rise, constant, linear fall, constant; usually over epochs.
+
+    CP-JKU's schedule (PaSST, EfficientAT, cpjku_dcase23: helpers/ramp.py).
+
+    Args:
+        warmup: length of the rise.
+        down_start: where the fall begins.
+        down_length: length of the fall.
+        floor: factor after the fall.
+    """
+
+    warmup: int
+    down_start: int
+    down_length: int
+    floor: float
+
+    def __call__(self, position: float) -> float:
+        """Factor at an epoch or step, counted from 0."""
+        rise = exponential_rise(position, self.warmup, at_least=0.5)
+        return rise * linear_fall(position, self.down_start, self.down_length, self.floor)
+
+
+def exponential_rise(position: float, length: float, at_least: float = 0.0) -> float:
+    """exp(-5 (1 - position / length)^2), 1 from `length` on; positions below `at_least` count as `at_least`."""
+    if length == 0 or position >= length:
+        return 1.0
+    return math.exp(-5.0 * (1.0 - max(position, at_least) / length) ** 2)
+
+
+def linear_fall(position: float, start: float, length: float, floor: float) -> float:
+    """1 until `start`, then linear over `length` to `floor`."""
+    if position <= start:
+        return 1.0
+    left = max(0.0, 1 - (position - start) / length) if length else 0.0
+    return floor + (1 - floor) * left
+
+
+def steps_of(warmup_steps: int | None, warmup_share: float | None, total_steps: int) -> int:
+    """Length of a warm-up that is given in steps or as a share (0..1) of the training."""
+    if warmup_steps is not None:
+        return warmup_steps
+    return round((warmup_share or 0.0) * total_steps)

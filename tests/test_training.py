@@ -1,0 +1,233 @@
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from common import schedules
+from common.checkpoints import load_weights, read_checkpoint, save_checkpoint, weights_of
+from common.data import make_loader
+from common.errors import UserError
+from common.trainer_settings import TrainerSettings
+from common.training import derive_seed, fit, make_trainer, seed_all, step_generator, update_average
+
+
+class Points(Dataset):
+    """Forty random points with a target; items know their number."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = torch.randn(40, 6, generator=generator)
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return {"input": self.inputs[index], "target": self.inputs[index, :1] * 2, "index": index}
+
+
+class Regression(LightningModule):
+    """A small network with dropout, augmentation, momentum and a schedule: all that has a state."""
+
+    def __init__(self, seed):
+        super().__init__()
+        seed_all(seed)
+        self.seed = seed
+        self.network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.seen = []
+
+    def training_step(self, batch, batch_index):
+        noise = torch.randn(batch["input"].shape, generator=step_generator(self, self.seed, batch_index))
+        self.seen.append((self.current_epoch, batch["index"].tolist()))
+        loss = (self.network(batch["input"] + 0.1 * noise) - batch["target"]).square().mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_index):
+        self.log("loss", (self.network(batch["input"]) - batch["target"]).square().mean())
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedules.WarmupCosine(5, 30))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class PullThePlug(Callback):
+    """Ends the training as abruptly as an exception can, at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise ConnectionError("pulled")
+
+
+def train(folder, settings=None, callbacks=(), seed=3, monitor=None):
+    settings = settings or TrainerSettings(epochs=6, accelerator="cpu", measure_energy=False)
+    module = Regression(seed)
+    trainer = make_trainer(settings, folder, seed, monitor=monitor, mode="min", callbacks=callbacks)
+    fit(trainer, module, make_loader(Points(), 8, shuffle_seed=seed), DataLoader(Points(), 20) if monitor else None)
+    return module
+
+
+def assert_equal_weights(first, second):
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("steps", [(2,), (5, 6, 29), (13, 17)])
+def test_a_run_that_was_broken_off_and_resumed_ends_with_the_same_weights(tmp_path, steps):
+    whole = train(tmp_path / "whole")
+    for step in steps:
+        with pytest.raises(ConnectionError):
+            train(tmp_path / "broken", callbacks=[PullThePlug(step)])
+    assert_equal_weights(whole, train(tmp_path / "broken"))
+    columns = [
+        np.genfromtxt(tmp_path / run / "metrics.csv", delimiter=",", names=True)[["epoch", "step", "lr", "train_loss"]]
+        for run in ("whole", "broken")
+    ]
+    assert (columns[0] == columns[1]).all()
+
+
+def test_a_resumed_run_with_validation_keeps_the_same_best_epoch(tmp_path):
+    train(tmp_path / "whole", monitor="loss")
+    with pytest.raises(ConnectionError):
+        train(tmp_path / "broken", monitor="loss", callbacks=[PullThePlug(22)])
+    train(tmp_path / "broken", monitor="loss")
+    best = [read_checkpoint(tmp_path / run / "best.ckpt") for run in ("whole", "broken")]
+    assert best[0]["epoch"] == best[1]["epoch"]
+    for name, value in best[0]["state_dict"].items():
+        assert torch.equal(value, best[1]["state_dict"][name])
+
+
+def test_a_finished_run_is_not_trained_further(tmp_path):
+    train(tmp_path)
+    assert train(tmp_path).seen == []
+
+
+def test_each_epoch_goes_through_all_clips_in_another_order(tmp_path):
+    seen = train(tmp_path).seen
+    orders = [[clip for when, clips in seen if when == epoch for clip in clips] for epoch in range(6)]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 6
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    first, second = train(tmp_path / "a", seed=3), train(tmp_path / "b", seed=4)
+    assert not torch.equal(first.network[0].weight, second.network[0].weight)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(tmp_path):
+    train(tmp_path, monitor="loss")
+    table = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True)
+    assert len(table) == 6
+    assert read_checkpoint(tmp_path / "best.ckpt")["epoch"] == int(table["loss"].argmin())
+
+
+def test_training_says_nothing_but_its_progress(tmp_path, capfd):
+    with warnings.catch_warnings(record=True) as caught:
+        train(tmp_path, monitor="loss")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert all(line.startswith("epoch ") for line in captured.err.splitlines()), captured.err
+    assert captured.err.splitlines()[-1].startswith("epoch 6/6")
+    assert caught == []
+
+
+def test_a_fast_check_does_two_steps(tmp_path):
+    settings = TrainerSettings(epochs=50, accelerator="cpu", measure_energy=False)
+    module = Regression(0)
+    fit(make_trainer(settings, tmp_path, 0, fast_check=True), module, make_loader(Points(), 8, shuffle_seed=0))
+    assert len(module.seen) == 2
+
+
+def test_a_device_that_is_not_there_is_told_in_a_sentence(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="The trainer cannot be made"):
+        make_trainer(TrainerSettings(epochs=1, accelerator="gpu"), tmp_path, 0)
+
+
+def test_a_checkpoint_that_was_cut_off_is_told_in_a_sentence(tmp_path):
+    save_checkpoint({"state_dict": {"network.weight": torch.ones(1000)}}, tmp_path / "last.ckpt")
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    for length in (0, 3, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.ckpt").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"cut\.ckpt is cut off or is no checkpoint"):
+            read_checkpoint(tmp_path / "cut.ckpt")
+
+
+class Bomb:
+    """What a hostile checkpoint could hold."""
+
+    def __reduce__(self):
+        return print, ("boom",)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(tmp_path, capfd, write):
+    write({"state_dict": Bomb()}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"evil\.ckpt"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+    assert capfd.readouterr().out == ""
+
+
+def test_a_resume_from_a_damaged_checkpoint_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"last\.ckpt is cut off"):
+        train(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    save_checkpoint({"state_dict": {"network.weight": torch.ones(3, 2), "network.bias": torch.ones(3)}}, tmp_path / "a")
+    assert set(weights_of(tmp_path / "a", "network.")) == {"weight", "bias"}
+    load_weights(nn.Linear(2, 3), tmp_path / "a", "network.")
+    with pytest.raises(UserError, match="another network"):
+        load_weights(nn.Linear(2, 4), tmp_path / "a", "network.")
+    with pytest.raises(UserError, match="no weights"):
+        load_weights(nn.Linear(2, 3), tmp_path / "a", "teacher.")
+
+
+def test_a_moving_average_follows_the_weights():
+    average, model = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    nn.init.constant_(model.weight, 2.0)
+    model.num_batches_tracked.fill_(7)
+    update_average(average, model, 0.75)
+    assert average.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 2)
+    assert average.num_batches_tracked == 7
+
+
+def test_near_seeds_are_unrelated():
+    seeds = {derive_seed(seed, step) for seed in range(30) for step in range(30)}
+    assert len(seeds) == 900
+    assert derive_seed(1, 2) != derive_seed(2, 1)
+
+
+def test_the_warm_up_with_cosine_is_the_baselines():
+    """5 % split: 28 steps x 150 epochs, 2,000 of them warm-up."""
+    schedule = schedules.WarmupCosine(2000, 4200)
+    assert [schedule(0), schedule(1), schedule(1000), schedule(2000)] == [0, 1 / 2000, 0.5, 1]
+    assert schedule(3100) == pytest.approx(0.5)
+    assert schedule(4200) == pytest.approx(0)
+    assert schedules.WarmupCosine(0, 100, floor=0.1)(100) == pytest.approx(0.1)
+
+
+def test_a_warm_up_is_given_in_steps_or_as_a_share():
+    assert schedules.steps_of(2000, None, 4200) == 2000
+    assert schedules.steps_of(None, 0.1, 4200) == 420
+
+
+def test_the_exponential_warm_up_with_linear_fall_is_the_one_of_cp_jku():
+    """CP-ResNet of the DIR paper: rise 5 epochs, constant to 15, linear over 25 to 0.04."""
+    schedule = schedules.ExponentialWarmupLinearDown(warmup=5, down_start=15, down_length=25, floor=0.04)
+    assert schedule(0) == schedule(0.5) == pytest.approx(math.exp(-5 * 0.9**2))
+    assert schedule(2) == pytest.approx(math.exp(-5 * 0.6**2))
+    assert [schedule(5), schedule(15)] == [1, 1]
+    assert schedule(20) == pytest.approx(0.04 + 0.96 * 20 / 25)
+    assert schedule(40) == schedule(300) == pytest.approx(0.04)
