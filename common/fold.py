@@ -8,13 +8,15 @@ def fold_batch_norms(network: nn.Module) -> int:
     """Fold every batch norm that directly follows a convolution in an `nn.Sequential`, or is named as its pair.
 
     In a Sequential the convolution and the batch norm are neighbours. Elsewhere `conv1` pairs with `bn1`, `joint_conv`
-    with `joint_norm`. The batch norm becomes an identity, so names of the other layers stay. Dynamic convolutions (DyMN) make a
-    kernel for each clip and are left as they are.
+    with `joint_norm`. The batch norm becomes an identity, so names of the other layers stay. The blocks of a DyMN, which make
+    a kernel for each clip, are replaced as a whole.
 
     Returns:
         How many were folded.
     """
-    folded = 0
+    from common.models.dynamic_inference import fold_dynamic_blocks
+
+    folded = fold_dynamic_blocks(network)
     for module in network.modules():
         for convolution, norm in _pairs(module):
             setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicConvolution, DynamicReLU
 
@@ -14,14 +14,10 @@ def folded_kernels(convolution: DynamicConvolution, norm: nn.BatchNorm2d) -> tup
     Scaling commutes with the weighted sum of kernels, so each of them is scaled on its own.
     """
     kernels = convolution.weight[0, 0].unflatten(1, (convolution.shape[0], -1))
-    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    bias = None
-    scaled = []
-    for kernel in kernels:
-        weight, bias = fuse_conv_bn_weights(kernel, None, *statistics)
-        scaled.append(weight.flatten())
-    assert bias is not None
-    return torch.stack(scaled).detach(), bias.detach()
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    bias = norm.bias - norm.running_mean * scale
+    return (kernels * scale[:, None]).flatten(1).detach(), bias.detach()
 
 
 class FoldedDynamicBlock(nn.Module):
