@@ -201,7 +201,7 @@ def _unknown_option(option: str, options: Sequence[str]) -> UserError:
 
 def _as_sentence(box: str, prog: str) -> str:
     """What tyro tells in a frame of several lines, as one sentence."""
-    lines = [line.strip("╭╮╰╯│─ \t") for line in box.splitlines()]
+    lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}|^[|+]|[|+]$", " ", line).strip() for line in box.splitlines()]
     title, *rest = [line for line in lines if line] or ["Not understood"]
     text = " ".join(rest).partition("For full helptext")[0].partition("Argument helptext")[0]
     text = text.replace(f"Missing from {prog}:", "Missing:").replace("(required)", "").replace(f"{prog} --help", "")

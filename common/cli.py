@@ -51,6 +51,7 @@ meanwhile to stderr (`say`). Options of settings are spelled, and their values w
 
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -166,12 +167,12 @@ def _exit_code(stop: SystemExit) -> int:
 
 def _reader_has_gone() -> bool:
     """Whether stdout is a pipe that nobody reads; then point it elsewhere, so that Python ends without complaint."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _system_refusal(error: OSError) -> str | None:

@@ -205,7 +205,9 @@ def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None
         to_do = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
     for stage in stages:
         # A process that Lightning started within a stage finds the earlier ones done.
-        if stage.name in to_do and not (run.folder / stage.name / RECORD).exists():
+        folder = run.folder / stage.name
+        if stage.name in to_do and not (folder / RECORD).exists():
+            folder.mkdir(parents=True, exist_ok=True)
             stage.work(run, run.settings)
 
 

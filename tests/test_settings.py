@@ -229,7 +229,7 @@ def test_mistakes_of_overrides_are_told_as_options_after_those_of_the_file(tmp_p
         "--chain.3.alpha: chain is a list of 0 values, counted from 0.",
         "--optim.lrr is not a setting. Did you mean lr?",
         "--subset is 200; it must be 100 or less.",
-        '--augment.kind is "roll"; it must be one of mixup, time_roll.',
+        '--augment.kind is "roll"; it must be one of mixup, time_roll. Did you mean time_roll?',
     ]
 
 
