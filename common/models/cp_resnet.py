@@ -1,6 +1,7 @@
 """CP-ResNet: a residual network with a small receptive field, the teacher of many scene classification systems.
 
-theMoro/DIRAugmentation, models/cp_resnet.py (after Koutini et al., arXiv 1907.01803).
+theMoro/DIRAugmentation, models/cp_resnet.py (after Koutini et al., arXiv 1907.01803); the small teacher of 2023 from
+fschmid56/cpjku_dcase23, models/cp_resnet.py.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,6 @@ from functools import partial
 from torch import Tensor, nn
 
 from common.audio_model import ModelOutput
-
-BLOCKS = 4  # of a full stage
 
 
 class BasicBlock(nn.Module):
@@ -25,7 +24,7 @@ class BasicBlock(nn.Module):
         self.activation = nn.ReLU()
         self.shortcut = nn.Sequential()
         if in_channels != out_channels:
-            self.shortcut.add_module("conv", nn.Conv2d(in_channels, out_channels, 1, bias=False))
+            self.shortcut.add_module("conv", nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False))
             self.shortcut.add_module("bn", nn.BatchNorm2d(out_channels))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -40,16 +39,17 @@ class CPResNet(nn.Module):
     Args:
         num_classes: of the classifier.
         in_channels: of the spectrogram.
-        rho: receptive field: beyond the first block, the first `rho` convolutions are 3x3, the others 1x1.
+        rho: receptive field: after those of the first block, the first `rho` convolutions are 3x3, the others 1x1.
         base_channels: width of the first stage.
         channels_multiplier: each stage is this much wider than the one before.
         n_channels: widths of the three stages, instead of the two above.
+        n_blocks: blocks of the three stages.
         cut_stage2: blocks left out of the second stage.
-        cut_stage3: blocks left out of the third stage; a stage without blocks is left out.
+        cut_stage3: blocks left out of the third stage.
         maxpool_stage1, maxpool_stage2, maxpool_stage3: blocks of the stage after which is a max pooling; 0: before.
-        maxpool_kernel: (frequency, time).
-        maxpool_stride: (frequency, time).
-        groups: of the convolutions.
+        maxpool_kernel: (frequency, time) of the poolings and their strides, but for
+        maxpool_kernel0: that of a pooling before a stage; as the others if not given.
+        groups: of the convolutions of each stage.
     """
 
     def __init__(
@@ -60,31 +60,33 @@ class CPResNet(nn.Module):
         base_channels: int = 128,
         channels_multiplier: int = 2,
         n_channels: Sequence[int] | None = None,
+        n_blocks: Sequence[int] = (4, 4, 4),
         cut_stage2: int = 0,
         cut_stage3: int = 0,
         maxpool_stage1: Sequence[int] = (1,),
         maxpool_stage2: Sequence[int] = (),
         maxpool_stage3: Sequence[int] = (),
         maxpool_kernel: Sequence[int] = (2, 1),
-        maxpool_stride: Sequence[int] = (2, 1),
-        groups: int = 1,
+        maxpool_kernel0: Sequence[int] | None = None,
+        groups: Sequence[int] = (1, 1, 1),
     ):
         super().__init__()
         widths = list(n_channels or [base_channels * channels_multiplier**stage for stage in range(3)])
-        make_pool = partial(nn.MaxPool2d, tuple(maxpool_kernel), tuple(maxpool_stride))
-        kernels = [3, 1] + [3 if index < rho else 1 for index in range(2 * 3 * BLOCKS - 2)]
+        counts = [blocks - cut for blocks, cut in zip(n_blocks, (0, cut_stage2, cut_stage3), strict=True)]
+        kernels = iter([3, 1] + [3 if index < rho else 1 for index in range(2 * sum(counts) - 2)])
+        make_pool = partial(nn.MaxPool2d, tuple(maxpool_kernel))
         self.in_c = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 5, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
         channels = widths[0]
         pools = (maxpool_stage1, maxpool_stage2, maxpool_stage3)
-        for stage, cut in enumerate((0, cut_stage2, cut_stage3)):
+        for stage, count in enumerate(counts):
             layers = nn.Sequential()
-            if 0 in pools[stage] and cut < BLOCKS:
-                layers.add_module("maxpool0", make_pool())
-            for index in range(BLOCKS - cut):
-                k1, k2 = kernels[2 * (stage * BLOCKS + index) :][:2]
-                layers.add_module(f"block{index + 1}", BasicBlock(channels, widths[stage], k1, k2, groups))
+            if 0 in pools[stage] and count:
+                layers.add_module("maxpool0", nn.MaxPool2d(tuple(maxpool_kernel0 or maxpool_kernel)))
+            for index in range(count):
+                block = BasicBlock(channels, widths[stage], next(kernels), next(kernels), groups[stage])
+                layers.add_module(f"block{index + 1}", block)
                 channels = widths[stage]
                 for number in range(list(pools[stage]).count(index + 1)):
                     layers.add_module(f"maxpool{index + 1}_{number}", make_pool())
@@ -116,4 +118,12 @@ class CPResNet(nn.Module):
 
 
 cp_resnet = CPResNet
-cp_resnet_128k = partial(CPResNet, base_channels=32)
+cp_resnet_128k = partial(  # 127,684 parameters
+    CPResNet,
+    rho=5,
+    n_channels=(32, 64, 92),
+    n_blocks=(2, 1, 1),
+    maxpool_stage1=(0, 1, 2),
+    maxpool_kernel0=(2, 2),
+    groups=(1, 2, 1),
+)
