@@ -1,0 +1,230 @@
+"""Checks of the Task 1 2025 inference package: an installable Python package with one module per system."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import soundfile
+
+from submissions.checks import Finding, check
+from submissions.reading import Package, Unreadable
+
+INTERFACE = {
+    "load_model": ["model_file_path"],
+    "load_inputs": ["file_paths", "device_ids", "model"],
+    "get_model_for_device": ["model", "device_id"],
+    "predict": ["file_paths", "device_ids", "model_file_path"],
+}
+
+
+@check("package_files")
+def package_files_are_there(package: Package, *, required: list[str], per_system: list[str]) -> Iterator[Finding]:
+    """The package has every file of the template."""
+    name = package_name(package)
+    for pattern in required:
+        wanted = pattern.format(package=name)
+        found = [file for file in package.files if fnmatchcase(file, wanted)]
+        if not found:
+            yield Finding(wanted, "is missing")
+        for file in found:
+            if package.files[file].stat().st_size == 0:
+                yield Finding(file, "is empty")
+    for system in package.systems:
+        for pattern in per_system:
+            if pattern not in system.files:
+                yield Finding(system.place(pattern), "is missing")
+
+
+@check("package_name")
+def package_is_named(package: Package, *, pattern_in_words: str) -> Iterator[Finding]:
+    """The package is named <Lastname>_<Institute>_task1, its modules by number."""
+    if not package.systems:
+        yield Finding(package.name, f"has no module <package>/<package>_1.py; the package is named {pattern_in_words}")
+    if len(package.systems) > package.rules.max_systems:
+        yield Finding(package.name, f"{len(package.systems)} modules, at most {package.rules.max_systems} are taken")
+
+
+@check("interface")
+def modules_have_the_interface(package: Package) -> Iterator[Finding]:
+    """Each module has load_model, load_inputs, get_model_for_device and predict with their arguments."""
+    for name, tree in modules(package):
+        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        imported = {
+            alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+        for function, wanted in INTERFACE.items():
+            if function in functions:
+                yield from _argument_mistakes(name, functions[function], wanted)
+            elif function not in imported and "*" not in imported:
+                yield Finding(name, f"has no function {function}({', '.join(wanted)})")
+
+
+@check("official_script")
+def predict_takes_what_the_script_gives(package: Package) -> Iterator[Finding]:
+    """predict takes the argument use_cuda that the official script passes."""
+    for name, tree in modules(package):
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "predict":
+                names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+                if "use_cuda" not in names and node.args.kwarg is None:
+                    sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
+                    yield Finding(f"{name}:{node.lineno}", sentence)
+
+
+@check("dummy_clip")
+def dummy_clip_is_one_second(package: Package) -> Iterator[Finding]:
+    """resources/dummy.wav is one second of mono audio."""
+    file = f"{package_name(package)}/resources/dummy.wav"
+    if file not in package.files:
+        raise Unreadable(f"{file} is missing")
+    try:
+        info = soundfile.info(str(package.files[file]))
+    except soundfile.LibsndfileError:
+        yield Finding(file, "is not audio")
+        return
+    if info.channels != 1 or abs(info.duration - 1) > 0.01:
+        yield Finding(file, f"has {info.channels} channels and lasts {info.duration:g} s, expected one of 1 s")
+
+
+@check("complexity_file")
+def complexity_file_holds(package: Package, *, devices: list[str], max_bytes: int, max_macs: int) -> Iterator[Finding]:
+    """complexity.json has each device's MACs and bytes, and each is within the limits."""
+    for system in package.systems:
+        place = system.place("complexity.json")
+        data = _json(system.files.get("complexity.json"), place)
+        per_device = data.get("per_device")
+        if not isinstance(per_device, dict):
+            yield Finding(place, "has no per_device")
+            continue
+        missing = [device for device in devices if device not in per_device]
+        if missing:
+            yield Finding(place, f"has no device {', '.join(missing)}")
+        for key, unit, most in (("MACs", "MACs", max_macs), ("Params", "bytes", max_bytes)):
+            values = {device: figures.get(key) for device, figures in per_device.items() if isinstance(figures, dict)}
+            for device, value in values.items():
+                if not isinstance(value, int) or value <= 0:
+                    yield Finding(
+                        place, f"per_device.{device}.{key} is {value}, no count; int8 weights must be counted too"
+                    )
+                elif value > most:
+                    over = value - most
+                    yield Finding(place, f"device {device} has {value:,} {unit}: {over:,} over the limit of {most:,}")
+            known = [value for value in values.values() if isinstance(value, int)]
+            if known and data.get(f"max_{key}") != max(known):
+                yield Finding(place, f"max_{key} is {data.get(f'max_{key}')}, but the most of a device is {max(known)}")
+
+
+@check("test_accuracy")
+def test_accuracy_is_per_cent(package: Package) -> Iterator[Finding]:
+    """test_accuracy.json holds "Test Accuracy" in per cent."""
+    for system in package.systems:
+        place = system.place("test_accuracy.json")
+        value = _json(system.files.get("test_accuracy.json"), place).get("Test Accuracy")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 100:
+            yield Finding(place, f"Test Accuracy is {value}, expected per cent above 1")
+
+
+@check("runs")
+def package_runs(package: Package, *, devices: list[str], classes: list[str], timeout_s: int) -> Iterator[Finding]:
+    """Each module loads its model and predicts its dummy clip for every device (with --run_code)."""
+    if not package.run_code:
+        yield Finding(package.name, "the package's code was not run; --run_code does", "note")
+        return
+    for system in package.systems:
+        arguments = {"package": package_name(package), "module": system.label, "devices": devices, "classes": classes}
+        with tempfile.TemporaryDirectory() as empty:
+            command = [sys.executable, "-c", _TRIAL, json.dumps(arguments)]
+            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": empty}
+            try:
+                done = subprocess.run(
+                    command, cwd=package.folder, env=environment, capture_output=True, text=True, timeout=timeout_s
+                )
+            except subprocess.TimeoutExpired:
+                yield Finding(f"{arguments['package']}/{system.label}.py", f"did not end within {timeout_s} s")
+                continue
+        if done.returncode != 0:
+            told = (done.stderr.strip() or "ended without a word").splitlines()[-1]
+            yield Finding(f"{arguments['package']}/{system.label}.py", f"failed: {told}")
+
+
+def package_name(package: Package) -> str:
+    """Name of the Python package: the folder that has a module of its own name and a number.
+
+    Raises:
+        Unreadable: if there is none.
+    """
+    if not package.systems:
+        raise Unreadable("there is no module <package>/<package>_1.py")
+    return package.systems[0].label.rpartition("_")[0]
+
+
+def modules(package: Package) -> Iterator[tuple[str, ast.Module]]:
+    """Name and syntax tree of each system's module; nothing is run."""
+    for system in package.systems:
+        name = f"{package_name(package)}/{system.label}.py"
+        try:
+            yield name, ast.parse(package.files[name].read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            raise Unreadable(f"{PurePosixPath(name).name} is not Python: {error}") from error
+
+
+def _argument_mistakes(name: str, function: ast.FunctionDef, wanted: list[str]) -> Iterator[Finding]:
+    place = f"{name}:{function.lineno}"
+    arguments = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    if arguments[: len(wanted)] != wanted:
+        yield Finding(place, f"{function.name} takes ({', '.join(arguments)}), expected ({', '.join(wanted)})")
+        return
+    without_default = arguments[: len(arguments) - len(function.args.defaults)]
+    optional = [argument for argument in without_default if argument == "model_file_path"]
+    extra = [argument for argument in without_default if argument not in wanted]
+    for argument in optional + extra:
+        yield Finding(place, f"argument {argument} of {function.name} needs a default")
+
+
+def _json(path: Path | None, place: str) -> dict[str, Any]:
+    if path is None:
+        raise Unreadable(f"{place} is missing")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Unreadable(f"{place} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise Unreadable(f"{place} is not a JSON object")
+    return data
+
+
+# Runs in a process of its own, in the package's folder. The last line of an error is what the user reads.
+_TRIAL = """
+import importlib, json, math, sys
+from pathlib import Path
+given = json.loads(sys.argv[1])
+sys.path.insert(0, ".")
+module = importlib.import_module(f"{given['package']}.{given['module']}")
+clip = str(Path(given["package"]) / "resources" / "dummy.wav")
+model = module.load_model()
+if not hasattr(model, "model"):
+    raise SystemExit("load_model() gives an object without .model, which evaluate_submission.py saves")
+files, devices = [clip] * len(given["devices"]), given["devices"]
+inputs = module.load_inputs(files, devices, model)
+if len(inputs) != len(files):
+    raise SystemExit(f"load_inputs gave {len(inputs)} tensors for {len(files)} files")
+for device, tensor in zip(devices, inputs):
+    logits = module.get_model_for_device(model, device)(tensor)
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    if logits.numel() != len(given["classes"]):
+        raise SystemExit(f"the model for device {device} gives {tuple(logits.shape)}, expected ten logits")
+logits, order = module.predict(files, devices)
+if sorted(order) != sorted(given["classes"]):
+    raise SystemExit(f"predict gives the classes {list(order)}")
+if len(logits) != len(files):
+    raise SystemExit(f"predict gave {len(logits)} results for {len(files)} files")
+if any(len(row) != len(order) or not all(math.isfinite(float(value)) for value in row) for row in logits):
+    raise SystemExit("predict gives logits that are not ten finite numbers")
+"""

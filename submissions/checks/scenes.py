@@ -1,0 +1,107 @@
+"""Checks of Task 1, acoustic scene classification."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from submissions.checks import Finding, check, shorten
+from submissions.checks.meta import number
+from submissions.checks.tables import as_numbers, bad_cells, score_columns
+from submissions.reading import System, Unreadable
+
+
+@check("probabilities")
+def probabilities_are_within_bounds(system: System) -> Iterator[Finding]:
+    """Every probability is from 0 to 1."""
+    for name, table in system.tables():
+        scores = score_columns(system, table)
+        values = as_numbers(scores)
+        bad = np.isfinite(values) & ((values < 0) | (values > 1))
+        yield from shorten(bad_cells(system, name, scores, bad, "is not from 0 to 1"))
+
+
+@check("sum")
+def probabilities_sum_to_one(system: System, *, tolerance: float) -> Iterator[Finding]:
+    """The probabilities of a file sum to 1."""
+    for name, table in system.tables():
+        sums = as_numbers(score_columns(system, table)).sum(axis=1)
+        rows = np.flatnonzero(np.abs(sums - 1) > tolerance)
+        yield from shorten(
+            Finding(system.place(name, int(row) + 2), f"probabilities sum to {sums[row]:.4g}, expected 1")
+            for row in rows
+        )
+
+
+@check("argmax")
+def label_is_the_most_probable(system: System, *, column: str) -> Iterator[Finding]:
+    """The label is the class with the highest probability."""
+    for name, table in system.tables():
+        scores = score_columns(system, table)
+        values = np.nan_to_num(as_numbers(scores), nan=-np.inf)
+        chosen = scores.columns.get_indexer(table[column])
+        known = chosen >= 0
+        own = np.where(known, values[np.arange(len(values)), np.maximum(chosen, 0)], np.inf)
+        rows = np.flatnonzero(own < values.max(axis=1))
+        best = scores.columns[values.argmax(axis=1)]
+        yield from shorten(
+            Finding(
+                system.place(name, int(row) + 2),
+                f"{column} is {table[column].iat[row]}, but {best[row]} is more probable",
+            )
+            for row in rows
+        )
+
+
+@check("figures_consistent")
+def figures_agree(system: System, *, splits: list[str], rounding: float) -> Iterator[Finding]:
+    """Development figures agree: overall is the mean over classes and lies within the devices."""
+    for split in splits:
+        base = ("results", "development_dataset", split)
+        overall = number(system, *base, "overall", "accuracy")
+        classes = group(system, *base, "class_wise", figure="accuracy")
+        devices = group(system, *base, "device_wise", figure="accuracy")
+        place = system.meta_place(*base, "overall", "accuracy")
+        if abs(overall - classes.mean()) > rounding:
+            sentence = f"{split} overall accuracy is {overall:g}, but the mean of its classes is {classes.mean():.4g}"
+            yield Finding(place, sentence)
+        # Devices are pooled over clips, not over classes: where classes are uneven, the mean may lie a little outside.
+        if not devices.min() - 2 <= overall <= devices.max() + 2:
+            sentence = (
+                f"{split} overall accuracy is {overall:g}, outside its devices' {devices.min():g} to {devices.max():g}"
+            )
+            yield Finding(place, sentence)
+        losses = group(system, *base, "class_wise", figure="logloss")
+        loss = number(system, *base, "overall", "logloss")
+        if not losses.min() - 0.1 <= loss <= losses.max() + 0.1:
+            place = system.meta_place(*base, "overall", "logloss")
+            sentence = (
+                f"{split} overall log loss is {loss:g}, outside its classes' {losses.min():g} to {losses.max():g}"
+            )
+            yield Finding(place, sentence)
+
+
+@check("figures_plausible")
+def figures_are_plausible(system: System, *, splits: list[str]) -> Iterator[Finding]:
+    """Development figures are per cent, were measured, and differ between splits."""
+    seen: dict[tuple[float, ...], str] = {}
+    for split in splits:
+        base = ("results", "development_dataset", split)
+        classes = group(system, *base, "class_wise", figure="accuracy")
+        losses = group(system, *base, "class_wise", figure="logloss")
+        place = system.meta_place(*base)
+        if classes.max() <= 1:
+            yield Finding(place, f"every accuracy of {split} is {classes.max():g} or less: give per cent, 0 to 100")
+        elif len(set(classes)) == 1 and len(set(losses)) == 1:
+            yield Finding(place, f"every class of {split} has accuracy {classes[0]:g} and log loss {losses[0]:g}")
+        figures = (*classes, *losses)
+        if figures in seen:
+            yield Finding(place, f"{split} has the same figures as {seen[figures]}")
+        seen[figures] = split
+
+
+def group(system: System, *address: str, figure: str) -> np.ndarray:
+    """One figure for each class or device of a split, (names,)."""
+    names = system.meta.get(*address)
+    if not isinstance(names, dict):
+        raise Unreadable(f"{'.'.join(address)} is missing")
+    return np.array([number(system, *address, name, figure) for name in names])

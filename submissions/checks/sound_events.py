@@ -1,0 +1,237 @@
+"""Checks of Task 4, sound event detection: a folder of score tables per run, and the energy."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from submissions.checks import Finding, check, shorten
+from submissions.checks.meta import number
+from submissions.reading import Package, System, Unreadable
+
+TIME_TOLERANCE = 1e-6
+
+
+@dataclass
+class ScoreTable:
+    """What the checks need to know of one table; the scores themselves are not kept."""
+
+    place: str
+    digest: bytes = b""
+    end: float = np.nan
+    constant: bool = False
+    mistakes: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(self, rule: str, line: int, sentence: str) -> None:
+        """Note that `rule` does not hold on a line."""
+        self.mistakes.setdefault(rule, []).append((line, sentence))
+
+
+Runs = dict[str, dict[str, ScoreTable]]
+"""Folder of a run, then clip."""
+
+
+@check("score_columns")
+def score_tables_have_their_columns(system: System) -> Iterator[Finding]:
+    """Score tables have onset, offset and the classes in order, and each row is as long as the header."""
+    yield from _told(system, "form")
+
+
+@check("score_numbers")
+def scores_are_numbers(system: System) -> Iterator[Finding]:
+    """Every time and score is a finite number, scores from 0 to 1."""
+    yield from _told(system, "numbers")
+
+
+@check("frames")
+def frames_follow_each_other(system: System) -> Iterator[Finding]:
+    """Frames start at 0, have a length, and each starts where the one before ends."""
+    yield from _told(system, "frames")
+
+
+@check("durations")
+def tables_last_as_long_as_their_clips(package: Package, *, tolerance: float, padded_to: float) -> Iterator[Finding]:
+    """Score tables reach the end of their clip and end alike in every run."""
+    durations = package.evaluation.durations if package.evaluation else {}
+    by_stem = {Path(name).stem: seconds for name, seconds in durations.items()}
+    for system in package.systems:
+        runs = score_runs(system)
+        first = next(iter(runs.values()))
+        findings = []
+        for table, clip in ((table, clip) for run in runs.values() for clip, table in run.items()):
+            duration = by_stem.get(clip)
+            if duration is not None and table.end < duration - tolerance:
+                findings.append(Finding(table.place, f"ends at {table.end:g} s, but the clip lasts {duration:g} s"))
+            elif duration is not None and table.end > max(duration, padded_to) + tolerance:
+                findings.append(Finding(table.place, f"ends at {table.end:g} s, after the clip's {duration:g} s"))
+            elif clip in first and abs(table.end - first[clip].end) > tolerance:
+                sentence = f"ends at {table.end:g} s, but at {first[clip].end:g} s in {first[clip].place}"
+                findings.append(Finding(table.place, sentence))
+        yield from shorten(findings)
+
+
+@check("same_clips")
+def runs_hold_the_same_clips(package: Package) -> Iterator[Finding]:
+    """Every run, unprocessed or not, has a table for each clip of the evaluation set."""
+    wanted = {Path(name).stem for name in package.evaluation.files} if package.evaluation else set()
+    for system in package.systems:
+        runs = score_runs(system)
+        every = wanted or set().union(*runs.values())
+        for folder, tables in runs.items():
+            missing = sorted(every - set(tables))
+            if missing:
+                sentence = f"{len(missing)} of {len(every)} clips are missing, the first is {missing[0]}.tsv"
+                yield Finding(system.place(folder), sentence)
+            others = sorted(set(tables) - every)
+            yield from shorten(Finding(tables[clip].place, "is no clip of the evaluation set") for clip in others)
+
+
+@check("runs_independent")
+def runs_are_independent(system: System) -> Iterator[Finding]:
+    """Runs are of independent trainings: their scores differ."""
+    folders = list(score_runs(system).items())
+    for position, (folder, tables) in enumerate(folders):
+        for other_folder, others in folders[:position]:
+            if folder.endswith("_unprocessed.output") != other_folder.endswith("_unprocessed.output"):
+                continue
+            shared = set(tables) & set(others)
+            equal = sum(tables[clip].digest == others[clip].digest for clip in shared)
+            if shared and equal > len(shared) / 2:
+                sentence = f"{equal} of {len(shared)} tables are the same as in {other_folder}: train each run anew"
+                yield Finding(system.place(folder), sentence)
+
+
+@check("postprocessed")
+def post_processing_changes_something(system: System) -> Iterator[Finding]:
+    """Post-processed scores differ from unprocessed ones (a warning where they do not)."""
+    runs = score_runs(system)
+    for folder, tables in runs.items():
+        raw = runs.get(folder.replace(".output", "_unprocessed.output"))
+        if raw and all(tables[clip].digest == raw[clip].digest for clip in set(tables) & set(raw)):
+            yield Finding(system.place(folder), "holds the same scores as its unprocessed folder", "warning")
+
+
+@check("scores_vary")
+def scores_vary(system: System) -> Iterator[Finding]:
+    """Scores vary within at least one clip of a run."""
+    for folder, tables in score_runs(system).items():
+        if tables and all(table.constant for table in tables.values()):
+            yield Finding(system.place(folder), "every table holds one score throughout: the system has collapsed")
+
+
+@check("energy")
+def energy_is_measured(system: System, *, files: dict[str, str], tolerance: float) -> Iterator[Finding]:
+    """Energy figures agree with the CodeCarbon csv files handed in with them."""
+    for key, pattern in files.items():
+        name = pattern.format(label=system.label)
+        if name not in system.files:
+            continue  # told by the rule `files`
+        try:
+            table = pd.read_csv(system.files[name])
+        except (ValueError, pd.errors.ParserError):
+            yield Finding(system.place(name), "is not a csv of CodeCarbon")
+            continue
+        missing = [column for column in ("run_id", "duration", "energy_consumed") if column not in table.columns]
+        if missing or table.empty:
+            yield Finding(system.place(name, 1), f"has no {missing[0]} column" if missing else "has no rows")
+            continue
+        # A tracker that is flushed writes the energy so far, again and again: the last row of each run counts.
+        used = pd.to_numeric(table.groupby("run_id", sort=False)["energy_consumed"].last(), errors="coerce")
+        given = number(system, "system", "energy", key)
+        if not any(abs(given - kwh) <= tolerance * abs(kwh) for kwh in (used.sum(), used.mean())):
+            sentence = f"system.energy.{key} is {given:g} kWh, but {name} sums to {used.sum():g} kWh"
+            yield Finding(system.meta_place("system", "energy", key), sentence)
+
+
+@check("energy_ratios")
+def energy_ratios_are_right(system: System, *, ratios: dict[str, list[str]]) -> Iterator[Finding]:
+    """Energy relative to the baseline on the same hardware is the quotient of the figures."""
+    for key, (numerator, denominator) in ratios.items():
+        given = number(system, "system", "energy", key)
+        reference = number(system, "system", "energy", denominator)
+        quotient = number(system, "system", "energy", numerator) / reference if reference else np.inf
+        if abs(given - quotient) > 0.02 * quotient:
+            sentence = f"system.energy.{key} is {given:g}, but {numerator} / {denominator} is {quotient:.4g}"
+            yield Finding(system.meta_place("system", "energy", key), sentence)
+
+
+def score_runs(system: System) -> Runs:
+    """Every score folder of a system, its tables looked through once.
+
+    Raises:
+        Unreadable: if there is none.
+    """
+    if "score_runs" not in vars(system):
+        runs: Runs = {}
+        pattern = re.compile(rf"({re.escape(system.label)}_run\d+(?:_unprocessed)?\.output)/([^/]+)\.tsv")
+        for name, path in system.files.items():
+            match = pattern.fullmatch(name)
+            if match:
+                runs.setdefault(match[1], {})[match[2]] = _look_through(system, name, path)
+        vars(system)["score_runs"] = runs
+    if not vars(system)["score_runs"]:
+        raise Unreadable(f"there is no folder {system.label}_run1.output with score tables")
+    return vars(system)["score_runs"]
+
+
+def _told(system: System, rule: str) -> Iterator[Finding]:
+    tables = (table for run in score_runs(system).values() for table in run.values())
+    findings = [
+        Finding(f"{table.place}:{line}", sentence)
+        for table in tables
+        for line, sentence in table.mistakes.get(rule, [])[:1]
+    ]
+    yield from shorten(findings)
+
+
+def _look_through(system: System, name: str, path: Path) -> ScoreTable:
+    table = ScoreTable(system.place(name))
+    header, _, body = path.read_bytes().replace(b"\r\n", b"\n").partition(b"\n")
+    columns = header.decode("utf-8", "replace").split("\t")
+    wanted = system.rules.tables.columns
+    if columns != wanted:
+        odd = next((pair for pair in zip(columns, wanted) if pair[0] != pair[1]), None)
+        sentence = f"has {len(columns)} columns, expected {len(wanted)}"
+        table.add("form", 1, f"has column {odd[0]!r} where {odd[1]!r} is expected" if odd else sentence)
+        return table
+    rows = body.removesuffix(b"\n").split(b"\n")
+    lengths = np.array([row.count(b"\t") + 1 for row in rows])
+    if (lengths != len(columns)).any():
+        line = int(np.flatnonzero(lengths != len(columns))[0])
+        table.add("form", line + 2, f"{lengths[line]} fields, the header has {len(columns)}")
+        return table
+    _look_at_values(table, _parse(table, rows, columns), columns)
+    return table
+
+
+def _parse(table: ScoreTable, rows: list[bytes], columns: list[str]) -> np.ndarray:
+    """(rows, columns) float64; a field that is no number becomes NaN."""
+    try:
+        return np.array(b"\t".join(rows).split(b"\t"), dtype=float).reshape(-1, len(columns))
+    except ValueError:
+        fields = pd.DataFrame([row.decode("utf-8", "replace").split("\t") for row in rows])
+        return fields.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+
+
+def _look_at_values(table: ScoreTable, values: np.ndarray, columns: list[str]) -> None:
+    times, scores = values[:, :2], values[:, 2:]
+    table.digest = hashlib.blake2b(np.ascontiguousarray(scores).tobytes(), digest_size=16).digest()
+    table.end = float(values[-1, 1])
+    table.constant = bool((scores == scores[0, 0]).all())
+    for row, column in np.argwhere(~np.isfinite(values))[:1]:
+        table.add("numbers", int(row) + 2, f"{columns[column]} is {values[row, column]:g}, no finite number")
+    for row, column in np.argwhere((scores < 0) | (scores > 1))[:1]:
+        if np.isfinite(scores[row, column]):
+            sentence = f"{columns[column + 2]} is {scores[row, column]:g}, not from 0 to 1"
+            table.add("numbers", int(row) + 2, sentence)
+    if abs(times[0, 0]) > TIME_TOLERANCE:
+        table.add("frames", 2, f"the first frame starts at {times[0, 0]:g} s, not 0")
+    for row in np.flatnonzero(times[:, 1] <= times[:, 0])[:1]:
+        table.add("frames", int(row) + 2, f"the frame from {times[row, 0]:g} to {times[row, 1]:g} s has no length")
+    for row in np.flatnonzero(np.abs(times[1:, 0] - times[:-1, 1]) > TIME_TOLERANCE)[:1]:
+        sentence = f"the frame starts at {times[row + 1, 0]:g} s, the one before ends at {times[row, 1]:g} s"
+        table.add("frames", int(row) + 3, sentence)

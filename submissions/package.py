@@ -1,0 +1,130 @@
+"""Writing a package: a system's folder whole or not at all, and the zip that is handed in."""
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import CheckFailed, UserError
+from common.files import atomic_path, atomic_write, write_json
+from submissions.checks import Result, run_checks
+from submissions.reading import DECLARATION, Package, open_package
+from submissions.rules import Rules
+from submissions.template import placeholder_report
+
+OUT = Path("submissions/out")
+
+
+def team_of(label: str) -> str:
+    """Lastname_INST_task1_2 to Lastname_INST_task1: one folder and one zip hold all systems of a team."""
+    return label.rpartition("_")[0]
+
+
+@contextmanager
+def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
+    """Give a folder to fill; it becomes <out>/<team>/task<number>/<label> when the block ends without an error.
+
+    What an interrupted call left behind is removed.
+
+    Raises:
+        UserError: if the label is not formed as the rules say, or a package of this label exists.
+    """
+    if not re.fullmatch(rules.label, label):
+        raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
+    final = out / team_of(label) / f"task{rules.task}" / label
+    if final.exists():
+        raise UserError(f"{final} exists. Remove it, or give the next number to --label.")
+    unfinished = out / f".{label}.part"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        final.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(final)
+    except PermissionError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}. Give another folder.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def add_placeholder_report(label: str, rules: Rules, out: Path = OUT) -> Path:
+    """Write the placeholder of the technical report beside the systems, unless a report is there; its path."""
+    path = out / team_of(label) / f"task{rules.task}" / f"{team_of(label)}.technical_report.pdf"
+    if not path.exists():
+        with atomic_write(path, "wb") as file:
+            file.write(placeholder_report(team_of(label)))
+    return path
+
+
+def declare_made_up(
+    label: str,
+    files: list[str],
+    out: Path = OUT,
+    durations: dict[str, float] | None = None,
+    queries: list[str] | None = None,
+) -> Path:
+    """Say at the top of the package that its outputs belong to a made-up evaluation set, with its files.
+
+    Raises:
+        UserError: if another system of the team was made on another evaluation set.
+    """
+    declaration: dict[str, object] = {"made_up": True, "files": files}
+    if durations:
+        declaration["durations"] = durations
+    if queries:
+        declaration["queries"] = queries
+    path = out / team_of(label) / DECLARATION
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
+        raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
+    write_json(path, declaration)
+    return path
+
+
+def make_zip(package: Path, zip_path: Path | None = None) -> Path:
+    """Zip a package's folder, whole or not at all; equal content gives an equal zip.
+
+    Returns:
+        <package>.zip beside the folder, or `zip_path`.
+    """
+    target = zip_path or package.with_name(package.name + ".zip")
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for path in package.rglob("*") if path.is_file()):
+            member = zipfile.ZipInfo(path.relative_to(package).as_posix())
+            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            with path.open("rb") as source, archive.open(member, "w", force_zip64=True) as file:
+                shutil.copyfileobj(source, file, 2**20)
+    return target
+
+
+def check_package(
+    path: Path, rules: Rules | None = None, evaluation_set: Path | None = None, run_code: bool = False
+) -> tuple[Package, list[Result]]:
+    """Every rule of a package's task and year; the package's name and rules stay readable afterwards."""
+    with open_package(path, rules, evaluation_set, run_code) as package:
+        return package, run_checks(package)
+
+
+def pack(
+    path: Path, rules: Rules | None = None, evaluation_set: Path | None = None
+) -> tuple[Path, Package, list[Result]]:
+    """Check a package's folder and zip it.
+
+    Raises:
+        UserError: if `path` is no folder of a whole package.
+        CheckFailed: if a rule does not hold; nothing is written.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder. Give a package's folder, such as {OUT}/<team>.")
+    if not (list(path.glob("task*")) or (path / "setup.py").is_file()):
+        raise UserError(f"{path} is no whole package: it has no folder task<number>. Give {OUT}/<team>.")
+    package, results = check_package(path, rules, evaluation_set)
+    broken = [result.name for result in results if not result.holds]
+    if broken:
+        raise CheckFailed(
+            f"{path} breaks {len(broken)} rules ({', '.join(broken)}), no zip made. "
+            f"See `python -m submissions check {path}`."
+        )
+    return make_zip(path), package, results

@@ -1,0 +1,104 @@
+"""The rules of one task and year, read from rules/<name>.yaml."""
+
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from common.errors import UserError, unknown
+from common.settings import Settings, load_settings
+
+RULES_FOLDER = Path(__file__).parent / "rules"
+
+
+class Tables(Settings):
+    """How the output tables of a system are formed."""
+
+    files: str
+    """Pattern of the file names below the system's folder; {label} stands for the system's label."""
+    separator: str = "\t"
+    """Character between two fields."""
+    columns: list[str] = []
+    """Header, in order; columns that depend on the evaluation set are not listed."""
+
+
+class EvaluationSet(Settings):
+    """What the official evaluation set holds, as far as it is public."""
+
+    name: str
+    """Its name, for messages."""
+    numbered: int | None = None
+    """The files are 0.wav to (numbered - 1).wav."""
+    public: bool = True
+    """Whether the list of files is known here; if not, it can be given with --evaluation_set."""
+
+
+class Rules(Settings):
+    """One task and year."""
+
+    title: str
+    """The challenge in words."""
+    task: int
+    """Number in the label and in the name of the folder."""
+    year: int
+    """Year of the challenge."""
+    layout: str = Field("systems", pattern="^(systems|inference_package)$")
+    """`systems`: task<number>/<label>/...; `inference_package`: one installable Python package."""
+    recognised_by: list[str]
+    """Patterns of file names, at any depth, that only packages of this task and year have."""
+    label: str
+    """Regular expression of a system's label."""
+    label_in_words: str
+    """The same for people."""
+    max_systems: int = 4
+    """Most systems that a team may hand in."""
+    tables: Tables | None = None
+    """The output tables, where the layout is `systems`."""
+    evaluation_set: EvaluationSet | None = None
+    """The official evaluation set."""
+    shared: dict[str, Any] = {}
+    """A place for YAML anchors that the rest of the file repeats."""
+    meta: dict[str, Any] = {}
+    """Form of <label>.meta.yaml; see submissions/schema.py."""
+    checks: dict[str, dict[str, Any] | None]
+    """Name of each check and what it is given, in the order of the report."""
+    name: str = ""
+    """Name of the file, without .yaml."""
+
+
+def rule_names() -> list[str]:
+    """Names that --rules takes."""
+    return sorted(path.stem for path in RULES_FOLDER.glob("*.yaml"))
+
+
+@cache
+def load_rules(name: str) -> Rules:
+    """The rules called `name`, such as task1_2024.
+
+    Raises:
+        UserError: if there are none of that name, or the file has mistakes.
+    """
+    path = RULES_FOLDER / f"{name}.yaml"
+    if name not in rule_names():
+        raise unknown("rules file", name, rule_names())
+    return load_settings(Rules, path, {"name": name})
+
+
+def recognise(files: list[str]) -> Rules:
+    """The rules that fit a package with these files: most patterns found, then the newest year.
+
+    Raises:
+        UserError: if no rules fit.
+    """
+    found = []
+    for name in rule_names():
+        rules = load_rules(name)
+        hits = sum(any(fnmatch(file, pattern) for file in files) for pattern in rules.recognised_by)
+        if hits:
+            found.append((hits, rules.year, rules))
+    if not found:
+        names = ", ".join(rule_names())
+        raise UserError(f"Nothing in the package tells its task and year. Say which with --rules: {names}.")
+    return max(found, key=lambda item: item[:2])[2]

@@ -1,0 +1,120 @@
+"""What a meta.yaml must hold, written as a small YAML of the same shape.
+
+A mapping lists its keys: `name` is required, `name?` may be absent or empty, `*` stands for any other key. A list of
+one form means one or more of it. A leaf is `text`, `text ..10` (at most ten characters), `email`, `boolean`,
+`integer 1..`, `number 0..100` (ends included), `any`; alternatives are joined by " or ".
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from common.errors import nearest
+from common.yaml_file import Place
+
+Mistake = tuple[Place, str]
+
+
+def mistakes(value: Any, form: Any, place: Place = ()) -> Iterator[Mistake]:
+    """Every way in which `value` differs from `form`, each with the place it stands at."""
+    if isinstance(form, dict):
+        yield from _mapping_mistakes(value, form, place)
+    elif isinstance(form, list):
+        if not isinstance(value, list) or not value:
+            yield place, f"{dotted(place)} must be a list with at least one entry, found {_shown(value)}"
+            return
+        for index, item in enumerate(value):
+            yield from mistakes(item, form[0], (*place, index))
+    elif not any(_fits(value, leaf) for leaf in form.split(" or ")):
+        found = "nothing" if value is None else _shown(value)
+        yield place, f"{dotted(place)} must be {_in_words(form)}, found {found}"
+
+
+def dotted(place: Place) -> str:
+    """("authors", 0, "email") to "authors[0].email"."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+    return text.lstrip(".") or "the file"
+
+
+def _mapping_mistakes(value: Any, form: dict, place: Place) -> Iterator[Mistake]:
+    if not isinstance(value, dict):
+        yield place, f"{dotted(place)} must hold {', '.join(map(_plain, form))}, found {_shown(value)}"
+        return
+    names = {_plain(key): key for key in form if key != "*"}
+    for name, key in names.items():
+        if name not in value:
+            if not key.endswith("?"):
+                yield place, f"{dotted((*place, name))} is missing"
+        elif not (key.endswith("?") and value[name] is None):
+            yield from mistakes(value[name], form[key], (*place, name))
+    for name in value:
+        if name in names:
+            continue
+        if "*" in form:
+            yield from mistakes(value[name], form["*"], (*place, name))
+        else:
+            near = nearest(str(name), names, count=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            yield (*place, name), f"{dotted((*place, name))} is not a key of this file.{hint}"
+
+
+def _fits(value: Any, leaf: str) -> bool:
+    kind, _, limits = leaf.strip().partition(" ")
+    low, high = _limits(limits)
+    if kind == "any":
+        return value is not None
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if kind in ("text", "email"):
+        if not isinstance(value, str) or not value.strip():
+            return False
+        return len(value) <= high and (kind == "text" or re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value) is not None)
+    if kind not in ("number", "integer"):
+        raise ValueError(f"{leaf} is not a form; see submissions/schema.py")
+    if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else int | float):
+        return False
+    return math.isfinite(value) and low <= value <= high
+
+
+def _limits(text: str) -> tuple[float, float]:
+    low, _, high = text.strip().partition("..")
+    return float(low) if low else -math.inf, float(high) if high else math.inf
+
+
+def _in_words(form: str) -> str:
+    leaves = []
+    for leaf in form.split(" or "):
+        kind, _, limits = leaf.strip().partition(" ")
+        low, high = _limits(limits)
+        words = {
+            "text": "text",
+            "email": "an e-mail address",
+            "boolean": "true or false",
+            "integer": "a whole number",
+            "number": "a number",
+            "any": "filled in",
+        }[kind]
+        if kind == "text" and high < math.inf:
+            words += f" of at most {high:g} characters"
+        elif low > -math.inf and high < math.inf:
+            words += f" from {low:g} to {high:g}"
+        elif low > -math.inf:
+            words += f", {low:g} or more"
+        leaves.append(words)
+    return " or ".join(leaves)
+
+
+def _plain(key: str) -> str:
+    return key.removesuffix("?")
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,184 @@
+"""Small valid packages that tests damage."""
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.yaml_file import to_yaml
+from submissions.package import add_placeholder_report, declare_made_up, new_system, team_of
+from submissions.rules import load_rules
+
+AUTHOR = {
+    "lastname": "Lastname",
+    "firstname": "Firstname",
+    "email": "first.last@example.org",
+    "corresponding": True,
+    "affiliation": {"abbreviation": "TU", "institute": "Technical University", "location": "City, Country"},
+}
+SPLITS = (5, 10, 25, 50, 100)
+DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
+
+
+def submission(label: str) -> dict:
+    """The part of a meta file that every task has."""
+    second = {**copy.deepcopy(AUTHOR), "lastname": "Otherlastname", "firstname": "Otherfirstname", "corresponding": False}
+    return {
+        "label": label,
+        "name": "A small system",
+        "abbreviation": "small",
+        "authors": [copy.deepcopy(AUTHOR), second],
+    }
+
+
+def write_yaml(path: Path, data: dict) -> None:
+    path.write_text(to_yaml(data), encoding="utf-8")
+
+
+def task1_meta(label: str, seed: int = 0) -> dict:
+    generator = np.random.default_rng(seed)
+    classes = load_rules("task1_2024").tables.columns[2:]
+    results = {}
+    for split in SPLITS:
+        accuracy = generator.uniform(30, 70, len(classes)).round(2)
+        loss = generator.uniform(1, 2, len(classes)).round(4)
+        overall = {"accuracy": float(accuracy.mean().round(2)), "logloss": float(loss.mean().round(4))}
+        spread = np.linspace(-8, 8, len(DEVICES))
+        results[f"split_{split}"] = {
+            "overall": overall,
+            "class_wise": {
+                name: {"accuracy": float(a), "logloss": float(b)} for name, a, b in zip(classes, accuracy, loss)
+            },
+            "device_wise": {
+                device: {"accuracy": round(overall["accuracy"] + float(step), 2), "logloss": overall["logloss"]}
+                for device, step in zip(DEVICES, spread)
+            },
+        }
+    return {
+        "submission": submission(label),
+        "system": {
+            "description": {"input_sampling_rate": "32 kHz", "machine_learning_method": "CNN"},
+            "complexity": {"total_model_size": 122296, "total_parameters": 61148, "macs": 29419156},
+            "external_datasets": None,
+            "source_code": None,
+        },
+        "results": {"development_dataset": results},
+    }
+
+
+def task1_table(files: list[str], seed: int) -> pd.DataFrame:
+    columns = load_rules("task1_2024").tables.columns
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(10), len(files)).astype(np.float32)
+    table = pd.DataFrame(probabilities, columns=columns[2:])
+    table.insert(0, "filename", files)
+    table.insert(1, "scene_label", np.array(columns[2:])[probabilities.argmax(axis=1)])
+    return table
+
+
+def write_task1(out: Path, label: str = "Lastname_INST_task1_1", files: list[str] | None = None) -> Path:
+    """A Task 1 2024 package on a made-up evaluation set of 12 files (or the given ones, undeclared); its folder."""
+    rules, made_up = load_rules("task1_2024"), files is None
+    files = files or [f"{number}.wav" for number in range(12)]
+    with new_system(label, rules, out) as folder:
+        for split in SPLITS:
+            table = task1_table(files, split)
+            table.to_csv(folder / f"{label}.output.split_{split}.csv", sep="\t", index=False)
+        write_yaml(folder / f"{label}.meta.yaml", task1_meta(label))
+    if made_up:
+        declare_made_up(label, files, out)
+    add_placeholder_report(label, rules, out)
+    return out / team_of(label)
+
+
+def score_table(seed: int, frames: int = 20) -> pd.DataFrame:
+    columns = load_rules("task4_2024").tables.columns
+    edges = np.linspace(0, 10, frames + 1).round(3)
+    scores = np.random.default_rng(seed).uniform(0, 1, (frames, len(columns) - 2)).round(4)
+    return pd.DataFrame(np.column_stack([edges[:-1], edges[1:], scores]), columns=columns)
+
+
+def write_task4(out: Path, label: str = "Lastname_INST_task4_1", clips: int = 3) -> Path:
+    """A Task 4 2024 package with three runs on a made-up evaluation set."""
+    rules = load_rules("task4_2024")
+    names = [f"clip_{number}" for number in range(clips)]
+    energy = {"training": 1.5, "devtest": 0.1, "reference_training": 0.5, "reference_devtest": 0.2}
+    with new_system(label, rules, out) as folder:
+        for run in (1, 2, 3):
+            for kind, offset in (("", 1000), ("_unprocessed", 0)):
+                scores = folder / f"{label}_run{run}{kind}.output"
+                scores.mkdir()
+                for number, name in enumerate(names):
+                    table = score_table(100 * run + number + offset)
+                    table.to_csv(scores / f"{name}.tsv", sep="\t", index=False)
+        for name, kwh in energy.items():
+            rows = pd.DataFrame({"run_id": [name] * 2, "duration": [1.0, 2.0], "energy_consumed": [kwh / 2, kwh]})
+            rows.to_csv(folder / f"{label}.codecarbon.{name}.csv", index=False)
+        meta = {
+            "submission": submission(label),
+            "system": {
+                "description": {"machine_learning_method": "CRNN"},
+                "complexity": {"total_parameters": 1785094, "macs": 1036000000},
+                "energy": {f"{name}_kwh": kwh for name, kwh in energy.items()}
+                | {"training_ratio": 3.0, "devtest_ratio": 0.5},
+            },
+            "results": {"development_dataset": {"PSDS1": 0.48, "mpAUC": 0.73}},
+        }
+        write_yaml(folder / f"{label}.meta.yaml", meta)
+    files = [f"{name}.wav" for name in names]
+    declare_made_up(label, files, out, durations=dict.fromkeys(files, 10.0))
+    add_placeholder_report(label, rules, out)
+    return out / team_of(label)
+
+
+RETRIEVAL_FILES = [f"{number} rain.wav" for number in range(10)] + [" birds.wav", "Tür: auf.wav"]
+RETRIEVAL_QUERIES = ["rain falls", 'a man says "hello", twice', "birds sing,\nthen stop", "a door opens"]
+
+
+def retrieval_meta(label: str) -> dict:
+    return {
+        "submission": submission(label),
+        "system": {
+            "description": {"acoustic_features": "log-mel energies"},
+            "complexity": {"total_parameters": 100_000_000},
+        },
+        "results": {"development_evaluation": {"R@1": 0.2, "R@5": 0.5, "R@10": 0.6, "mAP@10": 0.3, "mAP@16": 0.35}},
+    }
+
+
+def write_retrieval(out: Path, rules_name: str) -> Path:
+    """A package of task8_2024 (ten names per query) or task6_2025 (full matrix)."""
+    rules = load_rules(rules_name)
+    label = f"Lastname_INST_task{rules.task}_1"
+    scores = np.random.default_rng(1).uniform(-1, 1, (len(RETRIEVAL_QUERIES), len(RETRIEVAL_FILES)))
+    if rules_name == "task8_2024":
+        ranked = np.array(RETRIEVAL_FILES)[np.argsort(-scores, axis=1)[:, :10]]
+        table = pd.DataFrame(ranked, columns=rules.tables.columns[1:])
+        table.insert(0, "caption", RETRIEVAL_QUERIES)
+    else:
+        table = pd.DataFrame(scores, columns=RETRIEVAL_FILES)
+        table.insert(0, "index", RETRIEVAL_QUERIES)
+    with new_system(label, rules, out) as folder:
+        table.to_csv(folder / f"{label}.output.csv", index=False)
+        write_yaml(folder / f"{label}.meta.yaml", retrieval_meta(label))
+    declare_made_up(label, RETRIEVAL_FILES, out, queries=RETRIEVAL_QUERIES)
+    add_placeholder_report(label, rules, out)
+    return out / team_of(label)
+
+
+def edit_meta(package: Path, change) -> None:
+    """Apply `change` to the content of the package's meta file."""
+    from common.yaml_file import read_yaml
+
+    path = next(package.rglob("*.meta.yaml"))
+    data = read_yaml(path).data
+    change(data)
+    write_yaml(path, data)
+
+
+def edit_declaration(package: Path, change) -> None:
+    path = package / "made_up_evaluation_set.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
