@@ -48,7 +48,7 @@ class FoldedDynamicBlock(nn.Module):
         self._keep("proj", *folded_kernels(block.proj_conv, block.proj_norm))
         for convolution in (block.exp_conv, block.depth_conv, block.proj_conv):
             if convolution is not None:
-                del convolution.weight  # type: ignore[union-attr]
+                del convolution.weight
 
     def _keep(self, name: str, kernels: Tensor, bias: Tensor) -> None:
         self.register_buffer(f"{name}_kernels", kernels)
