@@ -172,7 +172,7 @@ def write_retrieval(root: Path, clips: int | None = None, seed: int = 0) -> dict
 
     Layout as Zenodo 4783391 unpacked beside its tables: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv`,
     `<split>/*.wav` (44.1 kHz, mono); `relevance_evaluation.csv` (columns query, audio_filenames); and the challenge's
-    evaluation set: `retrieval_captions.csv`, `test/*.wav`. Clips last 4 to 14 s (Clotho: 15 to 30 s).
+    evaluation set: `retrieval_captions.csv`, `test/*.wav`. Clips last 3 to 8 s (Clotho: 15 to 30 s).
     """
     clips = 240 if clips is None else clips
     rng = np.random.default_rng((seed, 8))
@@ -210,7 +210,7 @@ def _draw_scene(rng: np.random.Generator) -> tuple[_Layer, ...]:
 
 
 def _render(scene: tuple[_Layer, ...], rng: np.random.Generator) -> Array:
-    samples = int(rng.uniform(4, 14) * SAMPLE_RATE)
+    samples = int(rng.uniform(3, 8) * SAMPLE_RATE)
     mixture = 0.01 * rng.standard_normal(samples)
     for layer in scene:
         pace = {"slowly": 0.6, "quickly": 1.8, "": 1.0}[layer.pace]

@@ -92,8 +92,8 @@ class EstimatedCorrespondences:
         for teacher in teachers:
             if teacher.caption_rule != caption_rule:
                 raise UserError(
-                    f"Teacher {teacher.name} read captions by the rule {teacher.caption_rule}, the student reads them by "
-                    f"{caption_rule}; use one caption_rule."
+                    f"Teacher {teacher.name} read captions by the rule {teacher.caption_rule}, the student reads them "
+                    f"by {caption_rule}; use one caption_rule."
                 )
             clip_rows = _rows(teacher.clips, clips, f"teacher {teacher.name}", "clips")
             text_rows = _rows(teacher.captions, list(self.caption_row), f"teacher {teacher.name}", "captions")
@@ -110,7 +110,7 @@ class EstimatedCorrespondences:
         return total / len(self._audio)
 
     def entropy(self, temperature: float, sample: int = 512, seed: int = 0) -> float:
-        """Mean entropy in bits of a clip's target over `sample` captions: near 0 the teachers see one fitting caption."""
+        """Mean entropy (bits) of a clip's target over `sample` captions; near 0: teachers see one fitting caption."""
         rng = np.random.default_rng(seed)
         clips = torch.from_numpy(rng.permutation(len(self._audio[0]))[:sample])
         captions = [list(self.caption_row)[i] for i in rng.permutation(len(self.caption_row))[:sample]]

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from common.settings import Settings
+from common.settings import Field, Settings
+from common.trainer_settings import TrainerSettings
 
 
 class DataSource(Settings):
@@ -91,27 +90,26 @@ class Model(Settings):
     """Published: no."""
 
 
-class Optim(Settings):
-    """AdamW; linear warm-up, cosine decay, constant end, per step."""
+class Training(Settings):
+    """One stage of training: AdamW; linear warm-up, cosine decay, constant end, per step."""
 
     lr: float = Field(2e-5, gt=0)
     """Peak learning rate of the encoders."""
     projection_lr: float | None = Field(None, gt=0)
     """Peak learning rate of the projections; null: the same (published)."""
     min_lr: float = Field(1e-7, ge=0)
-    """Rate at the end of the decay, as published with the peak 2e-5; it scales with the group's peak."""
+    """Rate of the encoders at the end of the decay; that of the projections falls in proportion."""
     weight_decay: float = Field(0.0, ge=0)
     """Of all parameters."""
-    max_epochs: int = Field(20, gt=0)
-    """An epoch sees every caption once."""
     warmup_epochs: float = Field(1.0, ge=0)
-    """Epochs until the peak."""
+    """Epochs until the peak; an epoch sees every caption once."""
     decay_end_epoch: float = Field(15.0, gt=0)
     """Epoch at which the decay ends."""
     pairs_per_batch: int = Field(64, gt=1)
     """Pairs of clip and caption that are contrasted in a step, per device."""
     captions_per_clip: int = Field(1, ge=1, le=5)
     """Captions of one clip in a step: with 5 every clip is encoded once an epoch instead of five times."""
+    trainer: TrainerSettings = TrainerSettings(epochs=20, precision="16-mixed")
 
 
 class Correspondences(Settings):
@@ -127,16 +125,6 @@ class Correspondences(Settings):
     """Weight of the loss of stage 1 beside the distillation (published: 0)."""
 
 
-class Trainer(Settings):
-    """How Lightning runs."""
-
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = Field(1, ge=1)
-    precision: str = "16-mixed"
-    """Falls back to 32-true on a CPU."""
-
-
 class RetrievalSettings(Settings):
     """Text-to-audio retrieval in two stages: contrastive, then distilled from estimated correspondences."""
 
@@ -147,11 +135,10 @@ class RetrievalSettings(Settings):
     data: Data
     models: dict[str, Model]
     """The dual encoders, by a name of your choice."""
-    contrastive: Optim = Optim()
+    contrastive: Training = Training()
     """Training of stage 1."""
     correspondences: Correspondences = Correspondences()
-    distilled: Optim | None = Optim()
+    distilled: Training | None = Training()
     """Training of stage 2; null: stop after stage 1."""
-    trainer: Trainer = Trainer()
     eval_batch: int = Field(32, gt=0)
     """Clips encoded at once when nothing is trained."""

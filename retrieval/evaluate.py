@@ -1,0 +1,124 @@
+"""Figures of a similarity matrix: both directions, one or several relevant clips, intervals by bootstrap over clips."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.statistics import Interval, bootstrap_interval
+from retrieval.metrics import average_precision, first_rank, recall, reciprocal_rank
+
+TIE_RULE = "of equal similarities, those that are not relevant come first"
+
+
+def score(
+    similarity: Tensor,
+    owner: Tensor,
+    captions: Sequence[str],
+    file_names: Sequence[str],
+    relevance: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """All figures with 95 % intervals.
+
+    Args:
+        similarity: (captions, clips), float32 or better: half precision makes ties.
+        owner: (captions,), the clip that each caption was written for.
+        captions: text of each row.
+        file_names: of each column.
+        relevance: caption to the file names that fit it; queries are then its captions only (DCASE 2025).
+        seed: of the bootstrap.
+
+    Returns:
+        Name to interval: "mAP@10", "R@1", "R@5", "R@10", "MRR" of captions looking for their own clip; "audio to text
+        ..." of clips looking for their captions; "multiple mAP@10", "multiple mAP@16" where `relevance` is given.
+    """
+    relevant = owner[:, None] == torch.arange(similarity.shape[1])
+    figures = {
+        "mAP@10": _interval(average_precision(similarity, relevant, 10), owner, seed),
+        **{f"R@{k}": _interval(recall(similarity, relevant, k), owner, seed) for k in (1, 5, 10)},
+        "MRR": _interval(reciprocal_rank(similarity, relevant), owner, seed),
+    }
+    clips = torch.arange(similarity.shape[1])
+    figures["audio to text mAP@10"] = _interval(average_precision(similarity.mT, relevant.mT, 10), clips, seed)
+    for k in (1, 5, 10):
+        figures[f"audio to text R@{k}"] = _interval(recall(similarity.mT, relevant.mT, k), clips, seed)
+    if relevance is not None:
+        rows, several = several_relevant(captions, file_names, relevance)
+        for k in (10, 16):
+            precision = average_precision(similarity[rows], several, k)
+            figures[f"multiple mAP@{k}"] = _interval(precision, owner[rows], seed)
+    return figures
+
+
+def several_relevant(
+    captions: Sequence[str], file_names: Sequence[str], relevance: Mapping[str, Sequence[str]]
+) -> tuple[Tensor, Tensor]:
+    """Rows of the annotated captions, and which clips fit them: (queries,), (queries, clips) bool.
+
+    Raises:
+        UserError: if the annotation names captions or clips that are not in the evaluation set.
+    """
+    row = {caption: i for i, caption in enumerate(captions)}
+    column = {name: i for i, name in enumerate(file_names)}
+    absent = [caption for caption in relevance if caption not in row]
+    absent += [name for names in relevance.values() for name in names if name not in column]
+    if absent:
+        raise UserError(
+            f"The relevance table names {len(absent)} captions or clips that the evaluation set lacks, the first is "
+            f"{absent[0]!r}; use the table that belongs to it."
+        )
+    several = torch.zeros(len(relevance), len(column), dtype=torch.bool)
+    for query, names in enumerate(relevance.values()):
+        several[query, [column[name] for name in names]] = True
+    return torch.tensor([row[caption] for caption in relevance]), several
+
+
+def per_query(similarity: Tensor, owner: Tensor, captions: Sequence[str], file_names: Sequence[str]) -> pd.DataFrame:
+    """One row per caption: caption, file_name, rank of its clip (ties against it), similarity, found_first."""
+    relevant = owner[:, None] == torch.arange(similarity.shape[1])
+    best = similarity.argmax(dim=1)
+    return pd.DataFrame(
+        {
+            "caption": list(captions),
+            "file_name": [file_names[i] for i in owner.tolist()],
+            "rank": first_rank(similarity, relevant).numpy(),
+            "similarity": similarity.gather(1, owner[:, None])[:, 0].numpy(),
+            "found_first": [file_names[i] for i in best.tolist()],
+        }
+    )
+
+
+def rank_histogram(ranks: Sequence[int], num_clips: int) -> dict[str, int]:
+    """How many captions find their clip at rank 1, 2-5, 6-10, 11-50, later."""
+    edges = [0, 1, 5, 10, 50, max(num_clips, 51)]
+    counts, _ = np.histogram(ranks, bins=np.array(edges) + 0.5)
+    names = ["1", "2-5", "6-10", "11-50", "later"]
+    return dict(zip(names, counts.tolist(), strict=True))
+
+
+def collapse_warning(similarity: Tensor) -> str | None:
+    """A sentence when the model gives nearly the same similarities to every query."""
+    spread = float((similarity - similarity.mean(dim=0)).std())
+    if spread < 1e-4:
+        return f"The similarities of different captions differ by {spread:.1e} only: the model has collapsed."
+    return None
+
+
+def as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:
+    """For files and `--json`."""
+    return {name: {"value": f.value, "interval": [f.low, f.high]} for name, f in figures.items()}
+
+
+def _interval(values: Tensor, groups: Tensor, seed: int) -> Interval:
+    rng = np.random.default_rng(seed)
+    pairs = torch.stack([values, torch.ones_like(values)], dim=1).numpy()
+    return bootstrap_interval(_ratio, pairs, groups.numpy(), rng)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
