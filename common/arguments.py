@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from pydantic import BaseModel
+from tyro.conf import Positional as Positional  # for the verbs: `run: Positional[Path]` is an argument without a name
 
 from common.errors import UserError, nearest
 from common.mistakes import setting_fields
@@ -21,8 +22,6 @@ from common.yaml_file import parse_value
 Item = TypeVar("Item")
 Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
 """Type of an option that may be given several times, one value each: `over: Repeated[str] = ()`."""
-Positional = tyro.conf.Positional
-"""Type of an argument without option name: `run: Positional[Path]`."""
 
 _TYRO = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 
