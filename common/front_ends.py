@@ -1,19 +1,21 @@
-"""From waveforms to the spectrograms that networks were trained on; every one (batch, samples) to (batch, 1, mels, frames).
+"""From waveforms to the spectrograms that networks were trained on: (batch, samples) to (batch, 1, mels, frames).
 
 `sample_rate` is the rate of the waveform that a front end takes. Tables are made once; none is in a state dict. All
-computation is in float32, and no clip's features depend on the other clips (AtstMel can be asked to do as its authors').
+computation is in float32, and no clip's features depend on the clips beside it (AtstMel can be asked for that).
 `mask`, where there is one, is applied in training mode only, on the (batch, 1, mels, frames) that its authors mask.
 """
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.mel import (
     MelBank,
+    MelSpectrum,
     Resampler,
-    Spectrum,
+    in_pieces,
     kaldi_mel_bank,
     pre_emphasis,
     spectrum_of,
@@ -47,22 +49,23 @@ class ResampledMel(nn.Module):
         super().__init__()
         self.sample_rate = input_rate
         self.resample = Resampler(input_rate, mel_rate) if input_rate != mel_rate else nn.Identity()
-        self.spectrum = Spectrum(torch.hann_window(win_length), n_fft, hop_length)
-        self.mel = MelBank(triangular_mel_bank(n_mels, n_fft, mel_rate, f_min, f_max or mel_rate / 2))
+        bank = triangular_mel_bank(n_mels, n_fft, mel_rate, f_min, f_max or mel_rate / 2)
+        self.mel = MelSpectrum(torch.hann_window(win_length), n_fft, hop_length, bank)
         self.mask = mask
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) at `sample_rate` to ln(power + 1e-5), (batch, 1, mels, frames)."""
-        power = _as_image(self.mel(self.spectrum(self.resample(waveform))))
+        power = _as_image(self.mel(self.resample(waveform)))
         if self.training and self.mask is not None:
             power = self.mask(power)
         return (power + 1e-5).log()
 
 
 class KaldiLogMel(nn.Module):
-    """Pre-emphasis, Kaldi mel, logarithm, fixed shift and scale: MN, DyMN, PaSST, fPaSST, frame_mn, CP-ResNet, CP-Mobile 2023.
+    """Pre-emphasis, Kaldi mel, logarithm, fixed shift and scale.
 
-    fschmid56/EfficientAT, models/preprocess.py and its relatives. The mask sees ln(mel) before shift and scale.
+    MN, DyMN, PaSST (fschmid56/EfficientAT, models/preprocess.py), and by options fPaSST, frame_mn, CP-ResNet, CP-Mobile
+    of 2023. The mask sees ln(mel) before shift and scale.
 
     Args:
         f_max: upper edge in evaluation; it does not follow from the jitter.
@@ -97,18 +100,15 @@ class KaldiLogMel(nn.Module):
         self.f_min, self.f_max = f_min, f_max
         self.f_min_jitter, self.f_max_jitter = f_min_jitter, f_max_jitter
         self.log_offset, self.log_floor = log_offset, log_floor
-        self.spectrum = Spectrum(torch.hann_window(win_length, periodic=periodic), n_fft, hop_length)
-        self.mel = MelBank(kaldi_mel_bank(n_mels, n_fft, sample_rate, f_min, f_max))
+        bank = kaldi_mel_bank(n_mels, n_fft, sample_rate, f_min, f_max)
+        self.mel = MelSpectrum(torch.hann_window(win_length, periodic=periodic), n_fft, hop_length, bank)
         self.mask = mask
         self.generator = generator
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to (ln(mel) + 4.5) / 5, (batch, 1, mels, frames)."""
-        spectrum = self.spectrum(pre_emphasis(waveform))
-        if self.training and (self.f_min_jitter or self.f_max_jitter):
-            mel = spectrum @ self._jittered_bank().to(spectrum)
-        else:
-            mel = self.mel(spectrum)
+        jitter = self.training and (self.f_min_jitter or self.f_max_jitter)
+        mel = self.mel(pre_emphasis(waveform), self._jittered_bank().to(waveform) if jitter else None)
         log_mel = _as_image(mel.clamp(min=self.log_floor) if self.log_floor else mel + self.log_offset).log()
         if self.training and self.mask is not None:
             log_mel = self.mask(log_mel)
@@ -130,20 +130,19 @@ class AtstMel(nn.Module):
     fschmid56/PretrainedSED, models/atstframe/ATSTF_wrapper.py.
 
     Args:
-        batch_floor: take the 80 dB from the loudest cell of the whole batch, as the official code does. A clip's features
-            then depend on the clips beside it; for single clips the two agree.
+        batch_floor: take the 80 dB from the loudest cell of the whole batch, as the official code does. A clip's
+            features then depend on the clips beside it; for single clips the two agree.
     """
 
     def __init__(self, batch_floor: bool = False):
         super().__init__()
         self.sample_rate = 16000
         self.batch_floor = batch_floor
-        self.spectrum = Spectrum(torch.hann_window(1024), 1024, 160)
-        self.mel = MelBank(triangular_mel_bank(64, 1024, 16000, 60.0, 7800.0))
+        self.mel = MelSpectrum(torch.hann_window(1024), 1024, 160, triangular_mel_bank(64, 1024, 16000, 60.0, 7800.0))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to (batch, 1, 64, 1 + samples // 160)."""
-        decibel = 10.0 * self.mel(self.spectrum(waveform)).clamp(min=1e-10).log10()
+        decibel = 10.0 * self.mel(waveform).clamp(min=1e-10).log10()
         loudest = decibel.amax() if self.batch_floor else decibel.amax(dim=(1, 2), keepdim=True)
         decibel = torch.maximum(decibel, loudest - 80.0).clamp(-50.0, 80.0)
         low, high = -79.6482, 50.6842
@@ -153,8 +152,8 @@ class AtstMel(nn.Module):
 class KaldiFbank(nn.Module):
     """Kaldi filterbank features as torchaudio.compliance.kaldi.fbank makes them, for a whole batch: BEATs and ASiT.
 
-    25 ms frames every 10 ms, whole frames only; each frame loses its mean and is pre-emphasised; 128 Kaldi mels from 20 Hz
-    to half the rate; natural logarithm, floor at float32's epsilon; then (x - mean) / (2 std).
+    25 ms frames every 10 ms, whole frames only; each frame loses its mean and is pre-emphasised; 128 Kaldi mels from
+    20 Hz to half the rate; natural logarithm, floor at float32's epsilon; then (x - mean) / (2 std).
 
     Args:
         window: "povey" (BEATs) or "hanning" (ASiT); the first weight of both is 0.
@@ -189,33 +188,34 @@ class KaldiFbank(nn.Module):
         waveform = waveform * self.gain
         if self.remove_mean:
             waveform = waveform - waveform.mean(dim=-1, keepdim=True)
-        # Mean removal and pre-emphasis are linear, so they may change places; a frame's first sample, where Kaldi
-        # repeats the sample instead of reading the one before, has weight 0.
-        means = waveform.unfold(-1, self.win_length, self.hop_length).mean(dim=-1, keepdim=True)
-        emphasised = torch.cat([waveform[..., :1], pre_emphasis(waveform)], dim=-1)
-        frames = emphasised.unfold(-1, self.win_length, self.hop_length) - 0.03 * means
-        mel = self.mel(spectrum_of(frames * self.window, self.n_fft))
+        mel = in_pieces(waveform.unfold(-1, self.win_length, self.hop_length), self._mel_of_frames)
         log_mel = mel.clamp(min=torch.finfo(torch.float32).eps).log()
         return _as_image((log_mel - self.mean) / (2.0 * self.std))
+
+    def _mel_of_frames(self, frames: Tensor) -> Tensor:
+        # Kaldi's order of steps, so that the quietest cells agree too. A frame's first sample, which Kaldi emphasises
+        # with itself, has weight 0 in both windows.
+        emphasised = F.pad(pre_emphasis(frames - frames.mean(dim=-1, keepdim=True)), (1, 0))
+        return self.mel(spectrum_of(emphasised * self.window, self.n_fft))
 
 
 class M2dMel(nn.Module):
     """Front end of M2D: 80 Slaney mels from 50 to 8000 Hz, ln(power + epsilon), shifted by 7.1 and scaled by 1 / 4.2.
 
-    nttcslab/m2d, portable_m2d.py, with the constants of its wrapper in PretrainedSED (the checkpoint's own statistics are
-    not used there).
+    nttcslab/m2d, portable_m2d.py, with the constants of its wrapper in PretrainedSED (the checkpoint's own statistics
+    are not used there).
     """
 
     def __init__(self, mean: float = -7.1, std: float = 4.2):
         super().__init__()
         self.sample_rate = 16000
         self.mean, self.std = mean, std
-        self.spectrum = Spectrum(torch.hann_window(400), 400, 160)
-        self.mel = MelBank(triangular_mel_bank(80, 400, 16000, 50.0, 8000.0, "slaney", "slaney"))
+        bank = triangular_mel_bank(80, 400, 16000, 50.0, 8000.0, "slaney", "slaney")
+        self.mel = MelSpectrum(torch.hann_window(400), 400, 160, bank)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to (batch, 1, 80, 1 + samples // 160)."""
-        log_mel = (self.mel(self.spectrum(waveform)) + torch.finfo(torch.float32).eps).log()
+        log_mel = (self.mel(waveform) + torch.finfo(torch.float32).eps).log()
         return _as_image((log_mel - self.mean) / self.std)
 
 
@@ -232,8 +232,8 @@ class DesedMel(nn.Module):
         super().__init__()
         self.sample_rate = 16000
         self.low = low
-        self.spectrum = Spectrum(torch.hamming_window(2048, periodic=False), 2048, 256, power=1)
-        self.mel = MelBank(triangular_mel_bank(128, 2048, 16000, 0.0, 8000.0))
+        bank = triangular_mel_bank(128, 2048, 16000, 0.0, 8000.0)
+        self.mel = MelSpectrum(torch.hamming_window(2048, periodic=False), 2048, 256, bank, power=1)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to (batch, 1, 128, 1 + samples // 256), each clip scaled to -1..1."""
@@ -241,7 +241,7 @@ class DesedMel(nn.Module):
 
     def magnitude(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to mel magnitudes (batch, 1, 128, frames); mix these."""
-        return _as_image(self.mel(self.spectrum(waveform)))
+        return _as_image(self.mel(waveform))
 
     @staticmethod
     def decibel(magnitude: Tensor) -> Tensor:

@@ -1,23 +1,26 @@
 """Parts of front ends: framed spectra, mel filterbanks that use their sparsity, and a resampler.
 
-Frames come before bins here, (batch, frames, bins): each step then reads memory in order, which makes a front end three
-to four times as fast on a CPU as the usual (bins, frames) layout with a dense filterbank.
+Frames come before bins here, (batch, frames, bins): each step then reads memory in order. On a CPU a few hundred frames
+go through all steps before the next ones, so they stay in the cache.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-BANDS_AT_ONCE = 16  # of a filterbank; measured best for 128 and 256 bands (tests/benchmarks/bench_front_ends.py)
+# Both measured best, or near it, for all front ends (tests/benchmarks/bench_front_ends.py).
+BANDS_AT_ONCE = 16
+SAMPLES_AT_ONCE = 1 << 18  # of overlapping frames
 
 
 def kaldi_mel_bank(n_mels: int, n_fft: int, sample_rate: int, f_min: float | Tensor, f_max: float | Tensor) -> Tensor:
     """Kaldi's triangles: peak 1, straight in mel, not in Hz; (n_fft / 2 + 1, n_mels), the Nyquist bin has weight 0.
 
-    The values of torchaudio.compliance.kaldi.get_mel_banks without vocal tract length normalisation, with a zero row behind.
+    The values of torchaudio.compliance.kaldi.get_mel_banks without vocal tract length normalisation; a zero row behind.
     """
     low, high = (1127.0 * math.log(1.0 + float(edge) / 700.0) for edge in (f_min, f_max))
     step = (high - low) / (n_mels + 1)
@@ -59,33 +62,49 @@ class MelBank(nn.Module):
         )
 
 
-class Spectrum(nn.Module):
-    """Power or magnitude of the short-time Fourier transform, centred, reflected at both ends; (batch, frames, bins).
+class MelSpectrum(nn.Module):
+    """Power or magnitude of the short-time Fourier transform, reflected at both ends, through a mel filterbank.
 
-    As torch.stft with center=True: a window shorter than `n_fft` lies in its middle. Only the samples under the window are
-    transformed (the phase differs, the power does not).
+    As torch.stft with center=True: a window shorter than `n_fft` lies in its middle. (Transforming only the samples
+    under the window is no faster.)
     """
 
-    def __init__(self, window: Tensor, n_fft: int, hop_length: int, power: int = 2):
+    def __init__(self, window: Tensor, n_fft: int, hop_length: int, bank: Tensor, power: int = 2):
         super().__init__()
         self.window: Tensor
-        self.register_buffer("window", window, persistent=False)
+        outside = n_fft - len(window)
+        self.register_buffer("window", F.pad(window, (outside // 2, outside - outside // 2)), persistent=False)
+        self.mel = MelBank(bank)
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.power = power
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) to (batch, 1 + samples // hop_length, n_fft / 2 + 1)."""
+    def forward(self, waveform: Tensor, bank: Tensor | None = None) -> Tensor:
+        """(batch, samples) to (batch, 1 + samples // hop_length, mels); `bank` (bins, mels) replaces the own one."""
         half = self.n_fft // 2
         if waveform.shape[-1] <= half:
-            raise ValueError(
-                f"{waveform.shape[-1]} samples are too few for a spectrum of {self.n_fft}: at least {half + 1} are reflected"
-            )
-        outside = (self.n_fft - len(self.window)) // 2
-        frames = 1 + (waveform.shape[-1] + 2 * half - self.n_fft) // self.hop_length
+            raise ValueError(f"{waveform.shape[-1]} samples are too few: {half} are reflected at both ends")
         padded = F.pad(waveform.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
-        framed = padded[:, outside:].unfold(1, len(self.window), self.hop_length)[:, :frames]
-        return spectrum_of(framed * self.window, self.n_fft, self.power)
+        frames = padded.unfold(1, self.n_fft, self.hop_length)
+
+        def mel(frames: Tensor) -> Tensor:
+            spectrum = spectrum_of(frames * self.window, self.n_fft, self.power)
+            return self.mel(spectrum) if bank is None else spectrum @ bank
+
+        return in_pieces(frames, mel)
+
+
+def in_pieces(frames: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """`work` on (batch, frames, samples), on a CPU piece by piece; its results (batch, frames, ...) joined."""
+    if frames.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return work(frames)
+    count = max(1, SAMPLES_AT_ONCE // frames.shape[-1])
+    if frames.shape[1] * frames.shape[0] <= count:
+        return work(frames)
+    clips = max(1, count // frames.shape[1])
+    return torch.cat(
+        [torch.cat([work(part) for part in group.split(count, dim=1)], dim=1) for group in frames.split(clips)]
+    )
 
 
 def spectrum_of(frames: Tensor, n_fft: int, power: int = 2) -> Tensor:
@@ -104,8 +123,8 @@ def pre_emphasis(waveform: Tensor, coefficient: float = 0.97) -> Tensor:
 class Resampler(nn.Module):
     """Windowed sinc (Hann, width 6, rolloff 0.99) as one matrix product over blocks of samples.
 
-    The table of torchaudio.transforms.Resample, bit by bit: the phase of an output sample is rounded to float32, all else is
-    computed in float64. Without that rounding the quietest log-mel cells move by up to 7e-3.
+    The table of torchaudio.transforms.Resample, bit by bit: the phase of an output sample is rounded to float32, all
+    else is computed in float64. Without that rounding the quietest log-mel cells move by up to 7e-3.
     """
 
     def __init__(self, from_rate: int, to_rate: int, width: int = 6, rolloff: float = 0.99):
