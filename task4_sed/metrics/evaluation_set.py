@@ -158,8 +158,8 @@ def evaluation_set(
     used = [clip for clip in known if clip in with_events] if drop_clips_without_events else known
     if not used:
         raise UserError(
-            f"None of the {len(tables.clips)} score tables (such as {tables.clips[0]}) belongs to a clip with events in "
-            f"{annotations.source} (such as {min(with_events)})."
+            f"None of the {len(tables.clips)} score tables (such as {tables.clips[0]}) belongs to a clip with events "
+            f"in {annotations.source} (such as {min(with_events)})."
         )
     _refuse_missing_durations(annotations, set(used), seconds)
     used_rows = annotations.events["clip"].isin(set(used)).to_numpy()

@@ -194,7 +194,10 @@ def _cross_trigger_scale(reference: _Reference, index: int, wanted: PsdsParamete
 
 
 @njit(cache=True, nogil=True)
-def _lowest_rates(score, clip, kind, change, weights, seconds, scale, most_events):
+def _lowest_rates(
+    score: np.ndarray, clip: np.ndarray, kind: np.ndarray, change: np.ndarray,
+    weights: np.ndarray, seconds: np.ndarray, scale: np.ndarray, most_events: int,
+) -> np.ndarray:  # fmt: skip
     """(draws, 1 + events) lowest effective rate per hour at which exactly k events are found, inf where never."""
     num_draws = weights.shape[1]
     lowest = np.full((num_draws, most_events + 1), np.inf)
@@ -287,7 +290,9 @@ def _area_over_classes(levels: list[_ClassLevels], draw: int, wanted: PsdsParame
 
 
 @njit(cache=True, nogil=True)
-def _penalised_area(rate, label, step, num_classes, alpha_st, max_efpr):
+def _penalised_area(
+    rate: np.ndarray, label: np.ndarray, step: np.ndarray, num_classes: int, alpha_st: float, max_efpr: float
+) -> float:
     """Area under max(mean - alpha_st * std over classes, 0) while the classes rise step by step, over max_efpr."""
     recall = np.zeros(num_classes)
     total, squares = 0.0, 0.0
@@ -328,7 +333,7 @@ def _area(curve: Curve, max_efpr: float) -> float:
 
 def _reduce_non_oracle(arguments: tuple, events: np.ndarray, wanted: PsdsParameters) -> _ClassLevels:
     """Without the running maximum there are no levels; the value only, for all recordings."""
-    score, clip, kind, change, _, seconds, scale = arguments
+    score, _, kind, change, _, seconds, scale = arguments
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else np.empty(0, int)
     found = np.cumsum(np.where(kind == TRUE_POSITIVE, change, 0))[last]
     false = np.cumsum(np.where(kind == FALSE_POSITIVE, change, 0))[last]

@@ -263,7 +263,7 @@ class _Segments:
 
 
 @njit(cache=True, nogil=True)
-def _maxima(column, first, last):
+def _maxima(column: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     maxima = np.zeros(len(first))
     for segment in range(len(first)):
         if last[segment] > first[segment]:
@@ -279,27 +279,37 @@ def _areas(
 ) -> np.ndarray:
     """(1 + draws,) area under the ROC up to max_fpr, over max_fpr; nan where a draw lacks active or inactive ones."""
     order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     limit = 1.0 if max_fpr is None else max_fpr
-    areas = []
-    for first in range(0, weights.shape[1], 64):  # blocks of draws, so that memory stays small
-        weight = weights[clips[order], first : first + 64]
-        recall = np.cumsum(weight * active[order, None], axis=0)[ends]
-        false = np.cumsum(weight * ~active[order, None], axis=0)[ends]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            recall, false = recall / recall[-1], false / false[-1]
-            areas.append(_area(recall, false, limit, how) / limit)
-    return np.concatenate(areas)
+    return _roc_areas(scores[order], active[order], clips[order], weights, limit, how == "linear") / limit
 
 
-def _area(recall: np.ndarray, false: np.ndarray, limit: float, how: str) -> np.ndarray:
-    """Area under each column's ROC between 0 and limit."""
-    zero = np.zeros((1, recall.shape[1]))
-    left, start = np.concatenate((zero, recall[:-1])), np.concatenate((zero, false[:-1]))
-    stop = np.minimum(false, limit)
-    width = np.maximum(stop - np.minimum(start, limit), 0)
-    if how == "staircase":
-        return (left * width).sum(axis=0)
-    share = np.divide(stop - start, false - start, out=np.zeros_like(width), where=false > start)
-    right = left + (recall - left) * share
-    return ((left + right) / 2 * width).sum(axis=0)
+@njit(cache=True, nogil=True)
+def _roc_areas(
+    score: np.ndarray, active: np.ndarray, clip: np.ndarray, weights: np.ndarray, limit: float, linear: bool
+) -> np.ndarray:
+    """(draws,) area under the ROC between 0 and limit, from segments sorted by falling score."""
+    num_draws = weights.shape[1]
+    positives, negatives = np.zeros(num_draws), np.zeros(num_draws)
+    for segment in range(len(score)):
+        totals = positives if active[segment] else negatives
+        for draw in range(num_draws):
+            totals[draw] += weights[clip[segment], draw]
+    found, false, area = np.zeros(num_draws), np.zeros(num_draws), np.zeros(num_draws)
+    new_found, new_false = np.zeros(num_draws), np.zeros(num_draws)
+    for segment in range(len(score)):
+        counts = new_found if active[segment] else new_false
+        for draw in range(num_draws):
+            counts[draw] += weights[clip[segment], draw]
+        if segment + 1 < len(score) and score[segment + 1] == score[segment]:
+            continue  # one point of the curve for all segments that share a score
+        for draw in range(num_draws):
+            inside = max(min(new_false[draw], limit * negatives[draw]) - false[draw], 0.0)
+            area[draw] += found[draw] * inside
+            if linear and inside > 0:
+                rise = (new_found[draw] - found[draw]) / (new_false[draw] - false[draw])
+                area[draw] += rise * inside * inside / 2
+            found[draw], false[draw] = new_found[draw], new_false[draw]
+    for draw in range(num_draws):
+        pairs = positives[draw] * negatives[draw]
+        area[draw] = area[draw] / pairs if pairs > 0 else np.nan
+    return area
