@@ -183,10 +183,11 @@ class Crnn(nn.Module):
 def mask_time(sequence: Tensor, most_frames: int, largest_share: float) -> Tensor:
     """Zeros over a random stretch of each item of (batch, frames, dim), at most `most_frames` and that share of all."""
     batch, num_frames, _ = sequence.shape
-    width = min(most_frames, largest_share * num_frames) * torch.rand(batch, 1, device=sequence.device)
-    start = ((num_frames - width) * torch.rand_like(width)).long()
+    draws = torch.rand(2, batch, 1, device=sequence.device)
+    width = (min(most_frames, largest_share * num_frames) * draws[0]).long()
+    start = ((num_frames - width + 1) * draws[1]).long()
     index = torch.arange(num_frames, device=sequence.device)
-    masked = (index >= start) & (index < start + width.long())
+    masked = (index >= start) & (index < start + width)
     return sequence.masked_fill(masked[..., None], 0.0)
 
 
