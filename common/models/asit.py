@@ -4,7 +4,7 @@ Atito et al., "ASiT: Local-Global Audio Spectrogram Vision Transformer for Event
 heads of PretrainedSED (Schmid et al., ICASSP 2025), models/asit.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Asit(SequenceModel):
         dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
-        **encoder,
+        **encoder: Any,
     ):
         super().__init__()
         self.dim = dim
@@ -82,7 +82,7 @@ class Asit(SequenceModel):
         return layer_groups(self, self.blocks, self.norm)
 
 
-def asit(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+def asit(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
     """ASiT with frame and clip heads; `options` of `FramePrediction`, of `Asit` or of the encoder."""
     return wrap(Asit, num_classes, num_weak_classes, options)
 

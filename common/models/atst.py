@@ -5,6 +5,7 @@ Li, Shao, Li: "Self-Supervised Audio Teacher-Student Transformer for Both Clip-L
 """
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class AtstFrame(SequenceModel):
     """The frame-level ATST encoder, base size."""
 
     step_frames = 4
-    max_steps = 250
+    max_steps: int
     edge_frames = -1.0
     unused_parameters = ("mask_embed",)
 
@@ -46,7 +47,7 @@ class AtstFrame(SequenceModel):
         depth: int = 12,
         num_heads: int = 12,
         max_steps: int = 250,
-        **encoder,
+        **encoder: Any,
     ):
         super().__init__()
         self.dim = dim
@@ -76,7 +77,7 @@ class AtstFrame(SequenceModel):
         return layer_groups(self, self.blocks, self.norm_frame)
 
 
-def atst_frame(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+def atst_frame(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
     """ATST-F with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
     return wrap(AtstFrame, num_classes, num_weak_classes, options)
 

@@ -6,6 +6,7 @@ Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers" (ICML 2023), w
 
 import math
 import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,13 +122,13 @@ class BeatsEncoder(nn.Module):
         hidden_dim: int,
         dropout: float,
         checkpointing: bool,
-        **layer,
+        **layer: Any,
     ):
         super().__init__()
         self.checkpointing = checkpointing
         position = nn.Conv1d(dim, dim, 128, padding=64, groups=16)
         nn.init.normal_(position.weight, std=math.sqrt(4 / (128 * dim)))
-        nn.init.zeros_(position.bias)
+        nn.init.constant_(position.bias, 0.0)  # type: ignore[arg-type]
         self.pos_conv = nn.ModuleList([weight_norm(position, dim=2)])
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
@@ -208,7 +209,7 @@ class Beats(SequenceModel):
         return layer_groups(self, self.encoder.layers)
 
 
-def beats(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+def beats(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
     """BEATs with frame and clip heads; `options` of `FramePrediction` or `Beats`."""
     return wrap(Beats, num_classes, num_weak_classes, options)
 

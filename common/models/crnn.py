@@ -57,7 +57,7 @@ class ConvolutionBlock(nn.Sequential):
         self.norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.99)
         self.gate = Gate(channels, gate)
         self.dropout = nn.Dropout(dropout)
-        self.pool = nn.AvgPool2d(tuple(pool))
+        self.pool = nn.AvgPool2d((pool[0], pool[1]))
 
 
 class Crnn(nn.Module):
@@ -103,12 +103,8 @@ class Crnn(nn.Module):
         self.aggregation = aggregation
         self.dropstep = dropstep
         self.dropstep_frames = dropstep_frames
-        self.cnn = nn.Sequential(
-            *(
-                ConvolutionBlock(*channels, pool, gate, dropout)
-                for *channels, pool in zip((1, *filters[:-1]), filters, pooling, strict=True)
-            )
-        )
+        blocks = zip((1, *filters[:-1]), filters, pooling, strict=True)
+        self.cnn = nn.Sequential(*(ConvolutionBlock(fan_in, out, pool, gate, dropout) for fan_in, out, pool in blocks))
         if embedding_dim is not None:
             self.fusion = nn.Linear(filters[-1] + embedding_dim, filters[-1])
         self.rnn = BidirectionalRnn(filters[-1], rnn_dim, num_rnn_layers, dropout=rnn_dropout)

@@ -6,6 +6,7 @@ files spell it: ``blocks.N.{norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2}
 
 import inspect
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class Encoder(nn.ModuleList):
         *,
         drop_path: float = 0.0,
         checkpointing: bool = False,
-        **block,
+        **block: Any,
     ):
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         super().__init__(Block(dim, num_heads, mlp_ratio, drop_path=rate, **block) for rate in rates)

@@ -4,6 +4,8 @@ Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Det
 PretrainedSED models/frame_passt. Builds without network: the ImageNet start is an own function.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +31,7 @@ class FramePasst(SequenceModel):
     """The fPaSST encoder: a convolutional stem, two extra tokens, 12 blocks."""
 
     step_frames = 4
+    max_steps: int
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class FramePasst(SequenceModel):
         depth: int = 12,
         num_heads: int = 12,
         max_steps: int = 250,
-        **encoder,
+        **encoder: Any,
     ):
         super().__init__()
         self.dim = dim
@@ -87,7 +90,7 @@ class FramePasst(SequenceModel):
         return layer_groups(self, self.blocks, self.norm)
 
 
-def fpasst(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+def fpasst(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
     """fPaSST with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
     return wrap(FramePasst, num_classes, num_weak_classes, options)
 
@@ -105,6 +108,7 @@ def start_from_image_model(network: FramePrediction, image_state: dict[str, Tens
     reshaped. The convolutional stem stays random; the classifiers of the file are not used.
     """
     model = network.model
+    assert isinstance(model, FramePasst)
     state = {key: value for key, value in image_state.items() if key.startswith(("blocks.", "norm.", "cls_", "dist_"))}
     positions = image_state["pos_embed"]
     state["new_pos_embed"] = positions[:, :2]

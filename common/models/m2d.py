@@ -4,6 +4,8 @@ Niizumi et al., "Masked Modeling Duo: Towards a Universal Audio Pre-training Fra
 m2d_clap_vit_base-80x1001p16x16 with the heads of PretrainedSED (Schmid et al., ICASSP 2025), models/m2d.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +32,7 @@ class M2d(SequenceModel):
     """The M2D encoder; the patches of one time step are stacked, low frequencies first."""
 
     step_frames = PATCH
-    max_steps = 62
+    max_steps: int
     first_centre = 0.075
     edge_frames = -1.0
     unused_parameters = ("norm_stats",)
@@ -43,7 +45,7 @@ class M2d(SequenceModel):
         dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
-        **encoder,
+        **encoder: Any,
     ):
         super().__init__()
         self.bands = num_mels // PATCH
@@ -99,7 +101,7 @@ def keep_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, *_: obje
     state[f"{prefix}norm_stats"] = module.norm_stats.detach()
 
 
-def m2d(num_classes: int = 447, num_weak_classes: int | None = None, **options) -> FramePrediction:
+def m2d(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
     """M2D with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
     return wrap(M2d, num_classes, num_weak_classes, options)
 
