@@ -15,6 +15,7 @@ from scipy import signal
 
 from common.audio import write_wav
 from common.files import atomic_write
+from common.synthetic import claim_folder, finish_folder
 
 SAMPLE_RATE = 44100
 SPLITS = {"development": 4, "validation": 1, "evaluation": 1}  # shares of the clips
@@ -175,10 +176,15 @@ def write_retrieval(root: Path, clips: int | None = None, seed: int = 0) -> dict
     evaluation set: `retrieval_captions.csv`, `test/*.wav`. Clips last 3 to 8 s (Clotho: 15 to 30 s).
     """
     clips = 240 if clips is None else clips
-    rng = np.random.default_rng((seed, 8))
     counts = {split: max(2, clips * share // sum(SPLITS.values())) for split, share in SPLITS.items()}
+    counts["test"] = counts["evaluation"]
+    made_from = {"task": "retrieval", "clips": clips, "seed": seed}
+    if claim_folder(root, made_from):
+        return counts
+    rng = np.random.default_rng((seed, 8))
     number = 0
-    for split, count in counts.items():
+    for split in SPLITS:
+        count = counts[split]
         scenes = [_draw_scene(rng) for _ in range(count)]
         names = [_file_name(scene, number + i, i == 0 and split != "evaluation") for i, scene in enumerate(scenes)]
         number += count
@@ -188,7 +194,8 @@ def write_retrieval(root: Path, clips: int | None = None, seed: int = 0) -> dict
         _write_tables(root, split, names, captions, number)
         if split == "evaluation":
             _write_relevance(root / "relevance_evaluation.csv", names, scenes, captions)
-    counts["test"] = _write_challenge_set(root, counts["evaluation"], rng)
+    _write_challenge_set(root, counts["test"], rng)
+    finish_folder(root, made_from, counts)
     return counts
 
 
@@ -283,14 +290,13 @@ def _write_relevance(path: Path, names: list[str], scenes: list, captions: list)
     _write_csv(path, rows, "\n")
 
 
-def _write_challenge_set(root: Path, count: int, rng: np.random.Generator) -> int:
+def _write_challenge_set(root: Path, count: int, rng: np.random.Generator) -> None:
     queries = [["caption"]]
     for number in range(count):
         scene = _draw_scene(rng)
         write_wav(root / "test" / f"{number:04d}.wav", _render(scene, rng), SAMPLE_RATE, subtype="PCM_16")
         queries.append([_captions(scene, rng)[0].text])
     _write_csv(root / "retrieval_captions.csv", queries, "\n")
-    return count
 
 
 def _write_csv(path: Path, rows: list[list[str]], line_end: str, encoding: str = "utf-8") -> None:

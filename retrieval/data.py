@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import UserError, unknown
+from common.synthetic import is_made_up
 
 COLUMNS = ["dataset", "split", "file_name", "path", "captions", "duration", "source_id", "licence"]
-MADE_UP = "MADE_UP.txt"  # written by `python -m common synthesize`: counts and checksums are then its own
 
 # Zenodo 4783391. Rows (clips), md5 of the caption table.
 CLOTHO = {
@@ -187,11 +187,6 @@ def check_split(manifest: pd.DataFrame, root: Path) -> list[str]:
 def missing_files(manifest: pd.DataFrame) -> list[Path]:
     """Audio files of a manifest that are absent or empty."""
     return [path for path in manifest["path"] if not path.is_file() or path.stat().st_size == 0]
-
-
-def is_made_up(root: Path) -> bool:
-    """Whether `root` was written by `python -m common synthesize`."""
-    return (Path(root) / MADE_UP).is_file()
 
 
 def read_exclusions(path: Path) -> frozenset[str]:

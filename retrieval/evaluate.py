@@ -39,19 +39,19 @@ def score(
     """
     relevant = owner[:, None] == torch.arange(similarity.shape[1])
     figures = {
-        "mAP@10": _interval(average_precision(similarity, relevant, 10), owner, seed),
-        **{f"R@{k}": _interval(recall(similarity, relevant, k), owner, seed) for k in (1, 5, 10)},
-        "MRR": _interval(reciprocal_rank(similarity, relevant), owner, seed),
+        "mAP@10": mean_interval_over(average_precision(similarity, relevant, 10), owner, seed),
+        **{f"R@{k}": mean_interval_over(recall(similarity, relevant, k), owner, seed) for k in (1, 5, 10)},
+        "MRR": mean_interval_over(reciprocal_rank(similarity, relevant), owner, seed),
     }
     clips = torch.arange(similarity.shape[1])
-    figures["audio to text mAP@10"] = _interval(average_precision(similarity.mT, relevant.mT, 10), clips, seed)
+    figures["audio to text mAP@10"] = mean_interval_over(average_precision(similarity.mT, relevant.mT, 10), clips, seed)
     for k in (1, 5, 10):
-        figures[f"audio to text R@{k}"] = _interval(recall(similarity.mT, relevant.mT, k), clips, seed)
+        figures[f"audio to text R@{k}"] = mean_interval_over(recall(similarity.mT, relevant.mT, k), clips, seed)
     if relevance is not None:
         rows, several = several_relevant(captions, file_names, relevance)
         for k in (10, 16):
             precision = average_precision(similarity[rows], several, k)
-            figures[f"multiple mAP@{k}"] = _interval(precision, owner[rows], seed)
+            figures[f"multiple mAP@{k}"] = mean_interval_over(precision, owner[rows], seed)
     return figures
 
 
@@ -114,10 +114,10 @@ def as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: {"value": f.value, "interval": [f.low, f.high]} for name, f in figures.items()}
 
 
-def _interval(values: Tensor, groups: Tensor, seed: int) -> Interval:
-    rng = np.random.default_rng(seed)
+def mean_interval_over(values: Tensor, groups: Tensor | np.ndarray, seed: int) -> Interval:
+    """Mean of values (queries,) with a 95 % interval; queries of one group (clip, sound) are drawn together."""
     pairs = torch.stack([values, torch.ones_like(values)], dim=1).numpy()
-    return bootstrap_interval(_ratio, pairs, groups.numpy(), rng)
+    return bootstrap_interval(_ratio, pairs, np.asarray(groups), np.random.default_rng(seed))
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

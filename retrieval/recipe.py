@@ -18,10 +18,11 @@ from common.errors import unknown
 from common.files import atomic_path, atomic_write, write_json
 from common.output import say
 from common.stages import Run, Stage, run_stages
+from common.synthetic import is_made_up
 from common.training import seed_all
 from retrieval.clips import CaptionedClips, Manifest
 from retrieval.correspondences import EstimatedCorrespondences, Teacher, text_teacher
-from retrieval.data import is_made_up, read_relevance
+from retrieval.data import read_relevance
 from retrieval.evaluate import TIE_RULE, as_json, collapse_warning, per_query, rank_histogram, score
 from retrieval.model import DualEncoder
 from retrieval.settings import RetrievalSettings, Training

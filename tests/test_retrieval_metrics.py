@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval.imitation import score_search
+from retrieval.imitation_data import Search
 from retrieval.metrics import (
     average_precision,
     mean_average_precision,
@@ -106,3 +108,24 @@ def test_negative_similarities_count_like_positive_ones():
 def test_bad_input_is_refused(similarity, relevant, message):
     with pytest.raises(ValueError, match=message):
         mean_average_precision(similarity, relevant, 10)
+
+
+def test_fine_grained_imitation_searches_within_the_concept():
+    data = arrays("fine")
+    concepts = [str(concept) for concept in data["item_concept"].tolist()]
+    queries = [str(concept) for concept in data["query_concept"].tolist()]
+    search = Search(
+        queries=[Path(f"query_{i}.wav") for i in range(len(queries))],
+        items=[Path(f"item_{i}.wav") for i in range(len(concepts))],
+        target=[concepts.index(concept) for concept in queries],
+        label=concepts,
+        group=queries,
+        item_group=concepts,
+    )
+    figures = score_search(cosine(data["query_embedding"], data["item_embedding"]), search)
+    expected = CASES["fine"]["expected"]
+    assert figures["MRR per concept"].value == pytest.approx(expected["MRR"], abs=1e-6)
+    assert figures["R@1"].value == pytest.approx(expected["R@1"], abs=1e-6)
+    assert figures["R@2"].value == pytest.approx(expected["R@2"], abs=1e-6)
+    constant = score_search(torch.ones(len(queries), len(concepts)), search)
+    assert constant["MRR per concept"].value < 0.2  # the official sort gives 1.0 here
