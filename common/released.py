@@ -42,6 +42,7 @@ class Architecture:
     parameters: int | None = None
     macs: int | None = None  # all calls, one clip of `macs_seconds`
     macs_seconds: float = 10.0
+    also_reads: dict[str, list[int]] = field(default_factory=dict)  # inputs beside the spectrogram, without the batch
     fixed: tuple[str, ...] = ()  # patterns of official keys: tables that the code computes itself
     skipped: dict[str, str] = field(default_factory=dict)  # patterns of other official keys that are not read, and why
     head: tuple[str, ...] = ()  # patterns of our keys that a file without classifier lacks
@@ -155,6 +156,7 @@ def _architecture(name: str, family: str, entry: dict[str, Any]) -> Architecture
         parameters=entry.get("parameters"),
         macs=entry.get("macs"),
         macs_seconds=entry.get("macs_seconds", 10.0),
+        also_reads=entry.get("also_reads", {}),
         fixed=tuple(entry.get("fixed", ())),
         skipped=entry.get("skipped", {}),
         head=tuple(entry.get("head", ())),
