@@ -5,7 +5,7 @@ counts instead of frames at every threshold make it fast, and each class is redu
 is read, so that hundreds of classes fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from common.errors import UserError
 from task4_sed.metrics.detections import (
     FALSE_POSITIVE,
     TRUE_POSITIVE,
-    CountChanges,
     IntersectionCriteria,
+    Runs,
     class_runs,
     intersection_changes,
 )
@@ -111,20 +111,30 @@ def psds(
 
 
 def polyphonic_scores(
-    evaluation: EvaluationSet, parameters: Sequence[PsdsParameters], *, draws: int = DRAWS, jobs: int = 1
+    evaluation: EvaluationSet,
+    parameters: Sequence[PsdsParameters],
+    *,
+    draws: int = DRAWS,
+    jobs: int = 1,
+    find: Callable[[EvaluationSet, int], Runs] = class_runs,
 ) -> list[Psds]:
-    """One `Psds` per set of parameters; the detections of a class are found once for all of them."""
+    """One `Psds` per set of parameters; the detections of a class are found once for all of them, by `find`."""
     for wanted in parameters:
         if (wanted.cttc is None) != (wanted.alpha_ct == 0):
             raise UserError("alpha_ct and cttc belong together: give both, or leave alpha_ct 0 and cttc away.")
     if any(wanted.alpha_st for wanted in parameters):
         draws = affordable_draws(draws, len(evaluation.onsets) * len(parameters))
     weights = recording_weights(len(evaluation.clips), draws)
-    reference = _Reference(evaluation, weights)
+    reference = ReferenceTotals(evaluation, weights)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         levels = list(
             pool.map(
-                lambda index: _class_levels(evaluation, reference, parameters, index), range(len(evaluation.classes))
+                lambda index: [
+                    class_levels(evaluation, reference, wanted, index, runs)
+                    for runs in [find(evaluation, index)]
+                    for wanted in parameters
+                ],
+                range(len(evaluation.classes)),
             )
         )
     return [
@@ -133,7 +143,7 @@ def polyphonic_scores(
     ]
 
 
-class _Reference:
+class ReferenceTotals:
     """Totals of the reference in each draw: seconds of audio, events and seconds of events per class."""
 
     def __init__(self, evaluation: EvaluationSet, weights: np.ndarray):
@@ -143,7 +153,7 @@ class _Reference:
         self.event_seconds = evaluation.event_seconds().T @ weights
 
 
-class _ClassLevels(NamedTuple):
+class ClassLevels(NamedTuple):
     """A class reduced to its curves.
 
     areas: (1 + draws,) single-class scores. rates: (1 + draws, events) lowest rate at which k + 1 events are found,
@@ -156,21 +166,14 @@ class _ClassLevels(NamedTuple):
     curve: Curve
 
 
-def _class_levels(
-    evaluation: EvaluationSet, reference: _Reference, parameters: Sequence[PsdsParameters], index: int
-) -> list[_ClassLevels]:
-    runs = class_runs(evaluation, index)
-    found = []
-    for wanted in parameters:
-        changes = intersection_changes(evaluation, index, wanted.criteria, runs)
-        found.append(_reduce(changes, reference, index, wanted))
-    return found
-
-
-def _reduce(changes: CountChanges, reference: _Reference, index: int, wanted: PsdsParameters) -> _ClassLevels:
+def class_levels(
+    evaluation: EvaluationSet, reference: ReferenceTotals, wanted: PsdsParameters, index: int, runs: Runs
+) -> ClassLevels:
+    """Single-class score and curve of the detections `runs` of the class with this index."""
+    changes = intersection_changes(evaluation, index, wanted.criteria, runs)
     events = reference.event_counts[index]
     scale = _cross_trigger_scale(reference, index, wanted)
-    arguments = (changes.score, changes.clip, changes.kind, changes.change, reference.weights, reference.seconds, scale)
+    arguments = (*changes, reference.weights, reference.seconds, scale)
     if wanted.non_oracle:
         return _reduce_non_oracle(arguments, events, wanted)
     rates = _lowest_rates(*arguments, int(events.max()))
@@ -179,11 +182,10 @@ def _reduce(changes: CountChanges, reference: _Reference, index: int, wanted: Ps
     with np.errstate(invalid="ignore"):
         areas = np.clip(wanted.max_efpr - levels, 0, None).sum(axis=1) / (events * wanted.max_efpr)
     curve = _curve_of_levels(rates[0], int(events[0]), wanted.max_efpr)
-    keep = wanted.alpha_st != 0
-    return _ClassLevels(areas, levels if keep else None, events, curve)
+    return ClassLevels(areas, None if wanted.alpha_st == 0 else levels, events, curve)
 
 
-def _cross_trigger_scale(reference: _Reference, index: int, wanted: PsdsParameters) -> np.ndarray:
+def _cross_trigger_scale(reference: ReferenceTotals, index: int, wanted: PsdsParameters) -> np.ndarray:
     """(classes, 1 + draws) rate per hour that one cross trigger on each class adds to the false positive rate."""
     seconds = reference.event_seconds
     if wanted.cttc is None or len(seconds) < 2:
@@ -250,14 +252,14 @@ def _curve_of_levels(rates: np.ndarray, events: int, max_efpr: float) -> Curve:
     return Curve(found / max(events, 1), rate)
 
 
-def _combine(classes: tuple[str, ...], levels: list[_ClassLevels], wanted: PsdsParameters, draws: int) -> Psds:
+def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsParameters, draws: int) -> Psds:
     areas = np.stack([of_class.areas for of_class in levels])
     curves = {name: of_class.curve for name, of_class in zip(classes, levels)}
     curve = _mean_curve(list(curves.values()), wanted)
     if wanted.alpha_st == 0 or wanted.non_oracle:
         values = np.nanmean(areas, axis=0)
     else:
-        values = np.array([_area_over_classes(levels, draw, wanted) for draw in range(1 + draws)])
+        values = np.array([area_over_classes(levels, draw, wanted) for draw in range(1 + draws)])
     values[0] = _area(curve, wanted.max_efpr)
     per_class = dict(zip(classes, areas))
     return Psds(
@@ -271,7 +273,7 @@ def _combine(classes: tuple[str, ...], levels: list[_ClassLevels], wanted: PsdsP
     )
 
 
-def _area_over_classes(levels: list[_ClassLevels], draw: int, wanted: PsdsParameters) -> float:
+def area_over_classes(levels: list[ClassLevels], draw: int, wanted: PsdsParameters) -> float:
     """PSDS of one draw; classes that have no event in it are left out."""
     rates, labels, steps = [], [], []
     present = [of_class for of_class in levels if of_class.events[draw] > 0]
@@ -331,7 +333,7 @@ def _area(curve: Curve, max_efpr: float) -> float:
     return float((curve.recall[:-1] * np.diff(curve.rate)).sum() / max_efpr)
 
 
-def _reduce_non_oracle(arguments: tuple, events: np.ndarray, wanted: PsdsParameters) -> _ClassLevels:
+def _reduce_non_oracle(arguments: tuple, events: np.ndarray, wanted: PsdsParameters) -> ClassLevels:
     """Without the running maximum there are no levels; the value only, for all recordings."""
     score, _, kind, change, _, seconds, scale = arguments
     last = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else np.empty(0, int)
@@ -347,4 +349,4 @@ def _reduce_non_oracle(arguments: tuple, events: np.ndarray, wanted: PsdsParamet
     inside = rate <= wanted.max_efpr
     curve = Curve(recall[inside], rate[inside])
     area = _area(Curve(np.append(curve.recall, 0), np.append(curve.rate, wanted.max_efpr)), wanted.max_efpr)
-    return _ClassLevels(np.array([area]), None, events[:1], curve)
+    return ClassLevels(np.array([area]), None, events[:1], curve)
