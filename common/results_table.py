@@ -1,0 +1,102 @@
+"""results.csv of a sweep: one line per cell, appended whole, mended after a stop."""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import atomic_write
+from common.output import say
+
+Row = dict[str, str]
+
+
+class ResultsTable:
+    """Rows of a sweep that are done; the first columns name the cell.
+
+    A stop in the middle of a line costs that line only. Rows are texts: numbers stand as they were written.
+
+    Args:
+        path: results.csv; need not exist.
+        keys: columns that name the cell, such as subset and seed.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]):
+        self.path = path
+        self.keys = list(keys)
+        self.columns: list[str] = []
+        self.rows: list[Row] = []
+        if path.exists():
+            self._read()
+
+    def names(self) -> set[tuple[str, ...]]:
+        """Values of the keys of every row."""
+        return {self._name(row) for row in self.rows}
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row. It is on the disk when this returns."""
+        written = {name: as_text(value) for name, value in row.items()}
+        self.rows = [kept for kept in self.rows if self._name(kept) != self._name(written)]
+        self.rows.append(written)
+        new = [name for name in written if name not in self.columns]
+        if new or not self.path.exists():
+            self.columns += new
+            self._write()
+            return
+        with self.path.open("ab") as file:
+            file.write(self._line(written).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def sort(self, order: Sequence[tuple[str, ...]]) -> None:
+        """Put the rows in the order of these cells, so that equal sweeps give equal files."""
+        place = {name: number for number, name in enumerate(order)}
+        self.rows.sort(key=lambda row: place.get(self._name(row), len(place)))
+        if self.rows:
+            self._write()
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole, newline, rest = content.rpartition(b"\n")
+        lines = list(csv.reader(io.StringIO((whole + newline).decode("utf-8"), newline="")))
+        if not lines:
+            self.path.unlink()
+            return
+        self.columns = lines[0]
+        if self.columns[: len(self.keys)] != self.keys:
+            raise UserError(
+                f"{self.path}:1 is of a sweep over {', '.join(self.columns[:2])}, not {', '.join(self.keys)}. "
+                "Give the sweep another --name."
+            )
+        good = [line for line in lines[1:] if len(line) == len(self.columns) and line != self.columns]
+        rows = {self._name(row): row for row in (dict(zip(self.columns, line, strict=True)) for line in good)}
+        self.rows = list(rows.values())
+        lost = len(lines) - 1 - len(self.rows) + bool(rest)
+        if lost:
+            say(f"{self.path}: {lost} cut off or repeated lines taken out")
+            self._write()
+
+    def _write(self) -> None:
+        with atomic_write(self.path) as file:
+            file.write(self._line(dict(zip(self.columns, self.columns))))
+            file.writelines(self._line(row) for row in self.rows)
+
+    def _line(self, row: Row) -> str:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerow(row.get(column, "") for column in self.columns)
+        return text.getvalue()
+
+    def _name(self, row: Row) -> tuple[str, ...]:
+        return tuple(row[key] for key in self.keys)
+
+
+def as_text(value: Any) -> str:
+    """A value as it stands in results.csv: None is empty, floats keep all their digits."""
+    if value is None:
+        return ""
+    if hasattr(value, "item"):
+        value = value.item()
+    return repr(value) if isinstance(value, float) else str(value).replace("\n", " ")
