@@ -38,6 +38,20 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
         print_table([summary_row(row) for row in rows])
 
 
+def complexity(model: Positional[str], *, precision: str = "float32", json: bool = False) -> None:
+    """Count the parameters, bytes and multiply-accumulate operations (MACs) of a model or of the model of a run.
+
+    Args:
+        model: a name that `models` lists, or a run folder.
+        precision: what the bytes are given for: float32, float16, bfloat16 or int8.
+        json: print the figures as JSON.
+    """
+    from common.complexity import describe, table_rows
+
+    figures = describe(model, precision)
+    print_json(figures) if json else print_table(table_rows(figures))
+
+
 def doctor(*, json: bool = False) -> None:
     """Look whether this machine has what the kit needs, and say how to get what is missing.
 
@@ -59,6 +73,7 @@ def doctor(*, json: bool = False) -> None:
 VERBS: dict[str, Verb] = {
     "synthesize": synthesize,
     "models": models,
+    "complexity": complexity,
     "doctor": doctor,
 }
 

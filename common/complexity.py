@@ -186,6 +186,28 @@ def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
     return {"model": name_or_run, "seconds": architecture.macs_seconds, **asdict(figures)}
 
 
+def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of `describe` as rows of a table: what was counted, the number, how."""
+    calls = figures["all_calls"]
+    seconds, shape = figures["seconds"], "x".join(map(str, figures["input_shape"]))
+    rows = (
+        ("parameters", figures["parameters"], "learned"),
+        ("buffers", figures["buffers"], "entries of tables and running statistics, in no count"),
+        ("bytes", figures["bytes"], f"of the parameters in {figures['precision']}"),
+        (
+            "MACs, challenge",
+            figures["challenge_macs"],
+            f"DCASE Task 1 (torchinfo), batch 1, input {shape}, {seconds:g} s",
+        ),
+        ("MACs, all calls", calls["total"], "every product that runs, attention included, no biases"),
+        ("  convolutions", calls["conv"], ""),
+        ("  linear layers", calls["linear"], "those with a bias"),
+        ("  other products", calls["matmul"], "attention, kernels made for each clip, layers without bias"),
+        ("MACs, EfficientAT", figures["repo_macs"], "Conv2d and Linear modules and their biases"),
+    )
+    return [{"count": name, figures["model"]: f"{number:,}", "how": how} for name, number, how in rows]
+
+
 def _model_settings(name_or_run: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Name, front-end options and network options of a model's name or a run folder."""
     folder = Path(name_or_run)

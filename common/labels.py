@@ -27,7 +27,7 @@ MAESTRO = (
 
 @lru_cache
 def label_table(name: str) -> tuple[dict[str, str], ...]:
-    """Rows of common/label_tables/NAME.csv: `mid` and `name`, for audioset_strong also `train` and `eval` ("0", "1")."""
+    """Rows of common/label_tables/NAME.csv: `mid`, `name`, for audioset_strong also `train` and `eval` ("0", "1")."""
     with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return tuple(csv.DictReader(file))
 

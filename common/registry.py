@@ -29,11 +29,14 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
     Args:
         name: an architecture, or released weights (whose options then hold).
-        options: of the network's constructor; they win over those of the table. `num_classes` sets the classifier.
+        options: of the network's constructor; they win over those of the table. `num_classes` (or `n_classes`, as the
+            official code has it) sets the classifier.
 
     Raises:
         UserError: for an unknown name (with the nearest ones) or an option that the network does not have.
     """
+    if "n_classes" in options:
+        options["num_classes"] = options.pop("n_classes")
     architecture = find_architecture(name)
     return _build(architecture.network, {**architecture.options, **options}, f"model {name}")
 

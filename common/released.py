@@ -45,7 +45,6 @@ class Architecture:
     also_reads: dict[str, list[int]] = field(default_factory=dict)  # inputs beside the spectrogram, without the batch
     fixed: tuple[str, ...] = ()  # patterns of official keys: tables that the code computes itself
     skipped: dict[str, str] = field(default_factory=dict)  # patterns of other official keys that are not read, and why
-    head: tuple[str, ...] = ()  # patterns of our keys that a file without classifier lacks
     paper: str = ""
     implements: str = ""  # official source file
 
@@ -159,7 +158,6 @@ def _architecture(name: str, family: str, entry: dict[str, Any]) -> Architecture
         also_reads=entry.get("also_reads", {}),
         fixed=tuple(entry.get("fixed", ())),
         skipped=entry.get("skipped", {}),
-        head=tuple(entry.get("head", ())),
         paper=entry.get("paper", ""),
         implements=entry.get("implements", ""),
     )

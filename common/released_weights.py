@@ -81,17 +81,20 @@ def fetch(entry: Released) -> Path:
         pooch.retrieve(entry.url, known_hash=digest, fname=entry.file, path=folder)
     except requests.RequestException as error:
         raise UserError(
-            f"{entry.url} cannot be downloaded ({type(error).__name__}). Put the file at {path}, or name it with --weights."
+            f"{entry.url} cannot be downloaded ({type(error).__name__}). "
+            f"Put the file at {path}, or name it with --weights."
         ) from error
     except ValueError as error:  # pooch's word for a wrong digest
         raise UserError(
-            f"{entry.url} is not the file that is known (its SHA-256 differs); get {entry.file} elsewhere and put it at {path}."
+            f"{entry.url} gives another file than the known one (its SHA-256 differs). "
+            f"Get {entry.file} elsewhere and put it at {path}."
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         raise UserError(
-            f"{entry.file} cannot be kept in {folder}: {error.strerror}. Make room, or set {CACHE_VARIABLE} to another folder."
+            f"{entry.file} cannot be kept in {folder}: {error.strerror}. "
+            f"Make room, or set {CACHE_VARIABLE} to another folder."
         ) from error
     return path
 
@@ -100,20 +103,21 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """Read a file of tensors without running code that it may hold.
 
     Raises:
-        UserError: if it is missing, cut off, or holds anything but plain tensors and numbers.
+        UserError: if it is missing, cut off, or holds anything but plain tensors, numbers and texts.
     """
     if not path.is_file():
         raise UserError(f"There is no weights file {path}.")
+    damaged = f"{path} is no file of weights, or it was cut off; delete it and get it again."
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "Unsupported" not in str(error):
-            raise UserError(f"{path} is not a file of weights, or it was cut off; download it again.") from error
+        if "GLOBAL" not in str(error):  # the pickle asks for a class or function
+            raise UserError(damaged) from error
         raise UserError(
-            f"{path} holds pickled code, not plain tensors; it was not run. Ask for a file that holds a state dict."
+            f"{path} holds code or objects, not only tensors, and was not loaded; use a file that holds a state dict."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a file of weights, or it was cut off; download it again.") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise UserError(damaged) from error
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
     return dict(loaded)
@@ -125,21 +129,11 @@ def map_official_keys(network: nn.Module, architecture: Architecture, official: 
     Raises:
         UserError: for a key that no rule knows.
     """
-    module = importlib.import_module(architecture.network.partition(":")[0])
-    released_key = getattr(module, "released_key", str)
-    ours = set(network.state_dict())
-    mapped: dict[str, Tensor] = {}
-    unknown = []
-    for key, tensor in plain_tensors(official).items():
-        if _fits(key, architecture.fixed):
-            continue
-        name = released_key(key)
-        if name in ours:
-            mapped[name] = tensor
-        elif name is not None or not _fits(key, architecture.skipped):
-            unknown.append(key)
+    mapped, unknown = _translate(network, architecture, plain_tensors(official))
     if unknown:
-        raise UserError(_unknown_keys(unknown, architecture, official))
+        raise UserError(
+            f"{architecture.name} has no tensor for {_some(unknown)}{_fits_better(architecture, official)}."
+        )
     return mapped
 
 
@@ -168,41 +162,90 @@ def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbone_only: bool) -> None:
+    """Strict but for the classifier, which may be new (`new_head`: where its size differs) or absent in the file."""
     architecture = find_architecture(model.name)
-    network = model.network
-    mapped = map_official_keys(network, architecture, official)
-    ours = network.state_dict()
-    without_head = not any(_fits(key, architecture.head) for key in mapped)
-    drop_head = new_head or backbone_only
-    fresh = [key for key in mapped if drop_head and _other_class_count(mapped[key], ours[key])]
-    if drop_head:  # a head whose class count differs is dropped as a whole layer, as the official code does
-        layers = {key.rpartition(".")[0] for key in fresh}
-        fresh = [key for key in mapped if key.rpartition(".")[0] in layers]
-    if architecture.head and without_head and drop_head or backbone_only:
-        fresh += [key for key in ours if _fits(key, architecture.head) and key not in fresh]
+    ours = model.network.state_dict()
+    mapped = map_official_keys(model.network, architecture, official)
+    head = head_keys(architecture) & set(ours) if backbone_only or new_head else set()
+    fresh: set[str] = set()
+    if backbone_only:
+        fresh = head
+    elif new_head:
+        differ = {key for key in head if key not in mapped or mapped[key].shape != ours[key].shape}
+        layers = {key.rpartition(".")[0] for key in differ}
+        fresh = {key for key in head if key.rpartition(".")[0] in layers}  # a layer is new as a whole
     mapped = {key: tensor for key, tensor in mapped.items() if key not in fresh}
     fixed = {key for key in ours if _fits(key, architecture.fixed)}
     missing = [key for key in ours if key not in mapped and key not in fresh and key not in fixed]
-    wrong = [
-        f"{key} is {_shape(mapped[key])} instead of {_shape(ours[key])}"
-        for key in mapped
-        if mapped[key].shape != ours[key].shape
-    ]
+    wrong = [key for key, tensor in mapped.items() if tensor.shape != ours[key].shape]
     if missing or wrong:
-        raise UserError(_differences(missing, wrong, architecture, without_head))
-    network.load_state_dict(mapped, strict=False)
+        told = [f"{key} is {_shape(mapped[key])} instead of {_shape(ours[key])}" for key in wrong]
+        raise UserError(_differences(missing, wrong, told, architecture, official))
+    model.network.load_state_dict(mapped, strict=False)
     if fresh:
-        logger.warning(
-            "%s: a new classifier of %d classes, not trained: %s",
-            model.name,
-            len(model.labels),
-            ", ".join(sorted(fresh)),
-        )
+        names = ", ".join(sorted(fresh))
+        logger.warning("%s: new, untrained classifier of %d classes (%s)", model.name, len(model.labels), names)
 
 
-def _other_class_count(theirs: Tensor, ours: Tensor) -> bool:
-    """Whether two tensors differ in their first dimension only, as those of a classifier do."""
-    return theirs.ndim == ours.ndim > 0 and theirs.shape[1:] == ours.shape[1:] and theirs.shape[0] != ours.shape[0]
+def head_keys(architecture: Architecture) -> set[str]:
+    """Our keys of the tensors whose shape depends on the number of classes, and of the layers that they are in."""
+    from common.registry import create_model
+
+    with torch.device("meta"):
+        few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
+    return {key for key in few if few[key].shape != more[key].shape}
+
+
+def _translate(
+    network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors under our names, and the keys that no rule knows."""
+    module = importlib.import_module(architecture.network.partition(":")[0])
+    released_key = getattr(module, "released_key", str)
+    ours = set(network.state_dict())
+    mapped: dict[str, Tensor] = {}
+    unknown = []
+    for key, tensor in tensors.items():
+        if _fits(key, architecture.fixed):
+            continue
+        name = released_key(key)
+        if name in ours:
+            mapped[name] = tensor
+        elif name is not None or not _fits(key, architecture.skipped):
+            unknown.append(key)
+    return mapped, unknown
+
+
+def _differences(
+    missing: list[str], wrong: list[str], told: list[str], architecture: Architecture, official: Mapping[str, Any]
+) -> str:
+    """The sentence for missing tensors and wrong shapes, with the way out where there is one."""
+    head = head_keys(architecture)
+    if head and set(missing) == head and not wrong:
+        return "the file holds no classifier. Give num_classes for a new one."
+    if wrong and set(wrong) <= head and not missing:
+        return f"{_some(told)}. Its classifier has other classes: give num_classes, of the file or of a new one."
+    parts = [f"tensors of {architecture.name} are missing: {_some(missing)}"] if missing else []
+    parts += [_some(told)] if told else []
+    return "; ".join(parts) + _fits_better(architecture, official) + "."
+
+
+def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str:
+    """Of the other architectures, the one whose names and shapes fit the file."""
+    from common.registry import create_model
+
+    tensors = plain_tensors(official)
+    for other in read_table().architectures.values():
+        if other.name == architecture.name:
+            continue
+        with torch.device("meta"):
+            network = create_model(other.name)
+        mapped, unknown = _translate(network, other, tensors)
+        shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+        same = sum(tensor.shape == shapes[key] for key, tensor in mapped.items())
+        if not unknown and len(mapped) and same > 0.9 * len(shapes):
+            return f"; the file looks like {other.name}"
+    return ""
 
 
 def _fits(key: str, patterns: Any) -> bool:
@@ -216,43 +259,6 @@ def _shape(tensor: Tensor) -> str:
 def _some(names: Sequence[str]) -> str:
     rest = len(names) - NAMES_TOLD
     return ", ".join(names[:NAMES_TOLD]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _unknown_keys(unknown: list[str], architecture: Architecture, official: Mapping[str, Any]) -> str:
-    return f"{architecture.name} has no tensor for {_some(unknown)}{_looks_like(architecture, official)}"
-
-
-def _differences(missing: list[str], wrong: list[str], architecture: Architecture, without_head: bool) -> str:
-    parts = []
-    if missing:
-        parts.append(f"tensors of {architecture.name} are missing: {_some(missing)}")
-    if wrong:
-        parts.append(_some(wrong))
-    if architecture.head and without_head:
-        parts.append("the file holds no classifier (give num_classes for a new one)")
-    return "; ".join(parts)
-
-
-def _looks_like(architecture: Architecture, official: Mapping[str, Any]) -> str:
-    """A hint at the family whose key map knows all of the keys, if that is another one."""
-    keys = list(plain_tensors(official))
-    for other in _one_of_each_family():
-        if other.family == architecture.family:
-            continue
-        module = importlib.import_module(other.network.partition(":")[0])
-        with torch.device("meta"):
-            names = set(getattr(module, other.network.partition(":")[2])(**other.options).state_dict())
-        released_key = getattr(module, "released_key", str)
-        if sum(released_key(key) in names for key in keys) > 0.9 * len(keys):
-            return f"; the file looks like {other.name}"
-    return ""
-
-
-def _one_of_each_family() -> list[Architecture]:
-    seen: dict[str, Architecture] = {}
-    for architecture in read_table().architectures.values():
-        seen.setdefault(architecture.network.partition(":")[0], architecture)
-    return list(seen.values())
 
 
 def _names_no_file(name: str) -> UserError:

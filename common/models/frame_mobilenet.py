@@ -60,7 +60,7 @@ def frame_mobilenet(num_classes: int = 447, num_weak_classes: int | None = None,
 
 def released_key(key: str) -> str:
     """Our name for a key of a released file."""
-    return plain_key(key, "frame_mn")
+    return plain_key(key, "frame_mn", "fmn")
 
 
 frame_mn04 = partial(frame_mobilenet, width_mult=0.4)
