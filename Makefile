@@ -35,12 +35,13 @@ bench: $(INSTALLED)
 	for file in tests/benchmarks/[a-z]*.py; do \
 		echo "$$file"; $(VENV_PYTHON) -m "$$(tr / . <<< "$${file%.py}")"; done
 
-# uv installs in a fraction of pip's time. Where it cannot be had, or does not know the package index of this machine
+# uv installs in a fraction of pip's time (compiled, for otherwise each start of torch takes some seconds more). Where it
+# cannot be had, or does not know the package index of this machine
 # (it does not read pip's configuration), pip does the same.
 $(INSTALLED): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(VENV_PYTHON) || $(PYTHON) -m venv .venv
 	$(VENV_PYTHON) -m pip install --quiet uv || echo "No uv; going on with pip."
-	$(VENV_PYTHON) -m uv pip install --quiet --python $(VENV_PYTHON) -r requirements.txt \
+	$(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $(VENV_PYTHON) -r requirements.txt \
 		|| $(VENV_PYTHON) -m pip install --quiet -r requirements.txt
 	touch $@
