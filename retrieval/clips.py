@@ -1,6 +1,7 @@
 """Clips with captions as batches: windows of 10 s that hold signal, and the captions that describe them."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,43 @@ from retrieval.model import split_windows
 from retrieval.settings import Data, DataSource
 
 
+@dataclass
 class Manifest:
-    """The manifests of several sources as one table, with what was left out said in `notes`.
+    """Clips of one or several sources.
 
-    Raises:
-        UserError: if audio is missing and `allow_missing` is off, or a file name with its folder occurs twice.
+    clips: columns as `retrieval.data` names them.
+    notes: what was left out, and why.
     """
 
-    def __init__(self, sources: Sequence[DataSource], allow_missing: bool = False):
-        tables, self.notes = [], []
+    clips: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, sources: Sequence[DataSource], allow_missing: bool = False) -> "Manifest":
+        """The manifests of several sources as one.
+
+        Raises:
+            UserError: if audio is missing and `allow_missing` is off, or no clip is left.
+        """
+        tables, notes = [], []
         for source in sources:
             table = read_manifest(source.dataset, source.root, source.split)
             for path in source.exclude:
                 before = len(table)
                 table, removed = exclude(table, read_exclusions(path), str(path))
-                self.notes.append(f"{path.name} removed {removed} of {before} clips of {source.split}")
+                notes.append(f"{path.name} removed {removed} of {before} clips of {source.split}")
             absent = missing_files(table)
             if absent and not allow_missing:
                 raise UserError(" ".join(check_split(table, source.root)) + " Set data.allow_missing to go on without.")
             if absent:
                 table = table[~table["path"].isin(absent)]
                 found = f"{len(table)} of {len(table) + len(absent)}"
-                self.notes.append(f"{found} clips of {source.dataset} {source.split}, not comparable")
+                notes.append(f"{found} clips of {source.dataset} {source.split}, not comparable")
             tables.append(table)
-        self.clips = pd.concat(tables, ignore_index=True)
-        if self.clips.empty:
+        clips = pd.concat(tables, ignore_index=True)
+        if clips.empty:
             raise UserError("No clip of the data is at hand.")
+        return cls(clips, notes)
 
     def keys(self) -> list[str]:
         """One name per clip that no other clip has: dataset/split/file_name."""

@@ -72,8 +72,10 @@ class ImitationSettings(Settings):
 
     kind: Literal["imitation"]
     """Tells the configuration from one of text-to-audio retrieval."""
-    name: str = "imitation"
-    """Name of the run folder under runs/retrieval/."""
+    name: str = Field("imitation", pattern=r"^[^/\\]+$")
+    """Name of the run's folder; {seed} and {fold} in it stand for their values."""
+    runs: Path = Path("runs/retrieval")
+    """Folder of the runs."""
     seed: int = Field(0, ge=0)
     """Of weights, order and augmentation."""
     data: ImitationData
@@ -85,3 +87,8 @@ class ImitationSettings(Settings):
     training: ImitationTraining = ImitationTraining()
     eval_batch: int = Field(32, gt=0)
     """Sounds encoded at once when nothing is trained."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / self.name.replace("{seed}", str(self.seed)).replace("{fold}", str(self.data.fold))

@@ -40,7 +40,7 @@ def train_contrastive(run: Run, settings: RetrievalSettings, name: str, fast_che
 
 def estimate_correspondences(run: Run, settings: RetrievalSettings) -> None:
     """Every teacher embeds every training clip and caption once: correspondences/<teacher>.npz."""
-    manifest = Manifest(settings.data.training, settings.data.allow_missing)
+    manifest = Manifest.read(settings.data.training, settings.data.allow_missing)
     folder = run.folder / "correspondences"
     for name in _teacher_names(settings):
         model = load_model(run, settings, name, "contrastive")
@@ -56,7 +56,7 @@ def estimate_correspondences(run: Run, settings: RetrievalSettings) -> None:
 def train_distilled(run: Run, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
     """Stage 2 of one model: from its stage 1, on `data.training`, towards the correspondences alone."""
     assert settings.distilled is not None
-    manifest = Manifest(settings.data.training, settings.data.allow_missing)
+    manifest = Manifest.read(settings.data.training, settings.data.allow_missing)
     names = [name] if settings.correspondences.own_teacher_only else _teacher_names(settings)
     if settings.correspondences.text_similarity is not None:
         names = [*names, TEXT_TEACHER]
@@ -77,7 +77,7 @@ def train_distilled(run: Run, settings: RetrievalSettings, name: str, fast_check
 def evaluate(run: Run, settings: RetrievalSettings) -> None:
     """evaluation/: similarities of each model and of their mean, figures.json, queries.csv."""
     folder = run.folder / "evaluation"
-    manifest = Manifest([settings.data.evaluation], settings.data.allow_missing)
+    manifest = Manifest.read([settings.data.evaluation], settings.data.allow_missing)
     captions = [caption for group in manifest.clips["captions"] for caption in group]
     counts = torch.tensor([len(group) for group in manifest.clips["captions"]])
     owner = torch.arange(len(counts)).repeat_interleave(counts)
@@ -167,10 +167,13 @@ def load_model(run: Run, settings: RetrievalSettings, name: str, stage: str) -> 
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def write_similarity(path: Path, similarity: Tensor, captions: Sequence[str], names: Sequence[str]) -> None:
-    """One .npz: similarity (captions, clips) float32, captions, file_names."""
+def write_similarity(
+    path: Path, similarity: Tensor, captions: Sequence[str], names: Sequence[str], made_up: bool = False
+) -> None:
+    """One .npz: similarity (captions, clips) float32, captions, file_names, made_up."""
+    arrays = {"similarity": similarity.numpy(), "captions": np.array(captions), "file_names": np.array(names)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, similarity=similarity.numpy(), captions=np.array(captions), file_names=np.array(names))
+        np.savez(file, **arrays, made_up=made_up)
 
 
 def _train(
@@ -183,10 +186,10 @@ def _train(
     teachers: EstimatedCorrespondences | None = None,
     fast_check: bool = False,
 ) -> None:
-    manifest = Manifest(sources, settings.data.allow_missing)
+    manifest = Manifest.read(sources, settings.data.allow_missing)
     for note in manifest.notes:
         say(note)
-    validation = Manifest([settings.data.validation], settings.data.allow_missing)
+    validation = Manifest.read([settings.data.validation], settings.data.allow_missing)
     seed_all(settings.seed, sum(name.encode()))
     model = make_model(settings.models[name])
     if teachers is not None:

@@ -128,8 +128,10 @@ class Correspondences(Settings):
 class RetrievalSettings(Settings):
     """Text-to-audio retrieval in two stages: contrastive, then distilled from estimated correspondences."""
 
-    name: str = "retrieval"
-    """Name of the run folder under runs/retrieval/."""
+    name: str = Field("retrieval", pattern=r"^[^/\\]+$")
+    """Name of the run's folder; {seed} in it stands for its value."""
+    runs: Path = Path("runs/retrieval")
+    """Folder of the runs."""
     seed: int = Field(0, ge=0)
     """Of weights, order and crops."""
     data: Data
@@ -142,3 +144,8 @@ class RetrievalSettings(Settings):
     """Training of stage 2; null: stop after stage 1."""
     eval_batch: int = Field(32, gt=0)
     """Clips encoded at once when nothing is trained."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / self.name.replace("{seed}", str(self.seed))

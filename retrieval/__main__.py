@@ -1,0 +1,182 @@
+"""Language-based audio retrieval, query by vocal imitation, and search in your own audio."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.errors import CheckFailed, UserError
+from retrieval.imitation_settings import ImitationSettings
+from retrieval.settings import RetrievalSettings
+
+SMALL = "retrieval/configs/small.yaml"
+SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
+
+
+def check_data(config: Positional[Path]) -> None:
+    """Compare the data of a configuration with the official counts and checksums, and look for leaks.
+
+    Args:
+        config: YAML file of text-to-audio retrieval.
+    """
+    from common.settings import load_settings
+    from retrieval.check import check
+
+    problems = check(load_settings(RetrievalSettings, config))
+    if problems:
+        raise CheckFailed("\n".join(problems))
+    say("All clips are there, and none of the evaluation set is trained on.")
+
+
+def train(
+    settings: RetrievalSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+) -> None:
+    """Train by the recipe of a configuration: contrastive, correspondences, distilled, evaluation.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again, with those that build on it; may be given several times.
+        fast_check: two steps of every training, in a folder of its own.
+    """
+    from retrieval.recipe import run_recipe
+
+    folder = resume or settings.folder
+    run_recipe(settings, folder.with_name(folder.name + "_fast_check") if fast_check else folder, redo, fast_check)
+    _show(folder.with_name(folder.name + "_fast_check") if fast_check else folder, json=False)
+
+
+def train_imitation(
+    settings: ImitationSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+) -> None:
+    """Train encoders of voice and recordings (query by vocal imitation), and test them.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again, with those that build on it; may be given several times.
+        fast_check: two steps of training, in a folder of its own.
+    """
+    from retrieval.imitation import run_imitation
+
+    folder = resume or settings.folder
+    folder = folder.with_name(folder.name + "_fast_check") if fast_check else folder
+    run_imitation(settings, folder, redo, fast_check)
+    _show(folder, json=False)
+
+
+def evaluate(run: Positional[Path], *, json: bool = False) -> None:
+    """Show the figures of a finished run, with 95 % intervals.
+
+    Args:
+        run: run folder.
+        json: print them as JSON.
+    """
+    _show(run, json)
+
+
+def predict(run: Positional[Path], *, root: Path) -> None:
+    """Answer the queries of an evaluation set.
+
+    Args:
+        run: run folder.
+        root: folder with retrieval_captions.csv and the audio (in `test`).
+    """
+    from retrieval.submission import open_run
+    from retrieval.submission import predict as answer
+
+    say(f"Wrote {answer(open_run(run), root)}.")
+
+
+def package(run: Positional[Path], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
+    """Write, check and zip the submission of a run.
+
+    Args:
+        run: run folder with predictions.
+        label: Lastname_INST_task8_1 (2024), Lastname_INST_task6_1 (2025).
+        meta: META.yaml, made from `python -m submissions template task8_2024 --out META.yaml` and filled in.
+        year: 2024: ten file names for each query; 2025: all similarities.
+    """
+    from retrieval.submission import package as write
+
+    print(write(run, label, meta, year))
+
+
+def index(folder: Positional[Path], *, run: Path, out: Path, skip_unreadable: bool = False) -> None:
+    """Embed every audio file of a folder, so that it can be searched; goes on where it was stopped.
+
+    Args:
+        folder: searched with its folders.
+        run: run folder of a trained model (text or vocal imitation).
+        out: folder of the index.
+        skip_unreadable: leave out and name files that cannot be read, instead of stopping at the first.
+    """
+    from retrieval.search import build_index, load_searcher
+
+    count = build_index(load_searcher(run), run, folder, out, skip_unreadable)
+    say(f"{out} holds {count} files.")
+
+
+def search(
+    text: Positional[str | None] = None,
+    *,
+    index: Path,
+    voice: Path | None = None,
+    example: Path | None = None,
+    top: int = 5,
+    json: bool = False,
+) -> None:
+    """Find the files of an index that fit words, a voice or an example best.
+
+    Args:
+        text: the query in words.
+        index: folder that `index` made.
+        voice: audio file of a voice that imitates the sound (index of a vocal imitation model).
+        example: audio file of a sound like those looked for.
+        top: how many files.
+        json: print them as JSON.
+    """
+    from retrieval.search import Index
+    from retrieval.search import search as find
+
+    found = find(Index.read(index), text, voice, example, top)
+    print_json(found) if json else print_table(found)
+
+
+def _show(run: Path, json: bool) -> None:
+    import json as json_module
+
+    path = run / "evaluation" / "figures.json"
+    if not path.is_file():
+        raise UserError(f"{run} has no finished evaluation; finish it with --resume {run}.")
+    content = json_module.loads(path.read_text(encoding="utf-8"))
+    if json:
+        print_json(content)
+        return
+    rows = [
+        {"model": model, "figure": name, "value": f"{100 * f['value']:.2f}", "95 % interval": _interval(f["interval"])}
+        for model, figures in content["figures"].items()
+        for name, f in figures.items()
+    ]
+    title = "Made-up data" if content.get("made_up") else ""
+    print_table(rows, title=" ".join(filter(None, (title, "(per cent)"))))
+    for note in content["clips"].get("notes", []):
+        say(note)
+
+
+def _interval(limits: list[float]) -> str:
+    low, high = limits
+    return f"{100 * low:.2f} .. {100 * high:.2f}"
+
+
+VERBS = {
+    "data": {"check": check_data},
+    "train": config_verb(RetrievalSettings, train, config_for={"fast_check": SMALL}),
+    "train_imitation": config_verb(ImitationSettings, train_imitation, config_for={"fast_check": SMALL_IMITATION}),
+    "evaluate": evaluate,
+    "predict": predict,
+    "package": package,
+    "index": index,
+    "search": search,
+}
+
+if __name__ == "__main__":
+    sys.exit(run("python -m retrieval", VERBS))
