@@ -19,7 +19,7 @@ def check(settings: RetrievalSettings) -> list[str]:
         leaked = leaks(manifest, evaluation)
         if len(leaked):
             problems.append(
-                f"{len(leaked)} clips of {source.dataset} {source.split} come from recordings of the evaluation set, the "
-                f"first is {leaked['file_name'].iloc[0]!r}; name a list of ids in `exclude` that removes them."
+                f"{len(leaked)} clips of {source.dataset} {source.split} come from recordings of the evaluation set, "
+                f"the first is {leaked['file_name'].iloc[0]!r}; name a list of ids in `exclude` that removes them."
             )
     return list(dict.fromkeys(problems))
