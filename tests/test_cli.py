@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -244,10 +243,12 @@ def test_help_with_a_file_answers_quickly():
     words = [*COMMAND, "train", CONFIG, "--help"]
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run(words, env=ENVIRONMENT, capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 2  # aimed at 1 s on an idle machine; the tests may share it with others
+        after = os.times()
+        seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
+    # Of the processor, for the machine may be busy; 0.4 s where Python may keep compiled files. The aim is 1 s.
+    assert min(seconds) < 1.5
 
 
 def test_json_holds_what_numpy_gives_and_no_nan(capsys):
