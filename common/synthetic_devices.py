@@ -1,7 +1,7 @@
 """Made-up recording devices: frequency response, dynamic range compression and noise floor.
 
-Named as in TAU Urban Acoustic Scenes: a is a good recorder, b and c are phones, s1..s6 are "simulated" ones, of which s4..s6 occur
-in the test split only; d and s7..s10 occur in evaluation sets only.
+Named as in TAU Urban Acoustic Scenes: a is a good recorder, b and c are phones, s1..s6 are "simulated" ones, of which
+s4..s6 occur in the test split only; d and s7..s10 occur in evaluation sets only.
 """
 
 from dataclasses import dataclass
@@ -42,9 +42,11 @@ DEVICES = {
     "s1": RecordingDevice(((60, -8), (300, 3), (1000, -3), (3500, 5), (8000, -3), (16000, -10)), -35, 2.5, -78),
     "s2": RecordingDevice(((60, 3), (200, 4), (700, -4), (2000, 1), (6000, -6), (14000, -14)), -33, 2, -76),
     "s3": RecordingDevice(((80, -12), (400, -3), (1600, 4), (4000, 0), (10000, 4), (17000, -6)), -36, 3, -74),
-    "s4": RecordingDevice(((80, -18), (300, -6), (1200, 5), (2500, -3), (5000, 2), (9000, -14)), -34, 3, -70),
-    "s5": RecordingDevice(((50, 6), (150, 5), (500, -6), (1800, 3), (4500, -8), (12000, -12)), -38, 2.5, -68),
-    "s6": RecordingDevice(((100, -20), (500, -8), (2000, 0), (4000, 8), (9000, 2), (15000, -16)), -36, 4, -66),
+    "s4": RecordingDevice(
+        ((80, -12), (300, -4), (1200, 4), (2500, -3), (5000, 1), (9000, -9), (16000, -16)), -34, 3, -74
+    ),
+    "s5": RecordingDevice(((50, 4), (150, 3), (500, -4), (1800, 3), (4500, -6), (12000, -9)), -37, 2.5, -73),
+    "s6": RecordingDevice(((100, -13), (500, -5), (2000, 0), (4000, 6), (9000, 1), (15000, -11)), -36, 3.5, -72),
     "d": RecordingDevice(((60, -10), (200, 0), (1200, 2), (4000, -2), (9000, 3), (15000, -14)), -34, 2.2, -73),
     "s7": RecordingDevice(((60, -6), (250, -5), (900, 5), (3000, -4), (7000, 4), (16000, -12)), -36, 2.5, -72),
     "s8": RecordingDevice(((70, 4), (400, -5), (1500, -2), (3000, 6), (8000, -8), (14000, -18)), -37, 3, -70),
@@ -66,7 +68,7 @@ def record_with(random: Generator, waveform: Waveform, device: str) -> Waveform:
 def _impulse_response(device: str) -> Waveform:
     """The response with minimum phase, by the folded cepstrum."""
     length = 8 * TAPS
-    frequencies = np.maximum(scipy.fft.fftfreq(length, 1 / SAMPLE_RATE).__abs__(), 1)
+    frequencies = np.maximum(np.abs(scipy.fft.fftfreq(length, 1 / SAMPLE_RATE)), 1)
     hertz, decibel = zip(*DEVICES[device].response)
     log_magnitude = np.interp(np.log(frequencies), np.log(hertz), decibel) * np.log(10) / 20
     cepstrum = scipy.fft.ifft(log_magnitude).real

@@ -1,7 +1,8 @@
 """Made-up acoustic scenes: which sources are heard where, the places, their rooms, and a recording of ten seconds.
 
-Similar scenes share sources (metro, tram and bus; square, pedestrian street and traffic street; airport, mall and station), and
-places of one scene differ in what is heard, how loud, in colour and in room. So one second says something, but not all.
+Similar scenes share sources (metro, tram and bus; square, pedestrian street and traffic street; airport, mall and
+station), and places of one scene differ in what is heard, how loud, in colour and in room.
+A second tells something, but not all.
 """
 
 from dataclasses import dataclass
@@ -20,31 +21,34 @@ SECONDS = 10
 Mix = dict[str, tuple[float, float]]
 SCENES: dict[str, Mix] = {
     "airport": {
-        "ventilation": (0.9, -4), "crowd": (0.9, -4), "suitcases": (0.7, -6), "announcement": (0.6, -1), "steps": (0.7, -8),
-        "dishes": (0.2, -14), "beeps": (0.3, -14), "music": (0.1, -10),
+        "ventilation": (0.9, -4), "crowd": (0.9, -4), "suitcases": (0.9, -3), "announcement": (0.6, -1),
+        "steps": (0.7, -8), "dishes": (0.2, -14), "beeps": (0.3, -14), "music": (0.1, -10),
     },
     "bus": {
-        "diesel": (0.95, 0), "far_traffic": (0.9, -3), "few_voices": (0.7, -8), "air_hiss": (0.7, -6), "door_chime": (0.4, -10),
-        "announcement": (0.3, -6), "brake_squeal": (0.3, -12), "cars": (0.4, -10), "electric_motor": (0.15, -10),
+        "diesel": (0.95, 0), "far_traffic": (0.9, -3), "few_voices": (0.7, -8), "air_hiss": (0.7, -6),
+        "door_chime": (0.4, -10), "announcement": (0.3, -6), "brake_squeal": (0.3, -12), "cars": (0.4, -10),
+        "electric_motor": (0.15, -10),
     },
     "metro": {
         "rolling_on_rails": (1.0, 0), "electric_motor": (0.6, -10), "rail_joints": (0.7, -6), "few_voices": (0.7, -9),
         "door_chime": (0.5, -9), "announcement": (0.4, -6), "brake_squeal": (0.5, -10), "ventilation": (0.6, -6),
     },
     "metro_station": {
-        "ventilation": (0.9, -3), "crowd": (0.7, -8), "rolling_on_rails": (0.7, -5), "announcement": (0.5, -3), "steps": (0.9, -6),
-        "door_chime": (0.4, -9), "brake_squeal": (0.5, -9), "beeps": (0.3, -13), "suitcases": (0.2, -9),
+        "ventilation": (0.9, -3), "crowd": (0.7, -8), "rolling_on_rails": (0.9, -3), "announcement": (0.5, -3),
+        "steps": (0.9, -6), "door_chime": (0.4, -9), "brake_squeal": (0.5, -9), "beeps": (0.3, -13),
+        "suitcases": (0.2, -9),
     },
     "park": {
-        "birds": (0.85, -6), "wind": (0.7, -4), "leaves": (0.7, -6), "far_traffic": (0.9, -5), "steps": (0.5, -12),
+        "birds": (0.9, -5), "wind": (0.7, -5), "leaves": (0.9, -4), "far_traffic": (0.9, -5), "steps": (0.5, -12),
         "few_voices": (0.5, -12), "rain": (0.15, -6), "cars": (0.15, -14), "fountain": (0.1, -8),
     },
     "public_square": {
-        "crowd": (0.7, -7), "few_voices": (0.5, -8), "steps": (0.7, -9), "fountain": (0.4, -5), "far_traffic": (0.95, -3),
-        "music": (0.25, -8), "birds": (0.4, -11), "wind": (0.4, -6), "cars": (0.4, -9), "warning_bell": (0.2, -12),
+        "crowd": (0.7, -7), "few_voices": (0.5, -8), "steps": (0.7, -9), "fountain": (0.4, -5),
+        "far_traffic": (0.95, -3), "music": (0.25, -8), "birds": (0.4, -11), "wind": (0.4, -6), "cars": (0.4, -9),
+        "warning_bell": (0.2, -12),
     },
     "shopping_mall": {
-        "crowd": (0.9, -5), "music": (0.7, -7), "ventilation": (0.9, -4), "steps": (0.7, -9), "dishes": (0.5, -12),
+        "crowd": (0.9, -5), "music": (0.9, -5), "ventilation": (0.9, -4), "steps": (0.7, -9), "dishes": (0.5, -12),
         "beeps": (0.5, -12), "announcement": (0.15, -4), "suitcases": (0.1, -9),
     },
     "street_pedestrian": {
@@ -63,15 +67,23 @@ SCENES: dict[str, Mix] = {
     },
 }  # fmt: skip
 # Seconds of reverberation and the share of it in the sound, least and most.
+# Where a source has another character than elsewhere (0..1 otherwise).
+CHARACTERS = {
+    ("metro", "rolling_on_rails"): (0.0, 0.6), ("tram", "rolling_on_rails"): (0.4, 1.0),
+    ("metro", "electric_motor"): (0.0, 0.6), ("tram", "electric_motor"): (0.3, 1.0),
+    ("tram", "warning_bell"): (0.0, 0.4), ("street_pedestrian", "warning_bell"): (0.5, 1.0),
+    ("airport", "crowd"): (0.0, 0.5), ("shopping_mall", "crowd"): (0.5, 1.0), ("street_traffic", "cars"): (0.4, 1.0),
+    ("metro_station", "ventilation"): (0.0, 0.5), ("shopping_mall", "ventilation"): (0.4, 1.0),
+}  # fmt: skip
 ROOMS = {"hall": ((0.8, 2.2), (0.3, 0.6)), "vehicle": ((0.08, 0.25), (0.2, 0.4)), "outdoors": ((0.1, 0.5), (0.05, 0.2))}
 ROOM_OF = {
     "airport": "hall", "bus": "vehicle", "metro": "vehicle", "metro_station": "hall", "park": "outdoors",
     "public_square": "outdoors", "shopping_mall": "hall", "street_pedestrian": "outdoors", "street_traffic": "outdoors",
     "tram": "vehicle",
 }  # fmt: skip
-PLACE_LEVEL_SPREAD = 4.0
-RECORDING_LEVEL_SPREAD = 2.5
-COLOUR_SPREAD = 3.0
+PLACE_LEVEL_SPREAD = 2.0
+RECORDING_LEVEL_SPREAD = 1.5
+COLOUR_SPREAD = 2.0
 COLOUR_BANDS = (60, 200, 600, 1800, 5000, 14000)
 
 
@@ -99,7 +111,7 @@ def draw_place(random: Generator, scene: str) -> Place:
     return Place(
         scene,
         levels,
-        {name: float(random.random()) for name in heard},
+        {name: float(random.uniform(*CHARACTERS.get((scene, name), (0.0, 1.0)))) for name in heard},
         tuple(zip(COLOUR_BANDS, steps.tolist())),
         float(random.normal(-30, 3)),
         float(random.uniform(*seconds)),
@@ -126,10 +138,8 @@ def record(random: Generator, place: Place) -> Waveform:
 def _in_room(random: Generator, waveform: Waveform, place: Place) -> Waveform:
     """Reverberation as decaying noise, and the colour of the place, in one multiplication of spectra."""
     tail_samples = int(place.reverberation * SAMPLE_RATE)
-    tail = (
-        random.standard_normal(tail_samples, dtype=np.float32)
-        * sources.decay(place.reverberation + 1e-4)[:tail_samples]
-    )
+    tail = random.standard_normal(tail_samples, dtype=np.float32)
+    tail *= sources.decay(place.reverberation + 1e-4)[:tail_samples]
     tail *= np.float32(place.wetness) / np.linalg.norm(tail)
     tail[0] += np.float32(1 - place.wetness)
     length = scipy.fft.next_fast_len(len(waveform) + tail_samples, real=True)

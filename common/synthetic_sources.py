@@ -1,11 +1,12 @@
 """Sound sources that made-up acoustic scenes are layered from: noise with a colour, tones, and events placed in time.
 
-Every source is a function of (random generator, samples, character) at 44,100 Hz. `character` is 0..1 and belongs to the
-place: the same tram keeps its pitch. Levels are set by whoever mixes.
+Every source is a function of (random generator, samples, character) at 44,100 Hz. `character` is 0..1 and belongs to
+the place: the same tram keeps its pitch. Levels are set by whoever mixes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 import scipy.fft
@@ -52,23 +53,31 @@ def decay(seconds: float, factor: float = 6.0) -> Waveform:
     return np.exp(-factor * np.linspace(0, 1, int(seconds * SAMPLE_RATE), dtype=np.float32))
 
 
-def tone(hertz: Waveform | float, samples: int, harmonics: Sequence[float]) -> Waveform:
+def tone(hertz: NDArray | float, samples: int, harmonics: Sequence[float]) -> Waveform:
     """A sum of harmonics with the given amplitudes; `hertz` may be a curve over the samples."""
     phase = np.cumsum(np.broadcast_to(np.asarray(hertz, dtype=np.float64), samples)) / SAMPLE_RATE
     cycle = np.arange(CYCLE) * (2 * np.pi / CYCLE)
-    table = np.sum([a * np.sin(order * cycle) for order, a in enumerate(harmonics, start=1)], axis=0, dtype=np.float64)
-    return table.astype(np.float32)[(phase * CYCLE).astype(np.int64) % CYCLE]
+    table = np.zeros(CYCLE, dtype=np.float32)
+    for order, amplitude in enumerate(harmonics, start=1):
+        table += amplitude * np.sin(order * cycle).astype(np.float32)
+    return table[(phase * CYCLE).astype(np.int64) % CYCLE]
 
 
-def place(samples: int, times: Sequence[float], make: Callable[[], Waveform]) -> Waveform:
-    """Events that `make` gives, added at `times` in seconds; what hangs over the end is cut."""
+def place(samples: int, times: Iterable[float], events: Iterable[Waveform]) -> Waveform:
+    """Events, each added at its time in seconds; what hangs over the end is cut."""
     total = np.zeros(samples, dtype=np.float32)
-    for time in times:
-        first, event = int(time * SAMPLE_RATE), make()
+    for time, event in zip(times, events):
+        first = int(time * SAMPLE_RATE)
         last = min(first + len(event), samples)
         if 0 <= first < last:
             total[first:last] += event[: last - first]
     return total
+
+
+def endless(make: Callable[[], Waveform]) -> Iterator[Waveform]:
+    """One event after another, each made anew."""
+    while True:
+        yield make()
 
 
 def times_at_random(random: Generator, samples: int, per_second: float) -> list[float]:
@@ -102,11 +111,8 @@ def leaves(random: Generator, samples: int, character: float) -> Waveform:
 def rain(random: Generator, samples: int, character: float) -> Waveform:
     """Steady high noise with single drops."""
     noise = coloured_noise(random, samples, [(200, -24), (1500, -8), (6000 + 5000 * character, 0), (20000, -14)])
-    drops = place(
-        samples,
-        times_at_random(random, samples, 12),
-        lambda: decay(0.01) * random.standard_normal(441).astype(np.float32),
-    )
+    times = times_at_random(random, samples, 12)
+    drops = place(samples, times, (decay(0.01) * random.standard_normal(441, dtype=np.float32) for _ in times))
     return noise + 1.5 * noise.std() * drops
 
 
@@ -136,7 +142,7 @@ def cars(random: Generator, samples: int, character: float) -> Waveform:
 
     per_second = 0.25 + 0.35 * character
     late = times_at_random(random, samples + 4 * SAMPLE_RATE, per_second)  # the first ones come from before the start
-    total = place(samples + 4 * SAMPLE_RATE, late, passing)
+    total = place(samples + 4 * SAMPLE_RATE, late, endless(passing))
     return total[4 * SAMPLE_RATE :]
 
 
@@ -176,7 +182,7 @@ def rail_joints(random: Generator, samples: int, character: float) -> Waveform:
         return body.astype(np.float32)
 
     gap = 0.13 + 0.06 * character
-    return place(samples, [time for start in starts for time in (start, start + gap)], knock)
+    return place(samples, np.stack([starts, starts + gap], axis=1).ravel().tolist(), endless(knock))
 
 
 def brake_squeal(random: Generator, samples: int, character: float) -> Waveform:
@@ -187,7 +193,7 @@ def brake_squeal(random: Generator, samples: int, character: float) -> Waveform:
         pitch = (1200 + 2200 * character) * np.exp(0.05 * slow_curve(random, length, 4))
         return tone(pitch, length, [1.0, 0.4, 0.2]) * np.hanning(length).astype(np.float32)
 
-    return place(samples, times_at_random(random, samples, 0.2), squeal)
+    return place(samples, times_at_random(random, samples, 0.2), endless(squeal))
 
 
 def air_hiss(random: Generator, samples: int, character: float) -> Waveform:
@@ -198,7 +204,7 @@ def air_hiss(random: Generator, samples: int, character: float) -> Waveform:
         noise = coloured_noise(random, length, [(500, -30), (3500 + 2500 * character, 0), (15000, -8)])
         return noise * decay(length / SAMPLE_RATE + 1e-4, 4)[:length]
 
-    return place(samples, times_at_random(random, samples, 0.2), hiss)
+    return place(samples, times_at_random(random, samples, 0.2), endless(hiss))
 
 
 # --- people ----------------------------------------------------------------------------------------------------------
@@ -256,7 +262,8 @@ def _voices(random: Generator, samples: int, count: int) -> Waveform:
 def few_voices(random: Generator, samples: int, character: float) -> Waveform:
     """One to three people who talk now and then."""
     talking = 1 / (1 + np.exp(-4 * slow_curve(random, samples, 0.4)))
-    return _voices(random, samples, 1 + int(2.9 * character * random.random() + 0.5)) * talking
+    count = 1 + int(2.9 * character * random.random() + 0.5)
+    return _voices(random, samples, count) * talking.astype(np.float32)
 
 
 def crowd(random: Generator, samples: int, character: float) -> Waveform:
@@ -284,7 +291,7 @@ def steps(random: Generator, samples: int, character: float) -> Waveform:
         length = 2400
         noise = coloured_noise(random, length, [(80, -6), (300, 0), (1200 * hardness, -4), (6000, -22), (16000, -40)])
         step = noise * decay(length / SAMPLE_RATE, 9)[:length] * np.float32(random.lognormal(0, 0.5))
-        total += place(samples, times.tolist(), lambda step=step: step * np.float32(random.uniform(0.7, 1.2)))
+        total += place(samples, times.tolist(), (step * np.float32(random.uniform(0.7, 1.2)) for _ in times))
     return total
 
 
@@ -313,7 +320,7 @@ def birds(random: Generator, samples: int, character: float) -> Waveform:
             return tone(register * sweep, length, [1.0, 0.15]) * np.hanning(length).astype(np.float32)
 
         times = [t + k * 0.16 for t in times_at_random(random, samples, 0.5) for k in range(random.integers(2, 6))]
-        total += place(samples, times, chirp) * np.float32(random.lognormal(0, 0.5))
+        total += place(samples, times, endless(chirp)) * np.float32(random.lognormal(0, 0.5))
     return total
 
 
@@ -328,7 +335,7 @@ def music(random: Generator, samples: int, character: float) -> Waveform:
             length = int(beat * 1.6 * SAMPLE_RATE)
             pitch = root * 2 ** ((degree + interval + 12 * random.integers(0, 2)) / 12)
             note = tone(pitch, length, [1.0, 0.5 * character, 0.3, 0.15]) * decay(beat * 1.6 + 1e-4, 4)[:length]
-            total += place(samples, [float(start)], lambda note=note: note)
+            total += place(samples, [float(start)], [note])
     return total
 
 
@@ -336,9 +343,9 @@ def _bells(random: Generator, samples: int, pitches: Sequence[float], gap: float
     def chime() -> Waveform:
         length = int((0.5 + gap * len(pitches)) * SAMPLE_RATE)
         strokes = [tone(p, length, [1.0, 0.3, 0.2]) * decay(length / SAMPLE_RATE + 1e-4, 5)[:length] for p in pitches]
-        return np.sum([place(length, [k * gap], lambda s=stroke: s) for k, stroke in enumerate(strokes)], axis=0)
+        return np.sum([place(length, [k * gap], [stroke]) for k, stroke in enumerate(strokes)], axis=0)
 
-    return place(samples, times_at_random(random, samples, per_second), chime)
+    return place(samples, times_at_random(random, samples, per_second), endless(chime))
 
 
 def door_chime(random: Generator, samples: int, character: float) -> Waveform:
@@ -356,7 +363,7 @@ def beeps(random: Generator, samples: int, character: float) -> Waveform:
     """Tills and ticket barriers."""
     length = 5000
     beep = tone(1800 + 1400 * character, length, [1.0, 0.1]) * np.hanning(length).astype(np.float32) ** 0.3
-    return place(samples, times_at_random(random, samples, 0.6), lambda: beep)
+    return place(samples, times_at_random(random, samples, 0.6), repeat(beep))
 
 
 def dishes(random: Generator, samples: int, character: float) -> Waveform:
@@ -367,7 +374,7 @@ def dishes(random: Generator, samples: int, character: float) -> Waveform:
         pitch = 2500 + 2500 * character * random.random() + random.uniform(0, 2500)
         return tone(pitch, length, [1.0, 0.0, 0.4]) * decay(0.1, 7)
 
-    return place(samples, times_at_random(random, samples, 1.5), clink)
+    return place(samples, times_at_random(random, samples, 1.5), endless(clink))
 
 
 def horn(random: Generator, samples: int, character: float) -> Waveform:
@@ -379,4 +386,4 @@ def horn(random: Generator, samples: int, character: float) -> Waveform:
             0.2
         )
 
-    return place(samples, times_at_random(random, samples, 0.12), honk)
+    return place(samples, times_at_random(random, samples, 0.12), endless(honk))

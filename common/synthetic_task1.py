@@ -1,11 +1,14 @@
 """A made-up set in the official layout of TAU Urban Acoustic Scenes 2022 Mobile, with a 2024 evaluation set beside it.
 
-    ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/  audio/ meta.csv evaluation_setup/fold1_{train,test,evaluate}.csv
-    ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/   audio/ meta.csv evaluation_setup/fold1_test.csv made_up_truth.csv
-    ROOT/split_setup/                                        split5.csv .. split100.csv test.csv
+    ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/
+        audio/ meta.csv evaluation_setup/{fold1_train,fold1_test,fold1_evaluate}.csv
+    ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/
+        audio/ meta.csv evaluation_setup/fold1_test.csv made_up_truth.csv
+    ROOT/split_setup/
+        split5.csv .. split100.csv test.csv
 
-As in the real set: one-second pieces of ten-second segments, parallel recordings of several devices, no place in two splits, subsets
-that are nested by segment, device a in most of the training clips, s4..s6 in the test split only.
+As in the real set: one-second pieces of ten-second segments, parallel recordings of several devices, no place in two
+splits, subsets that are nested by segment, device a in most of the training clips, s4..s6 in the test split only.
 """
 
 import multiprocessing
@@ -105,7 +108,7 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
 
 
 def plan_recordings(scale: float, seed: int) -> list[Recording]:
-    """Which recordings there are: scenes, places, cities, devices and splits. Small scales keep two places per scene."""
+    """Which recordings there are: scenes, places, cities, devices and splits; at least two per scene to train on."""
     random = np.random.default_rng((seed, ORDER))
     recordings: list[Recording] = []
     place, few = 0, 0
