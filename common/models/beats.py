@@ -66,9 +66,22 @@ class GatedAttention(nn.Module):
             layer(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, self.gate(query) * bias, dropout)
-        return self.dropout(self.out_proj(mixed.transpose(1, 2).flatten(2)))
+        return self.dropout(self.out_proj(self.mix(query, key, value, bias).transpose(1, 2).flatten(2)))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """(batch, heads, tokens, head dim) each, and the bias, to the same shape."""
+        gate = self.gate(query)
+        if torch.is_grad_enabled() or query.is_cuda or torch.compiler.is_compiling():
+            dropout = self.attention_dropout if self.training else 0.0
+            return F.scaled_dot_product_attention(query, key, value, gate * bias, dropout)
+        # Inference on a CPU: the gated bias of one clip stays in the cache, that of a batch (48 MB for 4) does not.
+        gated = bias.new_empty(1, *bias.shape)
+        mixed = torch.empty_like(query.transpose(1, 2)).transpose(1, 2)
+        for clip in range(len(query)):
+            one = slice(clip, clip + 1)
+            torch.mul(gate[one], bias, out=gated)
+            mixed[one] = F.scaled_dot_product_attention(query[one], key[one], value[one], gated)
+        return mixed
 
     def gate(self, query: Tensor) -> Tensor:
         """(batch, heads, tokens, head dim), not scaled, to (batch, heads, tokens, 1)."""
@@ -128,7 +141,7 @@ class BeatsEncoder(nn.Module):
         self.checkpointing = checkpointing
         position = nn.Conv1d(dim, dim, 128, padding=64, groups=16)
         nn.init.normal_(position.weight, std=math.sqrt(4 / (128 * dim)))
-        nn.init.constant_(position.bias, 0.0)  # type: ignore[arg-type]
+        position.bias.data.zero_()
         self.pos_conv = nn.ModuleList([weight_norm(position, dim=2)])
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
