@@ -1,0 +1,91 @@
+"""Plots in one look, for reports; matplotlib without a screen and without its global state."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@contextmanager
+def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes in the look of the reports, drawn without a screen; sizes in inches."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.rcsetup import cycler
+
+    style: Any = {
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#8a93a3",
+        "axes.grid": True,
+        "grid.color": "#e7eaf0",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "axes.prop_cycle": cycler("color", ["#1f5fa8", "#c77700", "#2a8a57", "#a33b4e", "#6b5bb0", "#4d7f8c"]),
+    }
+    with mpl.rc_context(style):
+        plot = Figure(figsize=(width, height), layout="constrained")
+        yield plot, plot.subplots(**options)
+
+
+def plot_lines(
+    series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+    x_label: str,
+    y_label: str,
+    at: Sequence[float] | None = None,
+    log_x: bool = False,
+    markers: bool = True,
+) -> Any:
+    """Lines with intervals.
+
+    Args:
+        series: name to points (x, value, low, high); limits may be None.
+        x_label: text below.
+        y_label: text at the side.
+        at: ticks of the x axis.
+        log_x: logarithmic x axis.
+        markers: whether to mark each point.
+
+    Returns:
+        matplotlib Figure.
+    """
+    with axes() as (plot, grid):
+        for name, points in series.items():
+            x, value = [point[0] for point in points], [point[1] for point in points]
+            line = grid.plot(x, value, marker="o" if markers else "", label=name)[0]
+            limits = [(point[0], point[2], point[3]) for point in points if point[2] is not None]
+            if limits:
+                grid.fill_between(*zip(*limits), color=line.get_color(), alpha=0.15, linewidth=0)
+        if log_x:
+            grid.set_xscale("log")
+        if at is not None:
+            grid.set_xticks(list(at), [f"{tick:g}" for tick in at])
+            grid.minorticks_off()
+        elif not log_x:
+            grid.locator_params(axis="x", integer=True)
+        grid.set_xlabel(x_label)
+        grid.set_ylabel(y_label)
+        if len(series) > 1:
+            grid.legend()
+    return plot
+
+
+def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Any:
+    """Confusion matrix (true class x predicted class, clips), shown as per cent of each true class."""
+    matrix = np.asarray(counts, dtype=np.float64)
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    with axes(6.0, 5.4) as (plot, grid):
+        grid.grid(False)
+        grid.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        labels = [name.replace("_", " ") for name in names]
+        grid.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+        grid.set_yticks(range(len(names)), labels)
+        grid.set_xlabel("predicted")
+        grid.set_ylabel("true")
+        for row, column in np.ndindex(*share.shape):
+            colour = "white" if share[row, column] > 55 else "#1d2430"
+            grid.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    return plot
