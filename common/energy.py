@@ -130,9 +130,9 @@ def _start_tracker(folder: Path, country: str) -> Any:
 
 def _components(tracker: Any) -> dict[str, dict[str, Any]]:
     data = tracker.final_emissions_data
-    cpu_mode = next((part._mode for part in tracker._hardware if type(part).__name__ == "CPU"), None)
+    cpu_mode = str(next((part._mode for part in tracker._hardware if type(part).__name__ == "CPU"), "unknown"))
     return {
-        "cpu": _component(data.cpu_energy, CPU_METHODS.get(cpu_mode, str(cpu_mode)), "the processor gave no power"),
+        "cpu": _component(data.cpu_energy, CPU_METHODS.get(cpu_mode, cpu_mode), "the processor gave no power"),
         "gpu": _component(data.gpu_energy, "measured by the GPU (NVML)", "no GPU that tells its power"),
         "ram": _component(data.ram_energy, "estimated from the number of memory modules", "memory size is unknown"),
     }

@@ -196,7 +196,7 @@ class KeepCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save; Lightning calls this after the validation and after all other callbacks."""
-        validated = (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
         if self.monitor is not None and validated:
             value = float(trainer.callback_metrics[self.monitor])
             if self.best is None or (value > self.best if self.mode == "max" else value < self.best):

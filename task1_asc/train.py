@@ -1,0 +1,184 @@
+"""How one scene classification network learns, and what it says about clips."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from common import augment
+from common.audio_model import AudioModel
+from common.errors import UserError
+from common.impulse_responses import DeviceImpulseResponses
+from common.registry import create_audio_model
+from common.schedules import WarmupCosine, steps_of
+from common.training import step_generator, update_average
+from task1_asc.data import CLASSES
+from task1_asc.settings import AugmentSettings, ImpulseResponseSettings, Task1Settings
+
+
+def make_model(settings: Task1Settings, sample_rate: int) -> AudioModel:
+    """Front end and network of the settings, for waveforms at `sample_rate` Hz, with random weights."""
+    return create_audio_model(
+        settings.model.name,
+        front_end={"input_rate": sample_rate, **settings.front_end.model_dump()},
+        labels=CLASSES,
+        **settings.model.model_dump(exclude={"name"}),
+    )
+
+
+class Augmentation(nn.Module):
+    """What the settings ask to do to the training clips of a batch.
+
+    Args:
+        settings: see there for the order.
+        sample_rate: Hz of the waveforms.
+    """
+
+    def __init__(self, settings: AugmentSettings, sample_rate: int):
+        super().__init__()
+        self.settings = settings
+        self.max_shift = round(settings.roll_seconds * sample_rate)
+        self.responses = _read_responses(settings.impulse_responses, sample_rate)
+
+    def waveforms(
+        self, waveform: Tensor, target: Tensor, recording_devices: Sequence[str], generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Augment (batch, samples); the target (batch,) becomes (batch, classes) probabilities when clips are mixed."""
+        settings = self.settings
+        if self.responses is not None and settings.impulse_responses is not None:
+            devices = settings.impulse_responses.recording_devices
+            eligible = torch.tensor([device in devices for device in recording_devices])
+            waveform = self.responses(waveform, eligible, settings.impulse_responses.probability, generator)
+        waveform = augment.gain(waveform, settings.gain_db, generator)
+        waveform = augment.time_roll(waveform, self.max_shift, generator)
+        if settings.mixup_alpha is not None:
+            one_hot = F.one_hot(target, len(CLASSES)).to(waveform)
+            waveform, target = augment.mixup(waveform, one_hot, settings.mixup_alpha, generator)
+        return waveform, target
+
+    def power(self, power: Tensor, generator: torch.Generator) -> Tensor:
+        """Silence bands and frames of the power mel spectrogram (batch, 1, mels, frames), before the logarithm."""
+        power = augment.frequency_mask(power, self.settings.frequency_mask, generator)
+        return augment.time_mask(power, self.settings.time_mask, generator)
+
+    def spectrograms(self, spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+        """Mix styles of the log-mel spectrogram (batch, 1, mels, frames)."""
+        mixstyle = self.settings.freq_mixstyle
+        if mixstyle is None:
+            return spectrogram
+        return augment.freq_mixstyle(spectrogram, mixstyle.probability, mixstyle.alpha, generator)
+
+
+class SceneTraining(LightningModule):
+    """Trains the network of the settings; logs train_loss and, of held-out clips, val_macro_accuracy and val_loss.
+
+    Validated and tested is the moving average of the network where there is one (`average.` in the checkpoint).
+
+    Args:
+        settings: of the whole run.
+        sample_rate: Hz of the waveforms in the batches.
+    """
+
+    def __init__(self, settings: Task1Settings, sample_rate: int):
+        super().__init__()
+        self.settings = settings
+        model = make_model(settings, sample_rate)
+        self.front_end, self.network = model.front_end, model.network
+        self.augmentation = Augmentation(settings.augment, sample_rate)
+        self.average = copy.deepcopy(self.network) if settings.optim.average_decay is not None else None
+        self._counts = torch.zeros(3, len(CLASSES))
+
+    @property
+    def tested_prefix(self) -> str:
+        """Where in the state dict the weights are that are validated and tested."""
+        return "network." if self.average is None else "average."
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
+        """Loss of one batch: waveform (batch, samples), target (batch,), recording_device (list)."""
+        generator = step_generator(self, self.settings.seed, batch_index)
+        waveform, target = self.augmentation.waveforms(
+            batch["waveform"], batch["target"], batch["recording_device"], generator
+        )
+        self.front_end.mask = lambda power: self.augmentation.power(power, generator)
+        with torch.autocast(self.device.type, enabled=False):
+            spectrogram = self.front_end(waveform)
+        self.front_end.mask = None
+        logits = self.network(self.augmentation.spectrograms(spectrogram, generator)).logits
+        loss = F.cross_entropy(logits, target)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(waveform))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Let the moving average follow."""
+        if self.average is not None and self.settings.optim.average_decay is not None:
+            update_average(self.average, self.network, self.settings.optim.average_decay)
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """Count right clips of each class."""
+        network = self.network if self.average is None else self.average
+        logits = network(self.front_end(batch["waveform"])).logits.float()
+        target = batch["target"]
+        right = (logits.argmax(dim=1) == target).float()
+        losses = F.cross_entropy(logits, target, reduction="none")
+        counts = torch.stack([right, torch.ones_like(right), losses])
+        self._counts = self._counts.to(self.device).index_add(1, target, counts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures over the clips of all processes."""
+        counts = self.all_gather(self._counts).view(-1, *self._counts.shape).sum(dim=0)
+        self._counts = torch.zeros_like(self._counts)
+        right, clips, losses = counts[:, counts[1] > 0]
+        self.log("val_macro_accuracy", (right / clips).mean())
+        self.log("val_loss", losses.sum() / clips.sum())
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW; linear warm-up and cosine per step."""
+        optim = self.settings.optim
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = WarmupCosine(steps_of(optim.warmup_steps, optim.warmup_share, total), total)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+@torch.inference_mode()
+def classify(model: AudioModel, loader: Any, limit: int | None = None) -> tuple[NDArray, NDArray, list[str]]:
+    """Logits of all clips of a loader, in single precision and as the baseline computes them.
+
+    The baseline runs the network in half precision on a log-mel spectrogram that was computed in single precision.
+
+    Args:
+        model: in evaluation mode, on its device.
+        loader: of dicts with waveform (batch, samples) and filename (list).
+        limit: batches at most.
+
+    Returns:
+        float32 logits (clips, classes), the float16 network's logits (clips, classes), file names.
+    """
+    device = next(model.network.parameters()).device
+    half = copy.deepcopy(model.network).half()
+    single_logits, half_logits, filenames = [], [], []
+    for number, batch in enumerate(loader):
+        if limit is not None and number >= limit:
+            break
+        spectrogram = model.front_end(batch["waveform"].to(device))
+        single_logits.append(model.network(spectrogram).logits.cpu().numpy())
+        half_logits.append(half(spectrogram.half()).logits.cpu().numpy())
+        filenames += batch["filename"]
+    return np.concatenate(single_logits), np.concatenate(half_logits), filenames
+
+
+def _read_responses(settings: ImpulseResponseSettings | None, sample_rate: int) -> DeviceImpulseResponses | None:
+    if settings is None:
+        return None
+    options = settings.model_dump(include={"max_duration", "level", "delay"})
+    try:
+        return DeviceImpulseResponses(settings.folder, sample_rate, **options)
+    except UserError as error:
+        raise UserError(f"augment.impulse_responses.folder: {error}") from error
