@@ -78,14 +78,14 @@ def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: st
     events = pd.DataFrame(
         {
             "clip": names.map(clip_name, na_action="ignore"),
-            "onset": pd.to_numeric(table["onset"], errors="coerce"),
-            "offset": pd.to_numeric(table["offset"], errors="coerce"),
+            "onset": pd.to_numeric(table["onset"], errors="coerce").astype(float),
+            "offset": pd.to_numeric(table["offset"], errors="coerce").astype(float),
             "event_label": label.mask(label == ""),
             "line": lines,
         }
     )
     if "confidence" in table.columns:
-        events["confidence"] = pd.to_numeric(table["confidence"], errors="coerce")
+        events["confidence"] = pd.to_numeric(table["confidence"], errors="coerce").astype(float)
     if clips is None:
         clips = tuple(dict.fromkeys(events["clip"].dropna()))
     empty_onset = table["onset"].isna() | (table["onset"].astype("string").str.strip() == "")
@@ -197,7 +197,10 @@ def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame
     if not path.is_file():
         raise UserError(f"There is no {what} table {path}.")
     try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
+        with path.open(encoding="utf-8-sig") as file:
+            head = file.readline()
+        separator = "," if "\t" not in head and "," in head else "\t"  # older systems left comma-separated tables
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path} is no tab-separated table with {', '.join(columns)} ({reason}).") from error

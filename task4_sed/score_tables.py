@@ -19,6 +19,8 @@ from common.files import atomic_write
 
 LARGEST_IN_MEMORY = 1 << 30
 """Bytes of scores from which on they are kept on disk."""
+SMALL_FOLDER = 256_000_000
+"""Bytes of tables up to which one process reads them at once."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ScoreTables:
         rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
         shift = self.starts[chosen] + chosen - (starts[:-1] + np.arange(len(chosen)))
         border_rows = np.repeat(shift, counts + 1) + np.arange(starts[-1] + len(chosen))
-        values = _room(len(self.classes), int(starts[-1]), self.values.dtype)
+        values = empty_values(len(self.classes), int(starts[-1]), self.values.dtype)
         for index in range(len(self.classes)):
             values[index] = self.values[index][rows]
         return ScoreTables(tuple(clips), self.classes, starts, self.borders[border_rows], values)
@@ -118,7 +120,7 @@ def read_score_tables(source: "ScoreTables | str | Path | Mapping[str, pd.DataFr
     files = score_files(source)
     classes = _check_columns(_header(files[0]), f"{files[0]}:1")
     sizes = [file.stat().st_size for file in files]
-    if sum(sizes) < 256e6:
+    if sum(sizes) < SMALL_FOLDER:
         return _join([file.stem for file in files], classes, [_parse(file, classes) for file in files])
     return _read_large(files, classes, jobs)
 
@@ -161,7 +163,7 @@ def _frame(borders: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> p
     return pd.DataFrame(data, columns=["onset", "offset", *classes])
 
 
-def _room(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
+def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
     """(classes, frames) in memory, or in a temporary file that goes away with the array."""
     if classes * frames * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
         return np.empty((classes, frames), dtype=dtype)
@@ -172,7 +174,7 @@ def _room(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.
 def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) -> ScoreTables:
     starts = np.concatenate(([0], np.cumsum([len(array) for array in arrays]))).astype(np.int64)
     borders = np.concatenate([np.append(array[:, 0], array[-1, 1]) for array in arrays])
-    values = _room(len(classes), int(starts[-1]))
+    values = empty_values(len(classes), int(starts[-1]))
     for array, start in zip(arrays, starts):
         values[:, start : start + len(array)] = array[:, 2:].T
     return ScoreTables(tuple(clips), classes, starts, borders, values)
@@ -184,7 +186,7 @@ def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> Score
 
     counts = [_count_rows(file) for file in files]
     starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    values = _room(len(classes), int(starts[-1]))
+    values = empty_values(len(classes), int(starts[-1]))
     borders = np.empty(int(starts[-1]) + len(files))
     batches = [range(first, min(first + 64, len(files))) for first in range(0, len(files), 64)]
     parsed = Parallel(n_jobs=jobs, return_as="generator")(

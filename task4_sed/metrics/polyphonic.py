@@ -138,7 +138,7 @@ def polyphonic_scores(
             )
         )
     return [
-        _combine(evaluation.classes, [of_class[number] for of_class in levels], wanted, draws)
+        _combine(evaluation.classes, [of_class[number] for of_class in levels], wanted)
         for number, wanted in enumerate(parameters)
     ]
 
@@ -252,14 +252,14 @@ def _curve_of_levels(rates: np.ndarray, events: int, max_efpr: float) -> Curve:
     return Curve(found / max(events, 1), rate)
 
 
-def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsParameters, draws: int) -> Psds:
+def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsParameters) -> Psds:
     areas = np.stack([of_class.areas for of_class in levels])
     curves = {name: of_class.curve for name, of_class in zip(classes, levels)}
     curve = _mean_curve(list(curves.values()), wanted)
     if wanted.alpha_st == 0 or wanted.non_oracle:
         values = np.nanmean(areas, axis=0)
     else:
-        values = np.array([area_over_classes(levels, draw, wanted) for draw in range(1 + draws)])
+        values = np.array([area_over_classes(levels, draw, wanted) for draw in range(areas.shape[1])])
     values[0] = _area(curve, wanted.max_efpr)
     per_class = dict(zip(classes, areas))
     return Psds(

@@ -13,7 +13,8 @@ Interval = tuple[float, float]
 
 
 def recording_weights(num_recordings: int, draws: int, seed: int = SEED) -> np.ndarray:
-    """(recordings, 1 + draws) float64: ones, then how often each recording is in each draw."""
+    """(recordings, 1 + draws) float64: ones, then how often each recording is in each draw; one alone has no draws."""
+    draws = draws if num_recordings > 1 else 0
     generator = np.random.default_rng(seed)
     weights = np.ones((num_recordings, 1 + draws))
     if draws:

@@ -187,7 +187,7 @@ def segment_tables(scores: ScoreTables, durations: Mapping[str, float], segment_
         total = sums.setdefault(file, np.zeros((num, len(scores.classes))))
         count = counts.setdefault(file, np.zeros(num))
         start, end = float(match["start"]) / 100, float(match["end"]) / 100
-        means = _segment_means(scores.borders_of(index), scores.scores_of(index), end - start, segment_length)
+        means = segment_means(scores.borders_of(index), scores.scores_of(index), end - start, segment_length)
         first = int(start // segment_length)
         means = means[: num - first]
         total[first : first + len(means)] += means
@@ -220,7 +220,7 @@ def _hard_labels(annotations: Annotations, threshold: float = 0.5) -> Annotation
     return Annotations(events, annotations.clips, annotations.source)
 
 
-def _segment_means(borders: np.ndarray, scores: np.ndarray, length: float, segment_length: float) -> np.ndarray:
+def segment_means(borders: np.ndarray, scores: np.ndarray, length: float, segment_length: float) -> np.ndarray:
     """(segments, classes) time-weighted means; frames past the end of a window count, as in the official code."""
     onsets = np.arange(0.0, length, segment_length)
     shared = np.minimum(borders[1:], onsets[:, None] + segment_length) - np.maximum(borders[:-1], onsets[:, None])

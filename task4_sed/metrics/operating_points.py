@@ -1,0 +1,188 @@
+"""Detections at fixed thresholds, scored by psds_eval and sed_eval: older systems, and the cross-check.
+
+A folder of operating points holds one table per threshold with the columns event_label, onset, offset, filename; the
+threshold is the last number of the file's name.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from common.errors import UserError
+from task4_sed.annotations import (
+    Annotations,
+    DurationsSource,
+    GroundTruthSource,
+    check_against_durations,
+    merge_overlapping,
+    read_durations,
+    read_events,
+)
+from task4_sed.metrics.polyphonic import PsdsParameters
+from task4_sed.score_tables import score_files
+
+THRESHOLDS = np.round(np.arange(0.01, 1, 0.02), 2)
+"""The 50 thresholds of the DCASE baselines."""
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+class PointScore(NamedTuple):
+    """PSDS from operating points. curve: (2, points) effective true positive rate and false positives per hour."""
+
+    value: float
+    per_class: dict[str, float]
+    curve: np.ndarray
+
+
+class Reference(NamedTuple):
+    """What detections are compared with. events, durations: tables as psds_eval takes them; notes: what was changed."""
+
+    events: pd.DataFrame
+    durations: pd.DataFrame
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def is_detection_table(path: Path) -> bool:
+    """Whether a table holds detections, not scores."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return "event_label" in re.split(r"[\t,]", file.readline().rstrip("\r\n"))
+
+
+def read_operating_points(source: Path) -> dict[float, pd.DataFrame]:
+    """Detections by threshold, from a folder or a single table.
+
+    Raises:
+        UserError: with file and line, for wrong columns or times, a file name without a threshold, a threshold twice.
+    """
+    points: dict[float, pd.DataFrame] = {}
+    for path in [source] if source.is_file() else score_files(source):
+        numbers = NUMBER.findall(path.stem)
+        if not numbers:
+            raise UserError(f"{path} has no number in its name, so the threshold of its detections is unknown.")
+        threshold = float(numbers[-1])
+        if threshold in points:
+            raise UserError(f"{path.parent} holds two tables for the threshold {threshold:g}, one of them {path.name}.")
+        points[threshold] = read_detections(path)
+    return dict(sorted(points.items()))
+
+
+def read_detections(path: Path) -> pd.DataFrame:
+    """One table of detections: clip, onset, offset, event_label."""
+    return read_events(path).events[["clip", "onset", "offset", "event_label"]]
+
+
+def reference_of(
+    ground_truth: GroundTruthSource, durations: DurationsSource, classes: Sequence[str] | None = None
+) -> Reference:
+    """Ground truth and durations of all clips, those without events too, as the baselines give them to psds_eval."""
+    annotations, seconds = read_events(ground_truth), read_durations(durations)
+    events = annotations.events
+    if classes is not None:
+        events = events[events["event_label"].isin(classes)].reset_index(drop=True)
+    if events.empty:
+        raise UserError(f"{annotations.source} has no events to evaluate.")
+    without = [clip for clip in annotations.clips if clip not in seconds]
+    if without:
+        raise UserError(f"The durations are missing for {len(without)} clips, the first is {without[0]}.")
+    notes = check_against_durations(Annotations(events, annotations.clips, annotations.source), seconds)
+    events, merged = merge_overlapping(events)
+    if merged:
+        notes.append(f"{merged} events that overlap or touch another of their class and clip were merged with it.")
+    table = pd.DataFrame({"filename": annotations.clips, "duration": [seconds[clip] for clip in annotations.clips]})
+    names = tuple(sorted(set(events["event_label"])))
+    return Reference(_named(events), table, names, tuple(notes))
+
+
+def psds_of_points(
+    points: Mapping[float, pd.DataFrame], reference: Reference, parameters: PsdsParameters, jobs: int = 1
+) -> PointScore:
+    """PSDS by psds_eval: staircase between the operating points, no rounding of times.
+
+    Args:
+        points: detections by threshold (clip, onset, offset, event_label); other classes are ignored.
+        reference: from `reference_of`. parameters: which PSDS.
+        jobs: processes; each takes a share of the thresholds.
+    """
+    tables = [table[table["event_label"].isin(reference.classes)] for table in points.values()]
+    shares = [tables[start::jobs] for start in range(min(jobs, len(tables)))]
+    parts = Parallel(n_jobs=jobs)(delayed(_count)(share, reference, parameters) for share in shares)
+    evaluator = _evaluator(reference, parameters)
+    evaluator.operating_points = pd.concat(parts, ignore_index=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        score = evaluator.psds(alpha_ct=parameters.alpha_ct, alpha_st=parameters.alpha_st, max_efpr=parameters.max_efpr)
+        _, _, curves = evaluator.psd_roc_curves(parameters.alpha_ct)
+    inside = curves.xp <= parameters.max_efpr
+    widths = np.diff(np.append(curves.xp[inside], parameters.max_efpr))
+    areas = np.nan_to_num(curves.yp[:, inside]) @ widths / parameters.max_efpr
+    curve = np.stack((score.plt.yp[inside], score.plt.xp[inside]))
+    return PointScore(float(score.value), dict(zip(reference.classes, areas.tolist())), curve)
+
+
+def intersection_f1_of_points(detections: pd.DataFrame, reference: Reference) -> tuple[float, dict[str, float]]:
+    """Macro and per-class F1 by psds_eval with dtc = gtc = 0.5; classes without detections are left out of the mean."""
+    parameters = PsdsParameters(dtc=0.5, gtc=0.5)
+    table = _named(detections[detections["event_label"].isin(reference.classes)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        macro, per_class = _evaluator(reference, parameters).compute_macro_f_score(table)
+    return float(macro), {name: float(value) for name, value in per_class.items()}
+
+
+def collar_f1_of_points(detections: pd.DataFrame, reference: Reference) -> tuple[float, dict[str, float]]:
+    """Macro and per-class F1 by sed_eval: collars of 0.2 s and 20 % of the event, times not rounded."""
+    import sed_eval
+
+    found = dict(iter(_named(detections).groupby("filename")))
+    events = dict(iter(reference.events.groupby("filename")))
+    metrics = sed_eval.sound_event.EventBasedMetrics(
+        event_label_list=list(reference.classes), t_collar=0.2, percentage_of_length=0.2,
+        empty_system_output_handling="zero_score",
+    )  # fmt: skip
+    for clip in reference.durations["filename"]:
+        metrics.evaluate(_event_list(events.get(clip)), _event_list(found.get(clip), reference.classes))
+    per_class = metrics.results_class_wise_metrics()
+    scores = {name: float(np.nan_to_num(per_class[name]["f_measure"]["f_measure"])) for name in reference.classes}
+    return float(metrics.results_class_wise_average_metrics()["f_measure"]["f_measure"]), scores
+
+
+def _event_list(table: pd.DataFrame | None, classes: Sequence[str] | None = None) -> object:
+    import dcase_util
+
+    rows = [] if table is None else table.to_dict("records")
+    if classes is not None:
+        rows = [row for row in rows if row["event_label"] in classes]
+    return dcase_util.containers.MetaDataContainer(rows)
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    renamed = table.rename(columns={"clip": "filename"})[["filename", "onset", "offset", "event_label"]]
+    return renamed.reset_index(drop=True)
+
+
+def _evaluator(reference: Reference, parameters: PsdsParameters) -> object:
+    from psds_eval import PSDSEval
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return PSDSEval(
+            dtc_threshold=parameters.dtc, gtc_threshold=parameters.gtc, cttc_threshold=parameters.cttc or 0.3,
+            ground_truth=reference.events, metadata=reference.durations,
+        )  # fmt: skip
+
+
+def _count(tables: list[pd.DataFrame], reference: Reference, parameters: PsdsParameters) -> pd.DataFrame:
+    """Counts and rates of these operating points."""
+    evaluator = _evaluator(reference, parameters)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for table in tables:
+            evaluator.add_operating_point(_named(table))
+    return evaluator.operating_points

@@ -1,0 +1,44 @@
+"""Made-up scores with the statistics of a trained system: smooth, high inside most events, and false alarms."""
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import uniform_filter1d
+
+FRAME_SECONDS = 0.064
+NUM_FRAMES = 156
+
+
+def made_up_scores(
+    num_clips: int, num_classes: int, events_per_clip: float = 3.6, seed: int = 0, noise: float = 1.0
+) -> tuple[dict[str, pd.DataFrame], dict[str, list], dict[str, float]]:
+    """Score tables, events and durations by clip name; 10-second clips, 64-millisecond frames, float32 scores.
+
+    Every clip has an event, events of one class do not touch, times have three decimals as in DESED.
+    """
+    generator = np.random.default_rng(seed)
+    classes = [f"class_{index:03d}" for index in range(num_classes)]
+    borders = np.round(np.arange(NUM_FRAMES + 1) * FRAME_SECONDS, 6)
+    centres = (borders[1:] + borders[:-1]) / 2
+    scores, ground_truth, durations = {}, {}, {}
+    for index in range(num_clips):
+        clip = f"clip_{index:05d}"
+        logits = -3 + 2.5 * noise * uniform_filter1d(generator.standard_normal((NUM_FRAMES, num_classes)), 5, axis=0)
+        logits += 0.8 * noise * generator.standard_normal(num_classes)
+        events: list[tuple[float, float, str]] = []
+        for _ in range(1 + generator.poisson(events_per_clip - 1)):
+            label = int(generator.integers(num_classes))
+            onset = float(np.round(generator.uniform(0, 9), 3))
+            offset = float(np.round(min(10.0, onset + generator.gamma(1.5, 1.5) + 0.25), 3))
+            if any(name == classes[label] and a <= offset and onset <= b for a, b, name in events):
+                continue
+            events.append((onset, offset, classes[label]))
+            late, early = generator.normal(0, 0.12, size=2)
+            heard = (centres > onset + late) & (centres < offset + early)
+            logits[heard, label] += generator.normal(4, 2)
+        probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
+        scores[clip] = pd.DataFrame(
+            np.column_stack((borders[:-1], borders[1:], probabilities)), columns=["onset", "offset", *classes]
+        )
+        ground_truth[clip] = events
+        durations[clip] = 10.0
+    return scores, ground_truth, durations
