@@ -1,5 +1,6 @@
 """What teachers say about which clips fit which captions: stored by clip and caption, never by position."""
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Teacher:
                 arrays = {key: data[key] for key in ("name", "caption_rule", "clips", "audio", "captions", "text")}
         except FileNotFoundError:
             raise UserError(f"There are no teacher embeddings at {path}; run the stage correspondences.") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path} does not hold teacher embeddings ({error}); redo the stage correspondences."
             ) from error

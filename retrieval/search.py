@@ -217,7 +217,10 @@ def top_k(queries: Tensor, vectors: np.ndarray, k: int, chunk: int = 131072) -> 
     rows = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(vectors), chunk):
         piece = torch.from_numpy(np.array(vectors[start : start + chunk], dtype=np.float32))
-        found, at = (queries.float() @ piece.mT).topk(min(k, len(piece)), dim=1)
+        similarity = queries.float() @ piece.mT
+        found, at = similarity.topk(min(k, len(piece)), dim=1)
+        if ((similarity >= found[:, -1:]).sum(dim=1) > found.shape[1]).any():  # a tie at the end: topk may take any
+            found, at = (part[:, : found.shape[1]] for part in similarity.sort(dim=1, descending=True, stable=True))
         best = torch.cat([best, found], dim=1)
         rows = torch.cat([rows, at + start], dim=1)
         # Stable: of equal similarities the earlier row stays in front.

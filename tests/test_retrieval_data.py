@@ -1,0 +1,188 @@
+"""Manifests of captioned audio: names byte for byte, bad tables refused, nothing leaks, silence is not encoded."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.audio import write_wav
+from common.errors import UserError
+from common.synthetic import synthesize
+from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader
+from retrieval.data import (
+    CLOTHO,
+    check_split,
+    exclude,
+    leaks,
+    read_caption_table,
+    read_exclusions,
+    read_manifest,
+    read_relevance,
+)
+from retrieval.evaluate import several_relevant
+from retrieval.model import split_windows
+from retrieval.settings import Data, DataSource
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    root = tmp_path_factory.mktemp("retrieval")
+    synthesize("retrieval", root, clips=18)
+    return root
+
+
+def source(root, split):
+    return DataSource(dataset="clotho", root=root, split=split)
+
+
+def data_settings(root, **changes):
+    kept = {"max_duration": 4.0, "window": 2.0, "workers": 0}
+    splits = {"validation": source(root, "validation"), "evaluation": source(root, "evaluation")}
+    return Data(training=(source(root, "development"),), **splits, **(kept | changes))
+
+
+def test_the_made_up_clotho_is_read_like_the_real_one(made_up):
+    manifest = read_manifest("clotho", made_up, "development")
+    assert check_split(manifest, made_up) == []
+    assert manifest["file_name"].iloc[0].startswith(" ")  # leading blanks are part of the name
+    assert all(len(captions) == 5 for captions in manifest["captions"])
+    assert all(path.is_file() for path in manifest["path"])
+
+
+def test_the_official_tables_have_their_counts_and_checksums(shared):
+    folder = shared / "data" / "clotho_captions"
+    for split, (count, _) in CLOTHO.items():
+        manifest = read_manifest("clotho", folder, split)
+        assert len(manifest) == count
+        problems = check_split(manifest, folder)
+        assert len(problems) == 1 and "audio files are missing" in problems[0]
+    assert sum(n.startswith(" ") for n in read_manifest("clotho", folder, "development")["file_name"]) == 2
+
+
+def test_relevance_names_clips_that_hold_what_the_caption_says(made_up):
+    manifest = read_manifest("clotho", made_up, "evaluation")
+    captions = [caption for five in manifest["captions"] for caption in five]
+    relevance = read_relevance(made_up / "relevance_evaluation.csv")
+    rows, relevant = several_relevant(captions, list(manifest["file_name"]), relevance)
+    owner = rows // 5
+    assert relevant[torch.arange(len(rows)), owner].all()
+    with pytest.raises(UserError, match=r"the first is 'nowhere\.wav'"):
+        several_relevant(captions, list(manifest["file_name"]), {captions[0]: ("nowhere.wav",)})
+
+
+def test_captions_with_commas_quotes_and_other_scripts_survive(tmp_path):
+    path = tmp_path / "captions.csv"
+    text = 'file_name,caption_1\n a.wav,"He said ""hello"", twice"\nb.wav,"zwei\nZeilen"\nc.wav,鳥が鳴く\nNA.wav,NA\n'
+    path.write_text(text, encoding="utf-8")
+    table = read_caption_table(path)
+    assert list(table["file_name"]) == [" a.wav", "b.wav", "c.wav", "NA.wav"]
+    assert [c[0] for c in table["captions"]] == ['He said "hello", twice', "zwei\nZeilen", "鳥が鳴く", "NA"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file_name,caption_1\na.wav,\n", r":2: caption_1 of 'a.wav' is empty"),
+        ("file_name,caption_1\na.wav,x\na.wav,y\n", r":3: 'a.wav' is listed twice"),
+        ("name,caption_1\na.wav,x\n", "needs the columns file_name"),
+        ("", "is not a table"),
+    ],
+)
+def test_a_bad_caption_table_is_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_caption_table(tmp_path / "c.csv")
+
+
+def test_exclusions_are_compared_as_text(tmp_path, made_up):
+    manifest = read_manifest("clotho", made_up, "development")
+    ids = manifest["source_id"].iloc[:2].tolist()
+    path = tmp_path / "ids.csv"
+    path.write_text("sound_id\n" + "\n".join(ids) + "\n")  # without a text cell a reader makes integers of them
+    kept, removed = exclude(manifest, read_exclusions(path), "ids.csv")
+    assert removed == 2 and len(kept) == len(manifest) - 2
+
+
+def test_an_exclusion_that_removes_nothing_is_an_error(made_up):
+    with pytest.raises(UserError, match="removes nothing from 12 clips"):
+        exclude(read_manifest("clotho", made_up, "development"), {"12345"}, "list.csv")
+
+
+def test_a_recording_in_training_and_evaluation_is_a_leak(made_up):
+    training = read_manifest("clotho", made_up, "development")
+    evaluation = read_manifest("clotho", made_up, "evaluation")
+    assert leaks(training, evaluation).empty
+    evaluation.loc[0, "source_id"] = training["source_id"].iloc[3]
+    assert list(leaks(training, evaluation)["file_name"]) == [training["file_name"].iloc[3]]
+
+
+def test_missing_audio_is_refused_or_said(made_up, tmp_path):
+    folder = tmp_path / "own" / "train"
+    write_wav(folder / "a.wav", np.zeros(1000, np.float32), 16000)
+    (tmp_path / "own" / "captions_train.csv").write_text("file_name,caption_1\na.wav,silence\nb.wav,nothing\n")
+    own = DataSource(dataset="folder", root=tmp_path / "own", split="train")
+    with pytest.raises(UserError, match="1 of 2 audio files are missing"):
+        Manifest.read([own])
+    manifest = Manifest.read([own], allow_missing=True)
+    assert manifest.notes == ["1 of 2 clips of folder train, not comparable"]
+
+
+def test_silence_that_only_fills_a_batch_is_never_encoded(made_up):
+    assert split_windows(torch.ones(12), 10).shape == (2, 10)
+    assert split_windows(torch.ones(10), 10).shape == (1, 10)
+    assert split_windows(torch.ones(3), 10).sum() == 3
+    clips = CaptionedClips(Manifest.read([source(made_up, "validation")]), 16000, data_settings(made_up), False)
+    batch = next(iter(evaluation_loader(clips, 3, 0)))
+    needed = [min(2, -(-int(min(d, 4.0) * 16000) // 32000)) for d in clips.durations[:3]]
+    assert len(batch["windows"]) == sum(needed) and batch["windows"].abs().sum(dim=1).gt(0).all()
+    assert torch.bincount(batch["window_clip"]).tolist() == needed
+
+
+def test_the_cache_gives_what_decoding_gives(made_up, tmp_path):
+    manifest = Manifest.read([source(made_up, "validation")])
+    plain = CaptionedClips(manifest, 16000, data_settings(made_up), False)
+    cached = CaptionedClips(manifest, 16000, data_settings(made_up, cache=tmp_path / "cache"), False)
+    for clip in range(len(plain)):
+        assert cached.waveform(clip).shape == plain.waveform(clip).shape
+        assert torch.allclose(cached.waveform(clip), plain.waveform(clip), atol=1 / 32768)
+
+
+def test_an_epoch_sees_every_caption_once_whatever_the_number_of_processes():
+    counts = [5, 5, 3, 5, 2, 5, 5, 5, 5]
+    for world in (1, 2):
+        samplers = [CaptionSampler(counts, 4, 2, seed=1, rank=rank, world_size=world) for rank in range(world)]
+        for sampler in samplers:
+            sampler.set_epoch(3)
+        seen = [(clip, c) for sampler in samplers for batch in sampler for clip, group, _ in batch for c in group]
+        assert len(seen) == len(set(seen))
+        assert all(len(list(sampler)) == len(sampler) for sampler in samplers)
+    first = list(samplers[0])
+    samplers[0].set_epoch(4)
+    assert list(samplers[0]) != first
+
+
+def test_a_batch_holds_pairs_of_each_clip_once():
+    items = [
+        {"clip": 7, "windows": torch.ones(2, 10), "captions": ["a", "b"]},
+        {"clip": 3, "windows": torch.zeros(1, 10), "captions": ["c"]},
+    ]
+    batch = collate(items)
+    assert batch["window_clip"].tolist() == [0, 0, 1] and batch["caption_clip"].tolist() == [0, 0, 1]
+    assert batch["clip"].tolist() == [7, 3] and batch["captions"] == ["a", "b", "c"]
+
+
+def test_audiocaps_groups_the_captions_of_a_clip(tmp_path):
+    rows = ["audiocap_id,youtube_id,start_time,caption", "1,abc,30,a dog", "2,abc,30,a hound", "3,xyz,0,rain, heavy"]
+    (tmp_path / "val.csv").write_text("\n".join(rows[:3]) + '\n3,xyz,0,"rain, heavy"\n')
+    manifest = read_manifest("audiocaps", tmp_path, "val")
+    assert list(manifest["captions"]) == [("a dog", "a hound"), ("rain, heavy",)]
+    assert list(manifest["file_name"]) == ["abc_30.flac", "xyz_0.flac"]
+
+
+def test_wavcaps_ids_lose_their_wav_and_broken_files_are_left_out(tmp_path):
+    folder = tmp_path / "json_files" / "AudioSet_SL"
+    folder.mkdir(parents=True)
+    items = [{"id": "Yabc.wav", "caption": "a dog", "duration": 10.0}, {"id": "Y3sSblRfEG2o.wav", "caption": "x"}]
+    pd.Series({"num_captions_per_audio": 1, "data": items}).to_json(folder / "as_final.json")
+    manifest = read_manifest("wavcaps", tmp_path, "AudioSet_SL")
+    assert list(manifest["file_name"]) == ["Yabc.flac"] and list(manifest["source_id"]) == ["Yabc"]
