@@ -1,0 +1,164 @@
+"""Downloads with checksums that go on where they stopped."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import human_size
+from common.progress import Progress
+
+CHUNK = 2**20
+TRIES = 4
+TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of an answer
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file to download.
+
+    Args:
+        name: what it is called here.
+        url: http or https.
+        checksum: "md5:..." or "sha256:..."; None where the publisher gives none.
+    """
+
+    name: str
+    url: str
+    checksum: str | None = None
+
+
+def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
+    """Download a file unless it is there with the right checksum. What was received is kept and used by the next call.
+
+    Args:
+        file: what to fetch.
+        folder: made when absent; a part that was received lies in it as NAME.part.
+        quiet: no progress on stderr.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: if the address cannot be reached (with the file and the place to put it by hand), the connection
+            breaks off several times, the checksum is wrong, or nothing can be written.
+    """
+    import pooch
+    import requests
+
+    folder = Path(folder)
+    path = folder / file.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        pooch.get_logger().setLevel("ERROR")
+        found = pooch.retrieve(
+            file.url,
+            known_hash=file.checksum,
+            fname=file.name,
+            path=folder,
+            downloader=_Resume(folder / f"{file.name}.part", quiet),
+        )
+    except requests.RequestException as error:
+        raise UserError(
+            f"{file.url} cannot be downloaded ({_reason(error)}). "
+            f"Try again later, or put {file.name} into {folder} by hand and run this again."
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong checksum
+        raise UserError(
+            f"{path} has not the published checksum {file.checksum}; the download was deleted, run this again."
+        ) from error
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from error
+    return Path(found)
+
+
+def zenodo_files(record: int, folder: Path, server: str = "https://zenodo.org") -> list[RemoteFile]:
+    """The files of a Zenodo record with their checksums, as its interface lists them (kept in `folder`).
+
+    Raises:
+        UserError: if the record cannot be read.
+    """
+    listing = RemoteFile(f"zenodo_{record}.json", f"{server}/api/records/{record}")
+    path = download(listing, folder, quiet=True)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return [RemoteFile(entry["key"], entry["links"]["self"], entry["checksum"]) for entry in content["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        path.unlink()
+        raise UserError(f"{listing.url} did not answer with a list of files; is {record} a Zenodo record?") from error
+
+
+class _Resume:
+    """Downloader for pooch: fills a .part file, asking only for what it lacks, and hands it over when it is whole."""
+
+    def __init__(self, part: Path, quiet: bool):
+        self.part, self.quiet = part, quiet
+
+    def __call__(self, url: str, output_file: str | os.PathLike, pooch: object) -> None:
+        import requests
+
+        for attempt in range(TRIES):
+            before = self._received()
+            try:
+                self._receive(url)
+                break
+            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+                # Once more only if this try brought something, or it was the first.
+                if attempt == TRIES - 1 or (attempt > 0 and self._received() == before):
+                    raise
+        shutil.move(self.part, output_file)
+
+    def _receive(self, url: str) -> None:
+        import requests
+
+        received = self._received()
+        headers = {"Accept-Encoding": "identity"}  # a compressed answer could not be continued
+        if received:
+            headers["Range"] = f"bytes={received}-"
+        with requests.get(url, stream=True, headers=headers, timeout=TIMEOUT) as answer:
+            if answer.status_code == requests.codes.requested_range_not_satisfiable:
+                if answer.headers.get("Content-Range", "").endswith(f"/{received}"):
+                    return  # it was whole already
+                self.part.unlink()
+                self._receive(url)
+                return
+            answer.raise_for_status()
+            goes_on = answer.status_code == requests.codes.partial_content
+            length = answer.headers.get("Content-Length")
+            start = received if goes_on else 0
+            total = start + int(length) if length else None
+            self._write(answer, start, total)
+        if total is not None and self._received() < total:
+            raise requests.ConnectionError(f"broke off at {human_size(self._received())} of {human_size(total)}")
+
+    def _write(self, answer: Any, start: int, total: int | None) -> None:
+        unit = 2**20
+        whole = None if total is None else total // unit
+        with (
+            self.part.open("ab" if start else "wb") as file,
+            Progress(f"Downloading {self.part.stem}", whole, "MiB", done=start // unit, quiet=self.quiet) as progress,
+        ):
+            for chunk in answer.iter_content(CHUNK):
+                before = file.tell() // unit
+                file.write(chunk)
+                progress.advance(file.tell() // unit - before)
+
+    def _received(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"the server answered {response.status_code} {response.reason}"
+    text = str(error)
+    if "resolve" in text or "Name or service" in text:
+        return "no network, or the name is unknown"
+    if "refused" in text:
+        return "the connection was refused"
+    if "timed out" in text:
+        return "no answer in time"
+    return "the connection broke off, what was received is kept"
