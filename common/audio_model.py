@@ -97,8 +97,9 @@ class AudioModel(nn.Module):
             logits, embedding, _joined(part.frames for part in parts), _joined(part.frame_logits for part in parts)
         )
 
+    @torch.no_grad()
     def stream(self, source: Path | str | Iterable[Tensor], window_batch: int | None = None) -> Iterator[Passage]:
-        """Run over a file or an iterable of blocks in constant memory, one passage for each window.
+        """Run over a file or an iterable of blocks in constant memory (no gradients), one passage for each window.
 
         Args:
             source: an audio file of any rate, or consecutive blocks (samples,) at `sample_rate`.
@@ -110,6 +111,7 @@ class AudioModel(nn.Module):
         for window, output in self._follow(self._blocks(source), None, window_batch):
             yield Passage(window.start / self.sample_rate, window.end / self.sample_rate, output)
 
+    @torch.no_grad()
     def clip_scores(self, source: Path | str | Iterable[Tensor]) -> ModelOutput:
         """Logits and embedding (batch 1) of a whole file or of consecutive blocks, in constant memory; no frames."""
         scores = ClipScores(self.activation)
