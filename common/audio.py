@@ -32,6 +32,7 @@ ROLLOFF = 0.99
 MAX_KERNEL_TAPS = 20_000_000
 # Encoders round the length that they note in an mp3 file to whole frames of 1,152 samples.
 MP3_SLACK = 2 * 1152
+OGG_PAGE_BYTES = 65_307  # at most
 
 
 class AudioError(UserError):
@@ -235,6 +236,8 @@ def _open(path: Path) -> soundfile.SoundFile:
                 f"{path} is cut off: its header says {found + missing} samples, the file holds {found}; "
                 "copy or download it again."
             )
+        if file.format == "OGG" and not _has_last_page(path):
+            raise AudioError(f"{path} is cut off: its last page is missing; copy or download it again.")
         if file.frames == 0:
             raise AudioError(f"{path} holds no sample; copy or download it again, or leave it out of the table.")
     except BaseException:
@@ -253,6 +256,15 @@ def _missing_samples(file: soundfile.SoundFile) -> int:
         return max(0, declared - actual)
     bytes_per_sample = max(1, actual // file.frames)
     return max(0, declared // bytes_per_sample - file.frames)
+
+
+def _has_last_page(path: Path) -> bool:
+    """Whether the last page of an Ogg file is marked as such; libsndfile takes the length from the last it finds."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
+        end = file.read()
+    page = end.rfind(b"OggS")
+    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
 
 
 def _demand(path: Path, file: soundfile.SoundFile, rate: int | None, channels: int | None) -> None:
