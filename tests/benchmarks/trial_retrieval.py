@@ -1,0 +1,135 @@
+"""Does stage 2 help? Text-to-audio retrieval and vocal imitation on made-up data, over seeds, with intervals.
+
+    python -m tests.benchmarks.trial_retrieval text [--seeds 5] [--epochs 10] [--work runs/trials]
+    python -m tests.benchmarks.trial_retrieval imitation [--seeds 5] [--epochs 8]
+
+text: stage 1 of two small models, stage 2 from both (ensemble), and stage 2 from each alone (self-distillation).
+imitation: the loss with and without the same-label mask. The data are made up; so are the conclusions.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from common.settings import load_settings
+from common.statistics import mean_interval, paired_difference
+from common.synthetic import synthesize
+from retrieval.imitation import run_imitation
+from retrieval.imitation_settings import ImitationSettings
+from retrieval.recipe import run_recipe
+from retrieval.settings import RetrievalSettings
+
+SMALL = "retrieval/configs/small.yaml"
+
+
+def main() -> None:
+    """Run a trial and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trial", choices=["text", "imitation"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--work", type=Path, default=Path("runs/trials"))
+    arguments = parser.parse_args()
+    trial = text_trial if arguments.trial == "text" else imitation_trial
+    trial(arguments.work, arguments.seeds, arguments.epochs)
+
+
+def text_trial(work: Path, seeds: int, epochs: int) -> None:
+    """mAP@10 (own clip) and mAP@16 (all fitting clips) of each way of training."""
+    root = work / "retrieval_data"
+    synthesize("retrieval", root)
+    figures: dict[str, dict[str, dict[int, float]]] = {}
+    for seed in range(seeds):
+        for way, own in (("ensemble", False), ("self", True)):
+            settings = _text_settings(root, work, seed, epochs, way, own)
+            if way == "self":  # stage 1 is the same: take it over
+                _share_stage_1(settings, work, seed)
+            run_recipe(settings, settings.folder)
+            found = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]
+            for name, values in found.items():
+                stage, model = name.split(" ", 1)
+                title = f"{model}: stage 1" if stage == "contrastive" else f"{model}: stage 2 ({way})"
+                for metric in ("mAP@10", "multiple mAP@16"):
+                    figures.setdefault(metric, {}).setdefault(title, {})[seed] = values[metric]["value"]
+    for metric, ways in figures.items():
+        print(f"\nmade-up data, {metric}, {seeds} seeds")
+        for title in sorted(ways):
+            print(_line(title, ways[title]))
+        for model in ("mn", "mn_small", "ensemble"):
+            for way in ("ensemble", "self"):
+                after, before = ways.get(f"{model}: stage 2 ({way})"), ways.get(f"{model}: stage 1")
+                if after and before and seeds > 1:
+                    print(_difference(f"{model}: stage 2 ({way}) - stage 1", before, after))
+
+
+def imitation_trial(work: Path, seeds: int, epochs: int) -> None:
+    """MRR of the coarse protocol (fold by seed) with and without the same-label mask."""
+    root = work / "imitation_data"
+    synthesize("imitation", root)
+    figures: dict[str, dict[int, float]] = {"with mask": {}, "without mask": {}}
+    for seed in range(seeds):
+        for title, mask in (("with mask", True), ("without mask", False)):
+            changes = {
+                "seed": seed,
+                "name": f"imitation_{title.split()[0]}_{{seed}}",
+                "runs": str(work),
+                "data.root": str(root / "coarse grained"),
+                "data.fold": seed % 10,
+                "training.mask_same_label": mask,
+                "training.trainer.epochs": epochs,
+                "training.trainer.measure_energy": False,
+            }
+            settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation_small.yaml"), changes)
+            run_imitation(settings, settings.folder)
+            found = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]
+            figures[title][seed] = found["qbv_coarse"]["MRR"]["value"]
+    chance = sum(1 / rank for rank in range(1, 7)) / 6
+    print(f"\nmade-up data, MRR of 6 sounds, {seeds} seeds, one fold each (chance {chance:.3f})")
+    for title, values in figures.items():
+        print(_line(title, values))
+    if seeds > 1:
+        print(_difference("with - without mask", figures["without mask"], figures["with mask"]))
+
+
+def _text_settings(root: Path, work: Path, seed: int, epochs: int, way: str, own: bool) -> RetrievalSettings:
+    changes = {
+        "seed": seed,
+        "name": f"retrieval_{way}_{{seed}}",
+        "runs": str(work),
+        "data.cache": str(work / "retrieval_cache"),
+        "data.relevance": str(root / "relevance_evaluation.csv"),
+        "data.validation.root": str(root),
+        "data.evaluation.root": str(root),
+        "data.training": [{"dataset": "clotho", "root": str(root), "split": "development"}],
+        "correspondences.own_teacher_only": own,
+    }
+    for stage in ("contrastive", "distilled"):
+        changes[f"{stage}.trainer.epochs"] = epochs
+        changes[f"{stage}.decay_end_epoch"] = epochs
+        changes[f"{stage}.trainer.measure_energy"] = False
+    return load_settings(RetrievalSettings, Path(SMALL), changes)
+
+
+def _share_stage_1(settings: RetrievalSettings, work: Path, seed: int) -> None:
+    source = work / f"retrieval_ensemble_{seed}"
+    if settings.folder.exists():
+        return
+    settings.folder.mkdir(parents=True)
+    shutil.copy(source / "settings.yaml", settings.folder)
+    for stage in source.glob("contrastive_*"):
+        shutil.copytree(stage, settings.folder / stage.name)
+
+
+def _line(title: str, values: dict[int, float]) -> str:
+    mean, low, high = mean_interval(list(values.values()))
+    return f"  {title:32s} {mean:.3f}  [{low:.3f}, {high:.3f}]"
+
+
+def _difference(title: str, before: dict[int, float], after: dict[int, float]) -> str:
+    value, low, high, p_value, _ = paired_difference(before, after)
+    return f"  {title:32s} {value:+.3f}  [{low:+.3f}, {high:+.3f}]  p {p_value:.3f}"
+
+
+if __name__ == "__main__":
+    main()
