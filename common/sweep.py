@@ -21,7 +21,7 @@ from typing import Any, Literal
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
 from common.output import say
-from common.results_table import ResultsTable, Row, as_text
+from common.results_table import ResultsTable, as_text
 from common.run_folder import lock_folder, prepare_folder
 from common.settings import AnySettings, Field, Settings, changed_settings, parse_settings, plain_settings
 from common.yaml_file import parse_value
@@ -128,7 +128,7 @@ def sweep(
     jobs: int = 1,
     on: Literal["here", "slurm"] = "here",
     slurm: SlurmSettings | None = None,
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Run the cells that are not in results.csv yet.
 
     Args:
@@ -141,7 +141,7 @@ def sweep(
         slurm: what to ask of SLURM.
 
     Returns:
-        All rows of results.csv, in the order of the grid.
+        All rows of results.csv, in the order of the grid, with numbers read.
 
     Raises:
         UserError: if the folder cannot be used.
@@ -171,7 +171,7 @@ def sweep(
         told = [f"{outcome.cell.title}: {outcome.error}" for outcome in failed]
         lines = "\n  ".join(told)
         raise CheckFailed(f"{len(failed)} of {len(cells)} cells failed (see {folder / 'failed'}):\n  {lines}")
-    return table.rows
+    return [{name: parse_value(text) for name, text in row.items()} for row in table.rows]
 
 
 def _outcomes(

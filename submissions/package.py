@@ -36,7 +36,10 @@ def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
         raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
     final = out / team_of(label) / f"task{rules.task}" / label
     if final.exists():
-        raise UserError(f"{final} exists. Remove it, or give the next number to --label.")
+        raise UserError(
+            f"{final} exists. Zip it with `python -m submissions pack {out / team_of(label)}`, remove it, "
+            "or give the next number to --label."
+        )
     unfinished = out / f".{label}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

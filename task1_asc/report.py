@@ -29,7 +29,7 @@ from common.statistics import Interval, mean_interval
 from task1_asc.data import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
 from task1_asc.evaluate import open_run, read_published, read_scores
 from task1_asc.metrics import rank_score
-from task1_asc.submission import run_folders
+from task1_asc.submission import measure_networks, run_folders
 
 Scored = dict[int, list[tuple[Run, dict[str, Any]]]]
 """Subset to finished runs with their scores, by seed."""
@@ -75,10 +75,12 @@ def read_finished(paths: Sequence[Path]) -> tuple[Scored, list[Path]]:
     for folder in run_folders(paths):
         run = open_run(folder)
         try:
-            scored[run.settings.subset].append((run, read_scores(run)))
+            scores = read_scores(run)
         except UserError:
             say(f"{folder} is not finished: left out")
             unfinished.append(folder)
+        else:
+            scored[run.settings.subset].append((run, scores))
     if not scored:
         raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Go on with `train --resume RUN`.")
     for runs in scored.values():
@@ -185,15 +187,11 @@ def curves_part(scored: Scored) -> list[str]:
 
 def cost_rows(scored: Scored) -> list[dict[str, Any]]:
     """Energy, time, parameters and MACs of each run."""
-    from common.complexity import measure
-    from task1_asc.submission import spectrogram_shape
-    from task1_asc.train import make_model
-
+    measured = iter(measure_networks([run for runs in scored.values() for run, _ in runs], "float16"))
     rows = []
     for subset, runs in scored.items():
         for run, _ in runs:
-            model = make_model(run.settings, run.settings.front_end.mel_rate)
-            figures = measure(model.network, spectrogram_shape(model), "float16")
+            figures = next(measured)
             energy = _energy(run)
             kwh = energy.get("energy_kwh")
             rows.append(

@@ -153,14 +153,7 @@ def development_figures(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
     """Parameters, bytes and MACs of the largest of the runs' networks, and the energy of all trainings in kWh."""
-    from common.complexity import measure
-    from task1_asc.train import make_model
-
-    measured = []
-    for chosen in runs:
-        model = make_model(chosen.run.settings, chosen.run.settings.front_end.mel_rate)
-        shape = spectrogram_shape(model)
-        measured.append(measure(model.network, shape, chosen.facts["precision"]))
+    measured = measure_networks([chosen.run for chosen in runs], runs[0].facts["precision"])
     energy = [_training_energy(chosen.run) for chosen in runs]
     known = [kwh for kwh in energy if kwh is not None]
     return {
@@ -172,12 +165,25 @@ def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
     }
 
 
-def spectrogram_shape(model: Any) -> tuple[int, ...]:
-    """Shape of the network's input for one clip of one second."""
+def measure_networks(runs: Sequence[Run], precision: str) -> list[Any]:
+    """The `common.complexity.Complexity` of each run's network for one clip; equal networks are measured once."""
     import torch
 
-    with torch.no_grad():
-        return tuple(model.front_end(torch.zeros(1, model.sample_rate)).shape)
+    from common.complexity import measure
+    from task1_asc.train import make_model
+
+    known: dict[tuple[str, str], Any] = {}
+    measured = []
+    for run in runs:
+        settings = run.settings
+        key = (settings.model.model_dump_json(), settings.front_end.model_dump_json())
+        if key not in known:
+            model = make_model(settings, settings.front_end.mel_rate)
+            with torch.no_grad():
+                spectrogram = model.front_end(torch.zeros(1, model.sample_rate))
+            known[key] = measure(model.network, tuple(spectrogram.shape), precision)
+        measured.append(known[key])
+    return measured
 
 
 def _with_predictions(run: Run) -> SubsetRun:

@@ -79,7 +79,7 @@ def test_no_two_cells_share_a_name():
 
 def test_every_cell_is_a_row_in_the_order_of_the_grid(tmp_path):
     rows = sweep(CellSettings(folder=tmp_path), OVER, train, tmp_path / "sweep")
-    assert [(row["subset"], row["seed"]) for row in rows] == [(s, r) for s in ("5", "25") for r in ("0", "1", "2")]
+    assert [(row["subset"], row["seed"]) for row in rows] == [(s, r) for s in (5, 25) for r in (0, 1, 2)]
     text = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
     assert text[0] == "subset,seed,accuracy,lr" and text[1] == f"5,0,{5 / 3!r},0.1"
 
