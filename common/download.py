@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.files import human_size
 from common.progress import Progress
 
-CHUNK = 2**20
+CHUNK = 2**16  # what is lost at most when a connection breaks off
 TRIES = 4
 TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of an answer
 
