@@ -1,0 +1,208 @@
+"""Classes of DESED and MAESTRO Real, and events as targets on the grid of 64 ms frames.
+
+Everything is worked out for a whole set at once when it is opened: per event its class and its borders in frames. A
+batch is then a few array operations, also where a long clip was cropped, in which case the borders are shifted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError, unknown
+from common.labels import DESED, MAESTRO
+from common.settings import Field, Settings
+
+DESED_CLASSES = DESED
+MAESTRO_CLASSES = MAESTRO
+CLASSES = DESED_CLASSES + MAESTRO_CLASSES
+MAESTRO_EVALUATED = (
+    "birds_singing",
+    "car",
+    "people talking",
+    "footsteps",
+    "children voices",
+    "wind_blowing",
+    "brakes_squeaking",
+    "large_vehicle",
+    "cutlery and dishes",
+    "metro approaching",
+    "metro leaving",
+)
+"""Classes of MAESTRO that the challenge scores."""
+MAESTRO_SYNTH_CLASSES = ("car_horn", "children_voices", "engine_idling", "siren", "street_music", "dog_bark")
+MAESTRO_TO_DESED = {
+    "people talking": "Speech",
+    "children voices": "Speech",
+    "announcement": "Speech",
+    "cutlery and dishes": "Dishes",
+    "dog_bark": "Dog",
+}
+DESED_TO_MAESTRO = {"Dishes": "cutlery and dishes", "Speech": "people talking"}
+
+SAMPLE_RATE = 16_000
+CLIP_SECONDS = 10.0
+CLIP_SAMPLES = 160_000
+HOP_LENGTH = 256
+POOLING = 4
+FRAME_SECONDS = HOP_LENGTH * POOLING / SAMPLE_RATE
+NUM_FRAMES = CLIP_SAMPLES // HOP_LENGTH // POOLING
+
+Domain = Literal["desed", "maestro"]
+
+
+class LabelSettings(Settings):
+    """Which classes a clip teaches, and how events become targets."""
+
+    overlap: Literal["maximum", "last"] = "maximum"
+    """Where events of one class overlap within a frame: the larger confidence, or the later row as in the official code
+    (two MAESTRO classes that both count as Speech, or neighbouring seconds that share a frame)."""
+    maestro_to_desed: bool = True
+    """People talking, children voices and announcement also teach Speech, cutlery and dishes also Dishes."""
+    desed_to_maestro: bool = False
+    """Dishes also teaches cutlery and dishes, Speech also people talking (the winner of 2024)."""
+    dog_in_maestro: bool = False
+    """MAESTRO clips teach that there is no Dog, as in the baseline, though nobody listened for dogs there."""
+    classes: list[str] = Field(list(CLASSES), min_length=1)
+    """Classes of the system, in order; the 27 of 2024, or the 10 of DESED."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What one batch teaches.
+
+    strong: (clips, classes, frames) float32, 0..1. weak: (clips, classes) float32, whether the class is in the clip.
+    valid: (clips, classes) bool, whether the clip says anything of the class.
+    """
+
+    strong: np.ndarray
+    weak: np.ndarray
+    valid: np.ndarray
+
+
+class EventTargets:
+    """Targets of one set of clips.
+
+    Args:
+        num_clips: of the set.
+        events: table with columns clip (index), onset, offset (seconds), event_label and, for soft labels, confidence;
+            the order of the rows counts for `overlap: last`. For weak labels onset and offset are NaN.
+        domain: decides which classes are valid and which labels teach a second class.
+        settings: see there.
+
+    Raises:
+        UserError: for a label that is neither a class of the system nor one of its data sets.
+    """
+
+    def __init__(self, num_clips: int, events: pd.DataFrame, domain: Domain, settings: LabelSettings):
+        self.num_clips = num_clips
+        self.classes = tuple(settings.classes)
+        self.overlap = settings.overlap
+        self.valid = valid_classes(domain, settings)
+        events = with_aliases(events, domain, settings)
+        place = {name: index for index, name in enumerate(self.classes)}
+        label = events["event_label"].map(place)
+        _refuse_unknown(events["event_label"][label.isna()])
+        events = events[label.notna().to_numpy()]
+        label = label.dropna().to_numpy(dtype=np.int64)
+        clip = events["clip"].to_numpy(dtype=np.int64)
+        order = np.argsort(clip, kind="stable")
+        self._label, clip = label[order], clip[order]
+        self._onset = events["onset"].to_numpy(dtype=np.float64)[order]
+        self._offset = events["offset"].to_numpy(dtype=np.float64)[order]
+        confidence = events["confidence"].to_numpy(dtype=np.float32) if "confidence" in events else None
+        self._value = np.ones(len(order), dtype=np.float32) if confidence is None else confidence[order]
+        self._starts = np.searchsorted(clip, np.arange(num_clips + 1))
+        self._first, self._last = frames_of(self._onset, self._offset)
+
+    def gather(self, clips: np.ndarray, crop_starts: np.ndarray | None = None) -> Targets:
+        """Targets of some clips.
+
+        Args:
+            clips: (batch,) indices.
+            crop_starts: (batch,) seconds at which each clip was cropped; None where none was.
+        """
+        clips = np.asarray(clips, dtype=np.int64)
+        counts = self._starts[clips + 1] - self._starts[clips]
+        row = np.repeat(np.arange(len(clips)), counts)
+        event = _ranges(self._starts[clips], counts)
+        first, last = self._first[event], self._last[event]
+        if crop_starts is not None and crop_starts.any():
+            shift = crop_starts[row]
+            first, last = frames_of(self._onset[event] - shift, self._offset[event] - shift)
+        label, value = self._label[event], self._value[event]
+        shape = (len(clips), len(self.classes))
+        weak = np.zeros(shape, dtype=np.float32)
+        timeless = np.isnan(self._onset[event])
+        weak[row[timeless], label[timeless]] = 1
+        strong = np.zeros((*shape, NUM_FRAMES), dtype=np.float32)
+        lengths = np.where(timeless, 0, np.maximum(last - first, 0))
+        cell = np.repeat((row * len(self.classes) + label) * NUM_FRAMES, lengths) + _ranges(first, lengths)
+        flat = strong.reshape(-1)
+        if self.overlap == "last":
+            flat[cell] = np.repeat(value, lengths)  # numpy keeps the last of equal indices
+        else:
+            np.maximum.at(flat, cell, np.repeat(value, lengths))
+        np.maximum(weak, strong.max(axis=2) > 0, out=weak)
+        valid = np.broadcast_to(self.valid, shape).copy()
+        return Targets(strong * valid[..., None], weak * valid, valid)
+
+
+def frames_of(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First frame, and frame after the last, that events touch: onset down, offset up, within the 156 frames.
+
+    Seconds that are not numbers (weak labels) give an empty range.
+    """
+    per_second = SAMPLE_RATE / HOP_LENGTH / POOLING
+    with np.errstate(invalid="ignore"):
+        first = np.floor(np.clip(np.asarray(onset) * per_second, 0, NUM_FRAMES))
+        last = np.ceil(np.clip(np.asarray(offset) * per_second, 0, NUM_FRAMES))
+    return np.nan_to_num(first).astype(np.int64), np.nan_to_num(last).astype(np.int64)
+
+
+def valid_classes(domain: Domain, settings: LabelSettings) -> np.ndarray:
+    """(classes,) bool: of which classes the clips of a data set say something."""
+    names = set(DESED_CLASSES if domain == "desed" else MAESTRO_CLASSES)
+    if domain == "maestro" and settings.maestro_to_desed:
+        names |= {"Speech", "Dishes"}
+    if domain == "maestro" and settings.dog_in_maestro:
+        names.add("Dog")
+    if domain == "desed" and settings.desed_to_maestro:
+        names |= set(DESED_TO_MAESTRO.values())
+    return np.array([name in names for name in settings.classes])
+
+
+def with_aliases(events: pd.DataFrame, domain: Domain, settings: LabelSettings) -> pd.DataFrame:
+    """Events, each followed by its copy under the label of the other data set where the settings ask for it."""
+    aliases: dict[str, str] = {}
+    if domain == "maestro" and settings.maestro_to_desed:
+        aliases = MAESTRO_TO_DESED
+    if domain == "desed" and settings.desed_to_maestro:
+        aliases = DESED_TO_MAESTRO
+    second = events["event_label"].map(aliases)
+    copies = events[second.notna()].assign(event_label=second.dropna())
+    return pd.concat([events, copies]).sort_index(kind="stable")
+
+
+def _refuse_unknown(labels: pd.Series) -> None:
+    known = {*CLASSES, *MAESTRO_SYNTH_CLASSES}
+    for name in labels:
+        if name not in known:
+            raise unknown("class of DESED or MAESTRO", name, CLASSES)
+
+
+def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """start, start + 1, ... of each range, one after another."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Refuse names that are no classes of DESED or MAESTRO, and doubled ones."""
+    for name in classes:
+        if name not in CLASSES:
+            raise unknown("class of DESED or MAESTRO", name, CLASSES)
+    if len(set(classes)) < len(classes):
+        raise UserError("labels.classes names a class twice.")
