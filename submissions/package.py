@@ -126,8 +126,5 @@ def pack(
     package, results = check_package(path, rules, evaluation_set)
     broken = [result.name for result in results if not result.holds]
     if broken:
-        raise CheckFailed(
-            f"{path} breaks {len(broken)} rules ({', '.join(broken)}), no zip made. "
-            f"See `python -m submissions check {path}`."
-        )
+        raise CheckFailed(f"{path} breaks {', '.join(broken)}: no zip made. See `python -m submissions check {path}`.")
     return make_zip(path), package, results

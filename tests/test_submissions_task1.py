@@ -460,6 +460,13 @@ def test_an_unfinished_system_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_call_left_behind_is_cleared_away(tmp_path):
+    (tmp_path / f".{LABEL}.part").mkdir()
+    (tmp_path / f".{LABEL}.part" / "half.csv").write_text("filename")
+    assert broken(write_task1(tmp_path)) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["Lastname_INST_task1"]
+
+
 def test_a_package_is_not_overwritten(package):
     with pytest.raises(UserError, match="exists"), new_system(LABEL, load_rules("task1_2024"), package.parent):
         pass
