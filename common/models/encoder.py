@@ -47,7 +47,10 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens, dim) to the same shape."""
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(tokens)))))
+        hidden = self.fc1(tokens)
+        # In place where no gradient needs the input: large tensors cost more to allocate than to compute.
+        hidden = F.gelu(hidden) if hidden.requires_grad else torch.ops.aten.gelu_(hidden)
+        return self.dropout(self.fc2(self.dropout(hidden)))
 
 
 class Attention(nn.Module):

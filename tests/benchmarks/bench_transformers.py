@@ -1,4 +1,4 @@
-"""Time of the frame-level transformers against the same networks with attention written out plainly.
+"""Time of the frame-level transformers against the same networks written out plainly.
 
     python -m tests.benchmarks.bench_transformers [--batch 16] [--threads 2] [--pairs 5] [--bf16] [--device cuda]
 
@@ -16,9 +16,10 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from common.models.beats import GatedAttention
-from common.models.encoder import Attention
+from common.models.encoder import Attention, Mlp
 from common.registry import create_audio_model
 
 AIMS = {"atst_frame": 1.4, "asit": 1.4, "beats": 1.2, "fpasst": None, "m2d": None}
@@ -49,10 +50,16 @@ def plain_gated_attention(self: GatedAttention, tokens: Tensor, bias: Tensor) ->
     return self.out_proj((weights @ value).transpose(1, 2).reshape(batch, length, dim))
 
 
+def plain_mlp(self: Mlp, tokens: Tensor) -> Tensor:
+    """`Mlp.forward` with a tensor for every step."""
+    return self.fc2(F.gelu(self.fc1(tokens)))
+
+
 @contextmanager
 def written_out() -> Any:
-    """All attention layers compute plainly inside."""
+    """All attention and feed-forward layers compute plainly inside."""
     with (
+        mock.patch.object(Mlp, "forward", plain_mlp),
         mock.patch.object(Attention, "forward", plain_attention),
         mock.patch.object(GatedAttention, "forward", plain_gated_attention),
     ):
