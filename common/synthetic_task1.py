@@ -40,7 +40,7 @@ PIECES = 10
 # Segments per scene: training, test, and (over all scenes) in neither, of the default size; --clips scales them.
 TRAINING, TEST, LEFT_OVER, EVALUATED = 30, 18, 10, 30
 DEFAULT_CLIPS = PIECES * (len(SCENES) * (TRAINING + TEST) + LEFT_OVER)
-# Three devices in a row record the same sound, one of each group: real, seen and unseen are compared on equal terms.
+# Three in a row, one of each group, record the same sound: real, seen and unseen are compared on equal terms.
 TEST_DEVICES = ("a", "s1", "s4", "b", "s2", "s5", "c", "s3", "s6")
 FEW_IN_TRAINING = ("b", "c", "s1", "s2", "s3")
 SHARE_OF_FEW = 0.27
@@ -97,6 +97,8 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
         _write_development_tables(folders[0], Path(root) / "split_setup", recordings, seed)
         _write_evaluation_tables(folders[1], recordings, seed)
         for folder in folders:
+            for part in folder.rglob(".*.part"):  # what an earlier call was writing when it was killed
+                part.unlink()
             finish_folder(folder, made_from, numbers[folder.name])
     development = numbers[DEVELOPMENT]
     return {
@@ -108,7 +110,7 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
 
 
 def plan_recordings(scale: float, seed: int) -> list[Recording]:
-    """Which recordings there are: scenes, places, cities, devices and splits; at least two per scene to train on."""
+    """Scenes, places, cities, devices and splits of all recordings; each scene has two training places or more."""
     random = np.random.default_rng((seed, ORDER))
     recordings: list[Recording] = []
     place, few = 0, 0
@@ -121,7 +123,7 @@ def plan_recordings(scale: float, seed: int) -> list[Recording]:
         place += num_places
 
     for index, scene in enumerate(SCENES):
-        total = max(2, round(TRAINING * scale))
+        total = max(3, round(TRAINING * scale))
         num_few = max(1, round(SHARE_OF_FEW * total))
         devices = [["a"] for _ in range(total - num_few)]
         for chosen in random.permutation(np.resize(np.arange(len(devices)), num_few)):
@@ -130,15 +132,15 @@ def plan_recordings(scale: float, seed: int) -> list[Recording]:
         add(
             scene,
             [tuple(dict.fromkeys(group)) for group in devices],
-            max(1, round(len(devices) / 2.2)),
+            max(2, round(len(devices) / 2.2)),
             "train",
             CITIES,
         )
         count = max(1, round(TEST * scale))
-        order = [TEST_DEVICES[(3 * (index % 3) + k) % len(TEST_DEVICES)] for k in range(count)]
+        order = [TEST_DEVICES[(4 * index + k) % len(TEST_DEVICES)] for k in range(count)]
         groups = [tuple(order[first : first + 3]) for first in range(0, count, 3)]
         add(scene, groups, len(groups), "test", CITIES)
-    for index in range(max(1, round(LEFT_OVER * scale))):
+    for index in range(max(2, round(LEFT_OVER * scale))):
         add(list(SCENES)[index % len(SCENES)], [(("a", "s4", "a", "s5", "a", "s6")[index % 6],)], 1, "neither", CITIES)
     for index in range(max(len(SCENES), round(EVALUATED * scale))):
         scene, device = list(SCENES)[index % len(SCENES)], EVALUATION_DEVICES[index % len(EVALUATION_DEVICES)]

@@ -14,10 +14,8 @@ from common.synthetic import is_made_up, read_marker
 from task1_asc.data import (
     CLASSES,
     CLIP_SAMPLES,
-    DEVELOPMENT,
     DEVICE_GROUPS,
     DEVICES,
-    EVALUATION,
     SAMPLE_RATE,
     SUBSETS,
     development_folder,
@@ -102,7 +100,7 @@ def _check_evaluation(root: Path, year: int, workers: int) -> CheckReport:
     report = CheckReport(folder, is_made_up(folder))
     expected = OFFICIAL_EVALUATION.get(year)
     if report.made_up:
-        expected = read_marker(folder)["numbers"][EVALUATION.format(year=year)]["evaluation"]["clips"]
+        expected = read_marker(folder).get("numbers", {}).get("evaluation", {}).get("clips")
     report.rows.append({"split": f"evaluation {year}", "clips": len(clips), "expected": expected})
     if expected is not None and len(clips) != expected:
         report.problems.append(_count_sentence(f"evaluation set {year}", "clips", len(clips), expected))
@@ -123,7 +121,7 @@ def _official_numbers() -> dict[str, dict]:
 
 
 def _made_up_numbers(folder: Path) -> dict[str, dict]:
-    return read_marker(folder).get("numbers", {}).get(DEVELOPMENT, {})
+    return read_marker(folder).get("numbers", {})
 
 
 def _compare(report: CheckReport, split: str, members: pd.DataFrame, expected: dict) -> None:

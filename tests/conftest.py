@@ -14,3 +14,13 @@ def shared() -> Path:
     if not (SHARED / "reference").is_dir():
         pytest.skip(f"no reference folder at {SHARED} (set DCASE_KIT_SHARED to it)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_task1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of made-up Task 1 data: 300 training clips (100 in the smallest subset), 100 test, 100 evaluation clips."""
+    from common.synthetic import synthesize
+
+    root = tmp_path_factory.mktemp("tiny_task1")
+    synthesize("task1_asc", root, clips=100)
+    return root
