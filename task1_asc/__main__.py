@@ -6,9 +6,48 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.errors import CheckFailed
 from task1_asc.settings import Task1Settings
 
 SMALL = "task1_asc/configs/small.yaml"
+
+
+def download_data(
+    *, root: Path, evaluation: int | None = None, record: int | None = None, delete_archives: bool = False
+) -> None:
+    """Download and unpack the development set (26 GB) and its split lists, or an evaluation set; goes on after a stop.
+
+    Args:
+        root: folder that will hold the data set's folder.
+        evaluation: year of an evaluation set to download instead.
+        record: Zenodo record of the evaluation set, where the kit does not know it.
+        delete_archives: remove each archive when it is unpacked.
+    """
+    from task1_asc.download import download_data as download
+
+    say(f"The data are in {download(root, evaluation, record, delete_archives)}.")
+
+
+def check_data(*, root: Path, evaluation: int | None = None, json: bool = False) -> None:
+    """Compare the data with the official counts, and list files that are missing, short, unreadable or wrongly sampled.
+
+    Args:
+        root: folder that holds the data set's folder.
+        evaluation: year of an evaluation set to check instead.
+        json: print what was found as JSON.
+    """
+    from dataclasses import asdict
+
+    from task1_asc.check import check_data as check
+
+    found = check(root, evaluation)
+    if json:
+        print_json(asdict(found))
+    else:
+        print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{found.folder}")
+    if found.problems:
+        raise CheckFailed("\n".join(found.problems))
+    say("The data are as they should be.")
 
 
 def pack_data(
@@ -174,7 +213,7 @@ def _sweep_name(name: str) -> str:
 
 
 VERBS = {
-    "data": {"pack": pack_data},
+    "data": {"download": download_data, "check": check_data, "pack": pack_data},
     "train": config_verb(Task1Settings, train, config_for={"fast_check": SMALL}),
     "sweep": config_verb(Task1Settings, sweep),
     "evaluate": evaluate,

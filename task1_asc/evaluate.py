@@ -113,7 +113,7 @@ def predict(run: Run, root: Path, year: int = 2024, precision: str = "float16") 
     single, half, filenames = classify(model, loader)
     path = run.folder / PREDICTIONS / "output.csv"
     write_predictions(path, filenames, half if precision == "float16" else single)
-    facts = {"precision": precision, "made_up": is_made_up(folder), "evaluation_set": year, "clips": len(filenames)}
+    facts = {"precision": precision, "made_up": is_made_up(folder), "year": year, "clips": len(filenames)}
     write_json(path.with_name("predictions.json"), facts)
     return path
 
