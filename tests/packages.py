@@ -16,7 +16,7 @@ AUTHOR = {
     "firstname": "Firstname",
     "email": "first.last@example.org",
     "corresponding": True,
-    "affiliation": {"abbreviation": "TU", "institute": "Technical University", "location": "City, Country"},
+    "affiliation": {"abbreviation": "INST", "institute": "Technical University", "location": "City, Country"},
 }
 SPLITS = (5, 10, 25, 50, 100)
 DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
@@ -24,7 +24,12 @@ DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 
 def submission(label: str) -> dict:
     """The part of a meta file that every task has."""
-    second = {**copy.deepcopy(AUTHOR), "lastname": "Otherlastname", "firstname": "Otherfirstname", "corresponding": False}
+    second = {
+        **copy.deepcopy(AUTHOR),
+        "lastname": "Otherlastname",
+        "firstname": "Otherfirstname",
+        "corresponding": False,
+    }
     return {
         "label": label,
         "name": "A small system",
