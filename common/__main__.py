@@ -52,6 +52,108 @@ def complexity(model: Positional[str], *, precision: str = "float32", json: bool
     print_json(figures) if json else print_table(table_rows(figures))
 
 
+def tag(
+    files: Positional[list[Path]],
+    *,
+    model: str,
+    weights: Path | None = None,
+    top: int = 10,
+    events: Path | None = None,
+    threshold: float | None = None,
+    median: int | None = None,
+    window: float = 5.0,
+    hop: float = 1.0,
+    json: bool = False,
+) -> int:
+    """Say what is heard in audio files of any length, rate and format.
+
+    Args:
+        files: audio files, or folders of them.
+        model: such as mn10.as, or frame_mn10.strong for exact times of events.
+        weights: file of released weights; left out, the cache or a download.
+        top: labels for each file.
+        events: also write onset, offset, label and score of events to this file (tab-separated).
+        threshold: score from which on an event is active; left out, 0.5 for frame models and 0.3 for clip models.
+        median: length of the median filter in frames; left out, 9 (360 ms) for frame models, 1 for clip models.
+        window: seconds that a clip model hears at once for --events; MN and PaSST get worse below 5 s.
+        hop: seconds from one such window to the next, and the step of the events' times.
+        json: print the result as JSON.
+    """
+    from common.tagging import EventOptions, tag_files
+
+    rows, failed = tag_files(files, model, weights, top, events, EventOptions(threshold, median, window, hop))
+    if json:
+        print_json(rows)
+    else:
+        print_table([{"filename": row["filename"], **tags} for row in rows for tags in row["tags"]])
+    return 2 if failed else 0
+
+
+def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None) -> None:
+    """Write one vector for each audio file below a folder.
+
+    Args:
+        folder: what to embed.
+        model: of the registry, such as mn10.as, or a HEAR embedding, such as mn10_all_b_mel_avgs or passt_base.
+        out: .npz (arrays filename and embedding) or .parquet (the same as columns).
+        weights: file of released weights; left out, the cache or a download.
+    """
+    from common.embedding import embed_folder
+
+    count, size = embed_folder(folder, model, out, weights)
+    say(f"Wrote {count:,} embeddings of {size:,} values to {out}.")
+
+
+def probe(
+    source: Positional[Path],
+    *,
+    model: str,
+    weights: Path | None = None,
+    folds: tuple[str, ...] = (),
+    grid: str = "published",
+    json: bool = False,
+) -> None:
+    """Score a model's embeddings on a labelled task by HEAR's shallow evaluation.
+
+    Args:
+        source: table (csv, tsv) with the columns filename, label and fold, or a folder that holds it.
+        model: of the registry, or a HEAR embedding, as for `embed`.
+        weights: file of released weights; left out, the cache or a download.
+        folds: test only these folds.
+        grid: published, fast or faster; how many hyper-parameters are tried, and for how long.
+        json: print the result as JSON.
+    """
+    from common.probe import probe as evaluate
+
+    result = evaluate(source, model, weights, grid, folds)
+    if json:
+        print_json(result)
+        return
+    print_table([{"fold": fold, result["metric"]: score} for fold, score in result["folds"].items()])
+    limits = result["interval"]
+    between = f", 95 % between {limits[0]:.4f} and {limits[1]:.4f}" if limits else ""
+    print(f"{result['metric']} {result['score']:.4f} (standard deviation {result['standard_deviation']:.4f}{between})")
+
+
+def export(
+    name: Positional[str], *, out: Path, weights: Path | None = None, seconds: float | None = None, check: bool = True
+) -> None:
+    """Write a model with its front end as ONNX: waveform in, scores out.
+
+    Args:
+        name: of the registry; an architecture without weights gets random ones.
+        out: .onnx file.
+        weights: file of released weights; left out, the cache or a download.
+        seconds: length of the clips that the file takes; left out, the model's window. The batch may have any size
+            (DyMN: 1).
+        check: compare with PyTorch on made-up clips.
+    """
+    from common.export import export_onnx
+
+    report = export_onnx(name, out, weights, seconds, check)
+    print_table([report])
+
+
 def doctor(*, json: bool = False) -> None:
     """Look whether this machine has what the kit needs, and say how to get what is missing.
 
@@ -74,6 +176,10 @@ VERBS: dict[str, Verb] = {
     "synthesize": synthesize,
     "models": models,
     "complexity": complexity,
+    "tag": tag,
+    "embed": embed,
+    "probe": probe,
+    "export": export,
     "doctor": doctor,
 }
 
