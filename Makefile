@@ -9,19 +9,32 @@ INSTALLED := .venv/installed
 # More threads than this make small models slower, and tests beside each other much slower.
 export OMP_NUM_THREADS ?= 2
 
-DEMO_DATA := data/made_up/task1_asc
-DEMO_RUN := runs/task1_asc/small
-DEMO_LABEL := Demo_KIT_task1_1
+MADE_UP := data/made_up
+OUT := submissions/out
 
-.PHONY: demo test lint bench
+.PHONY: demo demo_task1 demo_retrieval test lint bench
 
-# The whole way of Task 1 on made-up data: train on three subsets with two seeds each, report, package, check.
-demo: $(INSTALLED)
-	$(VENV_PYTHON) -m common synthesize task1_asc --root $(DEMO_DATA)
-	$(VENV_PYTHON) -m task1_asc sweep task1_asc/configs/small.yaml --over subset=5,25,100 --over seed=0,1
-	$(VENV_PYTHON) -m task1_asc report $(DEMO_RUN)
-	$(VENV_PYTHON) -m task1_asc package $(DEMO_RUN) --label $(DEMO_LABEL) --meta submissions/templates/demo.yaml
-	$(VENV_PYTHON) -m submissions check submissions/out/$(DEMO_LABEL:_1=).zip
+# The whole way of each task on made-up data: train, score, report, package, check. A stopped demo goes on.
+demo: demo_task1 demo_retrieval
+
+demo_task1: $(INSTALLED)
+	$(VENV_PYTHON) -m common synthesize task1_asc --root $(MADE_UP)/task1_asc
+	$(VENV_PYTHON) -m task1_asc data pack --root $(MADE_UP)/task1_asc
+	$(VENV_PYTHON) -m task1_asc sweep task1_asc/configs/small.yaml --over subset=5,10,25,50,100 --over seed=0,1
+	$(VENV_PYTHON) -m task1_asc report runs/task1_asc/small
+	rm -rf $(OUT)/Lastname_KIT_task1 $(OUT)/Lastname_KIT_task1.zip
+	$(VENV_PYTHON) -m task1_asc package runs/task1_asc/small --label Lastname_KIT_task1_1 --meta submissions/templates/demo/task1_2024.yaml
+	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task1.zip
+
+demo_retrieval: $(INSTALLED)
+	$(VENV_PYTHON) -m common synthesize retrieval --root $(MADE_UP)/retrieval
+	$(VENV_PYTHON) -m retrieval train retrieval/configs/small.yaml
+	$(VENV_PYTHON) -m retrieval predict runs/retrieval/small_0 --root $(MADE_UP)/retrieval
+	rm -rf $(OUT)/Lastname_KIT_task8 $(OUT)/Lastname_KIT_task8.zip
+	$(VENV_PYTHON) -m retrieval package runs/retrieval/small_0 --label Lastname_KIT_task8_1 --meta submissions/templates/demo/task8_2024.yaml
+	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task8.zip
+	$(VENV_PYTHON) -m common synthesize imitation --root $(MADE_UP)/imitation
+	$(VENV_PYTHON) -m retrieval train_imitation retrieval/configs/imitation_small.yaml
 
 test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -m "not slow and not slurm and not gpu"

@@ -151,20 +151,32 @@ def _show(run: Path, json: bool) -> None:
     if json:
         print_json(content)
         return
-    rows = [
-        {"model": model, "figure": name, "value": f"{100 * f['value']:.2f}", "95 % interval": _interval(f["interval"])}
-        for model, figures in content["figures"].items()
-        for name, f in figures.items()
-    ]
-    title = "Made-up data" if content.get("made_up") else ""
-    print_table(rows, title=" ".join(filter(None, (title, "(per cent)"))))
+    for direction, forward in (("", True), (", audio to text", False)):
+        rows = [
+            {
+                "model": model,
+                **{_short(name): _cell(f) for name, f in figures.items() if _is_text_to_audio(name) is forward},
+            }
+            for model, figures in content["figures"].items()
+        ]
+        if any(len(row) > 1 for row in rows):
+            title = f"{'Made-up data, ' if content.get('made_up') else ''}per cent with 95 % intervals{direction}"
+            print_table(rows, title=title)
     for note in content["clips"].get("notes", []):
         say(note)
 
 
-def _interval(limits: list[float]) -> str:
-    low, high = limits
-    return f"{100 * low:.2f} .. {100 * high:.2f}"
+def _looks_for_audio(name: str) -> bool:
+    return not name.startswith("audio to text")
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("audio to text ")
+
+
+def _cell(figure: dict) -> str:
+    low, high = figure["interval"]
+    return f"{100 * figure['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 VERBS = {
