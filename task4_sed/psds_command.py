@@ -127,7 +127,8 @@ def print_scores(result: Mapping[str, Any], title: str) -> None:
     for key, name in names.items():
         low, high = result[key]["interval"] or (None, None)
         rows.append({"metric": name, "value": result[key]["value"], "95 % from": low, "to": high})
-    print_table(rows, title=f"{title}: {whole}")
+    print(f"{title}: {whole}")
+    print_table(rows)
     classes = result["psds1"]["per_class"]
     table = [
         {"class": label, **{name: result[key]["per_class"].get(label) for key, name in names.items()}}

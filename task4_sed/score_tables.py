@@ -218,9 +218,12 @@ def _parse(file: Path, classes: tuple[str, ...]) -> np.ndarray:
     order = _column_order(_split(head, file), classes, f"{file}:1")
     width = len(head.split(b"\t"))
     lines = body.count(b"\n") + (0 if body.endswith(b"\n") or not body else 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # text that is no number ends the reading early
-        numbers = np.fromstring(body, sep="\t")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # before numpy 2.3, text ends the reading early
+            numbers = np.fromstring(body, sep="\t")
+    except ValueError:
+        numbers = np.empty(0)
     if lines == 0 or numbers.size != lines * width:
         _tell_bad_line(file, body, width)
     array = numbers.reshape(lines, width)

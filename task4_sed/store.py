@@ -26,6 +26,7 @@ from task4_sed.score_tables import ScoreTables, empty_values, read_score_tables,
 
 FRAME_SECONDS = 0.064
 KINDS = ("logits", "scores")
+CLIPS_AT_ONCE = 64
 
 
 class ScoreWriter:
@@ -232,11 +233,14 @@ def read_scores(path: Path, classes: Sequence[str] | None = None) -> ScoreTables
     starts = np.concatenate(([0], np.cumsum(counts)))
     values = empty_values(len(store.classes), int(starts[-1]), np.float32)
     borders = []
-    for index, clip in enumerate(clips):
-        values[:, starts[index] : starts[index + 1]] = store.read_as("scores", clip)[: counts[index]].T
-        edges = np.round(np.arange(counts[index] + 1) * store.frame_seconds, 6)
-        edges[-1] = store.end_of(clip)
-        borders.append(edges)
+    for first in range(0, len(clips), CLIPS_AT_ONCE):
+        block = clips[first : first + CLIPS_AT_ONCE]
+        rows = [store.read_as("scores", clip)[: counts[first + place]] for place, clip in enumerate(block)]
+        values[:, starts[first] : starts[first + len(block)]] = np.concatenate(rows).T
+        for place, clip in enumerate(block):
+            edges = np.round(np.arange(counts[first + place] + 1) * store.frame_seconds, 6)
+            edges[-1] = store.end_of(clip)
+            borders.append(edges)
     return ScoreTables(clips, store.classes, starts, np.concatenate(borders), values)
 
 

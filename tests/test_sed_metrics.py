@@ -30,7 +30,7 @@ from task4_sed.metrics.operating_points import (
     read_detections,
     reference_of,
 )
-from task4_sed.metrics.resampling import affordable_draws, recording_weights
+from task4_sed.metrics.resampling import affordable_draws, interval, recording_weights
 from task4_sed.metrics.segments import file_events, segment_evaluation_set
 from task4_sed.score_tables import from_frames, read_score_tables
 from tests.benchmarks.made_up_scores import made_up_scores
@@ -200,7 +200,16 @@ def test_intervals_are_those_of_scoring_each_draw_again():
         )
         assert area.samples[draw - 1] == pytest.approx(mean_partial_auc(again, draws=0).value, abs=CLOSE)
         macro.append(collar_f1(again, draws=0).value)
-    assert best.interval == pytest.approx(tuple(np.quantile(macro, (0.025, 0.975))), abs=CLOSE)
+    wanted = np.quantile(macro, (0.025, 0.975)) + best.value - np.median(macro)
+    assert best.interval == pytest.approx(tuple(wanted), abs=CLOSE)
+
+
+def test_an_interval_holds_its_score_also_where_every_draw_is_lower():
+    assert interval(np.array([0.5, 0.1, 0.2, 0.3])) == pytest.approx((0.405, 0.595))
+    assert interval(np.array([0.9, 0.3, 0.5, 0.7])) == (pytest.approx(0.71), 1.0)
+    assert interval(np.array([0.9])) is None
+    found = psds(*made_up_scores(30, 8), draws=200)
+    assert found.interval[0] < found.value < found.interval[1]
 
 
 def test_the_mean_over_many_classes_keeps_few_draws_only_where_they_would_not_fit():
@@ -211,7 +220,11 @@ def test_the_mean_over_many_classes_keeps_few_draws_only_where_they_would_not_fi
 
 def test_the_rank_score_is_the_sum_of_psds1_and_mpauc():
     assert rank_score(0.5, 0.7) == pytest.approx(1.2)
-    assert rank_interval(np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.5, 0.5])) == pytest.approx((0.605, 0.795))
+    evaluation = golden_set("ties")
+    first, area = psds(evaluation, draws=50), mean_partial_auc(evaluation, draws=40)
+    low, high = rank_interval(first, area)
+    assert low < first.value + area.value < high
+    assert rank_interval(first, mean_partial_auc(evaluation, draws=0)) is None
 
 
 def test_clips_are_named_when_they_are_missing_on_either_side():
