@@ -109,8 +109,9 @@ def main() -> None:
             assert np.allclose(fast, slow, atol=1e-9), (fast, slow)
             ratios.append((end - middle) / (middle - start))
             print(
-                f"kit {middle - start:.2f} s, baseline {end - middle:.2f} s (psds_eval {parts[0]:.2f} s, sed_scores_eval "
-                f"{parts[1]:.2f} s), ratio {ratios[-1]:.1f}, to sed_scores_eval alone {parts[1] / (middle - start):.1f}",
+                f"kit {middle - start:.2f} s, baseline {end - middle:.2f} s (psds_eval {parts[0]:.2f} s, "
+                f"sed_scores_eval {parts[1]:.2f} s), ratio {ratios[-1]:.1f}, to sed_scores_eval alone "
+                f"{parts[1] / (middle - start):.1f}",
                 flush=True,
             )
     median = statistics.median(ratios)
