@@ -155,7 +155,7 @@ def _show(run: Path, json: bool) -> None:
         rows = [
             {
                 "model": model,
-                **{_short(name): _cell(f) for name, f in figures.items() if _is_text_to_audio(name) is forward},
+                **{_short(name): _cell(f) for name, f in figures.items() if _looks_for_audio(name) is forward},
             }
             for model, figures in content["figures"].items()
         ]
