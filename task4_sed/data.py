@@ -4,7 +4,7 @@ ROOT is the folder that the official recipe calls data/dcase/dataset. A set's au
 below, at any rate, or in one beside it with the ending `_16k`, as the official recipe makes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,13 +12,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from common.audio import ENDINGS, AudioError, Waveform, audio_info, read_audio
+from common.audio import ENDINGS, Waveform, audio_info, read_audio
 from common.data import PackReport, pack
 from common.errors import UserError, unknown
 from common.synthetic import MARKER, is_made_up, read_marker
 from common.tables import read_tsv
 from task4_sed.annotations import Annotations, clip_name, read_durations, read_events
-from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, check_classes
+from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels
 from task4_sed.maestro import recording_of
 
 Kind = Literal["strong", "soft", "weak", "unlabeled"]
@@ -162,13 +162,14 @@ def label_file(root: Path, name: str) -> Path | None:
     return None if labels is None else Path(root) / labels
 
 
-def read_set(root: Path, name: str, allow_missing: bool = False) -> ClipSet:
+def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collection[str] = CLASSES) -> ClipSet:
     """Clips and labels of a set.
 
     Args:
         root: see above.
         name: key of `SETS`.
         allow_missing: go on without clips whose audio is missing; the result names them.
+        classes: labels that may occur besides those of DESED and MAESTRO.
 
     Raises:
         UserError: for a table that cannot be read (with file and line), labels that do not exist, soft labels outside
@@ -179,11 +180,11 @@ def read_set(root: Path, name: str, allow_missing: bool = False) -> ClipSet:
     path = label_file(root, name)
     if layout.kind == "unlabeled":
         listed = read_tsv(path, ["filename"])["filename"].tolist() if path and path.is_file() else sorted(present)
-        events = _no_events()
+        events = no_events()
     elif layout.kind == "weak":
-        listed, events = _read_weak(path)
+        listed, events = _read_weak(path, classes)
     else:
-        listed, events = _read_strong(path, layout.kind, present)
+        listed, events = _read_strong(path, layout.kind, present, classes)
     names, missing = _with_audio(listed, present)
     if missing and not allow_missing:
         raise UserError(f"{missing_sentence(name, len(missing), len(listed), missing)} {HOW_TO_GO_ON}")
@@ -317,25 +318,29 @@ def _with_audio(listed: Sequence[str], present: set[str]) -> tuple[list[str], li
     return found, sorted(clip for clip in names if clip not in by_clip)
 
 
-def _read_weak(path: Path | None) -> tuple[list[str], pd.DataFrame]:
+def _read_weak(path: Path | None, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
     assert path is not None
     table = read_tsv(path, ["filename", "event_labels"], key="filename")
     labels = table["event_labels"].str.split(",").explode().str.strip()
     for row, name in labels.items():
-        if name not in CLASSES:
-            raise UserError(f"{path}:{int(row) + 2}: {unknown('class of DESED or MAESTRO', name, CLASSES)}")
+        try:
+            refuse_unknown_labels([name], classes)
+        except UserError as error:
+            raise UserError(f"{path}:{int(row) + 2}: {error}") from None
     names = table["filename"].map(clip_name)
     events = pd.DataFrame({"clip": names.loc[labels.index].to_numpy(), "event_label": labels.to_numpy()})
     return table["filename"].tolist(), events.assign(onset=np.nan, offset=np.nan)
 
 
-def _read_strong(path: Path | None, kind: Kind, present: set[str]) -> tuple[list[str], pd.DataFrame]:
+def _read_strong(
+    path: Path | None, kind: Kind, present: set[str], classes: Collection[str]
+) -> tuple[list[str], pd.DataFrame]:
     assert path is not None
     annotations = read_events(path)
     events = annotations.events
     if kind == "soft" and "confidence" not in events:
         raise UserError(f"{path}:1 has no column confidence, which soft labels need.")
-    _refuse_unknown_labels(annotations)
+    _refuse_unknown_labels(annotations, classes)
     listed = list(annotations.clips)
     if kind == "soft":
         # The table of MAESTRO windows has no row for a window in which nobody heard anything.
@@ -346,20 +351,18 @@ def _read_strong(path: Path | None, kind: Kind, present: set[str]) -> tuple[list
     return listed, events[columns]
 
 
-def _refuse_unknown_labels(annotations: Annotations) -> None:
-    labels = annotations.events["event_label"]
-    wrong = np.flatnonzero(~labels.isin(CLASSES).to_numpy())
-    if len(wrong):
-        sentence = unknown("class of DESED or MAESTRO", labels.iloc[wrong[0]], CLASSES)
-        raise UserError(f"{annotations.where(int(wrong[0]))}: {sentence}")
+def _refuse_unknown_labels(annotations: Annotations, classes: Collection[str]) -> None:
+    for row, name in enumerate(annotations.events["event_label"]):
+        try:
+            refuse_unknown_labels([name], classes)
+        except UserError as error:
+            raise UserError(f"{annotations.where(row)}: {error}") from None
 
 
 def _audio_names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != "."]
 
 
-def _no_events() -> pd.DataFrame:
+def no_events() -> pd.DataFrame:
+    """The events of clips without labels."""
     return pd.DataFrame({"clip": [], "onset": [], "offset": [], "event_label": []}).astype({"event_label": object})
-
-
-__all__ = ["SETS", "AudioError", "ClipSet", "SetLayout", "check_classes", "pack_set", "read_set", "store_folder"]

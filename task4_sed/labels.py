@@ -4,14 +4,15 @@ Everything is worked out for a whole set at once when it is opened: per event it
 batch is then a few array operations, also where a long clip was cropped, in which case the borders are shifted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import field_validator
 
-from common.errors import UserError, unknown
+from common.errors import unknown
 from common.labels import DESED, MAESTRO
 from common.settings import Field, Settings
 
@@ -66,7 +67,14 @@ class LabelSettings(Settings):
     dog_in_maestro: bool = False
     """MAESTRO clips teach that there is no Dog, as in the baseline, though nobody listened for dogs there."""
     classes: list[str] = Field(list(CLASSES), min_length=1)
-    """Classes of the system, in order; the 27 of 2024, or the 10 of DESED."""
+    """Classes of the system, in order: the 27 of 2024, the 10 of DESED, or those of own data in the same layout."""
+
+    @field_validator("classes")
+    @classmethod
+    def _no_doubles(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"{next(name for name in value if value.count(name) > 1)} is named twice")
+        return value
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class EventTargets:
         events = with_aliases(events, domain, settings)
         place = {name: index for index, name in enumerate(self.classes)}
         label = events["event_label"].map(place)
-        _refuse_unknown(events["event_label"][label.isna()])
+        refuse_unknown_labels(events["event_label"][label.isna()], self.classes)
         events = events[label.notna().to_numpy()]
         label = label.dropna().to_numpy(dtype=np.int64)
         clip = events["clip"].to_numpy(dtype=np.int64)
@@ -163,8 +171,8 @@ def frames_of(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def valid_classes(domain: Domain, settings: LabelSettings) -> np.ndarray:
-    """(classes,) bool: of which classes the clips of a data set say something."""
-    names = set(DESED_CLASSES if domain == "desed" else MAESTRO_CLASSES)
+    """(classes,) bool: of which classes the clips of a data set say something; own classes count as DESED's."""
+    names = set(settings.classes) - set(MAESTRO_CLASSES) if domain == "desed" else set(MAESTRO_CLASSES)
     if domain == "maestro" and settings.maestro_to_desed:
         names |= {"Speech", "Dishes"}
     if domain == "maestro" and settings.dog_in_maestro:
@@ -186,23 +194,19 @@ def with_aliases(events: pd.DataFrame, domain: Domain, settings: LabelSettings) 
     return pd.concat([events, copies]).sort_index(kind="stable")
 
 
-def _refuse_unknown(labels: pd.Series) -> None:
-    known = {*CLASSES, *MAESTRO_SYNTH_CLASSES}
+def refuse_unknown_labels(labels: Collection[str], classes: Collection[str] = CLASSES) -> None:
+    """Demand that labels are classes of DESED, MAESTRO or of the system.
+
+    Raises:
+        UserError: for the first that is none, with the nearest ones.
+    """
+    known = {*CLASSES, *MAESTRO_SYNTH_CLASSES, *classes}
     for name in labels:
         if name not in known:
-            raise unknown("class of DESED or MAESTRO", name, CLASSES)
+            raise unknown("class", name, list(dict.fromkeys([*classes, *CLASSES])))
 
 
 def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """start, start + 1, ... of each range, one after another."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)
-
-
-def check_classes(classes: Sequence[str]) -> None:
-    """Refuse names that are no classes of DESED or MAESTRO, and doubled ones."""
-    for name in classes:
-        if name not in CLASSES:
-            raise unknown("class of DESED or MAESTRO", name, CLASSES)
-    if len(set(classes)) < len(classes):
-        raise UserError("labels.classes names a class twice.")

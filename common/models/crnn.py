@@ -49,12 +49,17 @@ class ConvolutionBlock(nn.Sequential):
     """3 x 3 convolution, batch norm, gate, dropout, average pooling."""
 
     def __init__(
-        self, in_channels: int, channels: int, pool: Sequence[int], gate: Literal["glu", "cg"], dropout: float
+        self,
+        in_channels: int,
+        channels: int,
+        pool: Sequence[int],
+        gate: Literal["glu", "cg"],
+        dropout: float,
+        norm_momentum: float,
     ):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
-        # Momentum in torch's sense: the statistics are almost those of the last batch, as in the published runs.
-        self.norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=0.99)
+        self.norm = nn.BatchNorm2d(channels, eps=1e-3, momentum=norm_momentum)
         self.gate = Gate(channels, gate)
         self.dropout = nn.Dropout(dropout)
         self.pool = nn.AvgPool2d((pool[0], pool[1]))
@@ -75,6 +80,8 @@ class Crnn(nn.Module):
         gate: see `Gate`.
         rnn_dim: GRU cells of one direction.
         num_rnn_layers: the recipe's YAML says 1, but the official code builds 2.
+        norm_momentum: of the batch norms, in torch's sense. With 0.99, as in the published runs, the statistics are
+            almost those of the last training batch; 0.1 averages over some ten.
         dropout: after each block, before the fusion and before the heads.
         dropstep: largest share of the frames that time masking takes from either stream in training; 0 turns it off.
         dropstep_frames: most frames that it takes.
@@ -90,6 +97,7 @@ class Crnn(nn.Module):
         filters: Sequence[int] = FILTERS,
         pooling: Sequence[Sequence[int]] = POOLING,
         gate: Literal["glu", "cg"] = "glu",
+        norm_momentum: float = 0.99,
         rnn_dim: int = 192,
         num_rnn_layers: int = 2,
         dropout: float = 0.2,
@@ -104,7 +112,9 @@ class Crnn(nn.Module):
         self.dropstep = dropstep
         self.dropstep_frames = dropstep_frames
         blocks = zip((1, *filters[:-1]), filters, pooling, strict=True)
-        self.cnn = nn.Sequential(*(ConvolutionBlock(fan_in, out, pool, gate, dropout) for fan_in, out, pool in blocks))
+        self.cnn = nn.Sequential(
+            *(ConvolutionBlock(fan_in, out, pool, gate, dropout, norm_momentum) for fan_in, out, pool in blocks)
+        )
         if embedding_dim is not None:
             self.fusion = nn.Linear(filters[-1] + embedding_dim, filters[-1])
         self.rnn = BidirectionalRnn(filters[-1], rnn_dim, num_rnn_layers, dropout=rnn_dropout)
