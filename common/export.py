@@ -71,14 +71,34 @@ class Exported(nn.Module):
 def export_onnx(
     name: str, out: Path, weights: Path | None = None, seconds: float | None = None, check: bool = True
 ) -> dict[str, Any]:
-    """Write a model as ONNX, whole or not at all.
+    """Write a model of the registry as ONNX; an architecture without weights gets random ones.
 
     Args:
-        name: of the registry; an architecture without `weights` gets random ones.
+        name: of the registry.
         out: .onnx file.
         weights: file of released weights.
-        seconds: length of the clips; None for the model's window.
-        check: run both on made-up clips, together and alone where the batch is free.
+        seconds: as for `export_model`.
+        check: as for `export_model`.
+
+    Returns:
+        As `export_model`.
+
+    Raises:
+        UserError: as `export_model`; also for an unknown name, or weights that are not at hand.
+        CheckFailed: as `export_model`.
+    """
+    _need_parts(check)
+    return export_model(_model(name, weights), out, seconds, check)
+
+
+def export_model(model: AudioModel, out: Path, seconds: float | None = None, check: bool = True) -> dict[str, Any]:
+    """Write an audio model as ONNX, whole or not at all.
+
+    Args:
+        model: front end and network; it stays as it is.
+        out: .onnx file.
+        seconds: length of the clips; None for the model's window. The batch may have any size, of a DyMN it is 1.
+        check: compare with PyTorch on made-up clips, together and alone where the batch is free.
 
     Returns:
         File, size, input, outputs, and the largest difference of an output relative to its spread.
@@ -88,23 +108,25 @@ def export_onnx(
         CheckFailed: the file computes something else than PyTorch; it is not kept.
     """
     _need_parts(check)
-    model = _model(name, weights)
+    model.eval()
     samples = round((seconds or model.windows.window) * model.sample_rate)
     fixed_batch = isinstance(model.network, DynamicMobileNet)
     clips = torch.randn(1 if fixed_batch else 2, samples, generator=torch.Generator().manual_seed(0)) / 10
     with torch.inference_mode():
-        expected = Exported(model)(clips)
         kept = model.run(clips)
+    expected = tuple(value for value in kept if value is not None)
     names = [field for field, value in zip(kept._fields, kept, strict=True) if value is not None]
     graph = Exported(copy.deepcopy(model)).eval()
     if not fixed_batch:  # a DyMN is simpler to export as it is
         fold_batch_norms(graph.network)
     _replace_spectra(graph)
     with atomic_path(out) as temporary:
-        _write(graph, clips, temporary, names, fixed_batch, name)
+        _write(graph, clips, temporary, names, fixed_batch, model.name)
         difference = _difference(temporary, clips, expected) if check else None
         if difference is not None and difference > TOLERANCE:
-            raise CheckFailed(f"The ONNX file of {name} differs from PyTorch by {difference:.1e}; it was not kept.")
+            raise CheckFailed(
+                f"The ONNX file of {model.name} differs from PyTorch by {difference:.1e}; it was not kept."
+            )
     return {
         "file": str(out),
         "size": human_size(out.stat().st_size),

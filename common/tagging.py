@@ -34,6 +34,15 @@ class EventOptions:
     window: float = 5.0
     hop: float = 1.0
 
+    def __post_init__(self):
+        """Refuse what gives no events."""
+        if not 0 < self.hop <= self.window:
+            raise UserError(f"hop is {self.hop} s; it must be above 0 and at most the window of {self.window} s.")
+        if self.median is not None and (self.median < 1 or self.median % 2 == 0):
+            raise UserError(f"median is {self.median} frames; it must be odd and at least 1.")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UserError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -120,13 +129,13 @@ def tag_files(
         row["tags"] = [{"label": label, "score": score} for label, score in tagged.tags]
         row["events"] = [_event_row(model, tagged, event) for event in tagged.events]
         rows.append(row)
+    if failed and not rows:
+        raise UserError(f"None of {len(paths)} files could be tagged." if len(paths) > 1 else "Nothing was tagged.")
     if events_file is not None:
         write_events(events_file, (event for row in rows for event in row["events"]))
     else:
         for row in rows:
             del row["events"]
-    if failed and not rows:
-        raise UserError(f"None of {len(paths)} files could be tagged." if len(paths) > 1 else "Nothing was tagged.")
     if failed:
         say(f"{len(failed)} of {len(paths)} files could not be tagged; the others were.")
     return rows, len(failed)
@@ -168,8 +177,6 @@ def _events_of_frames(
 
 def _events_of_windows(model: AudioModel, path: Path, duration: float, options: EventOptions) -> list[Event]:
     """Events of a clip model: every window is a frame of `hop` seconds around the window's centre."""
-    if not 0 < options.hop <= options.window:
-        raise UserError(f"The hop is {options.hop} s; it must be above 0 and at most the window of {options.window} s.")
     kept = model.windows
     shortest = min(kept.shortest, options.window)
     model.windows = WindowPolicy(options.window, options.window - options.hop, shortest)
