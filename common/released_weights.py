@@ -231,21 +231,25 @@ def _differences(
 
 
 def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str:
-    """Of the other architectures, the one whose names and shapes fit the file."""
-    from common.registry import create_model
-
+    """Of the other architectures, the one whose names and shapes fit the file, if that asked for does not at all."""
     tensors = plain_tensors(official)
+    if _share_that_fits(architecture, tensors) > 0.5:
+        return ""
     for other in read_table().architectures.values():
-        if other.name == architecture.name:
-            continue
-        with torch.device("meta"):
-            network = create_model(other.name)
-        mapped, unknown = _translate(network, other, tensors)
-        shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
-        same = sum(tensor.shape == shapes[key] for key, tensor in mapped.items())
-        if not unknown and len(mapped) and same > 0.9 * len(shapes):
+        if other.name != architecture.name and _share_that_fits(other, tensors) > 0.9:
             return f"; the file looks like {other.name}"
     return ""
+
+
+def _share_that_fits(architecture: Architecture, tensors: Mapping[str, Tensor]) -> float:
+    """Of the tensors of a network, the share that a file has with the right name and shape."""
+    from common.registry import create_model
+
+    with torch.device("meta"):
+        network = create_model(architecture.name)
+    mapped, unknown = _translate(network, architecture, tensors)
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    return sum(tensor.shape == shapes[key] for key, tensor in mapped.items()) / (len(shapes) + len(unknown))
 
 
 def _fits(key: str, patterns: Any) -> bool:
