@@ -19,6 +19,7 @@ from task4_sed.annotations import Annotations, merge_overlapping, read_durations
 from task4_sed.metrics.detections import FALSE_POSITIVE, TRUE_POSITIVE, CountChanges
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import F1, best_threshold, f1_of_counts
+from task4_sed.metrics.polyphonic import Psds
 from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
 from task4_sed.score_tables import ScoreTables, from_frames, read_score_tables
 
@@ -207,17 +208,11 @@ def rank_score(psds1: float, mpauc: float) -> float:
     return psds1 + mpauc
 
 
-def rank_interval(psds1_samples: np.ndarray, mpauc_samples: np.ndarray, value: float | None = None) -> Interval | None:
-    """95 % interval of the rank score from the `samples` of its parts; the two sets are drawn independently.
-
-    Args:
-        psds1_samples, mpauc_samples: draws behind the two scores.
-        value: rank score that the interval is laid around; None leaves it where the draws are, see `interval`.
-    """
-    draws = min(len(psds1_samples), len(mpauc_samples))
-    sums = psds1_samples[:draws] + mpauc_samples[:draws]
-    middle = value if value is not None or not draws else float(np.median(sums))
-    return interval(np.append(np.nan if middle is None else middle, sums), highest=2.0)
+def rank_interval(psds1: Psds, mpauc: SegmentAuc) -> Interval | None:
+    """95 % interval of the rank score; the two sets are drawn independently."""
+    draws = min(len(psds1.samples), len(mpauc.samples))
+    value = rank_score(psds1.value, mpauc.value)
+    return interval(np.append(value, psds1.samples[:draws] + mpauc.samples[:draws]), highest=2.0)
 
 
 def _hard_labels(annotations: Annotations, threshold: float = 0.5) -> Annotations:
