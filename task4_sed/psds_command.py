@@ -188,7 +188,7 @@ def _report_points(points: Mapping[float, Any], reference: Reference) -> dict[st
         say(f"{len(silent)} of {len(expected)} clips have no detection at any threshold, such as {silent[0]}.")
     return {
         "expected": len(expected),
-        "scored": len(expected) - len(silent),
+        "scored": len(expected),
         "comparable": True,
         "without_detections": silent,
     }
