@@ -15,7 +15,6 @@ WRITERS = {
     "task4_sed": "common.synthetic_task4:write_task4",
     "retrieval": "common.synthetic_retrieval:write_retrieval",
     "imitation": "common.synthetic_imitation:write_imitation",
-    "audioset": "common.synthetic_audioset:write_audioset",
 }
 MARKER = "made_up.json"
 
