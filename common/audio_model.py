@@ -1,8 +1,9 @@
 """What a model gives back, and the join of front end and network: waveform in, scores out, at any length."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,17 @@ class ModelOutput(NamedTuple):
     embedding: Tensor
     frames: Tensor | None = None
     frame_logits: Tensor | None = None
+
+
+def _each(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutput:
+    """`change` of every tensor that is there."""
+    logits, embedding, frames, frame_logits = output
+    return ModelOutput(
+        None if logits is None else change(logits),
+        change(embedding),
+        None if frames is None else change(frames),
+        None if frame_logits is None else change(frame_logits),
+    )
 
 
 class Passage(NamedTuple):
@@ -80,7 +92,7 @@ class AudioModel(nn.Module):
     @property
     def sample_rate(self) -> int:
         """Hz that the waveform must have."""
-        return int(self.front_end.sample_rate)
+        return int(self.front_end.sample_rate)  # type: ignore[arg-type]
 
     def forward(self, waveform: Tensor) -> ModelOutput:
         """(batch, samples), -1..1 at `sample_rate`, of any length but 0."""
@@ -135,7 +147,7 @@ class AudioModel(nn.Module):
             output = self.network(spectrogram)
         if dtype is None:
             return output
-        return ModelOutput(*(value if value is None else value.float() for value in output))
+        return _each(output, Tensor.float)
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.sample_rate)
@@ -201,7 +213,7 @@ class AudioModel(nn.Module):
             output = self._run_clip(torch.cat([window.waveform for window in group]))
             for index, window in enumerate(group):
                 own = slice(index * batch, (index + 1) * batch)
-                yield window, ModelOutput(*(value if value is None else value[own] for value in output))
+                yield window, _each(output, itemgetter(own))
 
 
 def prepare_for_inference(
@@ -226,7 +238,7 @@ def prepare_for_inference(
         fold_batch_norms(model.network)
     if channels_last and any(isinstance(module, nn.Conv2d) for module in model.network.modules()):
         model.memory_format = torch.channels_last
-        model.network.to(memory_format=torch.channels_last)
+        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compile:
         model.network.compile()
     model.autocast_dtype = dtype

@@ -154,7 +154,7 @@ def stored_bytes(network: nn.Module) -> int:
 
 
 def _stored(network: nn.Module) -> list[Tensor]:
-    tensors = list(network.parameters())
+    tensors: list[Tensor] = list(network.parameters())
     for module in network.modules():
         # Static quantisation keeps weights in packed form behind methods; the bias there is float32.
         if type(module).__module__.startswith("torch.ao.nn") and not list(module.parameters(recurse=False)):
@@ -180,7 +180,7 @@ def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
     with torch.device("meta"):
         network = create_model(name, **options)
     front_end = create_front_end(name, **front_end_options).eval()
-    samples = round(architecture.macs_seconds * front_end.sample_rate)
+    samples = round(architecture.macs_seconds * int(front_end.sample_rate))  # type: ignore[arg-type]
     shape = front_end(torch.zeros(1, samples)).shape
     figures = measure(network, shape, precision, architecture.also_reads)
     return {"model": name_or_run, "seconds": architecture.macs_seconds, **asdict(figures)}

@@ -61,13 +61,14 @@ def create_audio_model(
     architecture = find_architecture(name)
     if labels is not None:
         options.setdefault("num_classes", len(labels))
+    released = find_released(name)
     return AudioModel(
         front_end=create_front_end(name, **(front_end or {})),
         network=create_model(name, **options),
         labels=labels or _labels(architecture, options.get("num_classes")),
         windows=WindowPolicy(**architecture.windows),
         activation=architecture.activation,
-        name=find_released(name).name if find_released(name) else name,
+        name=released.name if released else name,
     )
 
 

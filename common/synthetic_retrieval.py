@@ -208,7 +208,7 @@ class _Layer:
 
 def _draw_scene(rng: np.random.Generator) -> tuple[_Layer, ...]:
     count = rng.choice([1, 2, 3], p=[0.25, 0.55, 0.2])
-    layers = []
+    layers: list[_Layer] = []
     for index in rng.choice(len(SOUNDS), size=count, replace=False):
         sound = SOUNDS[index]
         pace = rng.choice(["slowly", "quickly", ""]) if sound.rhythmic else ""
