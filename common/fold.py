@@ -10,8 +10,8 @@ def fold_batch_norms(network: nn.Module) -> int:
     """Fold every batch norm that directly follows a convolution in an `nn.Sequential`, or is named as its pair.
 
     In a Sequential the convolution and the batch norm are neighbours. Elsewhere `conv1` pairs with `bn1`, and
-    `joint_conv` with `joint_norm`. The batch norm becomes an identity, so names of the other layers stay. The blocks of a DyMN, which
-    make a kernel for each clip, are replaced as a whole.
+    `joint_conv` with `joint_norm`. The batch norm becomes an identity, so names of the other layers stay. The blocks of
+    a DyMN, which make a kernel for each clip, are replaced as a whole.
 
     Returns:
         How many were folded.
