@@ -41,7 +41,7 @@ class Gate(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(batch, channels, time, mels) to the same shape."""
-        linear = F.conv2d(maps, self.linear.weight[:, :, None, None], self.linear.bias)
+        linear = self.linear(maps.movedim(1, -1)).movedim(-1, 1)
         return linear * maps.sigmoid() if self.kind == "glu" else maps * linear.sigmoid()
 
 
