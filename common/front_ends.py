@@ -227,21 +227,22 @@ class DesedMel(nn.Module):
 
     Args:
         low: lower end of the scaled range; -1, or 0 as in the recipe of 2021.
+        n_mels: bands; the published networks have 128.
     """
 
-    def __init__(self, low: float = -1.0):
+    def __init__(self, low: float = -1.0, n_mels: int = 128):
         super().__init__()
         self.sample_rate = 16000
         self.low = low
-        bank = triangular_mel_bank(128, 2048, 16000, 0.0, 8000.0)
+        bank = triangular_mel_bank(n_mels, 2048, 16000, 0.0, 8000.0)
         self.mel = MelSpectrum(torch.hamming_window(2048, periodic=False), 2048, 256, bank, power=1)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) to (batch, 1, 128, 1 + samples // 256), each clip scaled to -1..1."""
+        """(batch, samples) to (batch, 1, n_mels, 1 + samples // 256), each clip scaled to -1..1."""
         return self.scale(self.decibel(self.magnitude(waveform)))
 
     def magnitude(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) to mel magnitudes (batch, 1, 128, frames); mix these."""
+        """(batch, samples) to mel magnitudes (batch, 1, n_mels, frames); mix these."""
         return _as_image(self.mel(waveform))
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Settings of Task 4: what a YAML file in configs/ may say. No torch here."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,7 +8,7 @@ from pydantic import model_validator
 
 from common.settings import Field, Settings
 from common.trainer_settings import TrainerSettings
-from task4_sed.labels import LabelSettings
+from task4_sed.labels import POOLING, LabelSettings
 
 TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "weak", "unlabeled"]
 
@@ -62,8 +63,12 @@ class ModelSettings(Settings):
 
     name: str = "desed_crnn_2024"
     """A CRNN that `python -m common models` lists."""
+    n_mels: int = Field(128, ge=1)
+    """Mel bands of the spectrogram, 0 to 8 kHz."""
     filters: list[int] = [16, 32, 64, 128, 128, 128, 128]
     """Channels of the convolution blocks."""
+    pooling: list[tuple[int, int]] = [(2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2)]
+    """Time and mels that each block averages; 4 in time in all, and mels down to 1."""
     gate: Literal["glu", "cg"] = "glu"
     """Gate of the blocks: the baseline's, or context gating (winner of 2024)."""
     norm_momentum: float = Field(0.1, gt=0, le=1)
@@ -80,6 +85,16 @@ class ModelSettings(Settings):
     """Largest share of the frames that time masking takes from spectrogram features or embeddings."""
     dropstep_frames: int = Field(16, ge=0)
     """Most frames that it takes."""
+
+    @model_validator(mode="after")
+    def _comes_down(self) -> "ModelSettings":
+        time, mels = (math.prod(pool[axis] for pool in self.pooling) for axis in (0, 1))
+        if len(self.pooling) != len(self.filters) or time != POOLING or mels != self.n_mels:
+            raise ValueError(
+                f"pooling needs one entry per block ({len(self.filters)}), {POOLING} in time and {self.n_mels} in mels "
+                f"all together, not {len(self.pooling)}, {time} and {mels}"
+            )
+        return self
 
 
 class MixupSettings(Settings):

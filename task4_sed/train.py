@@ -33,7 +33,7 @@ Batch = dict[str, Any]
 def make_network(settings: Task4Settings) -> nn.Module:
     """The CRNN of the settings with random weights."""
     dim = None if settings.embeddings == "none" else settings.embedding.dim
-    options = settings.model.model_dump(exclude={"name"})
+    options = settings.model.model_dump(exclude={"name", "n_mels"})
     return create_model(
         settings.model.name, num_classes=len(settings.labels.classes), embedding_dim=dim, **options
     )  # fmt: skip
@@ -71,7 +71,7 @@ class SoundEventTraining(LightningModule):
     def __init__(self, settings: Task4Settings, frozen: FrozenFrames | None = None, validation: Any = None):
         super().__init__()
         self.settings = settings
-        self.front_end = DesedMel()
+        self.front_end = DesedMel(n_mels=settings.model.n_mels)
         self.student = make_network(settings)
         self.teacher = None
         if settings.teacher is not None:
@@ -159,7 +159,7 @@ class SoundEventTraining(LightningModule):
         return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
 
     def _mixed(self, batch: Batch, batch_index: int) -> tuple[Tensor, Batch]:
-        """Mel magnitudes (clips, 1, 128, 626) and the batch with embeddings (clips, dim, tokens), mixed or not."""
+        """Mel magnitudes (clips, 1, mels, 626) and the batch with embeddings (clips, dim, tokens), mixed or not."""
         generator = step_generator(self, self.settings.seed, batch_index)
         with torch.autocast(self.device.type, enabled=False):
             magnitude = self.front_end.magnitude(batch["waveform"])
