@@ -110,9 +110,10 @@ def in_pieces(frames: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
 def spectrum_of(frames: Tensor, n_fft: int, power: int = 2) -> Tensor:
     """Windowed frames (..., samples) to power (2) or magnitude (1), (..., n_fft / 2 + 1)."""
     spectrum = torch.fft.rfft(frames, n=n_fft)
-    if power == 1:
-        return spectrum.abs()
-    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+    if power == 1 and spectrum.requires_grad:
+        return spectrum.abs()  # slower, but its gradient at 0 is 0 and not infinite
+    squared = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+    return squared if power == 2 else squared.sqrt_()
 
 
 def pre_emphasis(waveform: Tensor, coefficient: float = 0.97) -> Tensor:

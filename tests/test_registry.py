@@ -288,7 +288,7 @@ def test_a_fine_tuned_file_is_read_with_its_number_of_classes(tmp_path, caplog):
 @pytest.mark.parametrize("num_classes", [None, 5])
 def test_weights_of_another_width_are_refused_with_what_differs(tmp_path, num_classes):
     torch.save(create_model("mn05").state_dict(), tmp_path / "mn05.pt")
-    with pytest.raises(UserError, match=r"no tensor for features.*looks like mn05"):
+    with pytest.raises(UserError, match=r"is 8x1x3x3 instead of 16x1x3x3.*looks like mn05"):
         load_audio_model("mn10.as", tmp_path / "mn05.pt", num_classes)
 
 
