@@ -1,9 +1,206 @@
-"""Command line of Task 4: sound event detection."""
+"""Sound event detection with heterogeneous data and missing labels: DCASE Task 4 of 2024 (DESED and MAESTRO Real)."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
-from common.cli import Positional, Repeated, run
+from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.errors import CheckFailed
+from task4_sed.settings import Task4Settings
+
+SMALL = "task4_sed/configs/small.yaml"
+
+
+def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False) -> None:
+    """Download MAESTRO Real and cut it into the windows of the challenge; says how to get DESED.
+
+    Args:
+        root: folder of the tree, which the official recipe calls data/dcase/dataset.
+        hop: seconds between validation windows; 1 as before June 2024.
+        delete_archives: remove each archive when it is unpacked.
+    """
+    from task4_sed.download import HOW_TO_GET_DESED, download_maestro
+
+    counts = download_maestro(root, hop, delete_archives)
+    say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
+    say(HOW_TO_GET_DESED)
+
+
+def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
+    """Cut MAESTRO Real, unpacked already, into the windows of the challenge.
+
+    Args:
+        source: folder with development_audio and development_annotation.
+        root: folder of the tree.
+        hop: seconds between validation windows; 1 as before June 2024.
+    """
+    from task4_sed.maestro import prepare
+
+    counts = prepare(source, root, hop)
+    say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
+
+
+def check_data(*, root: Path, json: bool = False) -> None:
+    """Compare the tree with the published counts; missing clips, damaged files and wrong rows are named.
+
+    Args:
+        root: folder of the tree.
+        json: print what was found as JSON, with all missing clips.
+    """
+    from dataclasses import asdict
+
+    from task4_sed.check import check_data as check
+
+    found = check(root)
+    if json:
+        print_json(asdict(found))
+    else:
+        print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{root}")
+    if found.problems:
+        raise CheckFailed("\n".join(found.problems))
+    say("The data are as they should be.")
+
+
+def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_missing: bool = False) -> None:
+    """Pack sets into one file each, at 16 kHz and at least 10 s; goes on where it was stopped.
+
+    Args:
+        root: folder of the tree.
+        sets: set to pack, such as weak; may be given several times; left out, all that are there.
+        workers: processes that decode.
+        allow_missing: pack what is there of sets with missing clips.
+    """
+    from common.errors import UserError
+    from task4_sed.data import SETS, audio_folder, pack_set
+
+    for name in sets or SETS:
+        try:
+            audio_folder(root, name)
+        except UserError as error:
+            if sets or not SETS[name].optional:
+                raise
+            say(str(error))
+            continue
+        say(str(pack_set(root, name, workers, allow_missing)))
+
+
+def train(
+    settings: Task4Settings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+) -> None:
+    """Train one system and test it on both data sets.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again (train or test), with those that build on it; may be given several times.
+        fast_check: two steps of everything in a temporary folder, to see that it works.
+    """
+    from task4_sed.recipe import check_recipe, run_recipe
+    from task4_sed.report import figure_rows
+
+    if fast_check:
+        check_recipe(settings)
+        say("Two steps of everything worked.")
+        return
+    finished = run_recipe(settings, resume, redo)
+    print_table(figure_rows([finished]), title=_title(finished))
+    say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
+
+
+def sweep(
+    settings: Task4Settings,
+    *,
+    over: Repeated[str] = (),
+    jobs: int = 1,
+    on: Literal["here", "slurm"] = "here",
+    slurm_partition: str | None = None,
+    slurm_minutes: int = 1440,
+    slurm_gpus: int = 0,
+    slurm_cpus: int = 2,
+) -> None:
+    """Train every combination of some settings' values; what is done already is skipped.
+
+    Args:
+        over: a setting and its values, such as seed=0,1,2; may be given several times.
+        jobs: processes on this machine, which share its cores.
+        on: this machine, or SLURM.
+        slurm_partition: partition; left out, the cluster's default.
+        slurm_minutes: time limit of a run; one that reaches it is queued again and goes on.
+        slurm_gpus: GPUs for each run.
+        slurm_cpus: cores for each run.
+    """
+    from common.report import print_results
+    from common.sweep import SlurmSettings, parse_over
+    from common.sweep import sweep as go_over
+    from task4_sed.data import is_made_up_data
+    from task4_sed.recipe import prepare_stores, sweep_cell
+
+    values = parse_over(over)
+    folder = settings.runs / _sweep_name(settings.name)
+    slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
+    prepare_stores(settings)
+    rows = go_over(settings, values, sweep_cell, folder, jobs=jobs, on=on, slurm=slurm)
+    print_results(rows, f"Sweep {folder}", is_made_up_data(settings.data.root))
+    say(f"The table is {folder / 'results.csv'}; see `report {folder}`.")
+
+
+def evaluate(run: Positional[Path], *, json: bool = False) -> None:
+    """Show the figures of a finished run on the test sets, with 95 % intervals, beside the published ones.
+
+    Args:
+        run: run folder.
+        json: print all figures as JSON; 0 to 1.
+    """
+    from task4_sed.evaluate import open_run, read_published, read_scores
+    from task4_sed.report import class_rows, figure_rows
+
+    opened = open_run(run)
+    if json:
+        print_json({**read_scores(opened), "published": read_published()})
+        return
+    print_table(figure_rows([opened]), title=_title(opened))
+    for title, rows in class_rows(opened).items():
+        print_table(rows, title=title)
+    say(f"Published: {read_published()['system']}. Intervals: bootstrap over recordings.")
+
+
+def predict(run: Positional[Path], *, root: Path) -> None:
+    """Score the clips of an evaluation set: raw and post-processed tables in RUN/predictions.
+
+    Args:
+        run: run folder.
+        root: folder of the tree (its audio/eval24), or of the audio files themselves.
+    """
+    from task4_sed.evaluate import open_run
+    from task4_sed.evaluate import predict as write
+
+    print(write(open_run(run), root))
+
+
+def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, reference: Path) -> None:
+    """Write, check and zip a submission: a sweep over three seeds, or three runs.
+
+    Args:
+        runs: folder of a sweep, or folders of runs.
+        label: Lastname_INST_task4_1.
+        meta: META.yaml, made by `python -m submissions template task4_2024 --out META.yaml` and filled in.
+        reference: run of the baseline for 10 epochs on this machine, whose energy the others are compared with.
+    """
+    from task4_sed.submission import package as write
+
+    print(write(runs, label, meta, reference))
+
+
+def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
+    """Show the results of runs or sweeps, and write them into one report.html.
+
+    Args:
+        runs: folders of sweeps and runs.
+        out: file to write; left out, report.html in the first folder.
+    """
+    from task4_sed.report import write_task4_report
+
+    say(f"Wrote {write_task4_report(runs, out)}.")
 
 
 def psds(
@@ -44,7 +241,28 @@ def psds(
     )  # fmt: skip
 
 
-VERBS = {"psds": psds}
+def _title(run: Any) -> str:
+    from task4_sed.data import is_made_up_data
+
+    made_up = "Made-up data: " if is_made_up_data(run.settings.data.root) else ""
+    return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"
+
+
+def _sweep_name(name: str) -> str:
+    """The name of a run without its parts that differ from cell to cell: small_seed{seed} to small."""
+    return re.sub(r"[_-]?[a-z0-9.]*\{[^}]*\}", "", name).strip("_-") or "sweep"
+
+
+VERBS = {
+    "data": {"download": download_data, "cut": cut_data, "check": check_data, "pack": pack_data},
+    "train": config_verb(Task4Settings, train, config_for={"fast_check": SMALL}),
+    "sweep": config_verb(Task4Settings, sweep),
+    "evaluate": evaluate,
+    "predict": predict,
+    "package": package,
+    "report": report,
+    "psds": psds,
+}
 
 if __name__ == "__main__":
     sys.exit(run("python -m task4_sed", VERBS))

@@ -17,7 +17,7 @@ from common.training import fit, make_trainer, seed_all
 from task4_sed.clips import make_training_loader, open_clips
 from task4_sed.data import ClipSet, missing_sentence, read_set, set_durations, split_weak
 from task4_sed.embeddings import load_frozen
-from task4_sed.evaluate import FIGURES, read_scores, score_network
+from task4_sed.evaluate import FIGURES, read_scores, score_network, test_sets
 from task4_sed.maestro import split_training_windows
 from task4_sed.scoring import Reference, annotations_of
 from task4_sed.settings import Task4Settings
@@ -88,6 +88,13 @@ def run_recipe(settings: Task4Settings, folder: Path | None = None, redo: Sequen
     return run
 
 
+def prepare_stores(settings: Task4Settings) -> None:
+    """Make what runs share, before several of them start: packed stores and cached embeddings."""
+    training, held_out = read_training_sets(settings)
+    for clips in (*training.values(), *held_out.values(), *(_read(settings, name) for name in test_sets(settings))):
+        open_clips(clips, settings)
+
+
 def check_recipe(settings: Task4Settings) -> Run:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
@@ -121,8 +128,8 @@ def _read(settings: Task4Settings, name: str) -> ClipSet:
     return clips
 
 
-TRAINING = ("seed", "data.root", "data.batch", "data.allow_missing", "labels", "embeddings", "embedding", "model",
-            "mixup", "loss", "teacher", "optim", "validation", "postprocessing.median_frames")  # fmt: skip
+TRAINING = ("seed", "data.root", "data.batch", "data.allow_missing", "labels", "embeddings", "embedding", "front_end",
+            "model", "mixup", "loss", "teacher", "optim", "validation", "postprocessing.median_frames")  # fmt: skip
 TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
 
 STAGES = [

@@ -58,13 +58,18 @@ class EmbeddingSettings(Settings):
     """Clips that are embedded at once."""
 
 
+class FrontEndSettings(Settings):
+    """Mel spectrogram at 16 kHz with a hop of 16 ms, scaled to -1..1 in each clip."""
+
+    n_mels: int = Field(128, ge=1)
+    """Mel bands, 0 to 8 kHz."""
+
+
 class ModelSettings(Settings):
     """The network."""
 
     name: str = "desed_crnn_2024"
     """A CRNN that `python -m common models` lists."""
-    n_mels: int = Field(128, ge=1)
-    """Mel bands of the spectrogram, 0 to 8 kHz."""
     filters: list[int] = [16, 32, 64, 128, 128, 128, 128]
     """Channels of the convolution blocks."""
     pooling: list[tuple[int, int]] = [(2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2)]
@@ -85,16 +90,6 @@ class ModelSettings(Settings):
     """Largest share of the frames that time masking takes from spectrogram features or embeddings."""
     dropstep_frames: int = Field(16, ge=0)
     """Most frames that it takes."""
-
-    @model_validator(mode="after")
-    def _comes_down(self) -> "ModelSettings":
-        time, mels = (math.prod(pool[axis] for pool in self.pooling) for axis in (0, 1))
-        if len(self.pooling) != len(self.filters) or time != POOLING or mels != self.n_mels:
-            raise ValueError(
-                f"pooling needs one entry per block ({len(self.filters)}), {POOLING} in time and {self.n_mels} in mels "
-                f"all together, not {len(self.pooling)}, {time} and {mels}"
-            )
-        return self
 
 
 class MixupSettings(Settings):
@@ -198,6 +193,7 @@ class Task4Settings(Settings):
     embeddings: Literal["none", "cached", "live"] = "none"
     """cached: worked out once per clip and kept in half precision; live: in each step."""
     embedding: EmbeddingSettings = EmbeddingSettings()
+    front_end: FrontEndSettings = FrontEndSettings()
     model: ModelSettings = ModelSettings()
     mixup: MixupSettings | None = MixupSettings()
     """Null does not mix."""
@@ -226,6 +222,13 @@ class Task4Settings(Settings):
             absent = [name for name in self.labels.classes if name not in medians]
             if absent:
                 raise ValueError(f"postprocessing.median_frames has no length for {absent[0]}")
+        pooling, mels = self.model.pooling, self.front_end.n_mels
+        pooled = [math.prod(pool[axis] for pool in pooling) for axis in (0, 1)]
+        if len(pooling) != len(self.model.filters) or pooled != [POOLING, mels]:
+            raise ValueError(
+                f"model.pooling needs one entry per block ({len(self.model.filters)}), and {POOLING} in time and {mels} "
+                f"in mels all together; it has {len(pooling)}, {pooled[0]} and {pooled[1]}"
+            )
         kinds = {"maestro_train": "soft", "weak": "weak", "unlabeled": "none"}
         for number, group in enumerate(self.data.batch, start=1):
             if len({kinds.get(name, "strong") for name in group.sets}) > 1:

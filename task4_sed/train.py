@@ -33,7 +33,7 @@ Batch = dict[str, Any]
 def make_network(settings: Task4Settings) -> nn.Module:
     """The CRNN of the settings with random weights."""
     dim = None if settings.embeddings == "none" else settings.embedding.dim
-    options = settings.model.model_dump(exclude={"name", "n_mels"})
+    options = settings.model.model_dump(exclude={"name"})
     return create_model(
         settings.model.name, num_classes=len(settings.labels.classes), embedding_dim=dim, **options
     )  # fmt: skip
@@ -71,7 +71,7 @@ class SoundEventTraining(LightningModule):
     def __init__(self, settings: Task4Settings, frozen: FrozenFrames | None = None, validation: Any = None):
         super().__init__()
         self.settings = settings
-        self.front_end = DesedMel(n_mels=settings.model.n_mels)
+        self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
         self.student = make_network(settings)
         self.teacher = None
         if settings.teacher is not None:

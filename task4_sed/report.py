@@ -1,0 +1,183 @@
+"""The report of runs: figures with intervals, per class, PSD-ROC, and the best and worst clips to look at and hear."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.output import say
+from common.plots import plot_lines
+from common.report import (
+    Section,
+    paragraph,
+    preformatted,
+    print_results,
+    side_by_side,
+    table,
+    with_interval,
+    write_report,
+)
+from common.report import figure as picture
+from common.settings import dump_settings
+from common.stages import Run, read_record
+from common.statistics import Interval, mean_interval
+from task4_sed.evaluate import FIGURES, open_run, read_finisher, read_published, read_scores
+from task4_sed.report_clips import clip_parts, psd_roc
+from task4_sed.submission import run_folders
+
+TITLES = {
+    "psds1": "PSDS1",
+    "psds2": "PSDS2",
+    "collar_f1": "collar F1",
+    "intersection_f1": "intersection F1",
+    "mpauc": "mpAUC",
+    "segment_f1": "best segment F1",
+    "rank_score": "rank score",
+}
+SET_TITLES = {
+    "validation": "DESED validation",
+    "public_evaluation": "DESED public evaluation",
+    "maestro_validation": "MAESTRO Real validation",
+}
+
+
+def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Write report.html into a run's or sweep's folder, and print the table of results.
+
+    Args:
+        paths: runs and sweeps; runs that are not finished are left out, and said so.
+        out: file to write; None takes report.html in the first of `paths`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: if no run is finished.
+    """
+    runs, unfinished = read_finished(paths)
+    scores = [read_scores(run) for run in runs]
+    made_up = any(found["made_up"] for found in scores)
+    rows = figure_rows(runs)
+    print_results(rows, "Sound events, development test sets, per cent", made_up)
+    versions = ", ".join(f"{name} {number}" for name, number in scores[0]["versions"].items())
+    notes = [paragraph(f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}.")]
+    if unfinished:
+        notes.append(paragraph(f"Not finished and left out: {', '.join(folder.name for folder in unfinished)}."))
+    first = runs[0]
+    finisher = read_finisher(first)
+    classes = [table(part, caption=title) for title, part in class_rows(first).items()]
+    sections = [
+        Section("Results", [*notes, table(rows), *_raw_part(runs)]),
+        Section("Classes", [paragraph(f"Of the run {first.folder.name}, per cent."), *classes]),
+        Section("PSD-ROC", psd_roc(first, finisher)),
+        Section("Clips", clip_parts(first, finisher)),
+        Section("Learning curves", _curves_part(runs)),
+        Section("Energy", [table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
+        Section("Settings", [paragraph("Of the first run."), preformatted(dump_settings(first.settings))]),
+    ]
+    subtitle = f"DCASE Task 4, {len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
+
+
+def read_finished(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Finished runs by seed, and folders of those that are not finished."""
+    runs, unfinished = [], []
+    for folder in run_folders(paths):
+        run = open_run(folder)
+        try:
+            read_scores(run)
+            runs.append(run)
+        except UserError:
+            say(f"{folder} is not finished: left out")
+            unfinished.append(folder)
+    if not runs:
+        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Go on with `train --resume RUN`.")
+    return sorted(runs, key=lambda run: run.settings.seed), unfinished
+
+
+def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
+    """One row per test set and figure: value with interval in per cent, the published one, and how many clips."""
+    published = read_published()["figures"]
+    every = [read_scores(run)["networks"][run.settings.network][kind] for run in runs]
+    rows = []
+    for name in every[0]:
+        clips = every[0][name]["clips"]
+        whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
+        for key in (*FIGURES, "rank_score"):
+            if key not in every[0][name]:
+                continue
+            found = _over_runs([figures[name][key] for figures in every])
+            row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": with_interval(*found, scale=100)}
+            if name != "public_evaluation" and key in published:
+                row["published"] = f"{100 * published[key]:.1f}"
+            rows.append({**row, "clips": whole})
+    return rows
+
+
+def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Per set one row per class with its figures in per cent."""
+    scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
+    tables = {}
+    for name, figures in scores.items():
+        keys = [key for key in FIGURES if key in figures]
+        classes = list(figures[keys[0]]["per_class"])
+        tables[SET_TITLES[name]] = [
+            {"class": label, **{TITLES[key]: _per_cent(figures[key]["per_class"].get(label)) for key in keys}}
+            for label in classes
+        ]
+    return tables
+
+
+def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
+    """Over seeds where there are several runs, else over resampled recordings of the one."""
+    if len(found) == 1:
+        low, high = found[0]["interval"] or (None, None)
+        return Interval(found[0]["value"], low, high)
+    return mean_interval([figures["value"] for figures in found])
+
+
+def _how(runs: Sequence[Run]) -> str:
+    many = "over runs (Student's t)" if len(runs) > 1 else "over recordings (bootstrap)"
+    return f"Intervals are 95 % {many}. Published: {read_published()['system']}, on the real data."
+
+
+def _raw_part(runs: Sequence[Run]) -> list[str]:
+    return [table(figure_rows(runs, "raw"), caption="Before post-processing.")]
+
+
+def _curves_part(runs: Sequence[Run]) -> list[str]:
+    """Losses and validation figures over epochs."""
+    losses: dict[str, list] = {}
+    validation: dict[str, list] = {}
+    for run in runs:
+        with (run.folder / "train" / "metrics.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                epoch = float(row["epoch"])
+                for column, value in row.items():
+                    if not value or (run is not runs[0] and column not in ("train_loss", "val_objective")):
+                        continue
+                    place = losses if column.startswith("train_") else validation if column.startswith("val_") else None
+                    if place is not None:
+                        title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
+                        name = title if run is runs[0] else f"{title}, seed {run.settings.seed}"
+                        place.setdefault(name, []).append((epoch, float(value), None, None))
+    plots = [plot_lines(losses, "epoch", "loss", markers=False)]
+    if validation:
+        plots.append(plot_lines(validation, "epoch", "validation"))
+    return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
+
+
+def _cost_row(run: Run) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.folder.name}
+    for stage in ("train", "test"):
+        record = read_record(run.folder, stage)
+        row[f"{stage} seconds"] = round(record["seconds"], 1)
+        row[f"{stage} kWh"] = record["energy_kwh"] if record["energy_kwh"] is not None else "not measured"
+    return row
+
+
+def _per_cent(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(100 * value, 1)

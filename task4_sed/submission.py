@@ -1,0 +1,195 @@
+"""Packaging for the challenge: score tables of three runs, raw and post-processed, the energy, and the meta file."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from common.errors import CheckFailed, UserError
+from common.files import atomic_write
+from common.output import say
+from common.stages import Run
+from common.yaml_file import to_yaml
+from submissions.package import OUT, add_placeholder_report, declare_made_up, new_system, pack, team_of
+from submissions.participant import join_meta, read_participant
+from submissions.report import summary
+from submissions.rules import load_rules
+from task4_sed.evaluate import PREDICTIONS, open_run, predict, read_scores
+
+RULES = "task4_2024"
+NUM_RUNS = 3
+REFERENCE_EPOCHS = 10
+ENERGY = {"training_kwh": "train", "devtest_kwh": "test"}
+"""Key of the meta file, and the stage whose energy it is."""
+
+
+def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out: Path = OUT) -> Path:
+    """Write a package of the 2024 challenge, check it, and zip it.
+
+    Args:
+        paths: a sweep over seeds, or three runs that were trained independently. Runs without predictions make them
+            from the evaluation set below their data root.
+        label: Lastname_INST_task4_1.
+        meta: META.yaml with names and methods.
+        reference: run of the baseline for 10 epochs on the same machine; its energy puts that of the runs into
+            proportion.
+        out: folder of the packages.
+
+    Returns:
+        The zip. The folder lies beside it.
+
+    Raises:
+        UserError: if there are not three finished runs with measured energy, META.yaml has mistakes, or the package
+            exists.
+        CheckFailed: if the package breaks a rule; its folder stays to be looked at.
+    """
+    rules = load_rules(RULES)
+    participant = read_participant(meta, rules)
+    runs = [_with_predictions(open_run(folder)) for folder in run_folders(paths)]
+    _refuse_other_than_three(runs)
+    facts = [json.loads((run.folder / PREDICTIONS / "predictions.json").read_text(encoding="utf-8")) for run in runs]
+    _refuse_other_clips(runs, facts)
+    energy = energy_figures(runs[0], open_run(reference))
+    figures = development_figures(runs)
+    computed = {"complexity": complexity_figures(runs[0]), "energy": energy}
+    content = join_meta(participant, label, computed, {"development_dataset": figures})
+    with new_system(label, rules, out) as folder:
+        for number, run in enumerate(runs, start=1):
+            for kind, suffix in (("postprocessed", ""), ("unprocessed", "_unprocessed")):
+                shutil.copytree(run.folder / PREDICTIONS / kind, folder / f"{label}_run{number}{suffix}.output")
+        for prefix, source in (("", runs[0].folder), ("reference_", Path(reference))):
+            for key, stage in ENERGY.items():
+                name = f"{label}.codecarbon.{prefix}{key.removesuffix('_kwh')}.csv"
+                shutil.copyfile(source / stage / "emissions.csv", folder / name)
+        with atomic_write(folder / f"{label}.meta.yaml") as file:
+            file.write(to_yaml(content))
+        if any(fact["made_up"] for fact in facts):
+            durations = facts[0]["durations"]
+            declare_made_up(label, sorted(durations), out, durations=durations)
+        add_placeholder_report(label, rules, out)
+    try:
+        zip_path, checked, found = pack(out / team_of(label))
+    except CheckFailed:
+        say(f"The package is in {out / team_of(label)}.")
+        raise
+    for finding in (finding for result in found for finding in result.findings):
+        say(f"{finding.kind}: {finding.place} {finding.sentence}")
+    say(summary(checked, found))
+    return zip_path
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The runs themselves, and those of sweeps.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    folders = []
+    for path in paths:
+        if (path / "sweep.json").is_file():
+            runs = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["runs"]
+            folders += [Path(run) for run in runs.values() if (Path(run) / "settings.yaml").is_file()]
+        elif path.is_dir():
+            folders.append(path)
+        else:
+            raise UserError(f"{path} is no folder of a run or a sweep.")
+    return folders
+
+
+def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
+    """Mean over the runs of PSDS1 and mpAUC (post-processed) on the development test sets, and each run's."""
+    every = []
+    for run in runs:
+        scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
+        every.append((scores["validation"]["psds1"]["value"], scores["maestro_validation"]["mpauc"]["value"]))
+    psds1, mpauc = (float(np.mean(values)) for values in zip(*every))
+    return {
+        "PSDS1": round(psds1, 4),
+        "mpAUC": round(mpauc, 4),
+        "runs": [{"PSDS1": round(first, 4), "mpAUC": round(second, 4)} for first, second in every],
+    }
+
+
+def complexity_figures(run: Run) -> dict[str, Any]:
+    """Parameters and MACs for 10 s of the network that is handed in; a frozen model before it is counted beside it."""
+    import torch
+
+    from common.complexity import measure
+    from common.front_ends import DesedMel
+    from task4_sed.labels import CLIP_SAMPLES
+    from task4_sed.train import make_network
+
+    settings = run.settings
+    network = make_network(settings)
+    shape = DesedMel(n_mels=settings.front_end.n_mels)(torch.zeros(1, CLIP_SAMPLES)).shape
+    reads = {} if settings.embeddings == "none" else {"embeddings": (settings.embedding.dim, 496)}
+    counted = measure(network, shape, also_reads=reads)
+    figures: dict[str, Any] = {"total_parameters": counted.parameters, "macs": counted.all_calls["total"]}
+    if reads:
+        figures["embeddings"] = f"of {settings.embedding.model}, frozen, not counted"
+    return figures
+
+
+def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
+    """kWh of a whole training and of the inference on the development test sets, and relative to the reference.
+
+    Of one of the runs, whose complete csv files are handed in; the others took as much.
+
+    Raises:
+        UserError: if something was not measured.
+    """
+    epochs = reference.settings.trainer.epochs
+    if epochs != REFERENCE_EPOCHS:
+        say(
+            f"{reference.folder} was trained for {epochs} epochs; the challenge asks for {REFERENCE_EPOCHS} of the baseline."
+        )
+    figures: dict[str, Any] = {}
+    for prefix, source in (("", run), ("reference_", reference)):
+        for key, stage in ENERGY.items():
+            figures[prefix + key] = _energy(source, stage)
+    for name in ("training", "devtest"):
+        figures[f"{name}_ratio"] = round(figures[f"{name}_kwh"] / figures[f"reference_{name}_kwh"], 4)
+    return figures
+
+
+def _energy(run: Run, stage: str) -> float:
+    """Of the csv that is handed in: the last row of each run of the tracker counts."""
+    path = run.folder / stage / "emissions.csv"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge asks "
+            f"for it; do it again with --trainer.measure_energy true."
+        )
+    table = pd.read_csv(path)
+    used = float(table.groupby("run_id", sort=False)["energy_consumed"].last().sum())
+    if not used > 0:
+        raise UserError(f"{path} says {used:g} kWh: codecarbon could measure nothing on this machine.")
+    return used
+
+
+def _with_predictions(run: Run) -> Run:
+    read_scores(run)
+    if not (run.folder / PREDICTIONS / "predictions.json").is_file():
+        say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
+        predict(run, run.settings.data.root)
+    return run
+
+
+def _refuse_other_than_three(runs: Sequence[Run]) -> None:
+    if len(runs) != NUM_RUNS:
+        raise UserError(f"A submission needs {NUM_RUNS} independent runs, found {len(runs)}; sweep over seed=0,1,2.")
+    seeds = [run.settings.seed for run in runs]
+    if len(set(seeds)) < NUM_RUNS:
+        raise UserError(f"The three runs have the seeds {seeds}; independent runs have different ones.")
+
+
+def _refuse_other_clips(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> None:
+    for run, other in zip(runs[1:], facts[1:]):
+        if set(other["durations"]) != set(facts[0]["durations"]):
+            raise UserError(
+                f"{run.folder} and {runs[0].folder} predicted different evaluation sets. Make both again with `predict`."
+            )
