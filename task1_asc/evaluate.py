@@ -33,7 +33,7 @@ from task1_asc.data import (
 )
 from task1_asc.metrics import score_scenes
 from task1_asc.settings import Task1Settings
-from task1_asc.train import classify, make_model
+from task1_asc.train import classify, make_model, order_for
 
 PREDICTIONS = "predictions"
 
@@ -147,7 +147,9 @@ def load_run_model(run: Run, sample_rate: int) -> AudioModel:
     model = make_model(settings, sample_rate)
     load_weights(model.network, path, "network." if settings.optim.average_decay is None else "average.")
     use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return model.eval().to("cuda" if use_gpu else "cpu")
+    device = torch.device("cuda" if use_gpu else "cpu")
+    order_for(model.network, device)
+    return model.eval().to(device)
 
 
 @cache
