@@ -61,41 +61,52 @@ class FoldedDynamicBlock(nn.Module):
         return (attention @ getattr(self, f"{name}_kernels")).unflatten(1, (convolution.shape[0], -1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(batch, in, frequency, time) to (batch, out, frequency / stride, time / stride)."""
-        maps = maps.contiguous()
-        batch, _, *size = maps.shape
+        """(batch, in, frequency, time) to (batch, out, frequency / stride, time / stride), channels last."""
+        maps = maps.contiguous(memory_format=torch.channels_last)
         context, over_frequency, over_time = self.context_gen(maps)
-        hidden = maps.flatten(2)
+        hidden = maps
         if self.exp_conv is not None and self.exp_act is not None:
-            bias = self.get_buffer("exp_bias")[:, None]
-            hidden = self.exp_act(torch.baddbmm(bias, self._mixed("exp", self.exp_conv, context), hidden))
-        kernel = self.depth_conv.shape[-1]
-        hidden = F.conv2d(
-            hidden.view(1, batch * self.expanded, *size),
-            self._mixed("depth", self.depth_conv, context).view(-1, 1, kernel, kernel),
-            stride=self.depth_conv.stride,
-            padding=self.depth_conv.padding,
-            dilation=self.depth_conv.dilation,
-            groups=batch * self.expanded,
-        )
-        hidden = hidden.view(batch, self.expanded, *hidden.shape[2:])
-        hidden = self._activate(hidden, context, over_frequency.sigmoid()).mul_(over_time.sigmoid())
-        bias = self.get_buffer("proj_bias")[:, None]
-        projected = torch.baddbmm(bias, self._mixed("proj", self.proj_conv, context), hidden.flatten(2))
-        projected = projected.view(batch, -1, *hidden.shape[2:])
+            hidden = self.exp_act(self._pointwise("exp", self.exp_conv, maps, context))
+        hidden = self._depthwise(hidden, context, over_frequency.sigmoid(), over_time.sigmoid())
+        projected = self._pointwise("proj", self.proj_conv, hidden, context)
         return projected.add_(maps) if self.residual else projected
 
-    def _activate(self, hidden: Tensor, context: Tensor, attention: Tensor) -> Tensor:
-        """Dynamic ReLU with the depthwise bias and the frequency attention (batch, expanded, frequency, 1) in it."""
+    def _pointwise(self, name: str, convolution: nn.Module, maps: Tensor, context: Tensor) -> Tensor:
+        """1x1 convolution as a matrix product of each clip."""
+        pixels = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        mixed = torch.bmm(pixels, self._mixed(name, convolution, context).mT).add_(self.get_buffer(f"{name}_bias"))
+        return mixed.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
+
+    def _depthwise(self, maps: Tensor, context: Tensor, over_frequency: Tensor, over_time: Tensor) -> Tensor:
+        """Depthwise convolution, dynamic ReLU and attention, clip by clip: what one step wrote is still in the cache.
+
+        One convolution of all clips would need batch x channels groups, for which the fast layout has no kernel.
+        """
+        size = self.depth_conv.shape[-1]
+        kernels = self._mixed("depth", self.depth_conv, context).unflatten(2, (1, size, size))
         slopes, offsets = self.relu.lines(context)
         offsets = offsets + slopes * self.get_buffer("depth_bias")[:, None]
-        result: Tensor | None = None
-        for line in range(self.relu.num_lines):
-            slope, offset = (values[:, :, line, None, None] * attention for values in (slopes, offsets))
-            straight = torch.addcmul(offset, hidden, slope)
-            result = straight if result is None else torch.maximum(result, straight, out=result)
-        assert result is not None
-        return result
+        # The lines of the ReLU, (lines, batch, expanded, frequency, 1): attention over frequency is multiplied in.
+        slopes, offsets = (
+            (values.permute(2, 0, 1)[..., None, None] * over_frequency).permute(0, 1, 3, 4, 2).contiguous()
+            for values in (slopes, offsets)
+        )
+        over_time = over_time.permute(0, 2, 3, 1).contiguous()
+        result = maps.new_empty(len(maps), over_frequency.shape[2], over_time.shape[2], self.expanded)
+        for clip, kernel in enumerate(kernels):
+            convolved = F.conv2d(
+                maps[clip : clip + 1],
+                kernel.contiguous(memory_format=torch.channels_last),
+                stride=self.depth_conv.stride,
+                padding=self.depth_conv.padding,
+                dilation=self.depth_conv.dilation,
+                groups=self.expanded,
+            )[0].permute(1, 2, 0)
+            own = torch.mul(convolved, slopes[0, clip], out=result[clip]).add_(offsets[0, clip])
+            for line in range(1, self.relu.num_lines):
+                torch.maximum(own, (convolved * slopes[line, clip]).add_(offsets[line, clip]), out=own)
+            own.mul_(over_time[clip])
+        return result.permute(0, 3, 1, 2)
 
 
 def fold_dynamic_blocks(network: nn.Module) -> int:
