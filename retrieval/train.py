@@ -34,7 +34,7 @@ def make_text_encoder(settings: TextEncoderSettings) -> TextEncoder:
         pretrained=settings.pretrained,
     )
     if settings.frozen:
-        encoder.requires_grad_(False)
+        encoder.freeze()
     return encoder
 
 

@@ -77,6 +77,7 @@ class TextEncoder(nn.Module):
         self._drop_pooler()
         self.pooling, self.max_tokens, self.caption_rule = pooling, max_tokens, caption_rule
         self.dim = int(config.hidden_size if hasattr(config, "hidden_size") else config.n_embd)
+        self._known: dict[str, Tensor] | None = None
 
     def _drop_pooler(self) -> None:
         """Drop BERT's pooling layer: no encoder of the task uses it, and its weights would never get a gradient."""
@@ -91,8 +92,28 @@ class TextEncoder(nn.Module):
         )
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
+    def freeze(self) -> None:
+        """Let it learn nothing: no gradients, no dropout, and each caption is encoded once and then remembered."""
+        self.requires_grad_(False)
+        self.eval()
+        self._known = {}
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """Set to training, unless it is frozen."""
+        return super().train(mode and self._known is None)
+
     def forward(self, captions: Sequence[str]) -> Tensor:
         """Captions to (captions, dim), not normalised."""
+        if self._known is None:
+            return self._encode(captions)
+        device = next(self.parameters()).device
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
+        if new:
+            with torch.no_grad():
+                self._known |= dict(zip(new, self._encode(new).cpu(), strict=True))
+        return torch.stack([self._known[caption] for caption in captions]).to(device)
+
+    def _encode(self, captions: Sequence[str]) -> Tensor:
         device = next(self.parameters()).device
         tokens = {key: value.to(device) for key, value in self.tokenize(captions).items()}
         states = self.model(**tokens).last_hidden_state
