@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_weights
 from common.energy import EnergyMeter
 from common.errors import unknown
 from common.files import atomic_path, atomic_write, write_json
@@ -26,7 +25,15 @@ from retrieval.data import read_relevance
 from retrieval.evaluate import TIE_RULE, as_json, collapse_warning, per_query, rank_histogram, score
 from retrieval.model import DualEncoder
 from retrieval.settings import RetrievalSettings, Training
-from retrieval.train import embed_captions, embed_clips, make_model, make_teacher, make_text_encoder, train
+from retrieval.train import (
+    embed_captions,
+    embed_clips,
+    load_checkpoint,
+    make_model,
+    make_teacher,
+    make_text_encoder,
+    train,
+)
 
 HEARD = ("data.validation", "data.max_duration", "data.window", "data.allow_missing")
 TEXT_TEACHER = "text_similarity"
@@ -163,7 +170,7 @@ def load_model(run: Run, settings: RetrievalSettings, name: str, stage: str) -> 
     if name not in settings.models:
         raise unknown("model", name, settings.models)
     model = make_model(settings.models[name])
-    load_weights(model, run.files(f"{stage}_{name}/best.ckpt")[0], prefix="model.")
+    load_checkpoint(model, run.files(f"{stage}_{name}/best.ckpt")[0])
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -193,7 +200,7 @@ def _train(
     seed_all(settings.seed, sum(name.encode()))
     model = make_model(settings.models[name])
     if teachers is not None:
-        load_weights(model, run.files(f"contrastive_{name}/best.ckpt")[0], prefix="model.")
+        load_checkpoint(model, run.files(f"contrastive_{name}/best.ckpt")[0])
     weight = 1.0 if teachers is None else settings.correspondences.contrastive_weight
     folder = run.folder / stage
     with EnergyMeter(folder if training.trainer.measure_energy else None, training.trainer.country):

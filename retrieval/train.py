@@ -10,6 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from common.checkpoints import weights_of
+from common.errors import UserError
 from common.models.text import TextEncoder
 from common.registry import create_audio_model, load_audio_model
 from common.schedules import WarmupCosine
@@ -111,6 +113,20 @@ class RetrievalModule(LightningModule):
             loss = loss + self.contrastive_weight * contrastive_loss(audio, text, group, temperature)
         return loss
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave a frozen text encoder out: it is the same in every checkpoint, and the largest part of it."""
+        if self.model.text.frozen:
+            for name in [name for name in checkpoint["state_dict"] if name.startswith("model.text.")]:
+                del checkpoint["state_dict"][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put it back."""
+        if self.model.text.frozen:
+            own = {
+                f"model.{name}": value for name, value in self.model.state_dict().items() if name.startswith("text.")
+            }
+            checkpoint["state_dict"] |= own
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Keep the embeddings until all are there."""
         clips = self.model.embed_audio(batch["windows"], batch["window_clip"], len(batch["clip"]))
@@ -185,6 +201,17 @@ def train(
         training_loader(clips, sampler, data.workers),
         evaluation_loader(held_out, 32, data.workers),
     )
+
+
+def load_checkpoint(model: DualEncoder, path: Path) -> None:
+    """Load the weights of a checkpoint that `train` wrote; those of a frozen text encoder are the model's own."""
+    weights = weights_of(path, prefix="model.")
+    if model.text.frozen:
+        weights |= {name: value for name, value in model.state_dict().items() if name.startswith("text.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} holds another model than the settings describe: {error}") from error
 
 
 def on_this_machine(trainer: TrainerSettings) -> TrainerSettings:

@@ -98,6 +98,11 @@ class TextEncoder(nn.Module):
         self.eval()
         self._known = {}
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it learns nothing."""
+        return self._known is not None
+
     def train(self, mode: bool = True) -> "TextEncoder":
         """Set to training, unless it is frozen."""
         return super().train(mode and self._known is None)
