@@ -85,7 +85,8 @@ def render_event(sound: EventSound, seconds: float, random: Generator) -> Wavefo
         if sound.shape != "steady":  # each beat has a pitch of its own
             pitch = pitch * np.exp2(random.normal(0, 0.08, int(seconds * rate) + 2))[(time * rate).astype(int)]
         phase = 2 * np.pi * np.cumsum(pitch * np.exp2(sound.glide * beat)) / SAMPLE_RATE
-        audible = [k for k in range(1, len(sound.harmonics) + 1) if k * np.max(pitch) * 2 ** abs(sound.glide) < 7800]
+        highest = np.max(pitch) * 2 ** max(0.0, sound.glide)
+        audible = [k for k, level in enumerate(sound.harmonics, start=1) if level and (k * highest < 7800 or k == 1)]
         tone = sum((sound.harmonics[k - 1] * np.sin(k * phase) for k in audible), np.zeros(samples))
         waveform += (1 - sound.noise) * tone / (tone.std() + 1e-9)
     if sound.noise:

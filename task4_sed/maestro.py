@@ -19,8 +19,9 @@ from common.progress import Progress
 
 SCENES = ("cafe_restaurant", "city_center", "grocery_store", "metro_station", "residential_area")
 WINDOW_SECONDS = 10
-HOP_SECONDS = {"train": 1, "validation": 5}
-"""Hop of the validation set since June 2024; it was 1 s before, and the winner's paper keeps that (3,474 windows)."""
+TRAIN_HOP = 1
+VALIDATION_HOP = 5
+"""Seconds, since June 2024; it was 1 s before, and the winner's paper keeps that (3,474 windows)."""
 
 VALIDATION_RECORDINGS = tuple(
     f"{scene}_{number:02d}"
@@ -138,7 +139,10 @@ def cut_recordings(
 
 
 def prepare(
-    source: Path, root: Path, hop_seconds: float = 5, validation_recordings: Sequence[str] = VALIDATION_RECORDINGS
+    source: Path,
+    root: Path,
+    hop_seconds: float = VALIDATION_HOP,
+    validation_recordings: Sequence[str] = VALIDATION_RECORDINGS,
 ) -> dict[str, int]:
     """Make the training and validation windows of the challenge below `root`, and the durations of the recordings.
 
@@ -165,7 +169,7 @@ def prepare(
     for split in ("train", "validation"):
         chosen = [path for path in recordings if (path.stem in validation) == (split == "validation")]
         audio, table = root / f"audio/maestro_real_{split}", root / f"metadata/maestro_real_{split}.tsv"
-        hop = HOP_SECONDS["train"] if split == "train" else hop_seconds
+        hop = TRAIN_HOP if split == "train" else hop_seconds
         counts[f"maestro_{split}"] = cut_recordings(chosen, annotations, audio, table, hop)
     durations = {path.stem: audio_info(path).duration for path in recordings}
     with atomic_write(root / "metadata/maestro_real_durations.tsv") as file:

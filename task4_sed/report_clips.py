@@ -54,8 +54,8 @@ def clip_parts(run: Run, finisher: Finisher) -> list[str]:
     paths = {clip_name(name): clips.folder / name for name in clips.filenames}
     parts = [
         paragraph(
-            f"Chosen by the F1 of frames at {THRESHOLD}. Above: mel spectrogram. Below: post-processed scores; bars are "
-            "the labelled events."
+            f"Chosen by the F1 of frames at {THRESHOLD}. Above: mel spectrogram. Below: post-processed scores; bars "
+            "are the labelled events."
         )
     ]
     for kind, row in chosen:

@@ -226,8 +226,8 @@ class Task4Settings(Settings):
         pooled = [math.prod(pool[axis] for pool in pooling) for axis in (0, 1)]
         if len(pooling) != len(self.model.filters) or pooled != [POOLING, mels]:
             raise ValueError(
-                f"model.pooling needs one entry per block ({len(self.model.filters)}), and {POOLING} in time and {mels} "
-                f"in mels all together; it has {len(pooling)}, {pooled[0]} and {pooled[1]}"
+                f"model.pooling needs one entry per block ({len(self.model.filters)}), and {POOLING} in time and "
+                f"{mels} in mels all together; it has {len(pooling)}, {pooled[0]} and {pooled[1]}"
             )
         kinds = {"maestro_train": "soft", "weak": "weak", "unlabeled": "none"}
         for number, group in enumerate(self.data.batch, start=1):

@@ -144,9 +144,7 @@ def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
     """
     epochs = reference.settings.trainer.epochs
     if epochs != REFERENCE_EPOCHS:
-        say(
-            f"{reference.folder} was trained for {epochs} epochs; the challenge asks for {REFERENCE_EPOCHS} of the baseline."
-        )
+        say(f"{reference.folder} has {epochs} epochs; the challenge asks for {REFERENCE_EPOCHS} of the baseline.")
     figures: dict[str, Any] = {}
     for prefix, source in (("", run), ("reference_", reference)):
         for key, stage in ENERGY.items():
@@ -161,8 +159,8 @@ def _energy(run: Run, stage: str) -> float:
     path = run.folder / stage / "emissions.csv"
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge asks "
-            f"for it; do it again with --trainer.measure_energy true."
+            f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge "
+            "asks for it; do it again with --trainer.measure_energy true."
         )
     table = pd.read_csv(path)
     used = float(table.groupby("run_id", sort=False)["energy_consumed"].last().sum())
@@ -191,5 +189,5 @@ def _refuse_other_clips(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) ->
     for run, other in zip(runs[1:], facts[1:]):
         if set(other["durations"]) != set(facts[0]["durations"]):
             raise UserError(
-                f"{run.folder} and {runs[0].folder} predicted different evaluation sets. Make both again with `predict`."
+                f"{run.folder} and {runs[0].folder} predicted different evaluation sets. Make both again (`predict`)."
             )

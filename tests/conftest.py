@@ -24,3 +24,13 @@ def tiny_task1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_task1")
     synthesize("task1_asc", root, clips=100)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_task4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a made-up tree of Task 4, some 120 clips; tests that change it take a copy."""
+    from common.synthetic import synthesize
+
+    root = tmp_path_factory.mktemp("tiny_task4")
+    synthesize("task4_sed", root, clips=40)
+    return root
