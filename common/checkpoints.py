@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}.")
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of files from elsewhere
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):  # the pickle asks for a class or function
             raise UserError(

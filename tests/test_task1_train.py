@@ -290,8 +290,8 @@ def test_the_scores_in_half_precision_are_the_half_precision_networks(module_wit
 
 def test_another_run_with_other_settings_is_refused_with_what_changed(quick):
     run_recipe(quick())
-    with pytest.raises(UserError, match=r"optim\.lr: 0\.005 -> 0\.01"):
-        run_recipe(quick(optim__lr=0.01))
+    with pytest.raises(UserError, match=r"optim\.lr: 0\.01 -> 0\.02"):
+        run_recipe(quick(optim__lr=0.02))
 
 
 def test_a_damaged_checkpoint_is_told_when_the_run_goes_on(quick, tmp_path):
