@@ -117,7 +117,7 @@ class ShallowNetwork(nn.Sequential):
 def score(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
     """Accuracy, or for several labels per clip the mean average precision over the labels that occur."""
     if not multilabel:
-        return float((logits.argmax(dim=1) == targets.argmax(dim=1)).float().mean())
+        return float((logits.argmax(dim=1) == targets.argmax(dim=1)).double().mean())
     present = targets.any(dim=0)
     return float(average_precision_score(targets[:, present].numpy(), logits[:, present].numpy(), average="macro"))
 

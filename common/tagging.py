@@ -115,6 +115,8 @@ def tag_files(
         UserError: if no file could be tagged.
     """
     paths = [path for given in files for path in (list_audio(given) if given.is_dir() else [given])]
+    if not paths:
+        raise UserError("Name at least one audio file, or a folder of them.")
     model = load_tagger(name, weights)
     options = options or EventOptions()
     rows, failed = [], []
