@@ -79,9 +79,9 @@ class PackedClips(Dataset):
             "index": torch.from_numpy(rows),
         }
 
-    def waveforms(self, rows: NDArray) -> Tensor:
-        """(len(rows), samples), float32; `rows` are those of the store."""
-        gathered = _empty(len(rows), self.num_samples)
+    def waveforms(self, rows: NDArray, out: Tensor | None = None) -> Tensor:
+        """(len(rows), samples), float32; `rows` are those of the store. Written into `out` where it is given."""
+        gathered = empty_batch(len(rows), self.num_samples) if out is None else out
         for place, row in enumerate(rows.tolist()):
             # One pass per clip: what is read is still in the processor's cache when it is converted.
             torch.mul(self._mapped[row], 1 / self._scale, out=gathered[place])
@@ -182,7 +182,7 @@ class _Gathered(Dataset):
         return self.dataset.gather(indices)
 
 
-def _empty(clips: int, samples: int) -> Tensor:
+def empty_batch(clips: int, samples: int) -> Tensor:
     """(clips, samples) float32, in a worker process in shared memory, so that handing it over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(clips, samples)

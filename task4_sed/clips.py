@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data import PackedClips
+from common.data import PackedClips, empty_batch
 from task4_sed.data import ClipSet, ReadPadded, file_durations, pack_set, read_set, store_folder
 from task4_sed.embeddings import EmbeddingStore, embed_set, embedding_folder, identity
 from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
@@ -59,19 +59,25 @@ class SoundEventClips(Dataset):
         batch = self.gather([index])
         return {name: value[0] for name, value in batch.items()}
 
-    def gather(self, indices: Sequence[int] | np.ndarray, random: np.random.Generator | None = None) -> dict[str, Any]:
+    def gather(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        random: np.random.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> dict[str, Any]:
         """A batch.
 
         Args:
             indices: of the clips.
             random: where a clip longer than 10 s is cropped (its embeddings are those of its first 10 s); None takes
                 the first 10 s.
+            out: (clips, 160000) that the waveforms are written into.
         """
         indices = np.asarray(indices, dtype=np.int64)
         starts = self._crop_starts(indices, random)
         targets = self.targets.gather(indices, starts / SAMPLE_RATE)
         batch: dict[str, Any] = {
-            "waveform": self._waveforms(indices, starts),
+            "waveform": self._waveforms(indices, starts, out),
             "strong": torch.from_numpy(targets.strong),
             "weak": torch.from_numpy(targets.weak),
             "valid": torch.from_numpy(targets.valid),
@@ -92,15 +98,18 @@ class SoundEventClips(Dataset):
             return np.zeros(len(indices), dtype=np.int64)
         return random.integers(0, spare + 1)
 
-    def _waveforms(self, indices: np.ndarray, starts: np.ndarray) -> Tensor:
+    def _waveforms(self, indices: np.ndarray, starts: np.ndarray, out: Tensor | None = None) -> Tensor:
+        out = empty_batch(len(indices), CLIP_SAMPLES) if out is None else out
+        if self.packed is not None and self.packed.num_samples == CLIP_SAMPLES:
+            return self.packed.waveforms(self.packed.rows[indices], out)
         if self.packed is None:
             read = [self.read({"filename": self.clips.filenames[index]}) for index in indices]
             waveforms = torch.from_numpy(np.stack(read))
         else:
             waveforms = self.packed.waveforms(self.packed.rows[indices])
-        if not starts.any():
-            return waveforms[:, :CLIP_SAMPLES]
-        return torch.stack([w[first : first + CLIP_SAMPLES] for w, first in zip(waveforms, starts.tolist())])
+        for row, first in enumerate(starts.tolist()):
+            out[row] = waveforms[row, first : first + CLIP_SAMPLES]
+        return out
 
 
 def open_store(clips: ClipSet, root: Path) -> PackedClips:
@@ -176,13 +185,21 @@ class GroupedBatches(Dataset):
 
     def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
         random = np.random.default_rng(plan.seed)
-        parts = [
-            part
-            for sets, starts, rows in zip(self.groups, self.starts, plan.rows)
-            for part in _gather_group(sets, starts, rows, random)
-        ]
-        batch: dict[str, Any] = {}
+        # Waveforms are most of a batch: each is written once, to its place.
+        waveforms = empty_batch(sum(len(rows) for rows in plan.rows), CLIP_SAMPLES)
+        parts: list[dict[str, Any]] = []
+        position = 0
+        for sets, starts, rows in zip(self.groups, self.starts, plan.rows):
+            owner = np.searchsorted(starts, rows, side="right") - 1
+            for number, clips in enumerate(sets):
+                own = rows[owner == number] - starts[number]
+                if len(own):
+                    parts.append(clips.gather(own, random, waveforms[position : position + len(own)]))
+                    position += len(own)
+        batch: dict[str, Any] = {"waveform": waveforms}
         for name, first in parts[0].items():
+            if name in batch:
+                continue
             values = [part[name] for part in parts]
             batch[name] = (
                 torch.cat(values) if isinstance(first, Tensor) else [item for value in values for item in value]
@@ -204,16 +221,6 @@ def make_training_loader(
         persistent_workers=num_workers > 0,
         generator=torch.Generator().manual_seed(seed),  # otherwise each epoch would draw from the global one
     )
-
-
-def _gather_group(
-    sets: Sequence[SoundEventClips], starts: np.ndarray, rows: np.ndarray, random: np.random.Generator
-) -> Iterator[dict[str, Any]]:
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    for number, clips in enumerate(sets):
-        own = rows[owner == number] - starts[number]
-        if len(own):
-            yield clips.gather(own, random)
 
 
 def open_clips(clips: ClipSet, settings: Task4Settings) -> SoundEventClips:
