@@ -98,9 +98,12 @@ def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any =
         UserError: if last.ckpt cannot be read.
     """
     last = Path(trainer.default_root_dir) / "last.ckpt"
-    trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    except SystemExit as stop:
+        if stop.code == 1:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from stop
+        raise
 
 
 def derive_seed(*numbers: int) -> int:
