@@ -140,7 +140,7 @@ class PaSST(nn.Module):
         if self.training and self.u_patchout:
             sequence = keep_some(sequence, 1, self.u_patchout, generator)
         special = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
-        return self.dropout(torch.cat([special.expand(len(sequence), -1, -1), sequence], dim=1))
+        return self.dropout(torch.cat([special.expand(sequence.shape[0], -1, -1), sequence], dim=1))
 
     def forward(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> ModelOutput:
         """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the two special tokens (batch, dim).
