@@ -43,7 +43,7 @@ class SoundEventClips(Dataset):
         self.clips = clips
         self.embeddings = embeddings
         self.targets = EventTargets(len(clips), clips.events, clips.layout.domain, labels)
-        self.packed = open_store(clips, root) if packed else None
+        self.packed = open_store(clips, root, labels.classes) if packed else None
         if self.packed is None:
             seconds = file_durations(clips.folder, clips.filenames)
             self.durations = np.array([seconds[name] for name in clips.filenames])
@@ -112,11 +112,11 @@ class SoundEventClips(Dataset):
         return out
 
 
-def open_store(clips: ClipSet, root: Path) -> PackedClips:
+def open_store(clips: ClipSet, root: Path, classes: Sequence[str]) -> PackedClips:
     """The packed store of a set, made when absent; in the order of `clips`."""
     store = store_folder(root, clips.name)
     if not (store / "store.json").is_file():
-        pack_set(root, clips.name, allow_missing=True)
+        pack_set(root, clips.name, allow_missing=True, classes=classes)
     return PackedClips(store, clips.filenames)
 
 

@@ -245,13 +245,15 @@ def split_weak(clips: ClipSet, root: Path) -> tuple[ClipSet, ClipSet]:
     return clips.select(np.flatnonzero(training)), clips.select(np.flatnonzero(~training))
 
 
-def pack_set(root: Path, name: str, workers: int = 1, allow_missing: bool = False) -> PackReport:
+def pack_set(
+    root: Path, name: str, workers: int = 1, allow_missing: bool = False, classes: Collection[str] = CLASSES
+) -> PackReport:
     """Pack a set at 16 kHz into `store_folder`; every clip is padded to the longest of the set, at least 10 s.
 
     Raises:
         UserError: as `read_set` and `common.packing.pack`.
     """
-    clips = read_set(root, name, allow_missing)
+    clips = read_set(root, name, allow_missing, classes)
     seconds = file_durations(clips.folder, clips.filenames)
     check_lengths(clips, seconds)
     longest = max(CLIP_SAMPLES, *(round(value * SAMPLE_RATE) for value in seconds.values()))
