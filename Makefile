@@ -12,10 +12,10 @@ export OMP_NUM_THREADS ?= 2
 MADE_UP := data/made_up
 OUT := submissions/out
 
-.PHONY: demo demo_task1 demo_retrieval test lint bench
+.PHONY: demo demo_task1 demo_task4 demo_retrieval test lint bench
 
 # The whole way of each task on made-up data: train, score, report, package, check. A stopped demo goes on.
-demo: demo_task1 demo_retrieval
+demo: demo_task1 demo_task4 demo_retrieval
 
 demo_task1: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize task1_asc --root $(MADE_UP)/task1_asc
@@ -25,6 +25,16 @@ demo_task1: $(INSTALLED)
 	rm -rf $(OUT)/Lastname_KIT_task1 $(OUT)/Lastname_KIT_task1.zip
 	$(VENV_PYTHON) -m task1_asc package runs/task1_asc/small --label Lastname_KIT_task1_1 --meta submissions/templates/demo/task1_2024.yaml
 	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task1.zip
+
+# The reference stands for the baseline's 10 epochs, whose energy the challenge compares with.
+demo_task4: $(INSTALLED)
+	$(VENV_PYTHON) -m common synthesize task4_sed --root $(MADE_UP)/task4_sed
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m task4_sed sweep task4_sed/configs/small.yaml --over seed=0,1,2 --jobs 2
+	$(VENV_PYTHON) -m task4_sed train task4_sed/configs/small.yaml --name reference --trainer.epochs 1 --trainer.validate_every 1
+	$(VENV_PYTHON) -m task4_sed report runs/task4_sed/small
+	rm -rf $(OUT)/Lastname_KIT_task4 $(OUT)/Lastname_KIT_task4.zip
+	$(VENV_PYTHON) -m task4_sed package runs/task4_sed/small --label Lastname_KIT_task4_1 --meta submissions/templates/demo/task4_2024.yaml --reference runs/task4_sed/reference
+	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task4.zip
 
 demo_retrieval: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize retrieval --root $(MADE_UP)/retrieval

@@ -136,7 +136,8 @@ def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
     if len(found) == 1:
         low, high = found[0]["interval"] or (None, None)
         return Interval(found[0]["value"], low, high)
-    return mean_interval([figures["value"] for figures in found])
+    mean = mean_interval([figures["value"] for figures in found])
+    return mean._replace(low=max(0.0, mean.low))  # no figure is negative, however wide Student's t is over few runs
 
 
 def _how(runs: Sequence[Run]) -> str:

@@ -18,7 +18,6 @@ from task4_sed.finishing import Finisher
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, polyphonic_scores
-from task4_sed.score_tables import ScoreTables
 from task4_sed.scoring import evaluated_classes
 from task4_sed.store import read_scores as read_store
 
@@ -90,7 +89,7 @@ def draw_clip(waveform: np.ndarray, evaluation: EvaluationSet, clip: int) -> Any
         decibel = front_end.decibel(front_end.magnitude(torch.from_numpy(waveform)[None]))[0, 0].numpy()
     duration = len(waveform) / SAMPLE_RATE
     events = range(evaluation.event_starts[clip], evaluation.event_starts[clip + 1])
-    shown = _shown_classes(evaluation.scores, clip, {evaluation.classes[evaluation.labels[event]] for event in events})
+    shown = _shown_classes(evaluation, clip, {evaluation.classes[evaluation.labels[event]] for event in events})
     borders, scores = evaluation.scores.borders_of(clip), evaluation.scores.scores_of(clip)
     with axes(7.2, 4.2, nrows=2, sharex=True) as (plot, (above, below)):
         above.grid(False)
@@ -110,16 +109,18 @@ def draw_clip(waveform: np.ndarray, evaluation: EvaluationSet, clip: int) -> Any
                     )
         below.axhline(THRESHOLD, color="#8a93a3", linewidth=0.7, linestyle=":")
         below.set(xlabel="seconds", ylabel="score", xlim=(0, duration), ylim=(0, 1.1 + 0.07 * max(1, len(shown))))
+        below.set_yticks([0, 0.25, 0.5, 0.75, 1])
         if shown:
             below.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return plot
 
 
-def _shown_classes(scores: ScoreTables, clip: int, labelled: set[str]) -> Sequence[str]:
-    """Labelled classes, then those with the highest scores above the threshold; at most six."""
-    highest = scores.scores_of(clip).max(axis=0)
-    detected = [scores.classes[row] for row in np.argsort(-highest) if highest[row] >= THRESHOLD]
-    return list(dict.fromkeys([*sorted(labelled), *detected]))[:6]
+def _shown_classes(evaluation: EvaluationSet, clip: int, labelled: set[str]) -> Sequence[str]:
+    """Labelled classes, then evaluated ones with the highest scores above the threshold; at most six."""
+    scores = evaluation.scores
+    highest = dict(zip(scores.classes, scores.scores_of(clip).max(axis=0)))
+    detected = [name for name in evaluation.classes if highest[name] >= THRESHOLD]
+    return list(dict.fromkeys([*sorted(labelled), *sorted(detected, key=lambda name: -highest[name])]))[:6]
 
 
 def _evaluation(run: Run, finisher: Finisher) -> EvaluationSet:
