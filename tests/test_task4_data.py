@@ -325,3 +325,9 @@ def test_batches_are_groups_in_order_drawn_from_seed_and_epoch(tiny_task4):
     assert any((a != b).any() for plan, other in zip(plans, sampler) for a, b in zip(plan.rows, other.rows))
     drawn = np.concatenate([plan.rows[0] for plan in plans])
     assert len(set(drawn)) == len(drawn)
+
+
+def test_a_validation_table_without_rows_is_refused(tree):
+    (tree / SETS["validation"].labels).write_text("filename\tonset\toffset\tevent_label\n")
+    with pytest.raises(UserError, match="holds none of the 0 clips of the set validation"):
+        read_set(tree, "validation")
