@@ -65,8 +65,9 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_a_missing_part_is_named(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match="Exporting needs onnxscript, an optional part"):
+    for part in export.PARTS:
+        monkeypatch.setitem(sys.modules, part, None)
+    with pytest.raises(UserError, match="Exporting needs onnx, an optional part; install it with `pip install onnx"):
         export_onnx("mn04", tmp_path / "m.onnx")
     assert verb("export", "mn04", "--out", tmp_path / "m.onnx") == 2
     assert "pip install" in capsys.readouterr().err
