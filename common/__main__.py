@@ -111,6 +111,7 @@ def probe(
     weights: Path | None = None,
     folds: tuple[str, ...] = (),
     grid: str = "published",
+    first_best: bool = False,
     json: bool = False,
 ) -> None:
     """Score a model's embeddings on a labelled task by HEAR's shallow evaluation.
@@ -121,11 +122,12 @@ def probe(
         weights: file of released weights; left out, the cache or a download.
         folds: test only these folds.
         grid: published, fast or faster; how many hyper-parameters are tried, and for how long.
+        first_best: among equal validation scores keep the first, as HEAR does, not the one of the lowest loss.
         json: print the result as JSON.
     """
     from common.probe import probe as evaluate
 
-    result = evaluate(source, model, weights, grid, folds)
+    result = evaluate(source, model, weights, grid, folds, first_best)
     if json:
         print_json(result)
         return

@@ -280,7 +280,12 @@ def read_task(source: Path) -> Task:
 
 
 def probe(
-    source: Path, name: str, weights: Path | None = None, grid: str = "published", folds: Sequence[str] = ()
+    source: Path,
+    name: str,
+    weights: Path | None = None,
+    grid: str = "published",
+    folds: Sequence[str] = (),
+    first_best: bool = False,
 ) -> dict[str, Any]:
     """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took.
 
@@ -295,7 +300,7 @@ def probe(
     embeddings = embed_files(task.paths, load_embedder(name, weights))
     embedded = time.monotonic()
     say(f"{len(task.paths)} clips embedded in {embedded - started:.1f} s; training shallow networks.")
-    result = evaluate_embeddings(embeddings, task, grid, folds)
+    result = evaluate_embeddings(embeddings, task, grid, folds, first_best=first_best)
     seconds = {"embedding": embedded - started, "training": time.monotonic() - embedded}
     return {"model": name, "size": embeddings.shape[1], **result, "seconds": seconds}
 
