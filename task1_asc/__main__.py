@@ -1,12 +1,12 @@
 """Acoustic scene classification with few parameters and few labels: DCASE Task 1 of 2024 and 2025."""
 
-import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
+from common.sweep_verb import sweep_verb
 from task1_asc.settings import Task1Settings
 
 SMALL = "task1_asc/configs/small.yaml"
@@ -92,42 +92,6 @@ def train(
     say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
 
 
-def sweep(
-    settings: Task1Settings,
-    *,
-    over: Repeated[str] = (),
-    jobs: int = 1,
-    on: Literal["here", "slurm"] = "here",
-    slurm_partition: str | None = None,
-    slurm_minutes: int = 1440,
-    slurm_gpus: int = 0,
-    slurm_cpus: int = 2,
-) -> None:
-    """Train every combination of some settings' values; what is done already is skipped.
-
-    Args:
-        over: a setting and its values, such as subset=5,25,100; may be given several times.
-        jobs: processes on this machine, which share its cores.
-        on: this machine, or SLURM.
-        slurm_partition: partition; left out, the cluster's default.
-        slurm_minutes: time limit of a run; one that reaches it is queued again and goes on.
-        slurm_gpus: GPUs for each run.
-        slurm_cpus: cores for each run.
-    """
-    from common.report import print_results
-    from common.sweep import SlurmSettings, parse_over
-    from common.sweep import sweep as go_over
-    from task1_asc.data import is_made_up_data
-    from task1_asc.recipe import sweep_cell
-
-    values = parse_over(over)
-    folder = settings.runs / _sweep_name(settings.name)
-    slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
-    rows = go_over(settings, values, sweep_cell, folder, jobs=jobs, on=on, slurm=slurm)
-    print_results(rows, f"Sweep {folder}", is_made_up_data(settings.data.root))
-    say(f"The table is {folder / 'results.csv'}; see `report {folder}`.")
-
-
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Show the figures of a finished run on the test split, with 95 % intervals, beside the published ones.
 
@@ -207,15 +171,10 @@ def _title(run: Any) -> str:
     return f"{made_up}test split, subset {run.settings.subset} %, seed {run.settings.seed}"
 
 
-def _sweep_name(name: str) -> str:
-    """The name of a run without its parts that differ from cell to cell: small_subset{subset} to small."""
-    return re.sub(r"[_-]?[a-z0-9.]*\{[^}]*\}", "", name).strip("_-") or "sweep"
-
-
 VERBS = {
     "data": {"download": download_data, "check": check_data, "pack": pack_data},
     "train": config_verb(Task1Settings, train, config_for={"fast_check": SMALL}),
-    "sweep": config_verb(Task1Settings, sweep),
+    "sweep": sweep_verb(Task1Settings, "task1_asc.recipe:sweep_cell", "task1_asc.recipe:is_made_up"),
     "evaluate": evaluate,
     "predict": predict,
     "package": package,

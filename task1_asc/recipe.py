@@ -13,7 +13,14 @@ from common.energy import EnergyMeter
 from common.output import say
 from common.stages import Run, Stage, run_stages
 from common.training import fit, make_trainer, seed_all
-from task1_asc.data import development_folder, hold_out_by_location, read_split, read_training_list, store_folder
+from task1_asc.data import (
+    development_folder,
+    hold_out_by_location,
+    is_made_up_data,
+    read_split,
+    read_training_list,
+    store_folder,
+)
 from task1_asc.evaluate import open_clips, read_scores, score_network
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining
@@ -84,6 +91,11 @@ def result_row(run: Run) -> dict[str, Any]:
         "log_loss": single["log_loss"]["value"],
     }
     return row | {f"accuracy_{name}": figures["accuracy"] for name, figures in single["groups"].items()}
+
+
+def is_made_up(settings: Task1Settings) -> bool:
+    """Whether the data of a run are made up."""
+    return is_made_up_data(settings.data.root)
 
 
 def sweep_cell(settings: Task1Settings) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Sound event detection with heterogeneous data and missing labels: DCASE Task 4 of 2024 (DESED and MAESTRO Real)."""
 
-import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
+from common.sweep_verb import sweep_verb
 from task4_sed.settings import Task4Settings
 
 SMALL = "task4_sed/configs/small.yaml"
@@ -105,43 +105,6 @@ def train(
     finished = run_recipe(settings, resume, redo)
     print_table(figure_rows([finished]), title=_title(finished))
     say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
-
-
-def sweep(
-    settings: Task4Settings,
-    *,
-    over: Repeated[str] = (),
-    jobs: int = 1,
-    on: Literal["here", "slurm"] = "here",
-    slurm_partition: str | None = None,
-    slurm_minutes: int = 1440,
-    slurm_gpus: int = 0,
-    slurm_cpus: int = 2,
-) -> None:
-    """Train every combination of some settings' values; what is done already is skipped.
-
-    Args:
-        over: a setting and its values, such as seed=0,1,2; may be given several times.
-        jobs: processes on this machine, which share its cores.
-        on: this machine, or SLURM.
-        slurm_partition: partition; left out, the cluster's default.
-        slurm_minutes: time limit of a run; one that reaches it is queued again and goes on.
-        slurm_gpus: GPUs for each run.
-        slurm_cpus: cores for each run.
-    """
-    from common.report import print_results
-    from common.sweep import SlurmSettings, parse_over
-    from common.sweep import sweep as go_over
-    from task4_sed.data import is_made_up_data
-    from task4_sed.recipe import prepare_stores, sweep_cell
-
-    values = parse_over(over)
-    folder = settings.runs / _sweep_name(settings.name)
-    slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
-    prepare_stores(settings)
-    rows = go_over(settings, values, sweep_cell, folder, jobs=jobs, on=on, slurm=slurm)
-    print_results(rows, f"Sweep {folder}", is_made_up_data(settings.data.root))
-    say(f"The table is {folder / 'results.csv'}; see `report {folder}`.")
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
@@ -248,15 +211,12 @@ def _title(run: Any) -> str:
     return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"
 
 
-def _sweep_name(name: str) -> str:
-    """The name of a run without its parts that differ from cell to cell: small_seed{seed} to small."""
-    return re.sub(r"[_-]?[a-z0-9.]*\{[^}]*\}", "", name).strip("_-") or "sweep"
-
-
 VERBS = {
     "data": {"download": download_data, "cut": cut_data, "check": check_data, "pack": pack_data},
     "train": config_verb(Task4Settings, train, config_for={"fast_check": SMALL}),
-    "sweep": config_verb(Task4Settings, sweep),
+    "sweep": sweep_verb(
+        Task4Settings, "task4_sed.recipe:sweep_cell", "task4_sed.recipe:is_made_up", "task4_sed.recipe:prepare_stores"
+    ),
     "evaluate": evaluate,
     "predict": predict,
     "package": package,

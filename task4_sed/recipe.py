@@ -15,7 +15,7 @@ from common.output import say
 from common.stages import Run, Stage, read_record, run_stages
 from common.training import fit, make_trainer, seed_all
 from task4_sed.clips import make_training_loader, open_clips
-from task4_sed.data import ClipSet, missing_sentence, read_set, set_durations, split_weak
+from task4_sed.data import ClipSet, is_made_up_data, missing_sentence, read_set, set_durations, split_weak
 from task4_sed.embeddings import load_frozen
 from task4_sed.evaluate import FIGURES, read_scores, score_network, test_sets
 from task4_sed.maestro import split_training_windows
@@ -114,6 +114,11 @@ def result_row(run: Run) -> dict[str, Any]:
         row |= {f"{set_name}_{name}": figures[name]["value"] for name in FIGURES if name in figures}
     record = read_record(run.folder, "train")
     return row | {"train_seconds": record["seconds"], "energy_kwh": record["energy_kwh"]}
+
+
+def is_made_up(settings: Task4Settings) -> bool:
+    """Whether the data of a run are made up."""
+    return is_made_up_data(settings.data.root)
 
 
 def sweep_cell(settings: Task4Settings) -> dict[str, Any]:
