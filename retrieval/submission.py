@@ -13,9 +13,8 @@ import torch
 
 from common.arguments import SETTINGS_FILE
 from common.audio import list_audio
-from common.errors import CheckFailed, UserError
+from common.errors import UserError
 from common.files import atomic_write
-from common.output import say
 from common.settings import load_settings
 from common.stages import Run, read_record
 from common.synthetic import is_made_up
@@ -25,9 +24,8 @@ from retrieval.data import COLUMNS, read_queries
 from retrieval.recipe import load_model, write_similarity
 from retrieval.settings import RetrievalSettings
 from retrieval.train import embed_captions, embed_clips, make_model
-from submissions.package import OUT, add_placeholder_report, declare_made_up, new_system, pack, team_of
+from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
 from submissions.participant import join_meta, read_participant
-from submissions.report import summary
 from submissions.rules import load_rules
 
 RULES = {2024: "task8_2024", 2025: "task6_2025"}
@@ -115,13 +113,7 @@ def package(run_folder: Path, label: str, meta: Path, year: Literal[2024, 2025] 
         if made_up:
             declare_made_up(label, names, out, queries=queries)
         add_placeholder_report(label, rules, out)
-    try:
-        zip_path, checked, found = pack(out / team_of(label))
-    except CheckFailed:
-        say(f"The package is in {out / team_of(label)}.")
-        raise
-    say(summary(checked, found))
-    return zip_path
+    return finish_package(label, out)
 
 
 def read_predictions(path: Path) -> tuple[np.ndarray, list[str], list[str], bool]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from common.errors import CheckFailed, UserError
 from common.files import atomic_path, atomic_write, write_json
+from common.output import say
 from submissions.checks import Result, run_checks
 from submissions.reading import DECLARATION, Package, open_package
+from submissions.report import summary
 from submissions.rules import Rules
 from submissions.template import placeholder_report
 
@@ -51,6 +53,26 @@ def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
         raise UserError(f"{out} cannot be written: {error.strerror}. Give another folder.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def finish_package(label: str, out: Path = OUT) -> Path:
+    """Check the package of a team, zip it, and say what the checks found.
+
+    Returns:
+        The zip; the folder lies beside it.
+
+    Raises:
+        CheckFailed: if the package breaks a rule; its folder stays to be looked at.
+    """
+    try:
+        zip_path, checked, found = pack(out / team_of(label))
+    except CheckFailed:
+        say(f"The package is in {out / team_of(label)}.")
+        raise
+    for finding in (finding for result in found for finding in result.findings):
+        say(f"{finding.kind}: {finding.place} {finding.sentence}")
+    say(summary(checked, found))
+    return zip_path
 
 
 def add_placeholder_report(label: str, rules: Rules, out: Path = OUT) -> Path:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.errors import CheckFailed, UserError
+from common.errors import UserError
 from common.files import atomic_write
 from common.output import say
 from common.stages import Run
 from common.yaml_file import to_yaml
-from submissions.package import OUT, add_placeholder_report, declare_made_up, new_system, pack, team_of
+from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
 from submissions.participant import join_meta, read_participant
-from submissions.report import summary
 from submissions.rules import load_rules
 from task4_sed.evaluate import PREDICTIONS, open_run, predict, read_scores
 
@@ -71,15 +70,7 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
             durations = facts[0]["durations"]
             declare_made_up(label, sorted(durations), out, durations=durations)
         add_placeholder_report(label, rules, out)
-    try:
-        zip_path, checked, found = pack(out / team_of(label))
-    except CheckFailed:
-        say(f"The package is in {out / team_of(label)}.")
-        raise
-    for finding in (finding for result in found for finding in result.findings):
-        say(f"{finding.kind}: {finding.place} {finding.sentence}")
-    say(summary(checked, found))
-    return zip_path
+    return finish_package(label, out)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from common.cli import run
-from task1_asc.__main__ import VERBS, _sweep_name
+from common.sweep_verb import sweep_name
+from task1_asc.__main__ import VERBS
 from task1_asc.data import DEVELOPMENT, EVALUATION
 
 SMALL = "task1_asc/configs/small.yaml"
@@ -155,6 +156,6 @@ def test_the_fast_check_leaves_nothing_behind(tiny_task1, tmp_path, capsys):
 
 
 def test_a_sweeps_folder_is_the_name_without_what_differs():
-    assert _sweep_name("small_subset{subset}_seed{seed}") == "small"
-    assert _sweep_name("low_lr") == "low_lr"
-    assert _sweep_name("{subset}") == "sweep"
+    assert sweep_name("small_subset{subset}_seed{seed}") == "small"
+    assert sweep_name("low_lr") == "low_lr"
+    assert sweep_name("{subset}") == "sweep"
