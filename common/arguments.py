@@ -16,6 +16,7 @@ from tyro.conf import Positional as Positional  # for the verbs: `run: Positiona
 
 from common.errors import UserError, nearest
 from common.mistakes import setting_fields
+from common.run_folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
 from common.yaml_file import parse_value
 
@@ -24,9 +25,6 @@ Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
 """Type of an option that may be given several times, one value each: `over: Repeated[str] = ()`."""
 
 _TYRO = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
-
-SETTINGS_FILE = "settings.yaml"
-"""Where a run folder keeps the settings it was made with."""
 
 _PLAIN_WORDS = {
     r"invalid literal for int\(\) with base 10: ('.*?')": r"\1 is no whole number",

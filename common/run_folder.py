@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import IO
 from common.errors import UserError
 from common.files import human_size
 from common.output import say
+
+SETTINGS_FILE = "settings.yaml"
+"""Where a run folder keeps the settings it was made with."""
 
 NEEDED_BYTES = 32 * 1024**2
 """Free space without which no run starts."""
@@ -62,6 +65,26 @@ def lock_folder(folder: Path) -> Iterator[None]:
         json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": _now()}, file)
         file.flush()
         yield
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The runs themselves, and those of sweeps.
+
+    Raises:
+        UserError: if there is no such folder, or no run in them.
+    """
+    folders = []
+    for path in map(Path, paths):
+        if (path / "sweep.json").is_file():
+            runs = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["runs"]
+            folders += [Path(run) for run in runs.values() if (Path(run) / SETTINGS_FILE).is_file()]
+        elif path.is_dir():
+            folders.append(path)
+        else:
+            raise UserError(f"{path} is no folder of a run or a sweep.")
+    if not folders:
+        raise UserError(f"{', '.join(map(str, paths))} has no runs yet.")
+    return folders
 
 
 def is_main_process() -> bool:

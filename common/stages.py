@@ -24,13 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from common.arguments import SETTINGS_FILE
 from common.code_version import code_version
 from common.errors import UserError, unknown
 from common.files import atomic_write, sha256_of, write_json
 from common.output import say
-from common.run_folder import is_main_process, lock_folder, prepare_folder
-from common.settings import Settings, changed_settings, dump_settings, plain_settings
+from common.run_folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
+from common.settings import Settings, changed_settings, dump_settings, load_settings, plain_settings
 
 RECORD = "stage.json"
 _BEGUN = ".begun.json"  # settings with which a stage began that has no record yet
@@ -111,6 +110,18 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = ()) ->
                 say(f"{stage.name}: kept, its settings are the same")
             else:
                 _do(run, stage, stages, plan[stage.name])
+
+
+def open_run(folder: Path, settings_class: type[Settings]) -> Run:
+    """The run in a folder.
+
+    Raises:
+        UserError: if there is none, or it is one of another task.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
+    return Run(Path(folder), load_settings(settings_class, path))
 
 
 def read_record(run_folder: Path, stage: str) -> dict[str, Any]:

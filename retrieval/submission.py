@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.arguments import SETTINGS_FILE
+from common import stages
 from common.audio import list_audio
 from common.errors import UserError
 from common.files import atomic_write
-from common.settings import load_settings
 from common.stages import Run, read_record
 from common.synthetic import is_made_up
 from common.yaml_file import to_yaml
@@ -38,9 +37,7 @@ def open_run(folder: Path) -> Run:
     Raises:
         UserError: if the folder is no such run, or the run is not finished.
     """
-    if not (folder / SETTINGS_FILE).is_file():
-        raise UserError(f"{folder} is no run folder: it has no {SETTINGS_FILE}.")
-    run = Run(folder, load_settings(RetrievalSettings, folder / SETTINGS_FILE))
+    run = stages.open_run(folder, RetrievalSettings)
     read_record(folder, "evaluation")
     return run
 

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from scipy.special import softmax
 
+from common import stages
 from common.audio_model import AudioModel
 from common.checkpoints import load_weights
 from common.data import make_loader
 from common.errors import UserError
 from common.files import atomic_write, write_json
-from common.settings import load_settings
 from common.stages import Run, read_record
 from common.synthetic import is_made_up
 from common.yaml_file import read_yaml
@@ -39,17 +39,8 @@ PREDICTIONS = "predictions"
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder.
-
-    Raises:
-        UserError: if there is none, or it is one of another task.
-    """
-    path = Path(folder) / "settings.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} is no run: it has no settings.yaml. `train` makes runs, by default in runs/task1_asc."
-        )
-    return Run(Path(folder), load_settings(Task1Settings, path))
+    """The run of this task in a folder; see `common.stages.open_run`."""
+    return stages.open_run(folder, Task1Settings)
 
 
 def score_network(run: Run, settings: Task1Settings, fast_check: bool = False) -> None:

@@ -23,13 +23,14 @@ from common.report import (
     with_interval,
     write_report,
 )
+from common.run_folder import run_folders
 from common.settings import dump_settings
 from common.stages import Run
 from common.statistics import Interval, mean_interval
 from task1_asc.data import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
 from task1_asc.evaluate import open_run, read_published, read_scores
 from task1_asc.metrics import rank_score
-from task1_asc.submission import measure_networks, run_folders
+from task1_asc.submission import measure_networks
 
 Scored = dict[int, list[tuple[Run, dict[str, Any]]]]
 """Subset to finished runs with their scores, by seed."""

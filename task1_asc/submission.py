@@ -12,6 +12,7 @@ import pandas as pd
 from common.errors import UserError
 from common.files import atomic_write
 from common.output import say
+from common.run_folder import run_folders
 from common.stages import Run
 from common.yaml_file import to_yaml
 from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
@@ -100,26 +101,6 @@ def choose_runs(paths: Sequence[Path], seed: int | None = None) -> dict[int, Run
         seeds = "; ".join(f"subset {subset}: {sorted(runs)}" for subset, runs in found.items())
         raise UserError(f"No seed{'' if seed is None else f' {seed}'} has a run of every subset ({seeds}).")
     return {subset: runs[chosen] for subset, runs in found.items()}
-
-
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The runs themselves, and those of sweeps.
-
-    Raises:
-        UserError: if there is no such folder, or a sweep has no runs.
-    """
-    folders = []
-    for path in paths:
-        if (path / "sweep.json").is_file():
-            runs = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["runs"]
-            folders += [Path(run) for run in runs.values() if (Path(run) / "settings.yaml").is_file()]
-        elif path.is_dir():
-            folders.append(path)
-        else:
-            raise UserError(f"{path} is no folder of a run or a sweep.")
-    if not folders:
-        raise UserError(f"{', '.join(map(str, paths))} has no runs yet.")
-    return folders
 
 
 def development_figures(scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from common import stages
 from common.audio import list_audio
 from common.checkpoints import weights_of
 from common.data import make_loader
@@ -16,7 +17,6 @@ from common.energy import EnergyMeter
 from common.errors import UserError
 from common.files import write_json
 from common.output import say
-from common.settings import load_settings
 from common.stages import Run, read_record
 from common.yaml_file import read_yaml
 from task4_sed.annotations import read_events
@@ -54,17 +54,8 @@ DRAWS = 1000
 
 
 def open_run(folder: Path) -> Run:
-    """The run in a folder.
-
-    Raises:
-        UserError: if there is none, or it is one of another task.
-    """
-    path = Path(folder) / "settings.yaml"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} is no run: it has no settings.yaml. `train` makes runs, by default in runs/task4_sed."
-        )
-    return Run(Path(folder), load_settings(Task4Settings, path))
+    """The run of this task in a folder; see `common.stages.open_run`."""
+    return stages.open_run(folder, Task4Settings)
 
 
 def score_network(run: Run, settings: Task4Settings, fast_check: bool = False) -> None:

@@ -21,12 +21,12 @@ from common.report import (
     write_report,
 )
 from common.report import figure as picture
+from common.run_folder import run_folders
 from common.settings import dump_settings
 from common.stages import Run, read_record
 from common.statistics import Interval, mean_interval
 from task4_sed.evaluate import FIGURES, open_run, read_finisher, read_published, read_scores
 from task4_sed.report_clips import clip_parts, psd_roc
-from task4_sed.submission import run_folders
 
 TITLES = {
     "psds1": "PSDS1",

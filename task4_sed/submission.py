@@ -12,6 +12,7 @@ import pandas as pd
 from common.errors import UserError
 from common.files import atomic_write
 from common.output import say
+from common.run_folder import run_folders
 from common.stages import Run
 from common.yaml_file import to_yaml
 from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
@@ -71,24 +72,6 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
             declare_made_up(label, sorted(durations), out, durations=durations)
         add_placeholder_report(label, rules, out)
     return finish_package(label, out)
-
-
-def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The runs themselves, and those of sweeps.
-
-    Raises:
-        UserError: if there is no such folder.
-    """
-    folders = []
-    for path in paths:
-        if (path / "sweep.json").is_file():
-            runs = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["runs"]
-            folders += [Path(run) for run in runs.values() if (Path(run) / "settings.yaml").is_file()]
-        elif path.is_dir():
-            folders.append(path)
-        else:
-            raise UserError(f"{path} is no folder of a run or a sweep.")
-    return folders
 
 
 def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
