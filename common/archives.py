@@ -1,6 +1,7 @@
-"""Unpacking zip and tar archives that others made, without letting them write elsewhere."""
+"""Unpacking zip, tar and 7z archives that others made, without letting them write elsewhere."""
 
 import json
+import lzma
 import shutil
 import stat
 import tarfile
@@ -17,7 +18,7 @@ MARKS = ".unpacked"
 
 
 def unpack(archive: Path, folder: Path) -> bool:
-    """Unpack a zip or tar archive (also compressed) into a folder; once, as a mark in the folder notes.
+    """Unpack a zip, tar (also compressed) or 7z archive into a folder; once, as a mark in the folder notes.
 
     All names are checked before the first file is written.
 
@@ -30,7 +31,7 @@ def unpack(archive: Path, folder: Path) -> bool:
 
     Raises:
         UserError: if it is no archive, is damaged, has a member that would leave the folder, has an absolute name, is a
-            link or a device, or nothing can be written.
+            link or a device, or nothing can be written; or py7zr is missing, an optional part.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
@@ -44,8 +45,12 @@ def unpack(archive: Path, folder: Path) -> bool:
             _unpack_zip(archive, folder)
         elif tarfile.is_tarfile(archive):
             _unpack_tar(archive, folder)
+        elif archive.suffix == ".7z":
+            _unpack_7z(archive, folder)
         else:
-            raise UserError(f"{archive} is no zip or tar archive, or it is cut off; delete it and download it again.")
+            raise UserError(
+                f"{archive} is no zip, tar or 7z archive, or it is cut off; delete it and download it again."
+            )
         write_json(mark, content)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise UserError(f"{archive} is damaged ({error}); delete it and download it again.") from error
@@ -54,6 +59,11 @@ def unpack(archive: Path, folder: Path) -> bool:
     except OSError as error:
         raise UserError(f"Cannot unpack {archive} into {folder}: {error.strerror or error}.") from error
     return True
+
+
+def unpacked_and_deleted(archive: Path, folder: Path) -> bool:
+    """Whether an archive was unpacked into a folder and removed since."""
+    return (folder / MARKS / f"{archive.name}.json").is_file() and not archive.is_file()
 
 
 def _same(mark: Path, content: dict) -> bool:
@@ -91,6 +101,28 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
             if source is not None:
                 with source:
                     _write(folder / member.name, source)
+
+
+def _unpack_7z(archive: Path, folder: Path) -> None:
+    try:
+        import py7zr
+    except ImportError as error:
+        raise UserError(
+            f"Unpacking {archive.name} needs py7zr, an optional part; install it with `pip install py7zr`, "
+            f"or unpack {archive} into {folder} by hand."
+        ) from error
+    try:
+        with py7zr.SevenZipFile(archive) as content:
+            if content.needs_password():
+                raise UserError(f"{archive} is encrypted; unpack it into {folder} by hand.")
+            members = content.list()
+            _refuse_bad_names(archive, [member.filename for member in members])
+            for member in members:
+                if member.is_symlink:
+                    raise _refused(archive, member.filename, "is a link or a device")
+            content.extractall(folder)
+    except (py7zr.exceptions.ArchiveError, lzma.LZMAError) as error:
+        raise UserError(f"{archive} is damaged or cut off ({error}); delete it and download it again.") from error
 
 
 def _refuse_bad_names(archive: Path, names: Iterable[str]) -> None:

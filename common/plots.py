@@ -1,7 +1,9 @@
 """Plots in one look, for reports; matplotlib without a screen and without its global state."""
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,15 @@ def plot_lines(
         if len(series) > 1:
             grid.legend()
     return plot
+
+
+def read_curve(path: Path, column: str) -> list[tuple[float, float, None, None]]:
+    """A column of a training's metrics.csv over its epochs, for `plot_lines`; empty where there is none."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(column)]
+    return [(float(row["epoch"]), float(row[column]), None, None) for row in rows]
 
 
 def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Any:

@@ -6,11 +6,25 @@ from typing import Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed, UserError
+from common.sweep_verb import sweep_verb
 from retrieval.imitation_settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
 
 SMALL = "retrieval/configs/small.yaml"
 SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
+
+
+def download_data(*, root: Path, evaluation: bool = False, delete_archives: bool = False) -> None:
+    """Download and unpack Clotho v2.1, or the evaluation set; goes on after a stop.
+
+    Args:
+        root: folder of the data set.
+        evaluation: the evaluation set instead of Clotho.
+        delete_archives: remove each archive when it is unpacked.
+    """
+    from retrieval.download import download_data as download
+
+    say(f"The data are in {download(root, evaluation, delete_archives)}.")
 
 
 def check_data(config: Positional[Path]) -> None:
@@ -71,6 +85,18 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         json: print them as JSON.
     """
     _show(run, json)
+
+
+def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
+    """Write one report.html: figures, ranks, hardest queries to listen to, learning curves, energy.
+
+    Args:
+        paths: run or sweep folders.
+        out: file to write; left out, report.html in the first folder.
+    """
+    from retrieval.report import write_retrieval_report
+
+    print(write_retrieval_report(paths, out))
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:
@@ -180,10 +206,15 @@ def _cell(figure: dict) -> str:
 
 
 VERBS = {
-    "data": {"check": check_data},
+    "data": {"download": download_data, "check": check_data},
     "train": config_verb(RetrievalSettings, train, config_for={"fast_check": SMALL}),
     "train_imitation": config_verb(ImitationSettings, train_imitation, config_for={"fast_check": SMALL_IMITATION}),
+    "sweep": sweep_verb(RetrievalSettings, "retrieval.recipe:sweep_cell", "retrieval.recipe:is_made_up_run"),
+    "sweep_imitation": sweep_verb(
+        ImitationSettings, "retrieval.imitation:sweep_cell", "retrieval.imitation:is_made_up_run"
+    ),
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "package": package,
     "index": index,

@@ -28,12 +28,14 @@ from common.files import write_json
 from common.schedules import ExponentialWarmupLinearDown
 from common.stages import Run, Stage, run_stages
 from common.statistics import Interval
+from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all, step_generator
 from retrieval.evaluate import TIE_RULE, as_json, mean_interval_over
 from retrieval.imitation_data import Search, coarse_search, read_search, read_training
 from retrieval.imitation_settings import ImitationAugmentation, ImitationSettings
 from retrieval.losses import imitation_loss
 from retrieval.metrics import normalized_gain, recall, reciprocal_rank
+from retrieval.recipe import result_row
 from retrieval.train import make_audio_encoder, on_this_machine
 
 
@@ -244,6 +246,7 @@ def evaluate_imitation(run: Run, settings: ImitationSettings) -> None:
         {
             "figures": {settings.data.layout: figures},
             "clips": {"queries": len(search.queries), "items": len(search.items)},
+            "made_up": is_made_up_run(settings),
             "tie_rule": TIE_RULE,
         },
     )
@@ -256,6 +259,17 @@ def load_imitation_model(run: Run, settings: ImitationSettings) -> ImitationMode
     model = ImitationModel(make_audio_encoder(settings.audio), settings.shared)
     load_weights(model, run.files("train/best.ckpt")[0], prefix="model.")
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def sweep_cell(settings: ImitationSettings) -> dict[str, float]:
+    """One cell of a sweep: the run that the settings name, and its figures."""
+    run_imitation(settings, settings.folder)
+    return result_row(settings.folder)
+
+
+def is_made_up_run(settings: ImitationSettings) -> bool:
+    """Whether the data of a run are made up."""
+    return is_made_up(settings.data.root)
 
 
 STAGES = [

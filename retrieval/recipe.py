@@ -4,6 +4,7 @@
 DCASE 2024 Task 8. With one model it is self-distillation.
 """
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -116,7 +117,7 @@ def evaluate(run: Run, settings: RetrievalSettings) -> None:
         {
             "figures": figures,
             "clips": {"scored": len(names), "notes": manifest.notes},
-            "made_up": is_made_up(settings.data.evaluation.root),
+            "made_up": is_made_up_run(settings),
             "ranks": rank_histogram(queries["rank"].tolist(), len(names)),
             "tie_rule": TIE_RULE,
         },
@@ -159,6 +160,23 @@ def stages_of(settings: RetrievalSettings, fast_check: bool = False) -> list[Sta
 def run_recipe(settings: RetrievalSettings, folder: Path, redo: Sequence[str] = (), fast_check: bool = False) -> None:
     """Do all stages that are not done."""
     run_stages(Run(folder, settings), stages_of(settings, fast_check), redo)
+
+
+def result_row(folder: Path) -> dict[str, float]:
+    """The figures of a finished run in one flat row, for the table of a sweep; 0..1."""
+    figures = json.loads((folder / "evaluation" / "figures.json").read_text(encoding="utf-8"))["figures"]
+    return {f"{model}: {name}": figure["value"] for model, found in figures.items() for name, figure in found.items()}
+
+
+def sweep_cell(settings: RetrievalSettings) -> dict[str, float]:
+    """One cell of a sweep: the run that the settings name, and its figures."""
+    run_recipe(settings, settings.folder)
+    return result_row(settings.folder)
+
+
+def is_made_up_run(settings: RetrievalSettings) -> bool:
+    """Whether the data of a run are made up."""
+    return is_made_up(settings.data.evaluation.root)
 
 
 def load_model(run: Run, settings: RetrievalSettings, name: str, stage: str) -> DualEncoder:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.archives import unpack
+from common.archives import unpack, unpacked_and_deleted
 from common.download import RemoteFile, download, zenodo_files
 from common.errors import UserError
 from task1_asc.data import DEVELOPMENT, EVALUATION, SUBSETS
@@ -74,19 +74,13 @@ def download_data(
     else:
         files, folder = _evaluation_files(year, record, archives), root / EVALUATION.format(year=year)
     for file in files:
-        if _unpacked_and_deleted(root, file.name):
+        if unpacked_and_deleted(archives / file.name, root):
             continue
         archive = download(file, archives)
         unpack(archive, root)
         if delete_archives:
             archive.unlink()
     return folder
-
-
-def _unpacked_and_deleted(root: Path, name: str) -> bool:
-    from common.archives import MARKS
-
-    return (root / MARKS / f"{name}.json").is_file() and not (root / "archives" / name).is_file()
 
 
 def _evaluation_files(year: int, record: int | None, archives: Path) -> list[RemoteFile]:

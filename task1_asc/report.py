@@ -1,6 +1,5 @@
 """The report of a run or a sweep: what came out, per subset, class and device, beside the published figures."""
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.output import say
-from common.plots import plot_confusion, plot_lines
+from common.plots import plot_confusion, plot_lines, read_curve
 from common.report import (
     Section,
     figure,
@@ -177,7 +176,7 @@ def curves_part(scored: Scored) -> list[str]:
     for column, label in labels.items():
         series = {}
         for subset, runs in scored.items():
-            points = _curve(runs[0][0].folder / "train" / "metrics.csv", column)
+            points = read_curve(runs[0][0].folder / "train" / "metrics.csv", column)
             if points:
                 series[f"{subset} %"] = points
         if series:
@@ -208,14 +207,6 @@ def cost_rows(scored: Scored) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def _curve(path: Path, column: str) -> list[tuple[float, float, None, None]]:
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return [(float(row["epoch"]), float(row[column]), None, None) for row in rows]
 
 
 def _energy(run: Run) -> dict[str, Any]:

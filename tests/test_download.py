@@ -4,6 +4,7 @@ import hashlib
 import io
 import socket
 import stat
+import sys
 import tarfile
 import threading
 import zipfile
@@ -248,3 +249,52 @@ def test_a_damaged_archive_is_one_sentence_and_not_marked(tmp_path):
         assert not (tmp_path / "out" / ".unpacked" / f"{name}.json").exists()
     with pytest.raises(UserError, match="There is no archive"):
         unpack(tmp_path / "gone.zip", tmp_path / "out")
+
+
+def test_a_7z_archive_is_unpacked_and_a_bad_one_refused(tmp_path):
+    py7zr = pytest.importorskip("py7zr")
+    with py7zr.SevenZipFile(tmp_path / "good.7z", "w") as archive:
+        for name, content in GOOD:
+            archive.writestr(content, name)
+    assert unpack(tmp_path / "good.7z", tmp_path / "out") is True
+    assert (tmp_path / "out/set/audio/1.wav").read_bytes() == b"RIFF" * 1000
+    whole = (tmp_path / "good.7z").read_bytes()
+    (tmp_path / "cut.7z").write_bytes(whole[:-40])
+    with pytest.raises(UserError, match="delete it and download it again"):
+        unpack(tmp_path / "cut.7z", tmp_path / "out")
+    (tmp_path / "source").write_text("x")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with py7zr.SevenZipFile(tmp_path / "links.7z", "w") as archive:
+        archive.write(tmp_path / "link", "set/link")
+    with pytest.raises(UserError, match="the member set/link is a link or a device"):
+        unpack(tmp_path / "links.7z", tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_missing_part_for_7z_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "py7zr", None)
+    (tmp_path / "a.7z").write_bytes(b"7z")
+    with pytest.raises(UserError, match="needs py7zr, an optional part"):
+        unpack(tmp_path / "a.7z", tmp_path / "out")
+
+
+def test_clotho_is_fetched_into_the_layout_that_is_read(server, tmp_path, monkeypatch):
+    from retrieval import download as clotho
+
+    py7zr = pytest.importorskip("py7zr")
+    packed = io.BytesIO()
+    with py7zr.SevenZipFile(packed, "w") as archive:
+        archive.writestr(b"RIFF", "development/a.wav")
+    contents = {"clotho_captions_development.csv": b"file_name,caption_1\na.wav,A dog barks.\n",
+                "clotho_audio_development.7z": packed.getvalue()}  # fmt: skip
+    monkeypatch.setattr(clotho, "ZENODO", server.address)
+    monkeypatch.setattr(clotho, "CLOTHO", {"development": (1, hashlib.md5(contents[next(iter(contents))]).hexdigest())})
+    md5 = hashlib.md5(contents["clotho_audio_development.7z"]).hexdigest()
+    monkeypatch.setattr(clotho, "CLOTHO_MD5", {"clotho_audio_development.7z": md5})
+    for name, content in contents.items():
+        server.texts[f"/4783391/files/{name}?download=1"] = content
+    for _ in range(2):  # the second time everything is there
+        clotho.download_data(tmp_path / "clotho", delete_archives=True)
+    assert (tmp_path / "clotho/development/a.wav").read_bytes() == b"RIFF"
+    assert not list((tmp_path / "clotho/archives").iterdir())
+    assert len(server.asked) == 2

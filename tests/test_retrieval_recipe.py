@@ -1,18 +1,21 @@
 """The recipes of retrieval end to end: two steps of each training, answers, packages, search; and every YAML loads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from common.audio import list_audio
 from common.errors import UserError
-from common.settings import load_settings
+from common.settings import dump_settings, load_settings
+from common.sweep import sweep
 from common.synthetic import synthesize
 from common.yaml_file import read_yaml
 from retrieval.imitation import load_imitation_model, run_imitation
 from retrieval.imitation_settings import ImitationSettings
-from retrieval.recipe import run_recipe, stages_of
+from retrieval.recipe import result_row, run_recipe, stages_of
+from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search
 from retrieval.settings import RetrievalSettings
 from retrieval.submission import open_run, package, predict
@@ -104,6 +107,33 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
     other = settings.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="seed: 0 -> 5"):
         run_recipe(other, run, fast_check=True)
+
+
+def test_a_report_shows_every_model_and_the_hardest_queries(run, tmp_path, capsys):
+    text = write_retrieval_report([run], tmp_path / "report.html").read_text()
+    assert "Made-up data" in text and "http" not in text.replace("http://www.w3.org", "")
+    for part in ("distilled ensemble", "mAP@10", "Hardest queries", "<audio", "found first"):
+        assert part in text, part
+    with pytest.raises(UserError, match="is no run"):
+        write_retrieval_report([tmp_path])
+
+
+def test_a_sweep_has_a_row_for_each_seed_and_its_report_an_interval(run, settings, tmp_path):
+    figures = (run / "evaluation" / "figures.json").read_text()
+
+    def finish(chosen):  # a finished run, without training it
+        for folder, name in ((chosen.folder, "settings.yaml"), (chosen.folder / "evaluation", "stage.json")):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(dump_settings(chosen) if name == "settings.yaml" else "{}")
+        (chosen.folder / "evaluation" / "figures.json").write_text(figures)
+        shutil.copyfile(run / "evaluation" / "queries.csv", chosen.folder / "evaluation" / "queries.csv")
+        return result_row(chosen.folder)
+
+    chosen = settings.model_copy(update={"runs": tmp_path})
+    rows = sweep(chosen, {"seed": [0, 1]}, finish, tmp_path / "small")
+    assert [row["seed"] for row in rows] == [0, 1] and "distilled ensemble: mAP@10" in rows[0]
+    text = write_retrieval_report([tmp_path / "small"]).read_text()
+    assert "over seeds" in text and "2 runs" in text
 
 
 def test_answers_become_packages_that_hold_every_rule(run, made_up, tmp_path):

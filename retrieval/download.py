@@ -1,0 +1,70 @@
+"""Fetching Clotho and the retrieval evaluation set from Zenodo. AudioCaps and WavCaps come by ways of their own."""
+
+from pathlib import Path
+
+from common.archives import unpack, unpacked_and_deleted
+from common.download import RemoteFile, download
+from retrieval.data import CLOTHO
+
+ZENODO = "https://zenodo.org/records"
+CLOTHO_RECORD = 4783391
+EVALUATION_RECORD = 6590983
+# As published, through aac-datasets (functional/clotho.py); name: md5.
+CLOTHO_MD5 = {
+    "clotho_metadata_development.csv": "170d20935ecfdf161ce1bb154118cda5",
+    "clotho_metadata_validation.csv": "2e010427c56b1ce6008b0f03f41048ce",
+    "clotho_metadata_evaluation.csv": "13946f054d4e1bf48079813aac61bf77",
+    "clotho_audio_development.7z": "c8b05bc7acdb13895bb3c6a29608667e",
+    "clotho_audio_validation.7z": "7dba730be08bada48bd15dc4e668df59",
+    "clotho_audio_evaluation.7z": "4569624ccadf96223f19cb59fe4f849f",
+}
+EVALUATION_MD5 = {
+    "retrieval_captions.csv": "f9e810118be00c64ea8cd7557816d4fe",
+    "retrieval_audio_metadata.csv": "1301db07acbf1e4fabc467eb54e0d353",
+    "retrieval_audio.7z": "24102395fd757c462421a483fba5c407",
+}
+
+
+def download_data(root: Path, evaluation: bool = False, delete_archives: bool = False) -> Path:
+    """Download and unpack Clotho v2.1, or the challenge's evaluation set; goes on where it stopped.
+
+    Args:
+        root: folder of the data set; archives are kept in `root/archives`.
+        evaluation: the evaluation set (1,000 clips and queries) instead of Clotho.
+        delete_archives: remove each archive when it is unpacked.
+
+    Returns:
+        root.
+
+    Raises:
+        UserError: as `common.download.download` and `common.archives.unpack`.
+    """
+    root = Path(root)
+    for file in evaluation_files() if evaluation else clotho_files():
+        if not file.name.endswith(".7z"):
+            download(file, root)
+            continue
+        archive = root / "archives" / file.name
+        if unpacked_and_deleted(archive, root):
+            continue
+        unpack(download(file, archive.parent), root)
+        if delete_archives:
+            archive.unlink()
+    return root
+
+
+def clotho_files() -> list[RemoteFile]:
+    """Caption tables, metadata and archives of Clotho v2.1; tables first."""
+    captions = {f"clotho_captions_{split}.csv": md5 for split, (_, md5) in CLOTHO.items()}
+    return _files(CLOTHO_RECORD, captions | CLOTHO_MD5)
+
+
+def evaluation_files() -> list[RemoteFile]:
+    """Queries and clips of the retrieval evaluation set."""
+    return _files(EVALUATION_RECORD, EVALUATION_MD5)
+
+
+def _files(record: int, checksums: dict[str, str]) -> list[RemoteFile]:
+    return [
+        RemoteFile(name, f"{ZENODO}/{record}/files/{name}?download=1", f"md5:{md5}") for name, md5 in checksums.items()
+    ]
