@@ -15,6 +15,8 @@ WRITERS = {
     "task4_sed": "common.synthetic_task4:write_task4",
     "retrieval": "common.synthetic_retrieval:write_retrieval",
     "imitation": "common.synthetic_imitation:write_imitation",
+    "audioset": "common.synthetic_audioset:write_audioset",
+    "audioset_strong": "common.synthetic_audioset_strong:write_audioset_strong",
 }
 MARKER = "made_up.json"
 

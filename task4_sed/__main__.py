@@ -7,6 +7,8 @@ from typing import Any
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
 from common.sweep_verb import sweep_verb
+from task4_sed.pretraining import verbs as pretraining
+from task4_sed.pretraining.settings import PretrainSettings
 from task4_sed.settings import Task4Settings
 
 SMALL = "task4_sed/configs/small.yaml"
@@ -212,7 +214,14 @@ def _title(run: Any) -> str:
 
 
 VERBS = {
-    "data": {"download": download_data, "cut": cut_data, "check": check_data, "pack": pack_data},
+    "data": {
+        "download": download_data,
+        "cut": cut_data,
+        "check": check_data,
+        "pack": pack_data,
+        "check_strong": pretraining.check_strong,
+        "pack_strong": pretraining.pack_strong,
+    },
     "train": config_verb(Task4Settings, train, config_for={"fast_check": SMALL}),
     "sweep": sweep_verb(
         Task4Settings, "task4_sed.recipe:sweep_cell", "task4_sed.recipe:is_made_up", "task4_sed.recipe:prepare_stores"
@@ -222,6 +231,11 @@ VERBS = {
     "package": package,
     "report": report,
     "psds": psds,
+    "pretrain": config_verb(
+        PretrainSettings, pretraining.pretrain, config_for={"fast_check": pretraining.PRETRAIN_SMALL}
+    ),
+    "pretrain_targets": pretraining.pretrain_targets,
+    "pretrain_evaluate": pretraining.pretrain_evaluate,
 }
 
 if __name__ == "__main__":

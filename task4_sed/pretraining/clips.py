@@ -1,0 +1,226 @@
+"""Clips of AudioSet strong as batches: mp3 out of HDF5, frame targets from the tables, targets of the teachers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from common.encoded_store import EncodedClips
+from common.errors import UserError
+from common.keyed_outputs import KeyedOutputs, KeyIndex, open_hdf5
+from common.labels import label_set
+from task4_sed.pretraining.sampler import BatchPlan, EpochDraws, JointBatches, OrderedBatches
+from task4_sed.pretraining.settings import PretrainSettings, StrongDataSettings
+from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table
+from task4_sed.pretraining.targets import FRAMES, FrameTargets, temporal_weights
+
+SAMPLE_RATE = 16_000
+CLASSES = label_set("audioset_strong")
+"""The 447 with training clips: the outputs of the networks."""
+SCORED_CLASSES = label_set("audioset_strong_common")
+"""The 407 with clips in both parts."""
+KIND = "strong_logits"
+
+
+@dataclass(frozen=True)
+class StrongSet:
+    """A part of AudioSet strong.
+
+    name: "training" or "evaluation". events: of the clips that have audio, and are used. audio: HDF5 files.
+    listed: how many clips the table has. missing: names of those without audio.
+    """
+
+    name: str
+    events: StrongEvents
+    audio: tuple[Path, ...]
+    listed: int
+    missing: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """What is missing."""
+        return (
+            f"{len(self.missing):,} of {self.listed:,} {self.name} clips have no audio (first {self.missing[0]}); "
+            "`data check_strong` tells which classes they are of."
+        )
+
+
+def read_training_set(data: StrongDataSettings) -> StrongSet:
+    """Training clips with audio.
+
+    Raises:
+        UserError: for everything in the files that cannot be used; for missing clips unless `allow_missing`.
+    """
+    return _read_set("training", data, data.train_table, data.train_audio)
+
+
+def read_evaluation_set(data: StrongDataSettings) -> tuple[StrongSet, dict[str, float]]:
+    """Evaluation clips with audio, and the seconds of each.
+
+    Raises:
+        UserError: as `read_training_set`; if a clip has no duration.
+    """
+    clips = _read_set("evaluation", data, data.eval_table, data.eval_audio)
+    path = data.root / data.eval_durations
+    durations = read_durations(path)
+    absent = [name for name in clips.events.clips if name not in durations]
+    if absent:
+        raise UserError(f"{path} lacks {len(absent)} of {len(clips.events)} clips (first {absent[0]}).")
+    return clips, durations
+
+
+def audio_files(root: Path, pattern: str) -> tuple[Path, ...]:
+    """HDF5 files below `root` that fit a pattern.
+
+    Raises:
+        UserError: if there is none.
+    """
+    paths = tuple(sorted(Path(root).glob(pattern)))
+    if not paths:
+        raise UserError(f"{root} has no file {pattern}; `data pack_strong` makes it from a folder of clips.")
+    return paths
+
+
+def names_in(paths: Sequence[Path]) -> KeyIndex:
+    """Names of the clips of HDF5 files."""
+    names: list[bytes] = []
+    for path in paths:
+        with open_hdf5(path) as file:
+            if "audio_name" not in file:
+                raise UserError(f"{path} is no file of encoded clips: it has no data set audio_name.")
+            names += file["audio_name"][:].tolist()
+    return KeyIndex((name.decode() for name in names), ", ".join(map(str, paths)))
+
+
+class TeacherTargets:
+    """Frame logits of teachers, found by file name, as probabilities.
+
+    Args:
+        path: HDF5 file with `filenames` and `strong_logits` (clips, 447, 250).
+        names: of the clips, in the order in which rows are asked for.
+
+    Raises:
+        UserError: if the file is missing or cut off, lacks clips, or is of other classes or frames.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str]):
+        self.outputs = KeyedOutputs(path, KIND)
+        if self.outputs.shape != (len(CLASSES), FRAMES):
+            raise UserError(f"{path} cannot be learned from: {_difference(self.outputs.shape)}.")
+        self.rows = self.outputs.rows(names)
+
+    def gather(self, clips: np.ndarray) -> Tensor:
+        """(clips, 447, 250) float32, 0..1."""
+        return torch.from_numpy(self.outputs.read(self.rows[clips])).float().sigmoid_()
+
+
+class StrongClips(Dataset):
+    """Clips of a set; an item is a whole batch.
+
+    ``waveform`` float32 (clips, 160000), 16 kHz; ``target`` float32 (clips, 447, 250); with teachers ``distilled``,
+    likewise; ``row`` int64 (clips,); ``first`` and ``joint``, see `BatchPlan`.
+
+    Args:
+        clips: the set.
+        random_parts: of clips beyond 10 s take any part; otherwise the beginning.
+        teachers: file of their logits; None without.
+    """
+
+    def __init__(self, clips: StrongSet, random_parts: bool = False, teachers: Path | None = None):
+        self.clips = clips
+        self.random_parts = random_parts
+        self.audio = EncodedClips(clips.audio, SAMPLE_RATE, CLIP_SECONDS, clips.events.clips)
+        self.targets = FrameTargets(clips.events, CLASSES)
+        self.teachers = None if teachers is None else TeacherTargets(teachers, clips.events.clips)
+
+    def __len__(self) -> int:
+        return len(self.clips.events)
+
+    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
+        batch: dict[str, Any] = self._gather(plan.rows, plan.seeds)
+        mixed = np.flatnonzero(plan.partner >= 0)
+        if len(mixed):
+            partners = self._gather(plan.partner[mixed], plan.seeds[mixed])
+            mix_in(batch, partners, mixed, torch.from_numpy(plan.partner_weight[mixed]))
+        return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
+
+    def _gather(self, rows: np.ndarray, seeds: np.ndarray) -> dict[str, Tensor]:
+        places = zip(rows.tolist(), seeds.tolist()) if self.random_parts else rows.tolist()
+        gathered = {
+            "waveform": self.audio.gather(list(places))["waveform"],
+            "target": torch.from_numpy(self.targets.gather(rows)),
+        }
+        if self.teachers is not None:
+            gathered["distilled"] = self.teachers.gather(rows)
+        return gathered
+
+
+def mix_in(batch: dict[str, Tensor], partners: dict[str, Tensor], rows: np.ndarray, weight: Tensor) -> None:
+    """Wavmix: add partners to some clips of a batch, in place, in waveforms and in all targets.
+
+    Both lose their mean first, and their sum its own, as published; unmixed clips keep theirs.
+
+    Args:
+        batch: waveform (clips, samples), targets (clips, ...).
+        partners: the same of the partners, (rows, ...).
+        rows: of the batch that are mixed.
+        weight: (rows,) of the batch's own clips.
+    """
+    places = torch.from_numpy(np.asarray(rows))
+    for name, other in partners.items():
+        own = batch[name][places]
+        if name == "waveform":
+            own, other = own - own.mean(dim=1, keepdim=True), other - other.mean(dim=1, keepdim=True)
+        sums = torch.lerp(other, own, weight.view(-1, *[1] * (own.dim() - 1)))
+        batch[name][places] = sums - sums.mean(dim=1, keepdim=True) if name == "waveform" else sums
+
+
+def training_loader(clips: StrongClips, settings: PretrainSettings, pin_memory: bool) -> DataLoader:
+    """Loader of training batches."""
+    sampler = settings.sampler
+    weights = temporal_weights(clips.targets, sampler.offset) if sampler.weights == "temporal" else None
+    draws = EpochDraws(len(clips), sampler.draws or len(clips), weights, sampler.replacement)
+    batches = JointBatches(draws, settings.data.batch_size, settings.seed, settings.augmentation.wavmix)
+    return batch_loader(clips, batches, settings.data.num_workers, pin_memory)
+
+
+def scoring_loader(clips: Dataset, num_clips: int, batch_size: int, num_workers: int = 0) -> DataLoader:
+    """Loader that goes through all clips once, in order."""
+    return batch_loader(clips, OrderedBatches(num_clips, batch_size), num_workers, pin_memory=False)
+
+
+def batch_loader(clips: Dataset, batches: Any, num_workers: int, pin_memory: bool) -> DataLoader:
+    """Loader of planned batches."""
+    return DataLoader(
+        clips, batch_size=None, sampler=batches, num_workers=num_workers, pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator().manual_seed(0),  # otherwise each epoch would draw from the global one
+    )  # fmt: skip
+
+
+def _read_set(name: str, data: StrongDataSettings, table: Path, pattern: str) -> StrongSet:
+    events = read_strong_table(data.root / table)
+    paths = audio_files(data.root, pattern)
+    found = names_in(paths).rows(events.clips, allow_missing=True) >= 0
+    missing = tuple(events.clips[row] for row in np.flatnonzero(~found))
+    clips = StrongSet(name, events.select(np.flatnonzero(found)), paths, len(events), missing)
+    if not found.any():
+        raise UserError(f"None of the {len(events):,} clips of {data.root / table} is in {', '.join(map(str, paths))}.")
+    if missing and not data.allow_missing:
+        raise UserError(f"{clips.sentence()} Complete them, or set data.allow_missing.")
+    return clips
+
+
+def _difference(shape: tuple[int, ...]) -> str:
+    classes, frames = len(CLASSES), FRAMES
+    if shape == (frames, classes):
+        return f"its clips are {frames} frames by {classes} classes, the other way round"
+    if len(shape) != 2:
+        return f"its clips have the shape {shape}, needed are {classes} classes by {frames} frames"
+    if shape[0] != classes:
+        return f"it was made for {shape[0]} classes, not the {classes} of AudioSet strong"
+    return f"its clips have {shape[1]} frames, not {frames} of 40 ms"

@@ -1,0 +1,115 @@
+"""The network of a training: built, started from weights, and its parameters in groups with learning rates."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.audio_model import AudioModel
+from common.errors import UserError
+from common.models.frame_mobilenet import FrameMobileNet
+from common.models.frame_prediction import FramePrediction
+from common.registry import create_audio_model
+from common.released import find_architecture, find_released
+from common.released_weights import fetch, map_official_keys, plain_tensors, read_tensors
+from task4_sed.pretraining.settings import ModelSettings, OptimSettings
+
+HEADS = ("strong_head.", "weak_head.", "seq_model.")
+"""What the names of the parameters above the pre-trained blocks begin with."""
+
+
+def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
+    """Front end and network with new heads, not yet started from weights.
+
+    The head for clips is frozen: the loss does not reach it, and processes that train together wait for every gradient.
+
+    Raises:
+        UserError: if there is no such model, or it gives no frames.
+    """
+    model = create_audio_model(settings.name, front_end=settings.front_end, labels=labels, **settings.options)
+    network = model.network
+    if not isinstance(network, FramePrediction):
+        raise UserError(f"model.name {settings.name} gives one vector per clip, no frames; choose a frame model.")
+    if network.head_type != "linear":
+        raise UserError(f"model.options.head_type is {network.head_type}; here it must be linear.")
+    network.weak_head.requires_grad_(False)
+    return model
+
+
+def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
+    """Load the blocks below the heads, strictly; heads and recurrent layers stay new.
+
+    Raises:
+        UserError: if the weights are absent, damaged, or those of another network.
+    """
+    if settings.untrained:
+        return
+    released = find_released(settings.name)
+    if settings.weights is not None:
+        path = settings.weights
+    elif released is not None:
+        path = fetch(released)
+    else:
+        raise UserError(
+            f"model.name {settings.name} names no weights; take {settings.name}.weak, give model.weights a file, or "
+            "set model.untrained."
+        )
+    network = model.network
+    own = network.state_dict()
+    try:
+        official = {key: value for key, value in plain_tensors(read_tensors(path)).items() if not key.startswith(HEADS)}
+        mapped = map_official_keys(network, find_architecture(settings.name), official)
+    except UserError as error:
+        raise UserError(f"model.weights {path} cannot be used for {settings.name}: {error}") from error
+    blocks = {key: value for key, value in own.items() if not key.startswith(HEADS)}
+    wrong = [key for key, value in blocks.items() if key not in mapped or mapped[key].shape != value.shape]
+    if wrong:
+        raise UserError(
+            f"model.weights {path} does not fit {settings.name} with model.options {settings.options or 'as registered'}"
+            f": {len(wrong)} of {len(blocks)} tensors are missing or have another shape (first {wrong[0]})."
+        )
+    network.load_state_dict(own | mapped)
+
+
+def parameter_groups(network: FramePrediction, optim: OptimSettings) -> list[dict[str, Any]]:
+    """Groups for an optimiser; heads at lr, the block that is i-th from the top at lr * layer_decay^i, i from 1.
+
+    What comes before the blocks (patches, positions) learns with the first block, a final norm with the last; the 17
+    stages of a frame-wise MobileNet count one by one. Weight decay is for two and more dimensions only.
+    """
+    groups = _groups(network.strong_head.parameters(), optim.lr, optim)
+    groups += _groups(network.seq_model.parameters(), optim.sequence_lr or optim.lr, optim)
+    if not optim.frozen:
+        layers = network.layer_groups()
+        depth = len(layers) if isinstance(network.model, FrameMobileNet) else len(layers) - 1
+        for number, parameters in enumerate(layers, start=1):
+            groups += _groups(parameters, optim.lr * optim.layer_decay ** min(number, depth), optim)
+    return groups
+
+
+def freeze_blocks(network: FramePrediction) -> None:
+    """No gradients below the heads."""
+    network.model.requires_grad_(False)
+
+
+@torch.no_grad()
+def level_of_a_decibel(front_end: nn.Module) -> float:
+    """What a level of 1 dB more adds to the features of a front end; measured on noise, 2 dB apart."""
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.05 * torch.randn(1, int(front_end.sample_rate), generator=generator)  # type: ignore[arg-type]
+    training = front_end.training
+    front_end.eval()
+    device = next((buffer.device for buffer in front_end.buffers()), noise.device)
+    louder, as_it_is = front_end(noise.to(device) * 10**0.1), front_end(noise.to(device))
+    front_end.train(training)
+    return float((louder - as_it_is).median()) / 2
+
+
+def _groups(parameters: Iterable[nn.Parameter], lr: float, optim: OptimSettings) -> list[dict[str, Any]]:
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    parts = (
+        {"params": [p for p in learned if p.ndim >= 2], "lr": lr, "weight_decay": optim.weight_decay},
+        {"params": [p for p in learned if p.ndim < 2], "lr": lr, "weight_decay": 0.0},
+    )
+    return [part for part in parts if part["params"]]

@@ -1,0 +1,245 @@
+"""The recipe of the pre-training: targets of the teachers where there are any, training, test."""
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.audio_model import AudioModel
+from common.checkpoints import save_checkpoint, weights_of
+from common.energy import EnergyMeter
+from common.errors import UserError
+from common.files import write_json
+from common.keyed_outputs import OutputWriter
+from common.output import say
+from common.progress import Progress
+from common.run_folder import is_main_process
+from common.settings import load_settings
+from common.stages import RECORD, Run, Stage, read_record, run_stages
+from common.synthetic import is_made_up
+from common.training import fit, make_trainer, seed_all
+from task4_sed.pretraining.clips import (
+    CLASSES,
+    KIND,
+    SCORED_CLASSES,
+    StrongClips,
+    StrongSet,
+    read_evaluation_set,
+    read_training_set,
+    scoring_loader,
+    training_loader,
+)
+from task4_sed.pretraining.networks import make_model, start_from_weights
+from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
+from task4_sed.pretraining.settings import PretrainSettings
+from task4_sed.pretraining.targets import FRAMES
+from task4_sed.pretraining.train import Pretraining, score_batch
+
+TARGETS = "targets/logits.h5"
+WEIGHTS = "train/weights.pt"
+SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def write_targets(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+    """Mean of the teachers' frame logits for every training clip.
+
+    Reads the teachers' runs. Writes targets/logits.h5: filenames, strong_logits (clips, 447, 250) float16.
+    """
+    assert settings.distillation is not None
+    if is_main_process():
+        run.notes["teachers"] = teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
+        return
+    while not (run.folder / "targets" / RECORD).is_file():  # another process writes them
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+    """Train the network.
+
+    Writes train/last.ckpt, metrics.csv, energy.json and weights.pt: the network alone, as `common.registry` loads it.
+    """
+    folder, data = run.folder / "train", settings.data
+    clips = StrongClips(_told(read_training_set(data)), data.long_clips == "random", targets_of(run, settings))
+    evaluation, durations = read_evaluation_set(data)
+    make_scores = partial(scores_of, _told(evaluation), durations, settings)
+    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    loader = training_loader(clips, settings, use_gpu)
+    test = StrongClips(evaluation)
+    validation = scoring_loader(test, len(test), data.scoring_batch, data.num_workers)
+    seed_all(settings.seed)
+    model = make_model(settings.model, CLASSES)
+    start_from_weights(model, settings.model)
+    module = Pretraining(settings, model, make_scores)
+    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
+    say(f"train: {len(clips):,} training clips, {len(loader):,} batches an epoch; {len(evaluation.events):,} scored")
+    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+        fit(trainer, module, loader, validation)
+    if is_main_process():
+        save_checkpoint(module.network.state_dict(), run.folder / WEIGHTS)
+
+
+def score_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+    """Score the evaluation clips with the network after the last epoch.
+
+    Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES` with value, per_class and interval; clips.
+    """
+    if not is_main_process():
+        return
+    evaluation, durations = read_evaluation_set(settings.data)
+    module = load_module(run)
+    scores = scores_of(_told(evaluation), durations, settings)
+    clips = StrongClips(evaluation)
+    with torch.inference_mode(), Progress("Scoring", len(clips)) as progress:
+        loader = scoring_loader(clips, len(clips), settings.data.scoring_batch, settings.data.num_workers)
+        for number, batch in enumerate(loader):
+            if fast_check and number == 2:
+                break
+            scores.add(*score_batch(module, scores, {**batch, "waveform": batch["waveform"].to(module.device)}))
+            progress.advance(len(batch["row"]))
+    facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "model": settings.model.name}
+    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores.figures(settings.evaluation.draws)})
+
+
+def targets_of(run: Run, settings: PretrainSettings) -> Path | None:
+    """File of the teachers' logits; None without teachers."""
+    if settings.distillation is None:
+        return None
+    return settings.distillation.targets or run.folder / TARGETS
+
+
+def teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Path) -> list[dict[str, Any]]:
+    """Write the mean of the frame logits of finished runs for every training clip of `settings.data`.
+
+    Returns:
+        Of each teacher its folder, its model and its PSDS1.
+
+    Raises:
+        UserError: if a run is not finished.
+    """
+    runs = [open_pretraining(folder) for folder in teachers]
+    facts = [{"run": str(run.folder), "model": run.settings.model.name, **result_row(run)} for run in runs]
+    modules = [load_module(run) for run in runs]
+    clips = StrongClips(_told(read_training_set(settings.data)))
+    names = clips.clips.events.clips
+    loader = scoring_loader(clips, len(clips), settings.data.scoring_batch, settings.data.num_workers)
+    with OutputWriter(out, names, (len(CLASSES), FRAMES), KIND) as writer, Progress("Teaching", len(clips)) as progress:
+        for batch in loader:
+            waveform = batch["waveform"].to(modules[0].device)
+            with torch.inference_mode():
+                logits = torch.stack([module.detect(waveform) for module in modules]).mean(dim=0).mT
+            rows, first = np.unique(batch["row"].numpy(), return_index=True)  # the last batch may be filled up
+            writer.write([names[row] for row in rows], logits[torch.from_numpy(first)])
+            progress.advance(len(rows))
+    return facts
+
+
+def scores_of(clips: StrongSet, durations: dict[str, float], settings: PretrainSettings) -> EvaluationScores:
+    """What the evaluation clips are scored with, without scores."""
+    return EvaluationScores(
+        clips.events, durations, CLASSES, SCORED_CLASSES, settings.evaluation.median_frames, clips.missing
+    )
+
+
+def open_pretraining(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        UserError: if there is none, or it is one of another task.
+    """
+    path = Path(folder) / "settings.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it has no settings.yaml. `pretrain` makes runs, by default below {RUNS}.")
+    return Run(Path(folder), load_settings(PretrainSettings, path))
+
+
+def load_module(run: Run) -> Pretraining:
+    """The trained network of a run in evaluation mode, on the GPU where there is one.
+
+    Raises:
+        UserError: if it is not trained yet.
+    """
+    path = run.folder / "train" / "last.ckpt"
+    if not path.is_file():
+        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
+    module = Pretraining(run.settings, _model_of(run.settings))
+    try:
+        module.network.load_state_dict(weights_of(path, "network."))
+    except RuntimeError as error:
+        raise UserError(f"The weights in {path} are those of another network: {str(error).splitlines()[-1]}") from error
+    use_gpu = run.settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return module.eval().to("cuda" if use_gpu else "cpu")
+
+
+def read_evaluation(run: Run) -> dict[str, Any]:
+    """The content of test/evaluation.json.
+
+    Raises:
+        UserError: if the run is not finished.
+    """
+    read_record(run.folder, "test")
+    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def result_row(run: Run) -> dict[str, Any]:
+    """The figures of a finished run in one flat row; 0..1."""
+    found = read_evaluation(run)
+    return {name: found[name]["value"] for name in FIGURES}
+
+
+def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
+    """Do what is not done of a run.
+
+    Args:
+        settings: of the run.
+        folder: of the run; None takes the one that the settings name.
+        redo: stages to do again.
+    """
+    run = Run(folder or settings.folder, settings)
+    run_stages(run, stages_of(settings), redo)
+    return run
+
+
+def check_recipe(settings: PretrainSettings) -> Run:
+    """Do two steps of everything in a temporary folder, to see that it works."""
+    trainer = settings.trainer.model_copy(update={"validate_every": 1})
+    settings = settings.model_copy(update={"trainer": trainer})
+    stages = [Stage(s.name, partial(s.work, fast_check=True), s.uses, s.needs) for s in stages_of(settings)]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "run", settings)
+        run_stages(run, stages)
+    return run
+
+
+def stages_of(settings: PretrainSettings) -> list[Stage]:
+    """The stages of a run: targets are only written where teachers are named."""
+    teachers = settings.distillation is not None and settings.distillation.teachers
+    return [stage for stage in STAGES if teachers or stage.name != "targets"]
+
+
+def _model_of(settings: PretrainSettings) -> AudioModel:
+    return make_model(settings.model, CLASSES)
+
+
+def _told(clips: StrongSet) -> StrongSet:
+    if clips.missing:
+        say(clips.sentence())
+    return clips
+
+
+RUNS = PretrainSettings.model_fields["runs"].default
+CLIPS = tuple(f"data.{name}" for name in ("root", "train_audio", "train_table", "allow_missing"))
+TRAINING = (*CLIPS, "data.eval_audio", "data.eval_table", "data.long_clips", "data.batch_size", "seed", "model",
+            "sampler", "augmentation", "optim", "distillation")  # fmt: skip
+TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
+
+STAGES = [
+    Stage("targets", write_targets, uses=(*CLIPS, "distillation")),
+    Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
+    Stage("test", score_network, uses=(*TRAINING, *TRAINER, "evaluation")),
+]

@@ -1,0 +1,158 @@
+"""Which clips each batch holds: drawn for all processes together, so that their number does not change the training.
+
+A batch is planned as a whole from (seed, epoch, number); each process takes its part of it. The average of the
+gradients over the processes is then that of one process with the whole batch.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
+
+from common.errors import UserError
+from task4_sed.pretraining.settings import WavmixSettings
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """How the clips of an epoch are drawn.
+
+    num_clips: of the data set. draws: clips of an epoch.
+    weights: (clips,) that they are drawn with; None for equal ones.
+    replacement: whether a clip may come again. With weights and without replacement, clips with large weights come
+        early and all others follow, as in PretrainedSED.
+    """
+
+    num_clips: int
+    draws: int
+    weights: NDArray[np.float64] | None = None
+    replacement: bool = False
+
+    def __post_init__(self) -> None:
+        possible = self.num_clips if self.weights is None else int(np.count_nonzero(self.weights))
+        if not self.replacement and self.draws > possible:
+            raise UserError(
+                f"sampler.draws is {self.draws:,}, but without replacement only {possible:,} clips can be drawn; set "
+                "it to null, or set sampler.replacement."
+            )
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """(draws,) clips of an epoch."""
+        random = np.random.default_rng((seed, epoch))
+        if self.replacement:
+            share = None if self.weights is None else self.weights / self.weights.sum()
+            return random.choice(self.num_clips, self.draws, p=share)
+        if self.weights is None:
+            return random.permutation(self.num_clips)[: self.draws]
+        # Drawing one after another without replacement is sorting by weight with Gumbel noise.
+        with np.errstate(divide="ignore"):
+            keys = np.log(self.weights) + random.gumbel(size=self.num_clips)
+        return np.argsort(-keys, kind="stable")[: self.draws]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The part of a batch that one process reads.
+
+    rows: (clips,) of the data set. joint: clips of the whole batch. first: place of the first row in it.
+    partner, partner_weight: (clips,) clip that is mixed in as a waveform, -1 for none, and the weight of the row's own.
+    seeds: (clips,) what decides the part of a clip that is too long.
+    """
+
+    rows: NDArray[np.int64]
+    joint: int
+    first: int
+    partner: NDArray[np.int64]
+    partner_weight: NDArray[np.float32]
+    seeds: NDArray[np.int64]
+
+
+class JointBatches(DistributedSampler):
+    """Plans the batches of each epoch; a `DistributedSampler`, so that Lightning leaves it as it is.
+
+    Args:
+        draws: of an epoch.
+        batch_size: clips of a batch, of all processes together.
+        seed: of everything.
+        wavmix: mixing as waveforms; None mixes nothing.
+    """
+
+    def __init__(self, draws: EpochDraws, batch_size: int, seed: int, wavmix: WavmixSettings | None = None):
+        # Not the initialiser above: it asks for processes before they have found each other.
+        self.draws, self.batch_size, self.seed, self.wavmix, self.epoch = draws, batch_size, seed, wavmix, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is planned next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        world = processes()[1]
+        if self.batch_size % world:
+            raise UserError(f"data.batch_size {self.batch_size} cannot be shared by {world} processes; change it.")
+        last = self.draws.draws % self.batch_size
+        return self.draws.draws // self.batch_size + int(last >= world)
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        order = self.draws.order(self.seed, self.epoch)
+        rank, world = processes()
+        for number in range(len(self)):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            rows = rows[: len(rows) // world * world]  # only the last batch can lose clips: fewer than processes
+            yield self._part(rows, number, rank, world)
+
+    def _part(self, rows: NDArray, number: int, rank: int, world: int) -> BatchPlan:
+        count = len(rows)
+        random = np.random.default_rng((self.seed, self.epoch, number))
+        seeds = random.integers(2**62, size=count)
+        partner, weight = np.full(count, -1), np.ones(count, dtype=np.float32)
+        if self.wavmix is not None:
+            mixed = random.random(count) < self.wavmix.probability
+            partner = np.where(mixed, random.integers(self.draws.num_clips, size=count), -1)
+            drawn = random.beta(self.wavmix.alpha, self.wavmix.alpha, size=count)
+            weight = np.where(mixed, np.maximum(drawn, 1 - drawn), 1).astype(np.float32)
+        own = slice(rank * count // world, (rank + 1) * count // world)
+        return BatchPlan(rows[own], count, own.start, partner[own], weight[own], seeds[own])
+
+
+class OrderedBatches(DistributedSampler):
+    """Batches of all clips in their order, for scoring; the last one is filled up with the last clip.
+
+    Args:
+        num_clips: of the data set.
+        batch_size: clips of a batch, of all processes together; rounded up to a multiple of them.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int):
+        self.num_clips, self.batch_size, self.epoch = num_clips, batch_size, 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_clips / self._joint())
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        (rank, world), joint = processes(), self._joint()
+        for number in range(len(self)):
+            # A last batch that is not full has fewer clips, but as many for each process.
+            left = min(joint, math.ceil((self.num_clips - number * joint) / world) * world)
+            first = rank * left // world
+            count = left // world
+            rows = np.minimum(number * joint + first + np.arange(count), self.num_clips - 1)
+            yield BatchPlan(rows, left, first, np.full(count, -1), np.ones(count, np.float32), np.zeros(count, int))
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order does not depend on it."""
+        self.epoch = epoch
+
+    def _joint(self) -> int:
+        world = processes()[1]
+        return math.ceil(self.batch_size / world) * world
+
+
+def processes() -> tuple[int, int]:
+    """Number of this process, and how many train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,149 @@
+"""How one frame model learns frame targets: from labels, and where there are teachers, from their probabilities."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.audio_model import AudioModel
+from common.models.frame_prediction import FramePrediction
+from common.schedules import WarmupCosine
+from task4_sed.pretraining.augment import Share, Streams, augment, joined
+from task4_sed.pretraining.networks import freeze_blocks, level_of_a_decibel, parameter_groups
+from task4_sed.pretraining.scoring import EvaluationScores
+from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
+
+Batch = dict[str, Any]
+
+
+def training_loss(logits: Tensor, target: Tensor, distilled: Tensor | None, weight: float) -> dict[str, Tensor]:
+    """Binary cross-entropy against labels and teachers, mean over everything, each with its weight.
+
+    Args:
+        logits: (clips, classes, frames).
+        target: likewise, 0..1, from labels.
+        distilled: likewise, probabilities of the teachers; None without.
+        weight: of the teachers; the labels get 1 - weight, or 1 without teachers.
+    """
+    if distilled is None:
+        return {"labels": F.binary_cross_entropy_with_logits(logits, target)}
+    return {
+        "labels": (1 - weight) * F.binary_cross_entropy_with_logits(logits, target),
+        "teachers": weight * F.binary_cross_entropy_with_logits(logits, distilled),
+    }
+
+
+class FrameTraining(LightningModule):
+    """Training of the strong head and what is below it; logs train_loss and its parts.
+
+    Args:
+        settings: of the run.
+        model: front end and network.
+        distillation_weight: of the teachers' targets, where batches bring them as ``distilled``.
+    """
+
+    def __init__(
+        self, settings: PretrainSettings | OfficeSettings, model: AudioModel, distillation_weight: float = 0.0
+    ):
+        super().__init__()
+        assert isinstance(model.network, FramePrediction)
+        self.settings = settings
+        self.front_end = model.front_end
+        self.network: FramePrediction = model.network
+        self.distillation_weight = distillation_weight
+        self.per_decibel = level_of_a_decibel(self.front_end)
+        if settings.optim.frozen:
+            freeze_blocks(self.network)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of this process's part of a batch: ``waveform``, ``target``, ``first``, ``joint`` (and ``distilled``)."""
+        if self.settings.optim.frozen:
+            self.network.model.eval()
+        streams = Streams(self.settings.seed, self.global_step, batch_index)
+        share = Share(int(batch["first"]), len(batch["waveform"]), int(batch["joint"]))
+        features = self.features(batch["waveform"], streams)
+        targets = [batch[name] for name in ("target", "distilled") if name in batch]
+        with torch.no_grad():
+            features, targets = augment(
+                features, targets, self.settings.augmentation, streams, share, self.per_decibel
+            )  # fmt: skip
+        logits = self.network(features).frame_logits.float().mT
+        losses = training_loss(logits, targets[0], targets[1] if len(targets) > 1 else None, self.distillation_weight)
+        loss = torch.stack(list(losses.values())).sum()
+        parts = {f"train_loss_{name}": value for name, value in losses.items()} if len(losses) > 1 else {}
+        for name, value in {**parts, "train_loss": loss}.items():
+            self.log(
+                name, value.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch["waveform"])
+            )
+        return loss
+
+    @torch.no_grad()
+    def features(self, waveform: Tensor, streams: Streams | None = None) -> Tensor:
+        """(clips, samples) to (clips, 1, mels, frames), float32; a front end with jitter draws from the step's stream.
+
+        The jitter is one for the batch, and so for all processes.
+        """
+        if streams is not None and hasattr(self.front_end, "generator"):
+            self.front_end.generator = streams("front_end")
+        with torch.autocast(waveform.device.type, enabled=False):
+            return self.front_end(waveform.float())
+
+    @torch.no_grad()
+    def detect(self, waveform: Tensor) -> Tensor:
+        """(clips, samples) to frame logits (clips, frames, classes), float32; in evaluation mode."""
+        return self.network(self.features(waveform)).frame_logits.float()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam or AdamW over the groups, with the schedule per step."""
+        optim = self.settings.optim
+        groups = parameter_groups(self.network, optim)
+        make = torch.optim.AdamW if optim.algorithm == "adamw" else torch.optim.Adam
+        optimizer = make(groups, lr=optim.lr, betas=(0.9, 0.999))
+        schedule = WarmupCosine(optim.warmup_steps, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class Pretraining(FrameTraining):
+    """Training on AudioSet strong; logs of the evaluation clips val_psds1_macro and val_psds1.
+
+    Args:
+        settings, model: as above.
+        scores: makes what evaluation clips are scored with; None where they are not.
+    """
+
+    def __init__(self, settings: PretrainSettings, model: AudioModel, scores: Any = None):
+        weight = 0.0 if settings.distillation is None else settings.distillation.weight
+        super().__init__(settings, model, weight)
+        self._make_scores = scores
+        self._scores: EvaluationScores | None = None
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with no scores."""
+        self._scores = self._make_scores()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Score a batch; the first process keeps the scores of all."""
+        assert self._scores is not None
+        rows, scores = score_batch(self, self._scores, batch)
+        if self.global_rank == 0:
+            self._scores.add(rows, scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log PSDS1."""
+        figures: dict[str, float] = {}
+        if self.global_rank == 0:
+            assert self._scores is not None
+            found = self._scores.figures(with_segments=False)
+            figures = {f"val_{name}": float(found[name]["value"]) for name in ("psds1_macro", "psds1")}
+        self._scores = None
+        self.log_dict(self.trainer.strategy.broadcast(figures))
+
+
+def score_batch(module: FrameTraining, scores: EvaluationScores, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Rows (clips,) and filtered scores (clips, scored classes, frames) of a batch of all processes."""
+    share = Share(int(batch["first"]), len(batch["waveform"]), int(batch["joint"]))
+    filtered = scores.prepare(module.detect(batch["waveform"]))
+    return joined(batch["row"], share), joined(filtered, share)
