@@ -1,12 +1,13 @@
 """From the words of a call to a verb's arguments: tyro reads typed functions, settings lie over their YAML file."""
 
+import contextlib
 import functools
 import inspect
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,7 +19,7 @@ from common.errors import UserError, nearest
 from common.mistakes import setting_fields
 from common.run_folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
-from common.yaml_file import parse_value
+from common.yaml_file import parse_value, read_yaml
 
 Item = TypeVar("Item")
 Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
@@ -71,6 +72,7 @@ def call_function(function: Callable[..., int | None], prog: str, words: Sequenc
 
 def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int | None:
     """Read CONFIG.yaml with the settings named in the call on top, then call the verb's function."""
+    verb = replace(verb, settings_class=_class_of_call(verb.settings_class, words))
     call = _split(verb, words)
     if call.help:
         _show_help(verb, prog, call)
@@ -78,6 +80,19 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
     path = _settings_path(verb, prog, call, flags.keywords)
     settings = load_settings(verb.settings_class, path, call.overrides)
     return verb.function(settings, **flags.keywords)
+
+
+def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type[Settings]:
+    """The schema of the file that the call names; what is wrong with the file is told later, when it is read."""
+    for before, word in zip(("", *words), words, strict=False):
+        path = Path(word) / SETTINGS_FILE if before == "--resume" else Path(word.removeprefix("--resume="))
+        if word.startswith("--resume="):
+            path /= SETTINGS_FILE
+        if path.suffix == ".yaml" and path.is_file():
+            with contextlib.suppress(UserError):
+                data = read_yaml(path).data
+                return settings_class.for_data(data) if isinstance(data, dict) else settings_class
+    return settings_class
 
 
 @dataclass

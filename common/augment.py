@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def freq_mixstyle(spectrogram: Tensor, probability: float, alpha: float, generator: torch.Generator) -> Tensor:
+def freq_mixstyle(
+    spectrogram: Tensor, probability: float, alpha: float, generator: torch.Generator, dominant: bool = False
+) -> Tensor:
     """Mix the mean and deviation of each frequency with those of another clip of the batch.
 
     Freq-MixStyle as in the DCASE 2024 Task 1 baseline (helpers/utils.py): one decision per batch, one weight per clip;
@@ -19,15 +21,15 @@ def freq_mixstyle(spectrogram: Tensor, probability: float, alpha: float, generat
         probability: of mixing this batch.
         alpha: weights are drawn from Beta(alpha, alpha).
         generator: source of the random numbers.
+        dominant: give each clip's own statistics the larger weight (the Task 4 winner of 2024).
 
     Returns:
         (batch, channels, mels, frames).
     """
     if not _decide(probability, generator):
         return spectrogram
-    batch = spectrogram.shape[0]
-    weight = draw_beta(batch, alpha, generator).to(spectrogram).view(-1, 1, 1, 1)
-    partner = torch.randperm(batch, generator=generator, device=generator.device).to(spectrogram.device)
+    weight, partner = draw_mixup(spectrogram.shape[0], alpha, generator, dominant)
+    weight, partner = weight.to(spectrogram).view(-1, 1, 1, 1), partner.to(spectrogram.device)
     with torch.no_grad():
         variance, mean = torch.var_mean(spectrogram, dim=(1, 3), keepdim=True)
         deviation = (variance + 1e-6).sqrt()

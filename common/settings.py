@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
@@ -32,6 +32,11 @@ class Settings(BaseModel):
     """One group of settings. Frozen after loading; unknown names are refused; the string under a field is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
+        """The class that a file's content is read into; a task with several recipes tells them apart by it."""
+        return cls
 
 
 _AFTER_THE_FILE = 10**9  # order of the mistakes of the command line among those of the file's lines
@@ -63,6 +68,7 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
         found = "a list" if isinstance(file.data, list) else "a single value"
         raise SettingsError(f"{path}:1: settings are needed, lines of the form `name: value`, not {found}.")
     known = [(line, f"{path}:{line}: {sentence}") for line, sentence in file.mistakes]
+    cls = cast(type[AnySettings], cls.for_data(file.data))
     return _validate(cls, file.data, lambda place: _source(file, path, place), _as_mapping(overrides), known)
 
 

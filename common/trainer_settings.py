@@ -5,11 +5,9 @@ from typing import Literal
 from common.settings import Field, Settings
 
 
-class TrainerSettings(Settings):
-    """How long and on what to train."""
+class MachineSettings(Settings):
+    """What to compute on, and what is written meanwhile."""
 
-    epochs: int = Field(ge=1)
-    """How often the training clips are gone through."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """What to compute on; auto takes a GPU where there is one."""
     devices: Literal["auto"] | int = "auto"
@@ -18,10 +16,6 @@ class TrainerSettings(Settings):
     """Machines that train together, each started by torchrun or srun."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Number format of the training."""
-    gradient_clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; null does not clip."""
-    accumulate: int = Field(1, ge=1)
-    """Batches that are added up before each step of the optimiser."""
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations."""
     deterministic: bool = True
@@ -34,3 +28,14 @@ class TrainerSettings(Settings):
     """Also write logs for TensorBoard (needs the package tensorboard)."""
     wandb: str | None = None
     """Also log to this Weights & Biases project (needs the package wandb)."""
+
+
+class TrainerSettings(MachineSettings):
+    """How long and on what to train."""
+
+    epochs: int = Field(ge=1)
+    """How often the training clips are gone through."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; null does not clip."""
+    accumulate: int = Field(1, ge=1)
+    """Batches that are added up before each step of the optimiser."""

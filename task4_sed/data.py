@@ -62,6 +62,19 @@ SETS = {
     "strong": SetLayout(
         ("audio/train/strong_label_real",), "strong", labels="metadata/train/audioset_strong.tsv", clips=3470
     ),
+    "external_strong": SetLayout(  # more of AudioSet strong, chosen and parted by the winner of 2024
+        ("audio/external_strong",),
+        "strong",
+        labels="metadata/train/external_audioset_strong_train.tsv",
+        optional=True,
+    ),
+    "external_strong_validation": SetLayout(
+        ("audio/external_strong",),
+        "strong",
+        labels="metadata/validation/external_audioset_strong_eval.tsv",
+        durations="metadata/validation/external_audioset_strong_dur.tsv",
+        optional=True,
+    ),
     "validation": SetLayout(
         ("audio/validation/validation",),
         "strong",

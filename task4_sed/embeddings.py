@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,19 +67,36 @@ def load_frozen(settings: EmbeddingSettings) -> FrozenFrames:
     Raises:
         UserError: if it does not exist, its weights are missing or do not fit, or its frames have another width.
     """
-    if settings.untrained:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the cache and the model of a later call must agree
-            model = create_audio_model(settings.model, **settings.options)
-    elif settings.weights is None:
-        model = load_audio_model(settings.model)
-    else:
-        model = _load_file(settings)
+    model = load_frame_model(settings)
     frozen = FrozenFrames(model)
     dim = frozen(torch.zeros(1, SAMPLE_RATE)).shape[-1]
     if dim != settings.dim:
         raise UserError(f"embedding.dim is {settings.dim}, but the frames of {settings.model} have {dim} values.")
     return frozen
+
+
+class WeightsOfModel(Protocol):
+    """Settings that name a model and its weights."""
+
+    model: str
+    weights: Path | None
+    untrained: bool
+    options: dict[str, Any]
+
+
+def load_frame_model(settings: WeightsOfModel) -> AudioModel:
+    """The audio model of the settings; untrained, it is the same in every call.
+
+    Raises:
+        UserError: if it does not exist, or its weights are missing or do not fit.
+    """
+    if settings.untrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the cache and the model of a later call must agree
+            return create_audio_model(settings.model, **settings.options)
+    if settings.weights is None:
+        return load_audio_model(settings.model)
+    return _load_file(settings)
 
 
 def identity(settings: EmbeddingSettings) -> dict[str, Any]:
@@ -242,7 +259,7 @@ def _bytes(shape: tuple[int, ...]) -> int:
     return len(_header(shape)) + 2 * int(np.prod(shape, dtype=np.int64))
 
 
-def _load_file(settings: EmbeddingSettings) -> AudioModel:
+def _load_file(settings: WeightsOfModel) -> AudioModel:
     """Weights of a file: of the encoder alone, as Microsoft's BEATs files, or with the heads of PretrainedSED."""
     from common.released_weights import read_tensors
 

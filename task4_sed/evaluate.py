@@ -42,10 +42,10 @@ from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc, rank_interval, rank_score, segment_f1
 from task4_sed.score_tables import ScoreTables, write_score_tables
 from task4_sed.scoring import evaluated_classes
-from task4_sed.settings import Task4Settings
+from task4_sed.settings import SystemSettings, Task4Settings
 from task4_sed.store import ScoreWriter
 from task4_sed.store import read_scores as read_store
-from task4_sed.train import SoundEventTraining
+from task4_sed.train import MeanTeacherTraining, SoundEventTraining
 
 PREDICTIONS = "predictions"
 FIGURES = ("psds1", "psds2", "collar_f1", "intersection_f1", "mpauc", "segment_f1")
@@ -69,23 +69,39 @@ def score_network(run: Run, settings: Task4Settings, fast_check: bool = False) -
     names = test_sets(settings)
     with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
         missing = {name: _score_set(module, settings, name, folder / "scores", fast_check) for name in names}
-    networks = {}
-    for network in ["student"] if settings.teacher is None else ["student", "teacher"]:
-        raw = {name: read_store(_store(folder, name, network)) for name in names}
+    networks = ["student"] if settings.teacher is None else ["student", "teacher"]
+    write_evaluation(folder, settings, networks, missing)
+
+
+def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[str], missing: dict[str, int]) -> None:
+    """Figures of raw and post-processed scores in `folder`/evaluation.json, and what post-processing was tuned to.
+
+    Intervals are worked out for the network that is handed in, where there are more than two.
+
+    Args:
+        folder: with scores/<set>_<network>.h5.
+        settings: of the run.
+        networks: whose scores there are.
+        missing: test sets, and how many of their clips are missing.
+    """
+    found = {}
+    for network in networks:
+        raw = {name: read_store(_store(folder, name, network)) for name in missing}
         finisher = tune_finisher(raw.get("validation"), *_reference(settings, "validation"), settings)
         if network == settings.network and finisher.boxes is not None:
             write_json(folder / "boxes.json", plain_boxes(finisher.boxes))
         finished = {name: finisher.of_set(scores, name) for name, scores in raw.items()}
-        networks[network] = {
-            "raw": _all_figures(raw, settings, missing),
-            "postprocessed": _all_figures(finished, settings, missing),
+        draws = DRAWS if network == settings.network or len(networks) <= 2 else 0
+        found[network] = {
+            "raw": _all_figures(raw, settings, missing, draws),
+            "postprocessed": _all_figures(finished, settings, missing, draws),
         }
     made_up = is_made_up_data(settings.data.root)
     facts = {"seed": settings.seed, "made_up": made_up, "network": settings.network, "versions": versions()}
-    write_json(folder / "evaluation.json", {**facts, "networks": networks})
+    write_json(folder / "evaluation.json", {**facts, "networks": found})
 
 
-def test_sets(settings: Task4Settings) -> list[str]:
+def test_sets(settings: SystemSettings) -> list[str]:
     """Sets that a run is tested on: validation, MAESTRO where its classes are known, public evaluation where it is."""
     names = ["validation"]
     if evaluated_classes(settings, maestro=True):
@@ -143,13 +159,9 @@ def predict(run: Run, root: Path) -> Path:
     read_record(run.folder, "test")
     clips = evaluation_clips(Path(root))
     dataset = SoundEventClips(clips, Path(root), settings.labels, packed=False)
-    module = load_module(run)
-    if settings.embeddings == "cached":
-        module.use_frozen(load_frozen(settings.embedding))
     folder = run.folder / PREDICTIONS
     store = folder / "logits.h5"
-    loader = make_loader(dataset, settings.data.scoring_batch, num_workers=settings.data.num_workers)
-    _write_logits(module, loader, {settings.network: store}, settings.labels.classes)
+    (_predict if isinstance(settings, Task4Settings) else _predict_with_transformers)(run, dataset, store)
     raw = read_store(store)
     finished = read_finisher(run).of_new(raw)
     for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
@@ -160,6 +172,21 @@ def predict(run: Run, root: Path) -> Path:
     facts = {"network": settings.network, "made_up": is_made_up_data(Path(root)), "durations": durations}
     write_json(folder / "predictions.json", facts)
     return folder
+
+
+def _predict(run: Run, dataset: SoundEventClips, store: Path) -> None:
+    """Logits of clips by the network that is handed in."""
+    settings, module = run.settings, load_module(run)
+    if settings.embeddings == "cached":
+        module.use_frozen(load_frozen(settings.embedding))
+    loader = make_loader(dataset, settings.data.scoring_batch, num_workers=settings.data.num_workers)
+    write_logits(module, loader, {settings.network: store}, settings.labels.classes)
+
+
+def _predict_with_transformers(run: Run, dataset: SoundEventClips, store: Path) -> None:
+    from task4_sed.iterations.scores import predict_logits
+
+    predict_logits(run, dataset, store)
 
 
 def evaluation_clips(root: Path) -> ClipSet:
@@ -188,7 +215,7 @@ def read_published() -> dict[str, Any]:
     return read_yaml(Path(__file__).parent / "published.yaml").data
 
 
-def desed_figures(scores: ScoreTables, settings: Task4Settings, name: str, draws: int = DRAWS) -> dict[str, Any]:
+def desed_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:
     """PSDS1, PSDS2, collar and intersection F1 of a DESED set: value, per_class, interval; and clips."""
     jobs = len(os.sched_getaffinity(0))
     events, durations = _reference(settings, name)
@@ -204,7 +231,7 @@ def desed_figures(scores: ScoreTables, settings: Task4Settings, name: str, draws
     return {**figures, "clips": evaluation.report.as_json()}
 
 
-def maestro_figures(scores: ScoreTables, settings: Task4Settings, name: str, draws: int = DRAWS) -> dict[str, Any]:
+def maestro_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:
     """mpAUC and best segment F1 of the MAESTRO windows, put back together: value, per_class, interval; and clips."""
     events, durations = _reference(settings, name)
     classes = evaluated_classes(settings, True)
@@ -217,18 +244,20 @@ def maestro_figures(scores: ScoreTables, settings: Task4Settings, name: str, dra
     return {**figures, "whole": auc, "clips": {"scored": len(scores.clips), "comparable": True}}
 
 
-def _all_figures(tables: dict[str, ScoreTables], settings: Task4Settings, missing: dict[str, int]) -> dict[str, Any]:
+def _all_figures(
+    tables: dict[str, ScoreTables], settings: SystemSettings, missing: dict[str, int], draws: int
+) -> dict[str, Any]:
     every: dict[str, Any] = {}
     for name, scores in tables.items():
         figures = maestro_figures if SETS[name].domain == "maestro" else desed_figures
-        every[name] = figures(scores, settings, name)
+        every[name] = figures(scores, settings, name, draws)
         clips, expected = every[name]["clips"], published_clips(settings.data.root, name)
         clips["expected"] = expected or clips["scored"] + missing[name]
         clips["comparable"] = clips["scored"] >= clips["expected"] and not missing[name]
     whole = {name: figures.pop("whole") for name, figures in every.items()}
     if "maestro_validation" in every:
         psds1, mpauc = every["validation"]["psds1"]["value"], every["maestro_validation"]["mpauc"]["value"]
-        interval = rank_interval(whole["validation"], whole["maestro_validation"])
+        interval = rank_interval(whole["validation"], whole["maestro_validation"]) if draws else None
         every["validation"]["rank_score"] = {"value": rank_score(psds1, mpauc), "interval": interval}
     return every
 
@@ -243,13 +272,13 @@ def _score_set(module: SoundEventTraining, settings: Task4Settings, name: str, f
     )
     networks = ["student"] if module.teacher is None else ["student", "teacher"]
     stores = {network: folder / f"{name}_{network}.h5" for network in networks}
-    _write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
+    write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
     return len(clips.missing)
 
 
 @torch.inference_mode()
-def _write_logits(
-    module: SoundEventTraining, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
+def write_logits(
+    module: MeanTeacherTraining, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
 ) -> None:
     """Logits of the frames of every clip, by every network of `stores`; no class is masked."""
     for network, path in stores.items():
@@ -264,7 +293,7 @@ def _write_logits(
                 writer.write(batch["filename"], output.frame_logits, batch["duration"])
 
 
-def _reference(settings: Task4Settings, name: str) -> tuple[Any, dict[str, float]]:
+def _reference(settings: SystemSettings, name: str) -> tuple[Any, dict[str, float]]:
     path = label_file(settings.data.root, name)
     assert path is not None
     return read_events(path), set_durations(settings.data.root, name)

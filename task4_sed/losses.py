@@ -1,6 +1,11 @@
-"""Losses and schedules of the mean teacher, as in the DCASE 2024 Task 4 baseline (sed_trainer_pretrained.py)."""
+"""Losses and schedules of Task 4.
+
+The mean teacher is that of the DCASE 2024 Task 4 baseline (sed_trainer_pretrained.py), interpolation consistency and
+distillation of pseudo-labels are those of the system that won that challenge (CPJKU/cpjku_dcase24).
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +38,45 @@ def weak_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of probabilities; both are logits of the same shape. The teacher gets no gradient."""
-    if not len(student):
-        return student.sum()
-    return F.mse_loss(student.float().sigmoid(), teacher.detach().float().sigmoid())
+    return agreement_loss(student, teacher.float().sigmoid())
+
+
+def agreement_loss(logits: Tensor, answers: Tensor) -> Tensor:
+    """Mean squared difference of the student's probabilities (from logits) and a teacher's; 0 without clips."""
+    if not len(logits):
+        return logits.sum()
+    return F.mse_loss(logits.float().sigmoid(), answers.detach().float())
+
+
+def interpolated(answers: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
+    """What a teacher's answers to clean clips say of their mixture: weight * own + (1 - weight) * the partner's.
+
+    Interpolation consistency: Verma et al., "Interpolation Consistency Training" (IJCAI 2019).
+
+    Args:
+        answers: (clips, ...), probabilities.
+        weight: (clips,), of each clip itself.
+        partner: (clips,).
+    """
+    share = weight.to(answers).view(-1, *[1] * (answers.dim() - 1))
+    return torch.lerp(answers[partner.to(answers.device)], answers, share)
+
+
+def distillation_loss(frame_logits: Tensor, pseudo: Tensor, weights: Sequence[tuple[slice, float]]) -> Tensor:
+    """Binary cross-entropy of frames against pseudo-labels, a weighted sum over parts of the batch.
+
+    Args:
+        frame_logits: (clips, frames, classes), of all classes, since the pseudo-labels know all.
+        pseudo: (clips, classes, frames), 0..1.
+        weights: rows of each part, and its weight.
+    """
+    parts = [weight * strong_loss(frame_logits[rows], pseudo[rows]) for rows, weight in weights]
+    return torch.stack(parts).sum()
+
+
+def linear_ramp(step: int, ramp_steps: int, limit: float) -> float:
+    """Weight factor in a step, counted from 0: step / ramp_steps, at most `limit`."""
+    return min(step / ramp_steps, limit)
 
 
 def consistency_weight(step: int, ramp_steps: int, weight: float) -> float:
@@ -69,7 +110,9 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float, statist
         decay: 0..1.
         statistics: also of the batch norms' mean and variance; otherwise of parameters only, as published.
     """
-    averaged, current = list(teacher.parameters()), list(student.parameters())
+    # What is not trained is shared or equal.
+    pairs = [pair for pair in zip(teacher.parameters(), student.parameters()) if pair[1].requires_grad]
+    averaged, current = [list(values) for values in zip(*pairs)]
     if statistics:
         averaged += [buffer for buffer in teacher.buffers() if buffer.is_floating_point()]
         current += [buffer for buffer in student.buffers() if buffer.is_floating_point()]

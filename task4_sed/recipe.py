@@ -20,7 +20,7 @@ from task4_sed.embeddings import load_frozen
 from task4_sed.evaluate import FIGURES, read_scores, score_network, test_sets
 from task4_sed.maestro import split_training_windows
 from task4_sed.scoring import Reference, annotations_of
-from task4_sed.settings import Task4Settings
+from task4_sed.settings import SystemSettings, Task4Settings
 from task4_sed.train import SoundEventTraining
 
 
@@ -69,13 +69,22 @@ def read_training_sets(settings: Task4Settings) -> tuple[dict[str, ClipSet], dic
     return training, held_out
 
 
-def reference_of(clips: ClipSet, settings: Task4Settings) -> Reference:
+def reference_of(clips: ClipSet, settings: SystemSettings) -> Reference:
     """Events and durations of a set that is validated on."""
     durations = set_durations(settings.data.root, clips.name) if clips.layout.kind == "strong" else {}
     return Reference(clips.name, annotations_of(clips), durations)
 
 
-def run_recipe(settings: Task4Settings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
+def stages_of(settings: SystemSettings) -> list[Stage]:
+    """The recipe that the settings are of."""
+    if isinstance(settings, Task4Settings):
+        return STAGES
+    from task4_sed.iterations.recipe import make_stages
+
+    return make_stages(settings)
+
+
+def run_recipe(settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
     """Do what is not done of a run.
 
     Args:
@@ -84,22 +93,29 @@ def run_recipe(settings: Task4Settings, folder: Path | None = None, redo: Sequen
         redo: stages to do again.
     """
     run = Run(folder or settings.folder, settings)
-    run_stages(run, STAGES, redo)
+    run_stages(run, stages_of(settings), redo)
     return run
 
 
-def prepare_stores(settings: Task4Settings) -> None:
+def prepare_stores(settings: SystemSettings) -> None:
     """Make what runs share, before several of them start: packed stores and cached embeddings."""
+    if not isinstance(settings, Task4Settings):
+        from task4_sed.iterations.recipe import prepare_stores as prepare
+
+        return prepare(settings)
     training, held_out = read_training_sets(settings)
     for clips in (*training.values(), *held_out.values(), *(_read(settings, name) for name in test_sets(settings))):
         open_clips(clips, settings)
 
 
-def check_recipe(settings: Task4Settings) -> Run:
+def check_recipe(settings: SystemSettings) -> Run:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    stages = [Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs) for stage in STAGES]
+    stages = [
+        Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs)
+        for stage in stages_of(settings)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run", settings)
         run_stages(run, stages)
@@ -112,16 +128,18 @@ def result_row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for set_name, figures in scores["postprocessed"].items():
         row |= {f"{set_name}_{name}": figures[name]["value"] for name in FIGURES if name in figures}
-    record = read_record(run.folder, "train")
-    return row | {"train_seconds": record["seconds"], "energy_kwh": record["energy_kwh"]}
+    records = [read_record(run.folder, stage) for stage in run.settings.training_stages]
+    energy = [record["energy_kwh"] for record in records]
+    seconds = round(sum(record["seconds"] for record in records), 3)
+    return row | {"train_seconds": seconds, "energy_kwh": None if None in energy else sum(energy)}
 
 
-def is_made_up(settings: Task4Settings) -> bool:
+def is_made_up(settings: SystemSettings) -> bool:
     """Whether the data of a run are made up."""
     return is_made_up_data(settings.data.root)
 
 
-def sweep_cell(settings: Task4Settings) -> dict[str, Any]:
+def sweep_cell(settings: SystemSettings) -> dict[str, Any]:
     """One cell of a sweep: the run that the settings name, and its figures."""
     return result_row(run_recipe(settings))
 

@@ -92,7 +92,7 @@ def objective(
                 np.concatenate([part.weak for part in parts]), np.concatenate([part.weak_target for part in parts])
             )
             continue
-        tables = median_filter(_tables(parts, settings), settings.postprocessing.median_frames)
+        tables = median_filter(joined(parts, settings), settings.postprocessing.median_frames)
         maestro = reference.name.startswith("maestro")
         classes = evaluated_classes(settings, maestro)
         annotations = of_clips(reference.annotations, tables.clips, classes)
@@ -144,7 +144,7 @@ def _segment_f1(tables: ScoreTables, annotations: Annotations, classes: Sequence
     return segment_f1(evaluation, threshold="best", draws=0).value
 
 
-def _tables(parts: Sequence[Scored], settings: Task4Settings) -> ScoreTables:
+def joined(parts: Sequence[Scored], settings: Task4Settings) -> ScoreTables:
     names = [name for part in parts for name in part.filenames]
     durations = [seconds for part in parts for seconds in part.durations]
     frames = np.concatenate([part.frames for part in parts])

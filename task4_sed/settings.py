@@ -1,16 +1,17 @@
 """Settings of Task 4: what a YAML file in configs/ may say. No torch here."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.trainer_settings import TrainerSettings
+from common.trainer_settings import MachineSettings, TrainerSettings
 from task4_sed.labels import POOLING, LabelSettings
 
-TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "weak", "unlabeled"]
+TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]
 
 
 class GroupSettings(Settings):
@@ -22,8 +23,8 @@ class GroupSettings(Settings):
     """How many there are in each batch."""
 
 
-class DataSettings(Settings):
-    """Where the clips are, and how a batch is put together."""
+class SourceSettings(Settings):
+    """Where the clips are, and how they are read."""
 
     root: Path
     """Folder that the official recipe calls data/dcase/dataset."""
@@ -31,12 +32,17 @@ class DataSettings(Settings):
     """Go on where audio of listed clips is missing; scores then say that they are not comparable."""
     packed: bool = True
     """Read packed stores at 16 kHz (made when absent) instead of one file per clip."""
-    batch: list[GroupSettings] = Field(min_length=1)
-    """Groups of each batch, in order. An epoch ends with the group that has the fewest batches."""
     num_workers: int = Field(0, ge=0)
     """Processes that put batches together; with packed stores none is needed."""
     scoring_batch: int = Field(24, ge=1)
     """Clips that are scored at once."""
+
+
+class DataSettings(SourceSettings):
+    """Where the clips are, and how a batch is put together."""
+
+    batch: list[GroupSettings] = Field(min_length=1)
+    """Groups of each batch, in order. An epoch ends with the group that has the fewest batches."""
 
 
 class EmbeddingSettings(Settings):
@@ -90,6 +96,15 @@ class ModelSettings(Settings):
     """Largest share of the frames that time masking takes from spectrogram features or embeddings."""
     dropstep_frames: int = Field(16, ge=0)
     """Most frames that it takes."""
+
+    def refuse_other_sizes(self, n_mels: int, group: str) -> None:
+        """Demand pooling that leaves 156 frames and one mel; `group` is where these settings stand."""
+        pooled = [math.prod(pool[axis] for pool in self.pooling) for axis in (0, 1)]
+        if len(self.pooling) != len(self.filters) or pooled != [POOLING, n_mels]:
+            raise ValueError(
+                f"{group}.pooling needs one entry per block ({len(self.filters)}), and {POOLING} in time and "
+                f"{n_mels} in mels all together; it has {len(self.pooling)}, {pooled[0]} and {pooled[1]}"
+            )
 
 
 class MixupSettings(Settings):
@@ -168,19 +183,24 @@ class BoxTuning(Settings):
     """Parts of the validation set for its cross-validated figure."""
 
 
-class PostProcessing(Settings):
-    """From raw scores to those that are handed in."""
+class FilterSettings(Settings):
+    """From raw scores to detections."""
 
-    network: Literal["teacher", "student"] = "teacher"
-    """Whose scores are tested and handed in."""
     median_frames: dict[str, int] | int = 7
     """Median filter in frames of 64 ms: one length, or one per class."""
     boxes: BoxTuning | None = None
     """Event boxes in place of median filters; null does not use them."""
 
 
-class Task4Settings(Settings):
-    """One training of a sound event detector on DESED and MAESTRO Real."""
+class PostProcessing(FilterSettings):
+    """From raw scores to those that are handed in."""
+
+    network: Literal["teacher", "student"] = "teacher"
+    """Whose scores are tested and handed in."""
+
+
+class SystemSettings(Settings):
+    """What every system has, whatever its recipe."""
 
     name: str = Field(pattern=r"^[^/\\]+$")
     """Name of the run's folder; {seed} in it stands for its value."""
@@ -188,8 +208,49 @@ class Task4Settings(Settings):
     """Folder of the runs."""
     seed: int = Field(0, ge=0)
     """Decides initial weights, order of clips, augmentation."""
-    data: DataSettings
+    data: SourceSettings
     labels: LabelSettings = LabelSettings()
+    postprocessing: FilterSettings = FilterSettings()
+    trainer: MachineSettings = MachineSettings()
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / self.name.replace("{seed}", str(self.seed))
+
+    @property
+    def network(self) -> str:
+        """Whose scores are tested."""
+        raise NotImplementedError
+
+    @property
+    def training_stages(self) -> list[str]:
+        """Folders of all that is trained."""
+        return ["train"]
+
+    @classmethod
+    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
+        """The schema of a file: its line `recipe: two_iterations` tells the winner's recipe from a single training."""
+        if data.get("recipe") == "two_iterations":
+            from task4_sed.iterations.settings import TwoIterations
+
+            return TwoIterations
+        return cls
+
+    @model_validator(mode="after")
+    def _every_class_has_a_median(self) -> "SystemSettings":
+        medians = self.postprocessing.median_frames
+        if isinstance(medians, dict):
+            absent = [name for name in self.labels.classes if name not in medians]
+            if absent:
+                raise ValueError(f"postprocessing.median_frames has no length for {absent[0]}")
+        return self
+
+
+class Task4Settings(SystemSettings):
+    """One training of a sound event detector on DESED and MAESTRO Real."""
+
+    data: DataSettings
     embeddings: Literal["none", "cached", "live"] = "none"
     """cached: worked out once per clip and kept in half precision; live: in each step."""
     embedding: EmbeddingSettings = EmbeddingSettings()
@@ -206,29 +267,13 @@ class Task4Settings(Settings):
     trainer: TrainerSettings
 
     @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{seed}", str(self.seed))
-
-    @property
-    def network(self) -> Literal["teacher", "student"]:
+    def network(self) -> str:
         """Whose scores are tested."""
         return "student" if self.teacher is None else self.postprocessing.network
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Task4Settings":
-        medians = self.postprocessing.median_frames
-        if isinstance(medians, dict):
-            absent = [name for name in self.labels.classes if name not in medians]
-            if absent:
-                raise ValueError(f"postprocessing.median_frames has no length for {absent[0]}")
-        pooling, mels = self.model.pooling, self.front_end.n_mels
-        pooled = [math.prod(pool[axis] for pool in pooling) for axis in (0, 1)]
-        if len(pooling) != len(self.model.filters) or pooled != [POOLING, mels]:
-            raise ValueError(
-                f"model.pooling needs one entry per block ({len(self.model.filters)}), and {POOLING} in time and "
-                f"{mels} in mels all together; it has {len(pooling)}, {pooled[0]} and {pooled[1]}"
-            )
+        self.model.refuse_other_sizes(self.front_end.n_mels, "model")
         kinds = {"maestro_train": "soft", "weak": "weak", "unlabeled": "none"}
         for number, group in enumerate(self.data.batch, start=1):
             if len({kinds.get(name, "strong") for name in group.sets}) > 1:

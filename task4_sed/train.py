@@ -59,7 +59,66 @@ class BatchParts:
         self.mixed = [part for part in (_where(kinds, kind) for kind in ("weak", "strong", "soft")) if len(part) > 1]
 
 
-class SoundEventTraining(LightningModule):
+class MeanTeacherTraining(LightningModule):
+    """What every training with student and teacher has: the moving average, and the validation of whole sets.
+
+    Logs val_objective and its parts.
+
+    Args:
+        settings: of the whole run.
+        student: network that is trained.
+        average: decay of the teacher, and whether statistics are averaged; None trains without a teacher.
+        validation: events and durations that scores are compared with; None where nothing is held out.
+    """
+
+    def __init__(self, settings: Any, student: nn.Module, average: Any = None, validation: Any = None):
+        super().__init__()
+        self.settings = settings
+        self.student = student
+        self.average = average
+        self.teacher: nn.Module | None = None
+        if average is not None:
+            self.teacher = copy.deepcopy(student, shared_parts(student)).requires_grad_(False)
+        self.validation = validation
+        self._scored: dict[str, list[Scored]] = {}
+
+    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
+        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
+        raise NotImplementedError
+
+    def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
+        """The objective and its parts, of the validation sets."""
+        return objective(scored, self.validation, self.settings)
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """Let the teacher follow, before the step as in the published code."""
+        if self.teacher is not None:
+            decay = teacher_decay(self.global_step, self.average.decay)
+            update_teacher(self.teacher, self.student, decay, self.average.average_statistics)
+
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Keep the student's probabilities; the metrics need whole sets."""
+        name = self.validation[dataloader_idx].name
+        output = self.detect(batch, student=True)
+        scores = output.frame_logits.float().sigmoid().cpu().numpy()
+        weak = output.logits.float().sigmoid().cpu().numpy()
+        self._scored.setdefault(name, []).append(
+            Scored(batch["filename"], batch["duration"], scores, weak, batch["weak"].cpu().numpy())
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the objective and its parts."""
+        scored, self._scored = self._scored, {}
+        figures = self.judge(_of_all_processes(scored))
+        self.log_dict({f"val_{name}": value for name, value in figures.items()})
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimiser in an epoch."""
+        return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
+
+
+class SoundEventTraining(MeanTeacherTraining):
     """Student and teacher; logs train_loss and its parts, and of validation clips val_objective and its parts.
 
     Args:
@@ -69,17 +128,10 @@ class SoundEventTraining(LightningModule):
     """
 
     def __init__(self, settings: Task4Settings, frozen: FrozenFrames | None = None, validation: Any = None):
-        super().__init__()
-        self.settings = settings
+        super().__init__(settings, make_network(settings), settings.teacher, validation)
         self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
-        self.student = make_network(settings)
-        self.teacher = None
-        if settings.teacher is not None:
-            self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.parts = BatchParts(settings.data.batch, settings.teacher is not None and settings.teacher.maestro)
-        self.validation = validation
         self._frozen = [frozen]  # in a list, so that its weights are in no checkpoint
-        self._scored: dict[str, list[Scored]] = {}
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch, see `SoundEventClips.gather`."""
@@ -103,28 +155,6 @@ class SoundEventTraining(LightningModule):
             label = f"train_{name}_loss".replace("__", "_")
             self.log(label, value.detach(), on_step=False, on_epoch=True, batch_size=len(magnitude))
         return loss
-
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        """Let the teacher follow, before the step as in the published code."""
-        if self.teacher is not None and self.settings.teacher is not None:
-            decay = teacher_decay(self.global_step, self.settings.teacher.decay)
-            update_teacher(self.teacher, self.student, decay, self.settings.teacher.average_statistics)
-
-    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Keep the student's probabilities; the metrics need whole sets."""
-        name = self.validation[dataloader_idx].name
-        output = self.detect(batch, student=True)
-        scores = output.frame_logits.float().sigmoid().cpu().numpy()
-        weak = output.logits.float().sigmoid().cpu().numpy()
-        self._scored.setdefault(name, []).append(
-            Scored(batch["filename"], batch["duration"], scores, weak, batch["weak"].cpu().numpy())
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the objective and its parts."""
-        scored, self._scored = self._scored, {}
-        figures = objective(_of_all_processes(scored), self.validation, self.settings)
-        self.log_dict({f"val_{name}": value for name, value in figures.items()})
 
     @torch.no_grad()
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
@@ -152,11 +182,6 @@ class SoundEventTraining(LightningModule):
     def use_frozen(self, frozen: FrozenFrames) -> None:
         """Work embeddings out from now on where a batch brings none."""
         self._frozen = [frozen]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of the optimiser in an epoch."""
-        return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
 
     def _mixed(self, batch: Batch, batch_index: int) -> tuple[Tensor, Batch]:
         """Mel magnitudes (clips, 1, mels, 626) and the batch with embeddings (clips, dim, tokens), mixed or not."""
@@ -230,6 +255,12 @@ class _Rate:
 
     def __call__(self, step: int) -> float:
         return rate_factor(step, *self.arguments)
+
+
+def shared_parts(network: nn.Module) -> dict[int, Any]:
+    """Modules without anything to train, for `copy.deepcopy` to keep: student and teacher have them in common."""
+    parts = getattr(network, "parts_in_common", lambda: ())()
+    return {id(part): part for part in parts}
 
 
 def _where(kinds: Sequence[str], *wanted: str) -> Tensor:

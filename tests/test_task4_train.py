@@ -25,8 +25,9 @@ from task4_sed.scoring import weak_f1
 from task4_sed.settings import EmbeddingSettings, MixupSettings, Task4Settings
 from task4_sed.train import BatchParts, SoundEventTraining, make_network, mix_parts
 
-CONFIGS = sorted((Path(__file__).parents[1] / "task4_sed" / "configs").glob("*.yaml"))
-SMALL = CONFIGS[0].with_name("small.yaml")
+FOLDER = Path(__file__).parents[1] / "task4_sed" / "configs"
+CONFIGS = [FOLDER / f"{name}.yaml" for name in ("baseline", "baseline_2023", "small")]
+SMALL = FOLDER / "small.yaml"
 BATCH = [
     {"sets": ["maestro_train"], "clips": 2},
     {"sets": ["strong", "synthetic_train"], "clips": 2},

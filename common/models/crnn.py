@@ -86,6 +86,8 @@ class Crnn(nn.Module):
         dropstep: largest share of the frames that time masking takes from either stream in training; 0 turns it off.
         dropstep_frames: most frames that it takes.
         attention: clip probabilities by attention; otherwise the mean over frames.
+        fusion_dim: width of the frames that spectrogram features and embeddings are joined to; None: that of the
+            features. The winner of 2024 has 256.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Crnn(nn.Module):
         dropstep: float = 0.3,
         dropstep_frames: int = 16,
         attention: bool = True,
+        fusion_dim: int | None = None,
     ):
         super().__init__()
         self.embedding_dim = embedding_dim
@@ -116,8 +119,9 @@ class Crnn(nn.Module):
             *(ConvolutionBlock(fan_in, out, pool, gate, dropout, norm_momentum) for fan_in, out, pool in blocks)
         )
         if embedding_dim is not None:
-            self.fusion = nn.Linear(filters[-1] + embedding_dim, filters[-1])
-        self.rnn = BidirectionalRnn(filters[-1], rnn_dim, num_rnn_layers, dropout=rnn_dropout)
+            self.fusion = nn.Linear(filters[-1] + embedding_dim, fusion_dim or filters[-1])
+        joined = filters[-1] if embedding_dim is None else fusion_dim or filters[-1]
+        self.rnn = BidirectionalRnn(joined, rnn_dim, num_rnn_layers, dropout=rnn_dropout)
         self.dropout = nn.Dropout(dropout)
         self.strong_head = nn.Linear(2 * rnn_dim, num_classes)
         self.attention_head = nn.Linear(2 * rnn_dim, num_classes) if attention else None
@@ -138,7 +142,14 @@ class Crnn(nn.Module):
             embedding (batch, 2 * rnn_dim): mean of frames; frames (batch, time, 2 * rnn_dim): output of the GRU;
             frame_logits (batch, time, classes).
         """
-        frames = self.dropout(self.rnn(self.fuse(self.cnn(spectrogram.mT).squeeze(-1).mT, embeddings)))
+        return self.score(self.read(spectrogram, embeddings), class_mask)
+
+    def read(self, spectrogram: Tensor, embeddings: Tensor | None = None) -> Tensor:
+        """What the heads see: (batch, time, 2 * rnn_dim)."""
+        return self.dropout(self.rnn(self.fuse(self.cnn(spectrogram.mT).squeeze(-1).mT, embeddings)))
+
+    def score(self, frames: Tensor, class_mask: Tensor | None = None) -> ModelOutput:
+        """The heads' output of what `read` gives, as in `forward`."""
         frame_logits = self.strong_head(frames)
         if self.attention_head is not None:
             logits = pooled_logits(frame_logits, self.attention_head(frames), class_mask)
@@ -157,7 +168,7 @@ class Crnn(nn.Module):
         return output.frame_logits.mT.sigmoid(), output.logits.sigmoid()
 
     def fuse(self, features: Tensor, embeddings: Tensor | None) -> Tensor:
-        """CNN features (batch, frames, channels) with what the embeddings add; the same shape."""
+        """CNN features (batch, frames, channels) with what the embeddings add: (batch, frames, fusion_dim)."""
         if self.embedding_dim is None:
             if embeddings is not None:
                 raise UserError("This CRNN reads no embeddings. Build it with embedding_dim, or leave them away.")

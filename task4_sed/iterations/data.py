@@ -1,0 +1,223 @@
+"""Training clips of the two-iteration recipe: which sets, which pseudo-labels, and which batches a process does."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from common.errors import UserError
+from common.output import say
+from common.tables import read_tsv
+from task4_sed.annotations import clip_name
+from task4_sed.clips import BatchPlan, GroupedBatches, GroupSampler, SoundEventClips
+from task4_sed.data import ClipSet, missing_sentence, read_set, set_layout, split_weak
+from task4_sed.iterations.settings import KIND_OF_LABELS, KINDS, BatchSettings, TwoIterations
+from task4_sed.labels import FRAME_SECONDS, NUM_FRAMES
+from task4_sed.maestro import split_training_windows
+from task4_sed.store import ScoreStore
+
+STORES = {
+    "synthetic_train": "synth_train",
+    "strong": "strong_train",
+    "external_strong": "external_strong_train",
+    "weak": "weak_train",
+    "unlabeled": "unlabeled_train",
+    "maestro_train": "maestro_real_train",
+}
+"""Published name of the store of each training set; the held-out weak clips are in weak_val."""
+
+Sets = dict[str, ClipSet]
+
+
+def training_sets(settings: TwoIterations, batch: BatchSettings) -> tuple[Sets, Sets]:
+    """Sets to train on and sets to validate on, by name; says what is missing of them."""
+    choice, root = settings.validation, settings.data.root
+    names = [name for kind in KINDS if getattr(batch, kind) for name in getattr(settings.data.sets, kind)]
+    training = {name: read_clips(settings, name) for name in names}
+    held_out: Sets = {}
+    if choice.synthetic:
+        held_out["synthetic_validation"] = read_clips(settings, "synthetic_validation")
+    if choice.external and "external_strong" in training:
+        held_out["external_strong_validation"] = read_clips(settings, "external_strong_validation")
+    if choice.weak and "weak" in training:
+        training["weak"], held_out["weak"] = split_weak(training["weak"], root)
+    if choice.maestro and "maestro_train" in training:
+        windows = training["maestro_train"]
+        chosen = split_training_windows(windows.filenames)
+        training["maestro_train"] = windows.select(np.flatnonzero(chosen))
+        held_out["maestro_train"] = windows.select(np.flatnonzero(~chosen))
+    return training, held_out
+
+
+def read_clips(settings: TwoIterations, name: str, everything: bool = False) -> ClipSet:
+    """A set without the clips that are excluded; `everything`: with them."""
+    data = settings.data
+    clips = read_set(data.root, name, data.allow_missing, settings.labels.classes)
+    if clips.missing:
+        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
+    if everything or name not in data.exclude:
+        return clips
+    path = data.root / data.exclude[name]
+    excluded = {clip_name(row) for row in read_tsv(path, ["filename"])["filename"]}
+    return clips.select([row for row, file in enumerate(clips.filenames) if clip_name(file) not in excluded])
+
+
+def open_clips(clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None) -> "DistilledClips":
+    """A set as batches; its packed store is made when absent."""
+    return DistilledClips(clips, settings, pseudo)
+
+
+class DistilledClips(SoundEventClips):
+    """Clips that bring pseudo-labels: ``pseudo`` float32 (clips, classes, 156) in each batch, where there are any.
+
+    Args:
+        clips: the set. settings: of the run.
+        pseudo: of these clips. They are those of a clip's first 10 s, so longer clips are not cropped at random then.
+    """
+
+    def __init__(self, clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None):
+        super().__init__(clips, settings.data.root, settings.labels, settings.data.packed)
+        self.pseudo = pseudo
+
+    def gather(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        random: np.random.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """See `SoundEventClips.gather`."""
+        batch = super().gather(indices, None if self.pseudo is not None else random, out)
+        if self.pseudo is not None:
+            batch["pseudo"] = self.pseudo.gather(np.asarray(indices))
+        return batch
+
+
+class PseudoLabels:
+    """Pseudo-labels of some clips, held in memory in half precision.
+
+    Args:
+        path: store of logits or scores, see `task4_sed.store`.
+        filenames: the clips, in the order in which they are asked for.
+        classes: what the last axis must mean.
+
+    Raises:
+        UserError: if there is no store, it was cut off, lacks clips, or has other classes or frames.
+    """
+
+    def __init__(self, path: Path, filenames: Sequence[str], classes: Sequence[str]):
+        store = ScoreStore(path, classes, FRAME_SECONDS)
+        if store.num_frames != NUM_FRAMES:
+            raise UserError(f"{path} has {store.num_frames} frames per clip, expected {NUM_FRAMES} of 64 ms.")
+        absent = [name for name in filenames if name not in store]
+        if absent:
+            raise UserError(
+                f"{path} has no pseudo-labels of {len(absent)} of {len(filenames)} clips (first {absent[0]}); make it "
+                "again from the same data."
+            )
+        try:
+            self._values = np.stack([store.read_as("logits", name).astype(np.float16) for name in filenames])
+        except OSError as error:
+            raise UserError(f"{path} is cut off or damaged; write it again.") from error
+
+    def gather(self, indices: np.ndarray) -> Tensor:
+        """(clips, classes, 156), 0..1; indices into `filenames`."""
+        return torch.from_numpy(self._values[indices]).float().sigmoid_().mT.contiguous()
+
+
+class SharedBatches(DistributedSampler):
+    """The batches of an epoch, shared among the processes that train together.
+
+    Batches are planned as for one process; process r of n does the batches r, r + n, ... One step of the optimiser
+    takes the same batches on any number of processes, as long as it takes a multiple of that number.
+
+    Args:
+        batches: of one process.
+    """
+
+    def __init__(self, batches: GroupSampler):
+        # Not DistributedSampler's __init__: it shares single clips. That this is one keeps Lightning from wrapping it.
+        self.batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is planned next; Lightning calls it."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches) // _processes()[1]
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        rank, count = _processes()
+        last = len(self) * count
+        return (plan for number, plan in enumerate(self.batches) if number < last and number % count == rank)
+
+
+def training_loader(
+    settings: TwoIterations, batch: BatchSettings, sets: Sets, pseudo_folder: Path | None, seed: int, pin_memory: bool
+) -> DataLoader:
+    """Loader of training batches, in the order of `KINDS`.
+
+    Args:
+        pseudo_folder: of the stores of pseudo-labels; None where they have no weight.
+    """
+    classes = settings.labels.classes
+    opened = {}
+    for name, clips in sets.items():
+        pseudo = None
+        if pseudo_folder is not None:
+            pseudo = PseudoLabels(pseudo_folder / f"{STORES[name]}.h5", clips.filenames, classes)
+        opened[name] = open_clips(clips, settings, pseudo)
+    kinds = [kind for kind in KINDS if getattr(batch, kind)]
+    groups = GroupedBatches([[opened[name] for name in getattr(settings.data.sets, kind)] for kind in kinds])
+    counts = [getattr(batch, kind) for kind in kinds]
+    for kind, size, count in zip(kinds, groups.sizes, counts):
+        if size < count:
+            raise UserError(f"A batch takes {count} {kind} clips, but there are {size}; lower batch.{kind}.")
+    return DataLoader(
+        groups,
+        batch_size=None,
+        sampler=SharedBatches(GroupSampler(groups.sizes, counts, seed)),
+        num_workers=settings.data.num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=settings.data.num_workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
+    """Name of the store and clips, for every clip of every training set, as the winner named them."""
+    batch = settings.stage1.batch
+    for kind in KINDS:
+        for name in getattr(settings.data.sets, kind) if getattr(batch, kind) else ():
+            clips = read_clips(settings, name, everything=True)
+            if name == "weak" and settings.validation.weak:
+                clips, others = split_weak(clips, settings.data.root)
+                yield "weak_val", others
+            yield STORES[name], clips
+
+
+def check_sets(settings: TwoIterations) -> None:
+    """Demand that each part of a batch is drawn from sets with its kind of labels, before anything is trained.
+
+    Raises:
+        UserError: naming the part and the set.
+    """
+    for kind in KINDS:
+        for name in getattr(settings.data.sets, kind):
+            found = set_layout(name).kind
+            if found != KIND_OF_LABELS[kind]:
+                raise UserError(
+                    f"data.sets.{kind} names {name}, whose labels are {found}; it needs sets with "
+                    f"{KIND_OF_LABELS[kind]} labels."
+                )
+
+
+def _processes() -> tuple[int, int]:
+    """Number of this process, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

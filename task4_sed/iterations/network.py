@@ -1,0 +1,167 @@
+"""The network of the winner of 2024: the baseline's CRNN around a transformer, both at 16 kHz."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.audio_model import AudioModel, ModelOutput
+from common.errors import UserError
+from common.front_ends import AtstMel, KaldiFbank, KaldiLogMel
+from common.models.crnn import Crnn
+from common.registry import create_front_end
+from task4_sed.embeddings import load_frame_model
+from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
+from task4_sed.labels import SAMPLE_RATE
+
+FINAL_NORMS = ("norm_frame", "norm")
+"""Names of the norm after the last block: of ATST-F, of fPaSST; BEATs has none."""
+
+
+class TransformerCrnn(nn.Module):
+    """A CRNN that reads a spectrogram and, beside it, the frames of a transformer.
+
+    Args:
+        crnn: made for frames of the width that the projection (or the transformer) gives.
+        transformer: spectrogram to a sequence (batch, tokens, dim).
+        projection: between the two; None hands the frames on as they are.
+        frozen: the transformer is not trained, stays in evaluation mode and belongs to student and teacher together.
+    """
+
+    def __init__(self, crnn: Crnn, transformer: nn.Module, projection: nn.Linear | None, frozen: bool):
+        super().__init__()
+        self.crnn = crnn
+        self.transformer = transformer
+        self.projection = projection
+        self.frozen = frozen
+        transformer.requires_grad_(not frozen)
+        for name in getattr(transformer, "unused_parameters", ()):
+            transformer.get_parameter(name).requires_grad_(False)
+
+    def tokens(self, log_mel: Tensor) -> Tensor:
+        """(batch, 1, mels, frames) to what the CRNN reads beside its spectrogram, (batch, dim, tokens)."""
+        if self.frozen:
+            with torch.no_grad():
+                sequence = self.transformer(log_mel)
+        else:
+            sequence = self.transformer(log_mel)
+        return (sequence if self.projection is None else self.projection(sequence)).mT
+
+    def read(self, spectrogram: Tensor, log_mel: Tensor) -> Tensor:
+        """What the heads see, (batch, 156, 2 * rnn_dim)."""
+        return self.crnn.read(spectrogram, self.tokens(log_mel))
+
+    def forward(self, spectrogram: Tensor, log_mel: Tensor, class_mask: Tensor | None = None) -> ModelOutput:
+        """Scores before the sigmoid, see `Crnn.forward`."""
+        return self.crnn.score(self.read(spectrogram, log_mel), class_mask)
+
+    def train(self, mode: bool = True) -> "TransformerCrnn":
+        """A frozen transformer stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.transformer.train(False)
+        return self
+
+    def parts_in_common(self) -> tuple[nn.Module, ...]:
+        """What student and teacher share: a frozen transformer."""
+        return (self.transformer,) if self.frozen else ()
+
+
+@dataclass(frozen=True)
+class Ears:
+    """What comes before the network.
+
+    front_end: of the transformer. per_decibel: what 1 dB adds to its features; None where that is not known.
+    """
+
+    front_end: nn.Module
+    per_decibel: float | None
+
+
+def make_network(settings: TwoIterations, name: str, stage: StageSettings, released: bool = True) -> TransformerCrnn:
+    """The network of one training: a random CRNN around the transformer as its authors released it.
+
+    Args:
+        settings: of the run. name: of the transformer. stage: of the training.
+        released: otherwise the transformer is random too.
+
+    Raises:
+        UserError: if the transformer does not exist, its weights are missing or do not fit, or it has no frames.
+    """
+    own = settings.transformers[name]
+    transformer = load_transformer(name, own if released else own.model_copy(update={"untrained": True}))
+    width = transformer.dim
+    projection = None
+    if own.projection is not None:
+        projection = nn.Linear(width, own.projection.dim).requires_grad_(own.projection.trained)
+        width = own.projection.dim
+    options = settings.crnn.model_dump(exclude={"name"}) | {"dropout": stage.dropout, "aggregation": own.aggregation}
+    crnn = Crnn(num_classes=len(settings.labels.classes), embedding_dim=width, **options)
+    return TransformerCrnn(crnn, transformer, projection, frozen=stage.optim.transformer_lr is None)
+
+
+def load_transformer(name: str, settings: TransformerSettings) -> nn.Module:
+    """The encoder alone, without heads."""
+    try:
+        model: AudioModel = load_frame_model(settings)
+    except UserError as error:
+        raise UserError(f"The transformer {name} cannot be had: {error}") from error
+    encoder = getattr(model.network, "model", None)
+    if encoder is None or not hasattr(encoder, "layer_groups") or model.sample_rate != SAMPLE_RATE:
+        raise UserError(
+            f"transformers.{name}.model is {settings.model}, which is no frame model at 16 kHz; take atst_frame, "
+            "fpasst or beats."
+        )
+    for module in encoder.modules():
+        if hasattr(module, "checkpointing"):
+            module.checkpointing = settings.checkpointing
+    return encoder
+
+
+def make_ears(own: TransformerSettings, stage: StageSettings) -> Ears:
+    """The front end of a transformer, with the stage's options."""
+    front_end = create_front_end(own.model, **stage.front_end)
+    return Ears(front_end, _per_decibel(front_end))
+
+
+def parameter_groups(network: TransformerCrnn, optim: OptimSettings) -> list[dict]:
+    """Groups for the optimiser: convolutions, what is above them, and the transformer from the top down.
+
+    The transformer's group i has the rate transformer_lr * layer_decay^i: final norm (empty where there is none), each
+    block, the last first, then everything before the blocks.
+    """
+    cnn = list(network.crnn.cnn.parameters())
+    above = [p for key, p in network.crnn.named_parameters() if not key.startswith("cnn.")]
+    if network.projection is not None:
+        above += network.projection.parameters()
+    groups = [{"params": cnn, "lr": optim.cnn_lr}, {"params": above, "lr": optim.rnn_lr}]
+    if optim.transformer_lr is not None:
+        for number, parameters in enumerate(decay_groups(network.transformer)):
+            groups.append({"params": parameters, "lr": optim.transformer_lr * optim.layer_decay**number})
+    trained = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
+    return [group for group in trained if group["params"]]
+
+
+def decay_groups(transformer: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters of a transformer from the top: final norm, 12 blocks, the rest; 14 groups for 12 blocks."""
+    norms = [getattr(transformer, name) for name in FINAL_NORMS if hasattr(transformer, name)]
+    final = [parameter for norm in norms for parameter in norm.parameters()]
+    known = {id(parameter) for parameter in final}
+    last, *others = transformer.layer_groups()
+    return [final, [p for p in last if id(p) not in known], *others]
+
+
+def batch_norms(network: nn.Module) -> Iterator[nn.Module]:
+    """All batch norms of a network."""
+    return (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
+def _per_decibel(front_end: nn.Module) -> float | None:
+    natural = math.log(10) / 10  # of a power
+    if isinstance(front_end, AtstMel):
+        return 2 / (50.6842 + 79.6482)
+    if isinstance(front_end, KaldiLogMel):
+        return natural / 5
+    return natural / (2 * front_end.std) if isinstance(front_end, KaldiFbank) else None

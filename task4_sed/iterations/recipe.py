@@ -1,0 +1,165 @@
+"""The recipe: two iterations of two stages for every transformer, and pseudo-labels of their ensemble in between.
+
+"Multi-Iteration Multi-Stage Fine-Tuning of Transformers for Sound Event Detection with Heterogeneous Datasets"
+(Schmid et al., DCASE 2024; arXiv 2407.12997). `make_stages`, last in the file, is its method section.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.checkpoints import weights_of
+from common.data import make_loader
+from common.energy import EnergyMeter
+from common.files import sha256_of
+from common.output import say
+from common.stages import Run, Stage
+from common.training import derive_seed, fit, make_trainer, seed_all
+from task4_sed.ensemble import ensemble_stores
+from task4_sed.iterations.data import (
+    STORES,
+    PseudoLabels,
+    check_sets,
+    open_clips,
+    read_clips,
+    stores_to_write,
+    training_loader,
+    training_sets,
+)
+from task4_sed.iterations.scores import checkpoint_name, load_training, test_sets, test_system, write_scores
+from task4_sed.iterations.settings import TwoIterations
+from task4_sed.iterations.train import StageTraining
+from task4_sed.recipe import reference_of
+
+
+def train_stage(
+    run: Run, settings: TwoIterations, iteration: int, number: int, name: str, fast_check: bool = False
+) -> None:
+    """Train a student and its teacher; stage 2 begins with the student and teacher of stage 1.
+
+    Reads pseudo_labels/*.h5 where their loss has a weight. Writes last.ckpt, best.ckpt, metrics.csv, energy.json.
+    """
+    stage = settings.stage(name, iteration, number)
+    folder = run.folder / f"iteration{iteration}_stage{number}_{name}"
+    seed = derive_seed(settings.seed, iteration, number)
+    check_sets(settings)
+    training, held_out = training_sets(settings, stage.batch)
+    pseudo = pseudo_label_folder(run, settings) if stage.loss.weights.pseudo else None
+    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    loader = training_loader(settings, stage.batch, training, pseudo, seed, pin_memory=use_gpu)
+    validation = [
+        make_loader(open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers)
+        for clips in held_out.values()
+    ]
+    references = [reference_of(clips, settings) for clips in held_out.values()]
+    seed_all(seed)
+    module = StageTraining(settings, name, iteration, number, references)
+    notes: dict[str, Any] = {"clips": {key: len(clips) for key, clips in training.items()}}
+    if number == 2:
+        before = run.folder / f"iteration{iteration}_stage1_{name}"
+        start = before / checkpoint_name(before)
+        module.load_state_dict(weights_of(start))
+        notes["started_from"] = {"file": str(start.relative_to(run.folder)), "sha256": sha256_of(start)}
+    else:
+        own = settings.transformers[name]
+        weights = "untrained" if own.untrained else str(own.weights or own.model)
+        notes["started_from"] = {"transformer": weights}
+    if pseudo is not None:
+        notes["pseudo_labels"] = {key: sha256_of(pseudo / f"{STORES[key]}.h5") for key in training}
+    run.notes |= notes
+    shown = ", ".join(f"{count} {key}" for key, count in notes["clips"].items())
+    say(f"{folder.name}: {shown}; {len(loader)} batches an epoch, {stage.accumulate} for each step")
+    trainer_settings = settings.trainer_of(stage)
+    monitor = "val_objective" if validation else None
+    trainer = make_trainer(trainer_settings, folder, seed, monitor=monitor, fast_check=fast_check)
+    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+        fit(trainer, module, loader, validation or None)
+
+
+def score_training_clips(run: Run, settings: TwoIterations, name: str, fast_check: bool = False) -> None:
+    """Logits of the first iteration's last model for every clip of every training set, of all classes.
+
+    Writes one store per set; those that are there already are kept.
+    """
+    folder = run.folder / f"iteration1_scores_{name}"
+    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+        module = load_training(run, name, 1, 2)
+        for store, clips in stores_to_write(settings):
+            path = folder / f"{store}.h5"
+            if not path.is_file():
+                write_scores(module, open_clips(clips, settings), path, settings)
+
+
+def make_pseudo_labels(run: Run, settings: TwoIterations, fast_check: bool = False) -> None:
+    """Mean of the logits of all transformers, clip by clip; or a look at those that the settings name.
+
+    Writes pseudo_labels/<set>.h5, in the layout that the winner published.
+    """
+    folder = run.folder / "pseudo_labels"
+    if settings.pseudo_labels.folder is None:
+        for store, _ in stores_to_write(settings):
+            members = [run.folder / f"iteration1_scores_{name}" / f"{store}.h5" for name in settings.names]
+            ensemble_stores(members, folder / f"{store}.h5", dtype="float32")
+    training, _ = training_sets(settings, settings.stage1.batch)
+    for name, clips in training.items():
+        PseudoLabels(
+            pseudo_label_folder(run, settings) / f"{STORES[name]}.h5", clips.filenames, settings.labels.classes
+        )
+    run.notes["sha256"] = {
+        path.stem: sha256_of(path) for path in sorted(pseudo_label_folder(run, settings).glob("*.h5"))
+    }
+
+
+def pseudo_label_folder(run: Run, settings: TwoIterations) -> Path:
+    """Where the pseudo-labels of a run lie."""
+    return settings.pseudo_labels.folder or run.folder / "pseudo_labels"
+
+
+def prepare_stores(settings: TwoIterations) -> None:
+    """Make what trainings share, before several of them start: packed stores."""
+    training, held_out = training_sets(settings, settings.stage1.batch)
+    for clips in (
+        *training.values(),
+        *held_out.values(),
+        *(read_clips(settings, name) for name in test_sets(settings)),
+    ):
+        open_clips(clips, settings)
+
+
+EVERYWHERE = ("seed", "data.root", "data.sets", "data.exclude", "data.allow_missing", "labels", "front_end", "crnn",
+              "teacher", "validation", "postprocessing.median_frames", "trainer.precision", "trainer.validate_every",
+              "stage1")  # fmt: skip
+OF_A_TRANSFORMER = ("model", "weights", "untrained", "options", "projection", "aggregation", "stage1")
+
+
+def make_stages(settings: TwoIterations) -> list[Stage]:
+    """The stages of a run; trainings of different transformers need nothing of each other."""
+    stages: list[Stage] = []
+    first = [name for name in settings.names if 1 in settings.iterations]
+    for name in first:
+        own = [*EVERYWHERE, *(f"transformers.{name}.{key}" for key in OF_A_TRANSFORMER)]
+        both = [*own, "stage2", f"transformers.{name}.stage2"]
+        stages += [
+            Stage(f"iteration1_stage1_{name}", partial(train_stage, iteration=1, number=1, name=name), tuple(own), ()),
+            Stage(f"iteration1_stage2_{name}", partial(train_stage, iteration=1, number=2, name=name), tuple(both),
+                  (f"iteration1_stage1_{name}",)),
+            Stage(f"iteration1_scores_{name}", partial(score_training_clips, name=name),
+                  (*both, "postprocessing.network"), (f"iteration1_stage2_{name}",)),
+        ]  # fmt: skip
+    teachers = tuple(f"iteration1_scores_{name}" for name in first)
+    stages.append(Stage("pseudo_labels", make_pseudo_labels, ("members", "pseudo_labels", "data", "labels"), teachers))
+    for name in settings.names:
+        own = [*EVERYWHERE, *(f"transformers.{name}.{key}" for key in OF_A_TRANSFORMER), "pseudo_labels"]
+        distilled = [*own, "stage1_distilled", f"transformers.{name}.stage1_distilled"]
+        both = [*distilled, "stage2", f"transformers.{name}.stage2"]
+        stages += [
+            Stage(f"iteration2_stage1_{name}", partial(train_stage, iteration=2, number=1, name=name), tuple(distilled),
+                  ("pseudo_labels",)),
+            Stage(f"iteration2_stage2_{name}", partial(train_stage, iteration=2, number=2, name=name), tuple(both),
+                  (f"iteration2_stage1_{name}",)),
+        ]  # fmt: skip
+    uses = (*EVERYWHERE, "transformers", "members", "stage1_distilled", "stage2", "pseudo_labels", "postprocessing")
+    stages.append(Stage("test", test_system, uses))
+    return stages
