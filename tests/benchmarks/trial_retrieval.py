@@ -5,7 +5,7 @@
 
 text: stage 1 of two small models, stage 2 from both (ensemble), and stage 2 from each alone (self-distillation).
 imitation: the loss with and without the same-label mask. The data are made up; so are the conclusions.
---weights: the released weights of mn04 (mn04_as_mAP_432.pt), for encoders that start where the published ones do; without
+--weights: released weights of mn04 (mn04_as_mAP_432.pt), for encoders that start where the published ones do; without
 them they start from random numbers, with a fifth and a tenth of the width.
 """
 
