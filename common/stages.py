@@ -81,13 +81,18 @@ class Stage:
 Action = Literal["keep", "start", "go on", "redo"]
 
 
-def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = ()) -> None:
+Runner = Callable[[Run, Sequence[Stage], dict[str, Action]], None]
+"""Does the stages that a plan does not keep, each after those that it needs; see `common.side_by_side`."""
+
+
+def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), runner: Runner | None = None) -> None:
     """Do the stages that are not done, in their order.
 
     Args:
         run: where, and with which settings.
         stages: the recipe.
         redo: stages to do again from nothing, with those that need them.
+        runner: does them in place of this process, several at a time.
 
     Raises:
         UserError: before anything is computed, when the folder cannot be used or was made with other settings.
@@ -105,11 +110,10 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = ()) ->
         _mark(run, plan)
         _write_settings(run)
         os.environ[_PLAN] = ",".join(name for name, action in plan.items() if action != "keep")
-        for stage in stages:
-            if plan[stage.name] == "keep":
-                say(f"{stage.name}: kept, its settings are the same")
-            else:
-                _do(run, stage, stages, plan[stage.name])
+        for name, action in plan.items():
+            if action == "keep":
+                say(f"{name}: kept, its settings are the same")
+        (runner or _one_after_another)(run, stages, plan)
 
 
 def open_run(folder: Path, settings_class: type[Settings]) -> Run:
@@ -146,7 +150,7 @@ def _plan(run: Run, stages: Sequence[Stage], redo: Collection[str]) -> dict[str,
         earlier = record or begun
         if (folder / _REDO).exists() or earlier is None:
             plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
-        elif stage.name in redo or any(plan[name] != "keep" for name in _needs(stage, stages)):
+        elif stage.name in redo or any(plan[name] != "keep" for name in needs_of(stage, stages)):
             plan[stage.name] = "redo"
         elif changed := changed_settings(earlier["settings"], _used(run.settings, stage)):
             refused[stage.name] = changed
@@ -174,7 +178,15 @@ def _mark(run: Run, plan: dict[str, Action]) -> None:
             (folder / _BEGUN).unlink(missing_ok=True)
 
 
-def _do(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+def _one_after_another(run: Run, stages: Sequence[Stage], plan: dict[str, Action]) -> None:
+    for stage in stages:
+        if plan[stage.name] != "keep":
+            do_stage(run, stage, stages, plan[stage.name])
+
+
+def do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+    """Do one stage of a recipe, as planned, and write its record."""
+    os.environ.setdefault(_PLAN, stage.name)
     folder = run.folder / stage.name
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)
@@ -238,6 +250,11 @@ def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:
             )
 
 
+def is_done(run: Run, stage: Stage) -> bool:
+    """Whether a stage has left its record."""
+    return (run.folder / stage.name / RECORD).is_file()
+
+
 def _write_settings(run: Run) -> None:
     with atomic_write(run.folder / SETTINGS_FILE) as file:
         file.write(dump_settings(run.settings))
@@ -254,7 +271,7 @@ def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
     return used
 
 
-def _needs(stage: Stage, stages: Sequence[Stage]) -> list[str]:
+def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
     """The stages whose products a stage reads."""
     names = [other.name for other in stages]
     earlier = names[: names.index(stage.name)]
@@ -266,7 +283,7 @@ def _needs(stage: Stage, stages: Sequence[Stage]) -> list[str]:
 
 def _inputs(run: Run, stage: Stage, stages: Sequence[Stage]) -> str:
     """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
-    records = {name: sha256_of(run.folder / name / RECORD) for name in _needs(stage, stages)}
+    records = {name: sha256_of(run.folder / name / RECORD) for name in needs_of(stage, stages)}
     content = json.dumps([_used(run.settings, stage), records], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -221,11 +221,11 @@ def _run_in_processes(cells: list[Cell], run: RunFunction, jobs: int) -> Iterato
 
 
 def _run_cell_apart(run: RunFunction, cell: Cell, parent: int) -> Outcome:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     return run_cell(run, cell)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process when the sweep is gone: a training that nobody waits for would block its run's folder."""
     while os.getppid() == parent:
         time.sleep(0.5)

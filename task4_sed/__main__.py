@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
@@ -88,14 +88,30 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_m
 
 
 def train(
-    settings: Task4Settings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+    settings: Task4Settings,
+    *,
+    resume: Path | None = None,
+    redo: Repeated[str] = (),
+    fast_check: bool = False,
+    jobs: int = 1,
+    on: Literal["here", "slurm"] = "here",
+    slurm_partition: str | None = None,
+    slurm_minutes: int = 1440,
+    slurm_gpus: int = 0,
+    slurm_cpus: int = 2,
 ) -> None:
     """Train one system and test it on both data sets.
 
     Args:
         resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (train or test), with those that build on it; may be given several times.
+        redo: stage to do again (such as train or test), with those that build on it; may be given several times.
         fast_check: two steps of everything in a temporary folder, to see that it works.
+        jobs: stages that are done at the same time where they do not need each other; each gets a GPU where there are.
+        on: this machine, or SLURM with a job for each stage.
+        slurm_partition: partition; left out, the cluster's default.
+        slurm_minutes: time limit of a stage; one that reaches it is queued again and goes on.
+        slurm_gpus: GPUs for each stage.
+        slurm_cpus: cores for each stage.
     """
     from task4_sed.recipe import check_recipe, run_recipe
     from task4_sed.report import figure_rows
@@ -104,7 +120,14 @@ def train(
         check_recipe(settings)
         say("Two steps of everything worked.")
         return
-    finished = run_recipe(settings, resume, redo)
+    runner = None
+    if jobs > 1 or on == "slurm":
+        from common.side_by_side import SideBySide
+        from common.sweep import SlurmSettings
+
+        slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
+        runner = SideBySide(jobs, on, slurm)
+    finished = run_recipe(settings, resume, redo, runner)
     print_table(figure_rows([finished]), title=_title(finished))
     say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
 

@@ -90,7 +90,7 @@ def filter_curve(
     low, high = bands
     count = int(torch.randint(low, high + 1, (), generator=generator))
     count = max(1, min(count, n_mels // min_width))
-    room = n_mels - count * min_width
+    room = max(0, n_mels - count * min_width)
     inner = torch.randint(0, room + 1, (count - 1,), generator=generator).sort().values
     borders = torch.cat((torch.zeros(1), inner + min_width * torch.arange(1, count), torch.tensor([n_mels]))).long()
     gains = (2 * torch.rand(clips, count + 1, generator=generator) - 1) * decibels

@@ -11,8 +11,9 @@ import torch
 
 from common.data import make_loader
 from common.energy import EnergyMeter
+from common.errors import UserError
 from common.output import say
-from common.stages import Run, Stage, read_record, run_stages
+from common.stages import Run, Runner, Stage, read_record, run_stages
 from common.training import fit, make_trainer, seed_all
 from task4_sed.clips import make_training_loader, open_clips
 from task4_sed.data import ClipSet, is_made_up_data, missing_sentence, read_set, set_durations, split_weak
@@ -84,16 +85,28 @@ def stages_of(settings: SystemSettings) -> list[Stage]:
     return make_stages(settings)
 
 
-def run_recipe(settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
+def run_recipe(
+    settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = (), runner: Runner | None = None
+) -> Run:
     """Do what is not done of a run.
 
     Args:
         settings: of the run.
         folder: of the run; None takes the one that the settings name.
         redo: stages to do again.
+        runner: does stages side by side; None does one after another.
+
+    Raises:
+        UserError: if stages are to be done side by side and each on several devices.
     """
     run = Run(folder or settings.folder, settings)
-    run_stages(run, stages_of(settings), redo)
+    if runner is not None and (settings.trainer.devices not in ("auto", 1) or settings.trainer.num_nodes > 1):
+        raise UserError(
+            "Stages side by side have one device each; use --jobs and --on, or --trainer.devices, not both."
+        )
+    if runner is not None:
+        prepare_stores(settings)
+    run_stages(run, stages_of(settings), redo, runner)
     return run
 
 
@@ -102,7 +115,8 @@ def prepare_stores(settings: SystemSettings) -> None:
     if not isinstance(settings, Task4Settings):
         from task4_sed.iterations.recipe import prepare_stores as prepare
 
-        return prepare(settings)
+        prepare(settings)
+        return
     training, held_out = read_training_sets(settings)
     for clips in (*training.values(), *held_out.values(), *(_read(settings, name) for name in test_sets(settings))):
         open_clips(clips, settings)
