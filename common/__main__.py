@@ -1,17 +1,21 @@
-"""What no single task owns: made-up data, models, and a look at the machine."""
+"""What no single task owns: made-up data, models, training on AudioSet, and a look at the machine."""
 
 import sys
 from pathlib import Path
+from typing import Literal
 
-from common.cli import Positional, Verb, print_json, print_table, run, say
+from common.audioset.settings import FineTuneSettings, PretrainSettings
+from common.cli import Positional, Repeated, Verb, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
+
+SMALL = "common/audioset/configs/small.yaml"
 
 
 def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, seed: int = 0) -> None:
     """Write a small made-up data set in the official layout of a task.
 
     Args:
-        task: task1_asc, task4_sed, retrieval or imitation.
+        task: task1_asc, task4_sed, retrieval, imitation or audioset.
         root: folder that will hold the data set.
         clips: about how many clips; left out, as many as the demo needs.
         seed: the same seed gives the same files.
@@ -174,6 +178,144 @@ def doctor(*, json: bool = False) -> None:
         raise CheckFailed(f"To be mended: {', '.join(broken)}.")
 
 
+def pretrain(
+    settings: PretrainSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+) -> None:
+    """Train a tagging network on AudioSet, with a teacher's logits where the settings name them, and test it.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again (train or test), with those that build on it; may be given several times.
+        fast_check: two steps of everything in a temporary folder, to see that it works.
+    """
+    from common.audioset.evaluate import print_tagging
+    from common.audioset.recipe import check_recipe, run_recipe
+
+    if fast_check:
+        check_recipe(settings)
+        say("Two steps of everything worked.")
+        return
+    finished = run_recipe(settings, resume, redo)
+    print_tagging(finished.folder)
+    say(f"The run is in {finished.folder}; its weights are {finished.folder / 'train' / 'weights.pt'}.")
+
+
+def finetune(
+    settings: FineTuneSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+) -> None:
+    """Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC or a folder with a table, and test it.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again (train or test), with those that build on it; may be given several times.
+        fast_check: two steps of everything in a temporary folder, to see that it works.
+    """
+    from common.audioset.evaluate import print_tagging
+    from common.audioset.finetune import check_recipe, run_recipe
+
+    if fast_check:
+        check_recipe(settings)
+        say("Two steps of everything worked.")
+        return
+    finished = run_recipe(settings, resume, redo)
+    print_tagging(finished.folder)
+    say(f"The run is in {finished.folder}.")
+
+
+def pack_audioset(
+    *,
+    root: Path,
+    audio: Path,
+    split: Literal["balanced_train", "unbalanced_train", "eval"],
+    encode_rate: int | None = None,
+    clips_per_file: int = 50_000,
+) -> None:
+    """Pack the clips of a split of AudioSet into HDF5 files, and list what is missing or broken.
+
+    Args:
+        root: folder of the segment tables; the files are written there.
+        audio: folder of the clips, also in subfolders: Y<video>.mp3, or <video> with any ending that soundfile reads.
+        split: which table.
+        encode_rate: Hz; turn every clip into mono mp3 of this rate. Left out, the clips' own bytes are stored.
+        clips_per_file: segments in each file; a call that was stopped goes on with the first unfinished file.
+    """
+    from common.audioset.packing import pack_split
+
+    report = pack_split(root, audio, split, encode_rate, clips_per_file)
+    say(str(report))
+    if report.not_found or report.num_broken:
+        say(f"What is missing or broken is listed in {report.list_of_missing}.")
+
+
+def check_audioset(*, root: Path, decode: int = 100, json: bool = False) -> None:
+    """Compare the HDF5 files of AudioSet with its segment tables, and decode some clips.
+
+    Args:
+        root: folder of tables and files.
+        decode: how many clips of each split are decoded, drawn at random.
+        json: print what was found as JSON.
+    """
+    from common.audioset.packing import check_audioset as check
+
+    rows, problems = check(root, decode)
+    print_json({"splits": rows, "problems": problems}) if json else print_table(rows, title=str(root))
+    if problems:
+        raise CheckFailed("\n".join(problems))
+    say("The data are as they should be; clips that are missing are usually no longer on YouTube.")
+
+
+def write_logits(
+    teachers: Positional[tuple[str, ...]],
+    *,
+    root: Path,
+    out: Path,
+    files: tuple[str, ...] = ("balanced_train_segments_mp3*.hdf", "unbalanced_train_segments_mp3*.hdf"),
+    seconds: float = 10.0,
+    batch_size: int = 32,
+    num_workers: int = 0,
+) -> None:
+    """Write the mean logits of one or several teachers for every clip, for `teacher.logits` of `pretrain`.
+
+    Args:
+        teachers: run folders of `pretrain`, or models such as passt_s_swa.as, or mn04.as=FILE with their weights.
+        root: of AudioSet.
+        out: HDF5 file to write.
+        files: names of HDF5 files below `root`, with * and ?.
+        seconds: of the clips.
+        batch_size: clips at once.
+        num_workers: processes that decode.
+    """
+    from common.audioset.teachers import write_teacher_logits
+
+    count = write_teacher_logits(teachers, root, out, files, seconds, batch_size, num_workers)
+    say(f"Wrote the logits of {count:,} clips to {out}.")
+
+
+def import_logits(*, array: Path, index: Path, out: Path) -> None:
+    """Turn the published ensemble's logits (passt_enemble_logits_mAP_495.npy) into a file for `teacher.logits`.
+
+    Args:
+        array: the .npy file.
+        index: fname_to_index.pkl.
+        out: HDF5 file to write.
+    """
+    from common.audioset.teachers import import_published_logits
+
+    say(f"Wrote the logits of {import_published_logits(array, index, out)[0]:,} clips to {out}.")
+
+
+def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
+    """Show the figures of a finished run of `pretrain` or `finetune`, with 95 % intervals.
+
+    Args:
+        run: run folder.
+        json: print all figures as JSON.
+    """
+    from common.audioset.evaluate import print_tagging, read_evaluation
+
+    print_json(read_evaluation(run)) if json else print_tagging(run, classes=True)
+
+
 VERBS: dict[str, Verb] = {
     "synthesize": synthesize,
     "models": models,
@@ -182,6 +324,15 @@ VERBS: dict[str, Verb] = {
     "embed": embed,
     "probe": probe,
     "export": export,
+    "pretrain": config_verb(PretrainSettings, pretrain, config_for={"fast_check": SMALL}),
+    "finetune": config_verb(FineTuneSettings, finetune),
+    "audioset": {
+        "pack": pack_audioset,
+        "check": check_audioset,
+        "logits": write_logits,
+        "import_logits": import_logits,
+        "evaluate": evaluate_tagging,
+    },
     "doctor": doctor,
 }
 

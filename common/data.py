@@ -143,6 +143,7 @@ def make_loader(
     num_workers: int = 0,
     drop_last: bool = False,
     pin_memory: bool = False,
+    sampler: Sampler | None = None,
 ) -> DataLoader:
     """A loader of dicts of batches. Data sets with a method `gather` give each batch in one piece.
 
@@ -153,12 +154,13 @@ def make_loader(
         num_workers: processes; kept between epochs.
         drop_last: leave out a last batch that is shorter.
         pin_memory: for a GPU.
+        sampler: gives the order, or what else the data set is asked by, in place of `shuffle_seed`.
     """
     collate: Callable[[Any], Any] = _as_it_is if hasattr(dataset, "gather") else default_collate
     return DataLoader(
         _Gathered(dataset) if hasattr(dataset, "gather") else dataset,
         batch_size=batch_size,
-        sampler=None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed),
+        sampler=sampler or (None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed)),
         num_workers=num_workers,
         collate_fn=collate,
         drop_last=drop_last,

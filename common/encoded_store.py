@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -70,6 +70,8 @@ def pack_encoded(
     names: Sequence[str] | None = None,
     *,
     encode_rate: int | None = None,
+    encode_format: Literal["mp3", "flac"] = "mp3",
+    strict: bool = False,
     quiet: bool = False,
 ) -> EncodedReport:
     """Put encoded files into one HDF5 file; it appears whole or not at all. Broken and missing files are left out.
@@ -79,14 +81,16 @@ def pack_encoded(
         out: the HDF5 file; replaced when it is there.
         targets: (files, classes) of 0 and 1, stored as packed bits.
         names: what to call the clips; None takes the files' own names.
-        encode_rate: Hz; makes mono mp3 of this rate of every file. None stores the files byte for byte.
+        encode_rate: Hz; makes a mono file of this rate of every file. None stores the files byte for byte.
+        encode_format: of these: mp3, or flac, which takes six times the room and loses nothing but what 16 bits lose.
+        strict: refuse missing and broken files instead.
         quiet: no progress on stderr.
 
     Returns:
         How many clips, and what was missing or unreadable.
 
     Raises:
-        UserError: if no file can be read, or two clips have the same name.
+        UserError: if no file can be read (`strict`: if one cannot), or two clips have the same name.
     """
     files = [Path(path) for path in files]
     called = [path.name for path in files] if names is None else list(names)
@@ -100,7 +104,9 @@ def pack_encoded(
         rows = file.create_dataset("mp3", (len(files),), maxshape=(None,), dtype=h5py.vlen_dtype(np.dtype("uint8")))
         with Progress("Packing", len(files), quiet=quiet) as progress:
             for index, path in enumerate(files):
-                encoded = _encoded(path, encode_rate, report)
+                encoded = _encoded(path, encode_rate, encode_format, report)
+                if encoded is None and strict:
+                    raise UserError(_first(report))
                 if encoded is not None:
                     rows[len(kept)] = np.frombuffer(encoded, dtype=np.uint8)
                     kept.append(index)
@@ -126,23 +132,23 @@ class EncodedClips(Dataset):
     Args:
         paths: HDF5 files, read one behind the other.
         sample_rate: Hz of the waveforms.
-        seconds: of every waveform.
+        seconds: of every waveform; None gives each clip as long as it is, in batches of one.
         names: the clips to give, in this order, with or without ".mp3"; None gives all.
 
     Attributes:
         filenames: names as stored, without folder and ending, in the order of the items.
-        num_samples: of every waveform.
+        num_samples: of every waveform, or None.
 
     Raises:
         UserError: if a file is missing, cut off or of another layout, a clip is there twice, or one of `names` is not.
     """
 
     def __init__(
-        self, paths: Sequence[Path], sample_rate: int, seconds: float = 10.0, names: Sequence[str] | None = None
+        self, paths: Sequence[Path], sample_rate: int, seconds: float | None = 10.0, names: Sequence[str] | None = None
     ):
         self.paths = [Path(path) for path in paths]
         self.sample_rate = sample_rate
-        self.num_samples = round(seconds * sample_rate)
+        self.num_samples = None if seconds is None else round(seconds * sample_rate)
         stored = [_read_names(path) for path in self.paths]
         starts = np.cumsum([0, *map(len, stored)])
         where = str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0]} with {len(self.paths) - 1} more"
@@ -174,9 +180,14 @@ class EncodedClips(Dataset):
         import torch
 
         pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
-        waveforms = empty_batch(len(pairs), self.num_samples)
-        for row, (place, seed) in enumerate(pairs):
-            waveforms[row] = torch.from_numpy(self._read(int(place), seed))
+        if self.num_samples is None:
+            if len(pairs) > 1:
+                raise ValueError("clips of their own length come in batches of one")
+            waveforms = torch.from_numpy(self._read(int(pairs[0][0]), None))[None]
+        else:
+            waveforms = empty_batch(len(pairs), self.num_samples)
+            for row, (place, seed) in enumerate(pairs):
+                waveforms[row] = torch.from_numpy(self._read(int(place), seed))
         return {
             "waveform": waveforms,
             "filename": [self._keys.key(self._rows[place]) for place, _ in pairs],
@@ -184,7 +195,11 @@ class EncodedClips(Dataset):
         }
 
     def targets(self, num_classes: int) -> NDArray[np.uint8]:
-        """(clips, num_classes) of 0 and 1, from the files' packed bits.
+        """(clips, num_classes) of 0 and 1, from the files' packed bits; errors as `packed_targets`."""
+        return np.unpackbits(self.packed_targets(num_classes), axis=1, count=num_classes)
+
+    def packed_targets(self, num_classes: int) -> NDArray[np.uint8]:
+        """(clips, bytes) of packed bits, as they stand in the files.
 
         Raises:
             UserError: if a file has no targets, or such of another number of classes.
@@ -195,11 +210,14 @@ class EncodedClips(Dataset):
                 if "target" not in file:
                     raise UserError(f"{path} has no targets; pack it with a table of labels.")
                 packed = file["target"][:]
-            if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-num_classes // 8):
+            # The bits behind the last class must be 0: 520 classes fit into as many bytes as 513.
+            beyond = np.unpackbits(packed, axis=1)[:, num_classes:] if packed.dtype == np.uint8 else np.zeros(0)
+            if packed.dtype != np.uint8 or packed.shape[1] != -(-num_classes // 8) or beyond.any():
                 raise UserError(
-                    f"{path}: targets of shape {packed.shape} are not packed bits of {num_classes} classes."
+                    f"{path}: targets of shape {packed.shape} are not packed bits of {num_classes} classes; "
+                    "take the table of classes that it was packed with."
                 )
-            parts.append(np.unpackbits(packed, axis=1, count=num_classes))
+            parts.append(packed)
         return np.concatenate(parts)[self._rows]
 
     def encoded(self, index: int) -> bytes:
@@ -208,6 +226,8 @@ class EncodedClips(Dataset):
 
     def _read(self, index: int, seed: int | None) -> Waveform:
         name = f"{self._keys.key(self._rows[index])} in {self.paths[self._file_of[index]]}"
+        if self.num_samples is None:
+            return decode(self._bytes(index).data, self.sample_rate, name)
         seconds = None if seed is not None else self.num_samples / self.sample_rate
         waveform = decode(self._bytes(index).data, self.sample_rate, name, seconds)
         longer = len(waveform) - self.num_samples
@@ -273,18 +293,25 @@ def _decode_as_it_is(encoded: Any, name: str, seconds: float | None) -> tuple[Wa
 
 def encode_mp3(waveform: Waveform, sample_rate: int) -> bytes:
     """(samples,) to a mono mp3 file."""
+    return _encode(waveform, sample_rate, "mp3")
+
+
+def _encode(waveform: Waveform, sample_rate: int, encode_format: str) -> bytes:
+    subtype = {"mp3": "MPEG_LAYER_III", "flac": "PCM_16"}[encode_format]
+    if (peak := float(np.abs(waveform).max())) > 1:  # resampling may overshoot; 16 bits would clip it
+        waveform = waveform / peak
     buffer = io.BytesIO()
-    soundfile.write(buffer, waveform, sample_rate, format="MP3", subtype="MPEG_LAYER_III")
+    soundfile.write(buffer, waveform, sample_rate, format=encode_format.upper(), subtype=subtype)
     return buffer.getvalue()
 
 
-def _encoded(path: Path, encode_rate: int | None, report: EncodedReport) -> bytes | None:
+def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: EncodedReport) -> bytes | None:
     if not path.is_file():
         report.missing.append(str(path))
         return None
     try:
         if encode_rate is not None:
-            return encode_mp3(read_audio(path, encode_rate), encode_rate)
+            return _encode(read_audio(path, encode_rate), encode_rate, encode_format)
         encoded = path.read_bytes()
         _decode_as_it_is(encoded, str(path), seconds=None)
         return encoded
@@ -308,4 +335,4 @@ def _read_names(path: Path) -> list[str]:
 def _first(report: EncodedReport) -> str:
     if report.unreadable:
         return report.unreadable[0]
-    return f"The first, {report.missing[0]}, does not exist." if report.missing else "There are none."
+    return f"{report.missing[0]} does not exist." if report.missing else "There are none."

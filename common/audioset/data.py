@@ -1,0 +1,307 @@
+"""AudioSet on disk: class and segment tables, HDF5 files of encoded clips, and clips with labels and teacher.
+
+    class_labels_indices.csv                 index, mid, display_name: the classes in the order of the outputs
+    {balanced_train,unbalanced_train,eval}_segments.csv   YTID, start, end, "mid,mid,...", after three comment lines
+    {...}_segments_mp3.hdf                   encoded clips, see common.encoded_store; or several, {...}_mp3_000.hdf, ...
+
+The tables are those of research.google.com/audioset, the HDF5 files those of PaSST and EfficientAT.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.audioset.losses import teacher_probabilities
+from common.audioset.sampling import Draw
+from common.audioset.settings import AugmentSettings, TeacherSettings
+from common.encoded_store import EncodedClips, KeyedOutputs
+from common.errors import UserError
+from common.labels import label_table
+from common.output import say
+
+CLASSES_FILE = "class_labels_indices.csv"
+SPLITS = ("balanced_train", "unbalanced_train", "eval")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names and identifiers (mids) of the classes, in the order of the outputs."""
+
+    names: tuple[str, ...]
+    mids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A row of a segment table: which ten seconds of a video, and its classes."""
+
+    video: str
+    start: float
+    end: float
+    labels: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What its clip is called, without ending: Y and the video's name."""
+        return f"Y{self.video}"
+
+
+def read_classes(root: Path) -> Classes:
+    """Classes of `root`/class_labels_indices.csv; where it is absent, the 527 of AudioSet.
+
+    Raises:
+        UserError: if the file has other columns or its rows are not numbered from 0.
+    """
+    path = Path(root) / CLASSES_FILE
+    if not path.is_file():
+        table = label_table("audioset")
+        return Classes(tuple(row["name"] for row in table), tuple(row["mid"] for row in table))
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"index", "mid", "display_name"} <= set(rows[0]):
+        raise UserError(f"{path} needs the columns index, mid, display_name and a row for each class.")
+    for number, row in enumerate(rows):
+        if row["index"] != str(number):
+            raise UserError(f"{path}:{number + 2} has the index {row['index']}, expected {number}; restore the file.")
+    return Classes(tuple(row["display_name"] for row in rows), tuple(row["mid"] for row in rows))
+
+
+def read_segments(root: Path, split: str, classes: Classes) -> list[Segment]:
+    """Rows of a segment table.
+
+    Raises:
+        UserError: if it is missing, a row cannot be read or names an unknown class, or a video comes twice.
+    """
+    path = Path(root) / f"{split}_segments.csv"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; get it from research.google.com/audioset/download.html.")
+    number_of = {mid: number for number, mid in enumerate(classes.mids)}
+    segments: list[Segment] = []
+    seen: set[str] = set()
+    with path.open(encoding="utf-8", newline="") as file:
+        for line, row in enumerate(csv.reader(file, skipinitialspace=True), start=1):
+            if not row or row[0].startswith("#"):
+                continue
+            try:
+                video, start, end, mids = row
+                labels = tuple(number_of[mid] for mid in mids.split(","))
+                segments.append(Segment(video, float(start), float(end), labels))
+            except KeyError as error:
+                raise UserError(f"{path}:{line} has the class {error.args[0]}, which {CLASSES_FILE} lacks.") from error
+            except ValueError as error:
+                raise UserError(f'{path}:{line} is not of the form YTID, start, end, "mid,mid".') from error
+            if video in seen:
+                raise UserError(f"{path}:{line} names {video} again; take one of its rows out.")
+            seen.add(video)
+    return segments
+
+
+def segment_targets(segments: Sequence[Segment], num_classes: int) -> NDArray[np.uint8]:
+    """(segments, classes) of 0 and 1."""
+    targets = np.zeros((len(segments), num_classes), dtype=np.uint8)
+    for row, segment in enumerate(segments):
+        targets[row, list(segment.labels)] = 1
+    return targets
+
+
+def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """HDF5 files below `root` that the patterns name, sorted within each.
+
+    Raises:
+        UserError: if a pattern names none.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        paths = sorted(Path(root).glob(pattern))
+        if not paths:
+            there = ", ".join(sorted(path.name for path in Path(root).glob("*.hdf"))) or "no .hdf file"
+            raise UserError(f"{root} has no {pattern}, but {there}; make it with `audioset pack`, or change `data`.")
+        found += [path for path in paths if path not in found]
+    return found
+
+
+class AudioClips(Protocol):
+    """Where waveforms come from, such as `EncodedClips`."""
+
+    filenames: Any
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Sequence[Any]) -> dict[str, Any]:
+        """A batch with ``waveform``."""
+        ...
+
+
+class Targets(Protocol):
+    """Labels of clips, found by row."""
+
+    def __getitem__(self, rows: Any) -> NDArray: ...
+
+
+class PackedTargets:
+    """Labels as packed bits, 66 bytes for the 527 of a clip; two million clips fit into 135 MB.
+
+    Args:
+        packed: (clips, bytes) uint8, numpy.packbits.
+        num_classes: of a clip.
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], num_classes: int):
+        self.packed, self.num_classes = packed, num_classes
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """(len(rows), classes) of 0 and 1."""
+        return np.unpackbits(self.packed[rows], axis=-1, count=self.num_classes)
+
+
+@dataclass
+class Teacher:
+    """Where the teacher's logits of each clip stand.
+
+    outputs: the table. rows: (clips,), -1 for none. temperature: of its probabilities.
+    """
+
+    outputs: KeyedOutputs
+    rows: NDArray[np.int64]
+    temperature: float
+
+    def targets(self, clips: NDArray) -> tuple[Tensor, Tensor]:
+        """Probabilities (len(clips), classes), 0 where there are none, and whether there are, (len(clips), 1)."""
+        rows = self.rows[clips]
+        there = torch.from_numpy((rows >= 0).astype(np.float32))[:, None]
+        logits = torch.from_numpy(self.outputs.read(rows))
+        return teacher_probabilities(logits, self.temperature) * there, there
+
+
+def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classes: int) -> Teacher:
+    """Find the teacher's row of each clip.
+
+    Raises:
+        UserError: as `KeyedOutputs`; if clips have no row and the settings do not allow it.
+    """
+    outputs = KeyedOutputs(settings.logits, "logits", (num_classes,))
+    try:
+        rows = outputs.rows(filenames, allow_missing=settings.missing == "labels_only")
+    except UserError as error:
+        raise UserError(f"teacher.logits: {error} Or set teacher.missing to labels_only.") from error
+    if missing := int((rows < 0).sum()):
+        if missing == len(rows):
+            raise UserError(f"teacher.logits: {settings.logits} has none of the {len(rows):,} training clips.")
+        say(f"{missing:,} of {len(rows):,} clips have no teacher logits; they learn from their labels alone.")
+    return Teacher(outputs, rows, settings.temperature)
+
+
+class TaggingClips(Dataset):
+    """Waveforms with targets, and in training with gain, wavmix and the teacher's probabilities.
+
+    A batch holds ``waveform`` (batch, samples), ``target`` and ``weight`` (batch, classes), float32: a target stands as
+    weight times probability (see `weighted_bce`); with a teacher ``teacher_target`` (batch, classes) and
+    ``teacher_weight`` (batch, 1) likewise; ``filename`` (list) and ``index`` (batch,).
+
+    Args:
+        audio: the waveforms.
+        targets: of the same clips, 0..1.
+        weights: (clips, classes), 0 where a label is not known; None for 1.
+        teacher: of the same clips.
+        augment: gain and wavmix for clips that are asked for with a seed; None for none.
+    """
+
+    def __init__(
+        self,
+        audio: AudioClips,
+        targets: Targets,
+        weights: NDArray | None = None,
+        teacher: Teacher | None = None,
+        augment: AugmentSettings | None = None,
+    ):
+        self.audio, self.targets, self.weights, self.teacher, self.augment = audio, targets, weights, teacher, augment
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def gather(self, draws: Sequence[int | Draw]) -> dict[str, Any]:
+        """A batch of clips; those that are given with a seed are augmented."""
+        batch = self._labelled(draws)
+        seeds = [draw[1] if isinstance(draw, tuple) else None for draw in draws]
+        if self.augment is None or None in seeds:
+            return batch
+        return self._mixed(batch, [np.random.default_rng((seed, 1)) for seed in seeds if seed is not None])
+
+    def _labelled(self, draws: Sequence[int | Draw]) -> dict[str, Any]:
+        batch = self.audio.gather(draws)
+        clips = np.array([draw[0] if isinstance(draw, tuple) else draw for draw in draws])
+        weight = torch.ones(len(clips), 1) if self.weights is None else _as_tensor(self.weights[clips])
+        target = _as_tensor(self.targets[clips])
+        batch |= {"target": target * weight, "weight": weight.expand_as(target), "index": torch.from_numpy(clips)}
+        if self.teacher is not None:
+            batch["teacher_target"], batch["teacher_weight"] = self.teacher.targets(clips)
+        return batch
+
+    def _mixed(self, batch: dict[str, Any], randoms: list[np.random.Generator]) -> dict[str, Any]:
+        """Gain, and for some of the clips the sum with another clip of the whole data set."""
+        assert self.augment is not None
+        waveform = batch["waveform"]
+        _change_gain(waveform, self.augment.gain_db, randoms)
+        mixed = [row for row, random in enumerate(randoms) if random.random() < self.augment.wavmix_probability]
+        if not mixed:
+            return batch
+        chosen = [randoms[row] for row in mixed]
+        others = self._labelled([(int(random.integers(len(self))), int(random.integers(2**62))) for random in chosen])
+        _change_gain(others["waveform"], self.augment.gain_db, chosen)
+        share = torch.tensor([random.beta(2, 2) for random in chosen], dtype=torch.float32)[:, None]
+        share = torch.maximum(share, 1 - share)
+        for key in ("waveform", "target", "weight", "teacher_target", "teacher_weight"):
+            if key in batch:
+                first, second = batch[key][mixed], others[key]
+                if key == "waveform":
+                    first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
+                mix = torch.lerp(second, first, share)
+                if key == "weight":
+                    batch[key] = batch[key].clone()  # it may be one number that is seen many times
+                batch[key][mixed] = mix
+        return batch
+
+
+def open_audioset(
+    root: Path,
+    patterns: Sequence[str],
+    classes: Classes,
+    sample_rate: int,
+    seconds: float,
+    teacher: TeacherSettings | None = None,
+    augment: AugmentSettings | None = None,
+) -> TaggingClips:
+    """Clips of the HDF5 files below `root` that the patterns name.
+
+    Raises:
+        UserError: as `EncodedClips` and `open_teacher`; if a file has targets of other classes.
+    """
+    audio = EncodedClips(find_files(root, patterns), sample_rate, seconds)
+    targets = PackedTargets(audio.packed_targets(len(classes)), len(classes))
+    opened = None if teacher is None else open_teacher(teacher, audio.filenames, len(classes))
+    return TaggingClips(audio, targets, None, opened, augment)
+
+
+def _change_gain(waveform: Tensor, gain_db: int, randoms: Sequence[np.random.Generator]) -> None:
+    """Whole decibels in -gain_db .. gain_db - 1, as in PaSST and EfficientAT (pydub_augment)."""
+    if gain_db:
+        decibels = torch.tensor([float(random.integers(-gain_db, gain_db)) for random in randoms])
+        waveform.mul_((10 ** (decibels / 20))[:, None])
+
+
+def _as_tensor(values: NDArray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))

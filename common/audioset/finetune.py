@@ -1,0 +1,239 @@
+"""The recipe of fine-tuning: one network for each fold (or for the one split) of a labelled set, then their test."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common.audio_model import AudioModel
+from common.audioset.data import TaggingClips
+from common.audioset.metrics import score_labels, score_tags
+from common.audioset.recipe import TRAINER, WEIGHTS, loader_options
+from common.audioset.sampling import EpochDraws
+from common.audioset.settings import FineTuneSettings
+from common.audioset.tasks import LabelledClips, read_task
+from common.audioset.train import TaggingTraining, demand_final_temperature, make_model, tag_clips
+from common.checkpoints import load_weights, save_checkpoint, weights_of
+from common.data import make_loader
+from common.encoded_store import EncodedClips, OutputWriter, pack_encoded
+from common.energy import EnergyMeter
+from common.errors import UserError
+from common.files import write_json
+from common.output import say
+from common.run_folder import is_main_process
+from common.stages import Run, Stage, run_stages
+from common.synthetic import is_made_up
+from common.training import fit, make_trainer, seed_all
+
+SPLIT = "split"
+"""Folder of the one network of a set without folds."""
+
+
+def train_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False) -> None:
+    """Train a network for each fold; folds that are done are kept.
+
+    Writes train/FOLD/{last.ckpt,weights.pt,metrics.csv} and train/energy.json.
+    """
+    clips = read_task(settings.data)
+    folder = run.folder / "train"
+    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+        for number, fold in enumerate(_folds(settings, clips)):
+            if not (folder / _name(fold) / WEIGHTS).is_file():
+                _train_fold(settings, clips, fold, number, folder / _name(fold), fast_check)
+
+
+def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False) -> None:
+    """Score each fold's network on the fold; figures are over the clips of all folds together.
+
+    Writes test/evaluation.json and test/logits.hdf (logits by file name).
+    """
+    if not is_main_process():
+        return
+    clips = read_task(settings.data)
+    folds = _folds(settings, clips)
+    score = score_labels if clips.objective == "one_label" else score_tags
+    logits: list[NDArray] = []
+    rows: list[NDArray] = []
+    of_fold = {}
+    for fold in folds:
+        model = load_fold_model(run, clips, fold)
+        tested = _some(settings, clips, clips.test_rows(fold))
+        whole = settings.data.test_on == "whole"
+        loading = loader_options(settings) | ({"batch_size": 1} if whole else {})
+        loader = make_loader(open_labelled(settings, clips, tested, model.sample_rate, whole), **loading)
+        values, _ = tag_clips(model, loader, limit=2 if fast_check else None)
+        logits.append(values)
+        rows.append(tested[: len(values)])
+        if len(folds) > 1:
+            of_fold[str(fold)] = _score(score, clips, values, rows[-1], settings.seed, resamples=0)
+    values, chosen = np.concatenate(logits), np.concatenate(rows)
+    names = [_clip_name(settings, clips.paths[row]) for row in chosen]
+    with OutputWriter(run.folder / "test" / "logits.hdf", names, values.shape[1:]) as writer:
+        writer.write(names, values)
+    scores = _score(score, clips, values, chosen, settings.seed)
+    figure = "accuracy" if clips.objective == "one_label" else "mAP"
+    facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "labels": clips.labels}
+    folds_scores = {fold: part[figure]["value"] for fold, part in of_fold.items()}
+    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores, "folds": folds_scores})
+
+
+def run_recipe(settings: FineTuneSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
+    """Do what is not done of a run.
+
+    Args:
+        settings: of the run.
+        folder: of the run; None takes the one that the settings name.
+        redo: stages to do again.
+    """
+    run = Run(folder or settings.folder, settings)
+    run_stages(run, STAGES, redo)
+    return run
+
+
+def check_recipe(settings: FineTuneSettings) -> Run:
+    """Do two steps of everything in a temporary folder, to see that it works."""
+    stages = [Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs) for stage in STAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "run", settings)
+        run_stages(run, stages)
+    return run
+
+
+def load_fold_model(run: Run, clips: LabelledClips, fold: str | None) -> AudioModel:
+    """The trained model of a fold in evaluation mode, on the GPU where there is one."""
+    settings = run.settings
+    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
+    model = make_model(settings.model_copy(update={"model": begun}), clips.labels)
+    load_weights(model.network, run.folder / "train" / _name(fold) / WEIGHTS)
+    if hasattr(model.network, "after_epoch"):
+        model.network.after_epoch(settings.trainer.epochs - 1)
+    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return model.eval().to("cuda" if use_gpu else "cpu")
+
+
+def open_labelled(
+    settings: FineTuneSettings,
+    clips: LabelledClips,
+    rows: NDArray,
+    sample_rate: int,
+    whole: bool = False,
+    training: bool = False,
+) -> TaggingClips:
+    """Some clips of a labelled set, from the store of all of them, which is made when absent.
+
+    Args:
+        settings: of the run.
+        clips: the set.
+        rows: which of them.
+        sample_rate: Hz.
+        whole: give each clip as long as it is, in batches of one.
+        training: augment them.
+    """
+    store = _store(settings, clips, sample_rate)
+    names = [_clip_name(settings, clips.paths[row]) for row in rows]
+    audio = EncodedClips([store], sample_rate, None if whole else settings.data.seconds, names)
+    weights = None if clips.weights is None else clips.weights[rows]
+    return TaggingClips(audio, clips.targets[rows], weights, None, settings.augment if training else None)
+
+
+def _train_fold(
+    settings: FineTuneSettings, clips: LabelledClips, fold: str | None, number: int, folder: Path, fast_check: bool
+) -> None:
+    seed_all(settings.seed, number)
+    module = TaggingTraining(settings, clips.labels, clips.objective)
+    if not fast_check:
+        demand_final_temperature(module.network, settings.trainer.epochs)
+    rate = module.front_end.sample_rate
+    rows = _some(settings, clips, clips.training_rows(fold))
+    training = open_labelled(settings, clips, rows, rate, training=True)
+    batch = min(settings.loader.batch_size, len(rows))
+    loading = loader_options(settings) | {"batch_size": batch}
+    loaders: list[Any] = [
+        make_loader(training, sampler=EpochDraws(len(rows), settings.seed), drop_last=True, **loading)
+    ]
+    watched = _some(settings, clips, clips.validation_rows(fold))
+    if len(watched):
+        loaders.append(make_loader(open_labelled(settings, clips, watched, rate), **loading))
+    say(f"train {_name(fold)}: {len(rows):,} clips, {len(clips.labels)} classes")
+    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
+    fit(trainer, module, *loaders)
+    if is_main_process():
+        save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
+
+
+def _score(
+    score: Any, clips: LabelledClips, logits: NDArray, rows: NDArray, seed: int, **options: Any
+) -> dict[str, Any]:
+    recordings = [clips.recordings[row] for row in rows]
+    if clips.weights is not None:
+        options["weight"] = clips.weights[rows]
+    return score(logits, clips.targets[rows], recordings, np.random.default_rng(seed), **options)
+
+
+def _folds(settings: FineTuneSettings, clips: LabelledClips) -> list[str | None]:
+    """Folds to test in turn, or [None] for a set with one split."""
+    chosen = settings.data.folds
+    if not clips.folds:
+        if chosen:
+            raise UserError("data.folds: the set has one split and no folds; leave them out.")
+        return [None]
+    for fold in chosen or []:
+        if fold not in clips.folds:
+            raise UserError(f"data.folds: there is no fold {fold}; there are {', '.join(clips.folds)}.")
+    return list(chosen or clips.folds)
+
+
+def _name(fold: str | None) -> str:
+    return SPLIT if fold is None else f"fold_{fold}"
+
+
+def _some(settings: FineTuneSettings, clips: LabelledClips, rows: NDArray) -> NDArray:
+    """`data.clips` clips of each part."""
+    limit = settings.data.clips
+    if limit is None:
+        return rows
+    random = np.random.default_rng(settings.seed)
+    order = random.permutation(len(clips))
+    kept = [order[clips.parts[order] == part][:limit] for part in sorted(set(clips.parts.tolist()))]
+    return np.intersect1d(rows, np.concatenate(kept))
+
+
+def _clip_name(settings: FineTuneSettings, path: Path) -> str:
+    """A name that differs from clip to clip, also where folders tell them apart."""
+    return path.relative_to(settings.data.root).with_suffix("").as_posix().replace("/", "__").replace(".", "_")
+
+
+def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -> Path:
+    """The HDF5 file of all clips, resampled and losslessly packed; its name changes when a clip changes."""
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in clips.paths]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    folder = settings.data.store or settings.data.root / "encoded"
+    path = folder / f"clips_{sample_rate}_{digest}.hdf"
+    if path.is_file():
+        return path
+    if not is_main_process():  # the first process makes it
+        while not path.is_file():
+            time.sleep(0.5)
+        return path
+    names = [_clip_name(settings, clip) for clip in clips.paths]
+    say(f"Packing {len(names):,} clips into {path}")
+    try:
+        pack_encoded(clips.paths, path, names=names, encode_rate=sample_rate, encode_format="flac", strict=True)
+    except PermissionError as error:
+        raise UserError(f"{folder} cannot be written; set data.store to another folder.") from error
+    return path
+
+
+TRAINING = ("seed", "data", "loader.batch_size", "front_end", "model", "augment", "optim")
+
+STAGES = [
+    Stage("train", train_networks, uses=(*TRAINING, *TRAINER)),
+    Stage("test", test_networks, uses=(*TRAINING, *TRAINER)),
+]

@@ -1,0 +1,170 @@
+"""The recipe of AudioSet training: train one network, with a teacher's logits where they are given, then test it."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.audio_model import AudioModel
+from common.audioset.data import Classes, TaggingClips, open_audioset, read_classes
+from common.audioset.metrics import score_tags
+from common.audioset.sampling import EpochDraws, class_balance_weights
+from common.audioset.settings import PretrainSettings
+from common.audioset.train import TaggingTraining, demand_final_temperature, make_model, tag_clips
+from common.checkpoints import load_weights, save_checkpoint, weights_of
+from common.data import make_loader
+from common.encoded_store import OutputWriter
+from common.energy import EnergyMeter
+from common.errors import UserError
+from common.files import write_json
+from common.output import say
+from common.run_folder import is_main_process
+from common.stages import Run, Stage, open_run, read_record, run_stages
+from common.synthetic import is_made_up
+from common.training import fit, make_trainer, seed_all
+
+WEIGHTS = "weights.pt"
+"""Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""
+
+
+def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+    """Train on labels, and on the teacher's logits where they are given.
+
+    Writes train/last.ckpt, weights.pt, metrics.csv and energy.json.
+    """
+    data, folder, classes = settings.data, run.folder / "train", read_classes(settings.data.root)
+    seed_all(settings.seed)
+    label_weight = None if settings.teacher is None else settings.teacher.label_weight
+    module = TaggingTraining(settings, classes.names, label_weight=label_weight)
+    if not fast_check:
+        demand_final_temperature(module.network, settings.trainer.epochs)
+    rate = module.front_end.sample_rate
+    clips = open_audioset(data.root, data.training, classes, rate, data.seconds, settings.teacher, settings.augment)
+    loading = loader_options(settings)
+    sampler = make_sampler(settings, clips)
+    watched = _open_test(settings, classes, rate) if data.watch_test else None
+    loaders: list[Any] = [make_loader(clips, sampler=sampler, drop_last=True, **loading)]
+    if watched is not None:
+        loaders.append(make_loader(watched, **loading))
+    say(f"train: {sampler.count:,} of {len(clips):,} clips an epoch, {len(classes)} classes")
+    if len(loaders[0]) == 0:
+        raise UserError(
+            f"An epoch of {sampler.count:,} clips holds no batch of {settings.loader.batch_size} for each device; "
+            "make loader.batch_size smaller."
+        )
+    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
+    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+        fit(trainer, module, *loaders)
+    if is_main_process():
+        save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
+
+
+def test_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+    """Score the trained network on the test clips.
+
+    Reads train/weights.pt. Writes test/evaluation.json and test/logits.hdf (logits by file name).
+    """
+    if not is_main_process():
+        return
+    classes = read_classes(settings.data.root)
+    model = load_run_model(run)
+    clips = _open_test(settings, classes, model.sample_rate)
+    logits, facts = tag_clips(model, make_loader(clips, **loader_options(settings)), limit=2 if fast_check else None)
+    folder = run.folder / "test"
+    with OutputWriter(folder / "logits.hdf", facts["filename"], logits.shape[1:]) as writer:
+        writer.write(facts["filename"], logits)
+    scores = score_tags(logits, facts["target"], facts["filename"], np.random.default_rng(settings.seed))
+    write_json(
+        folder / "evaluation.json",
+        {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "labels": classes.names, **scores},
+    )
+
+
+def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
+    """Do what is not done of a run.
+
+    Args:
+        settings: of the run.
+        folder: of the run; None takes the one that the settings name.
+        redo: stages to do again.
+    """
+    run = Run(folder or settings.folder, settings)
+    run_stages(run, STAGES, redo)
+    return run
+
+
+def check_recipe(settings: PretrainSettings) -> Run:
+    """Do two steps of everything in a temporary folder, to see that it works."""
+    stages = [Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs) for stage in STAGES]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "run", settings)
+        run_stages(run, stages)
+    return run
+
+
+def open_pretrained(folder: Path) -> Run:
+    """The run of `pretrain` in a folder; see `common.stages.open_run`."""
+    return open_run(folder, PretrainSettings)
+
+
+def load_run_model(run: Run) -> AudioModel:
+    """The trained model of a run in evaluation mode, on the GPU where there is one."""
+    settings = run.settings
+    path = run.folder / "train" / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
+    # Its own weights are loaded below: those that it began with are not needed.
+    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
+    model = make_model(settings.model_copy(update={"model": begun}), read_classes(settings.data.root).names)
+    load_weights(model.network, path)
+    if hasattr(model.network, "after_epoch"):
+        model.network.after_epoch(settings.trainer.epochs - 1)
+    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return model.eval().to("cuda" if use_gpu else "cpu")
+
+
+def read_scores(run: Run) -> dict[str, Any]:
+    """The content of test/evaluation.json: seed, made_up, labels, and the figures of `score_tags`.
+
+    Raises:
+        UserError: if the run is not finished.
+    """
+    read_record(run.folder, "test")
+    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def make_sampler(settings: PretrainSettings, clips: TaggingClips) -> EpochDraws:
+    """Draws of the training epochs."""
+    sampler = settings.sampler
+    weights = class_balance_weights(clips.targets, sampler.offset) if sampler.balanced else None
+    return EpochDraws(
+        len(clips), settings.seed, weights, sampler.clips_per_epoch, sampler.replacement, sampler.order == "shuffled"
+    )
+
+
+def loader_options(settings: Any) -> dict[str, Any]:
+    """Options of `make_loader` that the settings of a run give."""
+    loader, use_gpu = settings.loader, settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return {"batch_size": loader.batch_size, "num_workers": loader.num_workers, "pin_memory": use_gpu}
+
+
+def _open_test(settings: PretrainSettings, classes: Classes, sample_rate: int) -> TaggingClips:
+    data = settings.data
+    return open_audioset(data.root, data.test, classes, sample_rate, data.seconds)
+
+
+TRAINING = (
+    "seed", "data.root", "data.training", "data.seconds", "loader.batch_size", "front_end", "model", "sampler",
+    "teacher", "augment", "optim",
+)  # fmt: skip
+TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate"))
+
+STAGES = [
+    Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
+    Stage("test", test_network, uses=(*TRAINING, *TRAINER, "data.test")),
+]

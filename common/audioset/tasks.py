@@ -1,0 +1,210 @@
+"""The labelled sets that networks are fine-tuned on: ESC-50, FSD50K, OpenMIC as they are published, and own tables."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.audioset.settings import FineTuneDataSettings, TableSettings
+from common.audioset.train import Objective
+from common.errors import UserError, unknown
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class LabelledClips:
+    """The clips of a labelled set.
+
+    labels: names of the classes. objective: whether a clip has one of them or several. paths: of the files.
+    targets: (clips, classes), 0 or 1. weights: (clips, classes), 0 where a label is not known; None for all known.
+    parts: train, validation or test of each clip, or else its fold. recordings: clips of one recording belong together.
+    """
+
+    labels: tuple[str, ...]
+    objective: Objective
+    paths: list[Path]
+    targets: NDArray[np.float32]
+    parts: NDArray[np.str_]
+    recordings: list[str]
+    weights: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def folds(self) -> list[str]:
+        """Parts that are tested in turn; empty where the set has one split."""
+        parts = sorted(set(self.parts.tolist()), key=lambda part: (len(part), part))
+        return [] if TEST in parts else parts
+
+    def training_rows(self, fold: str | None) -> NDArray[np.int64]:
+        """Clips to train on when `fold` is tested; those of the training split for None."""
+        return np.flatnonzero(self.parts == TRAIN if fold is None else self.parts != fold)
+
+    def test_rows(self, fold: str | None) -> NDArray[np.int64]:
+        """Clips of `fold`, or of the test split."""
+        return np.flatnonzero(self.parts == (TEST if fold is None else fold))
+
+    def validation_rows(self, fold: str | None) -> NDArray[np.int64]:
+        """Clips of the validation split, if there is one."""
+        return np.flatnonzero(self.parts == VALIDATION) if fold is None else np.zeros(0, dtype=np.int64)
+
+
+def read_task(settings: FineTuneDataSettings) -> LabelledClips:
+    """Read the tables of a labelled set.
+
+    Raises:
+        UserError: if a table is missing or damaged, or names clips that are not there.
+    """
+    if settings.task == "table":
+        assert settings.table is not None  # the settings see to it
+        clips = read_table(settings.root, settings.table)
+    else:
+        clips = {"esc50": read_esc50, "fsd50k": read_fsd50k, "openmic": read_openmic}[settings.task](settings.root)
+    absent = [path for path in clips.paths if not path.is_file()]
+    if absent:
+        raise UserError(
+            f"{len(absent):,} of {len(clips):,} clips of {settings.root} do not exist (first {absent[0]}); complete "
+            "the audio, or take their rows out of the table."
+        )
+    return clips
+
+
+def read_esc50(root: Path) -> LabelledClips:
+    """ESC-50: meta/esc50.csv and audio/; five folds, 50 classes by their number."""
+    table = TableSettings(
+        file=Path("meta/esc50.csv"), audio=Path("audio"), label="category", split="fold", recording="src_file"
+    )
+    rows = _read_rows(root / table.file, ("filename", "fold", "target", "category", "src_file"))
+    names = {int(row["target"]): row["category"] for row in rows}
+    return read_table(root, table, tuple(names[number] for number in sorted(names)))
+
+
+def read_fsd50k(root: Path) -> LabelledClips:
+    """FSD50K: FSD50K.ground_truth/{vocabulary,dev,eval}.csv and FSD50K.{dev,eval}_audio/; 200 classes."""
+    tables = Path(root) / "FSD50K.ground_truth"
+    vocabulary = _lines(tables / "vocabulary.csv")
+    labels = tuple(row[1] for row in vocabulary)
+    paths, parts, texts = [], [], []
+    for name, folder in (("dev.csv", "FSD50K.dev_audio"), ("eval.csv", "FSD50K.eval_audio")):
+        for row in _read_rows(tables / name, ("fname", "labels")):
+            paths.append(Path(root) / folder / f"{row['fname']}.wav")
+            parts.append({"train": TRAIN, "val": VALIDATION}[row["split"]] if name == "dev.csv" else TEST)
+            texts.append(row["labels"].split(","))
+    targets = _targets(texts, labels, tables / "dev.csv")
+    return LabelledClips(labels, "several_labels", paths, targets, np.array(parts), [path.stem for path in paths])
+
+
+def read_openmic(root: Path) -> LabelledClips:
+    """OpenMIC-2018: its aggregated labels, class-map.json, partitions and audio/; 20 instruments, most not annotated.
+
+    A label is present where its relevance is above 0.5, and known where annotators were asked.
+    """
+    root = Path(root)
+    path = root / "class-map.json"
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged; take it from OpenMIC-2018.") from error
+    labels = tuple(sorted(numbers, key=numbers.__getitem__))
+    part_of = {}
+    for part, name in ((TRAIN, "split01_train.csv"), (TEST, "split01_test.csv")):
+        part_of |= {row[0]: part for row in _lines(root / "partitions" / name)}
+    place = {key: row for row, key in enumerate(part_of)}
+    targets, weights = np.zeros((2, len(place), len(labels)), dtype=np.float32)
+    table = root / "openmic-2018-aggregated-labels.csv"
+    for row in _read_rows(table, ("sample_key", "instrument", "relevance")):
+        if row["instrument"] not in numbers:
+            raise unknown(f"instrument of {table}", row["instrument"], labels)
+        if row["sample_key"] in place:
+            cell = place[row["sample_key"]], numbers[row["instrument"]]
+            targets[cell], weights[cell] = float(row["relevance"]) > 0.5, 1.0
+    keys = list(part_of)
+    paths = [root / "audio" / key[:3] / f"{key}.ogg" for key in keys]
+    return LabelledClips(labels, "several_labels", paths, targets, np.array(list(part_of.values())), keys, weights)
+
+
+def read_table(root: Path, settings: TableSettings, labels: tuple[str, ...] | None = None) -> LabelledClips:
+    """Any folder with a table; classes in alphabetical order where `labels` does not name them."""
+    path = Path(root) / settings.file
+    columns = [settings.filename, settings.label, settings.split]
+    rows = _read_rows(path, columns + ([settings.recording] if settings.recording else []))
+    separator = settings.separator
+    texts = [[row[settings.label]] if separator is None else row[settings.label].split(separator) for row in rows]
+    texts = [[label.strip() for label in some if label.strip()] for some in texts]
+    labels = labels or tuple(sorted({label for some in texts for label in some}))
+    filenames = [row[settings.filename] for row in rows]
+    _refuse_doubled(path, filenames)
+    parts = np.array([row[settings.split].strip() for row in rows])
+    _refuse_odd_parts(path, settings.split, set(parts.tolist()))
+    return LabelledClips(
+        labels,
+        "one_label" if separator is None else "several_labels",
+        [Path(root) / settings.audio / name for name in filenames],
+        _targets(texts, labels, path),
+        parts,
+        [row[settings.recording] if settings.recording else row[settings.filename] for row in rows],
+    )
+
+
+def _targets(texts: Sequence[Sequence[str]], labels: Sequence[str], path: Path) -> NDArray[np.float32]:
+    number_of = {label: number for number, label in enumerate(labels)}
+    targets = np.zeros((len(texts), len(labels)), dtype=np.float32)
+    for row, some in enumerate(texts):
+        for label in some:
+            if label not in number_of:
+                raise unknown(f"label of {path}", label, labels)
+            targets[row, number_of[label]] = 1
+    return targets
+
+
+def _refuse_doubled(path: Path, filenames: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for line, name in enumerate(filenames, start=2):
+        if name in seen:
+            raise UserError(f"{path}:{line} names {name} again; take one of its rows out.")
+        seen.add(name)
+
+
+def _refuse_odd_parts(path: Path, column: str, parts: set[str]) -> None:
+    split = {TRAIN, VALIDATION, TEST}
+    if parts & split and (parts - split or not {TRAIN, TEST} <= parts):
+        found = ", ".join(sorted(parts))
+        raise UserError(f"{path}: column {column} holds {found}; it needs train and test (and validation), or folds.")
+    if len(parts) < 2:
+        raise UserError(f"{path}: column {column} holds only {', '.join(parts)}; at least two folds are needed.")
+
+
+def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table with a header line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no table of text ({error}).") from error
+    if not rows:
+        raise UserError(f"{path} holds no rows.")
+    for column in columns:
+        if column not in rows[0]:
+            raise unknown(f"column of {path}", column, rows[0])
+    for line, row in enumerate(rows, start=2):
+        empty = [column for column in columns if not row[column]]
+        if empty:
+            raise UserError(f"{path}:{line} has nothing in the column {empty[0]}.")
+    return rows
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """Rows of a table without header."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.reader(file) if row]

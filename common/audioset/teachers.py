@@ -1,0 +1,141 @@
+"""Teacher logits by file name: from an ensemble of models, or from the published file."""
+
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.arguments import SETTINGS_FILE
+from common.audio_model import AudioModel
+from common.audioset.data import open_audioset, read_classes
+from common.data import make_loader
+from common.encoded_store import EncodedClips, OutputWriter
+from common.errors import UserError
+from common.output import say
+from common.progress import Progress
+from common.registry import load_audio_model
+
+DEVICE_BATCH = 32
+ROWS_AT_ONCE = 4096
+
+
+@torch.inference_mode()
+def write_teacher_logits(
+    sources: Sequence[str],
+    root: Path,
+    out: Path,
+    patterns: Sequence[str],
+    seconds: float = 10.0,
+    batch_size: int = DEVICE_BATCH,
+    num_workers: int = 0,
+) -> int:
+    """Write the mean of several models' logits for every clip, as float16.
+
+    Args:
+        sources: run folders of `pretrain`, or models of the registry (passt_s_swa.as, or mn04.as=FILE).
+        root: of AudioSet.
+        out: the file.
+        patterns: names of HDF5 files below `root`.
+        seconds: of the clips.
+        batch_size: clips at once.
+        num_workers: processes that decode.
+
+    Returns:
+        The number of clips.
+
+    Raises:
+        UserError: if a model has other classes than the data, or gives NaN.
+    """
+    classes = read_classes(root)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    models = [_load(source, classes.names).to(device).eval() for source in sources]
+    rates = {model.sample_rate for model in models}
+    if len(rates) > 1:
+        raise UserError(
+            f"The models take waveforms at {', '.join(map(str, sorted(rates)))} Hz; write their logits apart."
+        )
+    clips = open_audioset(root, patterns, classes, rates.pop(), seconds)
+    loader = make_loader(clips, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+    with (
+        OutputWriter(out, clips.audio.filenames, (len(classes),)) as writer,
+        Progress("Teacher logits", len(clips)) as progress,
+    ):
+        for batch in loader:
+            waveform = batch["waveform"].to(device)
+            logits = [model(waveform).logits for model in models]
+            writer.write(batch["filename"], torch.stack([part.float() for part in logits if part is not None]).mean(0))
+            progress.advance(len(waveform))
+    return len(clips)
+
+
+def import_published_logits(array: Path, index: Path, out: Path, clips: EncodedClips | None = None) -> tuple[int, int]:
+    """Turn EfficientAT's passt_enemble_logits_mAP_495.npy and fname_to_index.pkl into a file keyed by clip.
+
+    Args:
+        array: (rows, classes) of logits.
+        index: pickled dict, a video's name to its row; read without running code that it might hold.
+        out: the file.
+        clips: keep only these; None keeps all.
+
+    Returns:
+        Clips that were written, and how many of `clips` have no row.
+
+    Raises:
+        UserError: if a file is missing, cut off or of another kind.
+    """
+    rows_of = _read_index(index)
+    try:
+        logits = np.load(array, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{array} is cut off or no .npy file; download it again.") from error
+    if logits.ndim != 2 or (rows_of and max(rows_of.values()) >= len(logits)):
+        raise UserError(f"{array} has the shape {logits.shape}, but {index} names rows up to {max(rows_of.values())}.")
+    named = {f"Y{video}": row for video, row in rows_of.items()}
+    wanted = list(named) if clips is None else clips.filenames
+    names = sorted((name for name in wanted if name in named), key=named.__getitem__)
+    with OutputWriter(out, names, logits.shape[1:]) as writer, Progress("Logits", len(names)) as progress:
+        for first in range(0, len(names), ROWS_AT_ONCE):
+            part = names[first : first + ROWS_AT_ONCE]
+            writer.write(part, logits[[named[name] for name in part]])
+            progress.advance(len(part))
+    return len(names), len(wanted) - len(names)
+
+
+def _load(source: str, labels: Sequence[str]) -> AudioModel:
+    name, _, weights = source.partition("=")
+    if (Path(name) / SETTINGS_FILE).is_file():
+        from common.audioset.recipe import load_run_model, open_pretrained
+
+        model = load_run_model(open_pretrained(Path(name)))
+    else:
+        model = load_audio_model(name, Path(weights) if weights else None)
+    if tuple(model.labels) != tuple(labels):
+        raise UserError(f"{source} knows {len(model.labels)} classes, the data have {len(labels)} others.")
+    say(f"Teacher {source}")
+    return model
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads dicts of texts and numbers; refuses everything that could run code."""
+
+    allowed = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "dtype")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Only what NumPy's numbers need."""
+        if (module, name) in self.allowed:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name}")
+
+
+def _read_index(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    try:
+        content = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+        return {str(name): int(row) for name, row in dict(content).items()}
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} is cut off or no pickled dict of names and rows; download it again.") from error
