@@ -116,7 +116,7 @@ def predict(
     *,
     root: Path,
     year: Literal[2024, 2025] = 2024,
-    precision: Literal["float16", "float32"] = "float16",
+    precision: Literal["float16", "float32", "int8"] | None = None,
 ) -> None:
     """Write the table of scenes and probabilities of an evaluation set into RUN/predictions/output.csv.
 
@@ -124,7 +124,7 @@ def predict(
         run: run folder.
         root: folder of the evaluation set, or the one that holds it.
         year: of the evaluation set.
-        precision: of the network; float16 as the baseline, which is what its size limit counts.
+        precision: of the network; left out, that in which it is handed in: int8 where it is quantised, else float16.
     """
     from task1_asc.evaluate import open_run
     from task1_asc.evaluate import predict as write
@@ -150,7 +150,7 @@ def report(
     runs: Positional[tuple[Path, ...]],
     *,
     out: Path | None = None,
-    precision: Literal["float32", "float16"] = "float32",
+    precision: Literal["float32", "float16", "int8"] = "float32",
 ) -> None:
     """Show the results of runs or sweeps, and write them into one report.html.
 

@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.special import softmax
 
 from common import stages
-from common.audio_model import AudioModel
-from common.checkpoints import load_weights
 from common.data import make_loader
 from common.errors import UserError
-from common.files import atomic_write, write_json
+from common.files import atomic_write, sha256_of, write_json
 from common.stages import Run, read_record
 from common.synthetic import is_made_up
 from common.yaml_file import read_yaml
@@ -26,16 +23,18 @@ from task1_asc.data import (
     development_folder,
     evaluation_folder,
     is_made_up_data,
-    pack_data,
     read_evaluation,
     read_split,
     store_folder,
 )
+from task1_asc.inference import GeneralOnly, classify_with
 from task1_asc.metrics import score_scenes
 from task1_asc.settings import Task1Settings
-from task1_asc.train import classify, make_model, order_for
+from task1_asc.trained import device_of, networks_by_precision
+from task1_asc.training_clips import open_clips
 
 PREDICTIONS = "predictions"
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def open_run(folder: Path) -> Run:
@@ -44,27 +43,32 @@ def open_run(folder: Path) -> Run:
 
 
 def score_network(run: Run, settings: Task1Settings, fast_check: bool = False) -> None:
-    """Score the trained network on the test split, in single precision and as the baseline does in half precision.
+    """Score the trained networks on the test split, in single precision, in half (as the baseline), and in 8 bit.
 
-    Reads train/{best,last}.ckpt. Writes test/evaluation.json and test/logits.npz (float32 and float16 logits, targets,
-    file names).
+    Where there are copies for devices, each clip goes to its device's, and the general network is scored beside them.
+    Reads train/, devices/, quantize/. Writes test/evaluation.json and test/logits.npz (logits of each precision,
+    targets, file names).
     """
     clips = read_split(settings.data.root, "test")
     dataset = open_clips(settings, clips, development_folder(settings.data.root))
-    model = load_run_model(run, dataset.sample_rate)
+    front_end, networks = networks_by_precision(run, dataset.sample_rate)
     loader = make_loader(dataset, settings.loader.batch_size, num_workers=settings.loader.num_workers)
-    single, half, filenames = classify(model, loader, limit=2 if fast_check else None)
+    limit, device = 2 if fast_check else None, device_of(settings)
+    if settings.device_tuning is not None:
+        networks |= {f"general_{name}": GeneralOnly(own) for name, own in networks.items()}
+    logits, filenames = classify_with(front_end, networks, loader, limit, device)
     clips = clips.iloc[: len(filenames)]
     target = np.array([CLASSES.index(label) for label in clips["scene_label"]])
     scores = {
-        precision: score_scenes(
-            logits, target, clips["source_label"], clips["segment"], np.random.default_rng(settings.seed)
-        )
-        for precision, logits in (("float32", single), ("float16", half))
+        name: score_scenes(own, target, clips["source_label"], clips["segment"], np.random.default_rng(settings.seed))
+        for name, own in logits.items()
     }
+    general = {name.removeprefix("general_"): scores.pop(name) for name in list(scores) if name.startswith("general_")}
+    if general:
+        scores["general"] = general
     folder = run.folder / "test"
     with atomic_write(folder / "logits.npz", "wb") as file:
-        np.savez_compressed(file, float32=single, float16=half, target=target, filename=np.array(filenames))
+        np.savez_compressed(file, target=target, filename=np.array(filenames), **logits)
     write_json(
         folder / "evaluation.json",
         {"subset": settings.subset, "seed": settings.seed, "made_up": is_made_up_data(settings.data.root), **scores},
@@ -74,6 +78,8 @@ def score_network(run: Run, settings: Task1Settings, fast_check: bool = False) -
 def read_scores(run: Run) -> dict[str, Any]:
     """The content of test/evaluation.json: subset, seed, made_up, and the figures of `score_scenes` per precision.
 
+    Of a device-aware run they are those of its copies for devices; "general" holds those of the general network.
+
     Raises:
         UserError: if the run is not finished.
     """
@@ -81,66 +87,54 @@ def read_scores(run: Run) -> dict[str, Any]:
     return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
 
 
-def predict(run: Run, root: Path, year: int = 2024, precision: str = "float16") -> Path:
+def predict(run: Run, root: Path, year: int = 2024, precision: str | None = None) -> Path:
     """Write the table of probabilities of an evaluation set.
 
     Args:
         run: finished.
         root: folder of the evaluation set, or the one that holds it.
-        year: of the evaluation set.
-        precision: of the network: float16 as in the baseline, or float32.
+        year: of the evaluation set. That of 2025 names devices, which a device-aware run uses.
+        precision: of the network: float32, float16, or int8 for a quantised run; None takes that in which the network
+            is handed in.
 
     Returns:
-        RUN/predictions/output.csv: tab-separated, columns filename (without folder), scene_label, then one probability
-        per class; rows in the order of the set's list. predictions.json beside it says how it was made.
+        RUN/predictions/output.csv: tab-separated, columns filename (without folder until 2024), scene_label, then one
+        probability per class; rows in the order of the set's list. predictions.json beside it says how it was made.
     """
     settings = run.settings
+    precision = precision or settings.precision
     clips, folder = read_evaluation(root, year), evaluation_folder(root, year)
     # The set is read once, so packing would be no gain; a store that is there is used.
     store = store_folder(root, settings.data.sample_rate, evaluation=year)
     dataset = SceneClips(clips[["filename"]], folder, store if (store / "store.json").is_file() else None)
-    model = load_run_model(run, dataset.sample_rate)
+    if "device_id" in clips.columns:
+        dataset.recording_devices = clips["device_id"].tolist()
+    front_end, networks = networks_by_precision(run, dataset.sample_rate)
+    if precision not in networks:
+        raise UserError(f"{run.folder} is not quantised; its settings have no quantization. Take float16 or float32.")
     loader = make_loader(dataset, settings.loader.batch_size, num_workers=settings.loader.num_workers)
-    single, half, filenames = classify(model, loader)
+    chosen = {precision: networks[precision]}
+    logits, filenames = classify_with(front_end, chosen, loader, device=device_of(settings))
     path = run.folder / PREDICTIONS / "output.csv"
-    write_predictions(path, filenames, half if precision == "float16" else single)
+    write_predictions(path, filenames, logits[precision], keep_folder=year >= 2025)
     facts = {"precision": precision, "made_up": is_made_up(folder), "year": year, "clips": len(filenames)}
+    facts["tested_sha256"] = sha256_of(run.folder / "test" / "stage.json")
     write_json(path.with_name("predictions.json"), facts)
     return path
 
 
-def write_predictions(path: Path, filenames: list[str], logits: np.ndarray) -> None:
-    """Write the official table of an evaluation set; logits (clips, 10), of any precision."""
+def write_predictions(path: Path, filenames: list[str], logits: np.ndarray, keep_folder: bool = False) -> None:
+    """Write the official table of an evaluation set; logits (clips, 10), of any precision.
+
+    keep_folder: name files as the set's list does, audio/0.wav, as in 2025.
+    """
     # Softmax in double precision: in half precision, as in the baseline, probabilities have three digits or are 0.
     probabilities = softmax(logits.astype(np.float64), axis=1)
     table = pd.DataFrame(probabilities, columns=list(CLASSES))
-    table.insert(0, "filename", [Path(name).name for name in filenames])
+    table.insert(0, "filename", [name if keep_folder else Path(name).name for name in filenames])
     table.insert(1, "scene_label", [CLASSES[number] for number in logits.argmax(axis=1)])
     with atomic_write(path) as file:
         table.to_csv(file, sep="\t", index=False, float_format="%.9f", lineterminator="\n")
-
-
-def open_clips(settings: Task1Settings, clips: pd.DataFrame, folder: Path) -> SceneClips:
-    """Clips of the development set, out of the packed store where the settings say so; it is made when absent."""
-    if not settings.data.packed:
-        return SceneClips(clips, folder)
-    pack_data(settings.data.root, settings.data.sample_rate)
-    return SceneClips(clips, folder, store_folder(settings.data.root, settings.data.sample_rate))
-
-
-def load_run_model(run: Run, sample_rate: int) -> AudioModel:
-    """The trained model of a run in evaluation mode, on the GPU where there is one."""
-    settings = run.settings
-    name = "best.ckpt" if settings.data.validation is not None else "last.ckpt"
-    path = run.folder / "train" / name
-    if not path.is_file():
-        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    model = make_model(settings, sample_rate)
-    load_weights(model.network, path, "network." if settings.optim.average_decay is None else "average.")
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if use_gpu else "cpu")
-    order_for(model.network, device)
-    return model.eval().to(device)
 
 
 @cache
@@ -150,17 +144,22 @@ def read_published() -> dict[str, Any]:
 
 
 def summary_rows(run: Run) -> list[dict[str, Any]]:
-    """Macro accuracy, accuracy of device groups and log loss, in both precisions, beside the published baseline."""
+    """Macro accuracy, accuracy of device groups and log loss, in each precision, beside the published baseline."""
     scores, subset = read_scores(run), run.settings.subset
     rows = []
-    for precision in ("float32", "float16"):
-        figures = scores[precision]
-        row = {"precision": precision, "macro accuracy in %": percent(figures["macro_accuracy"])}
+    for name, figures in networks_of(scores).items():
+        row = {"precision": name, "macro accuracy in %": percent(figures["macro_accuracy"])}
         row |= {name: percent(_interval(part)) for name, part in figures["groups"].items()}
         rows.append(row | {"log loss": f"{figures['log_loss']['value']:.3f}", "clips": figures["clips"]})
     published = read_published()
     macro = f"{published['macro_accuracy'][subset]:.1f} ± {published['macro_accuracy_spread'][subset]:.1f}"
     return [*rows, {"precision": "published", "macro accuracy in %": macro}]
+
+
+def networks_of(scores: dict[str, Any]) -> dict[str, Any]:
+    """Figures by what was scored: each precision and, of a device-aware run, the general network."""
+    found = {name: scores[name] for name in PRECISIONS if name in scores}
+    return found | {f"{name}, general": own for name, own in scores.get("general", {}).items()}
 
 
 def class_rows(run: Run) -> list[dict[str, Any]]:
@@ -186,7 +185,7 @@ def _part_rows(run: Run, group: str, names: tuple[str, ...], title: str) -> list
     return [
         {
             title: name,
-            **{precision: percent(_interval(scores[precision][group][name])) for precision in ("float32", "float16")},
+            **{own: percent(_interval(figures[group][name])) for own, figures in networks_of(scores).items()},
             "published": f"{published[number]:.1f}",
             "clips": scores["float32"][group][name]["clips"],
         }

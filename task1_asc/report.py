@@ -187,7 +187,8 @@ def curves_part(scored: Scored) -> list[str]:
 
 def cost_rows(scored: Scored) -> list[dict[str, Any]]:
     """Energy, time, parameters and MACs of each run."""
-    measured = iter(measure_networks([run for runs in scored.values() for run, _ in runs], "float16"))
+    runs = [run for subset_runs in scored.values() for run, _ in subset_runs]
+    measured = iter([figures for run in runs for figures in measure_networks([run], run.settings.precision)])
     rows = []
     for subset, runs in scored.items():
         for run, _ in runs:
@@ -201,7 +202,8 @@ def cost_rows(scored: Scored) -> list[dict[str, Any]]:
                     "energy in Wh": "not measured" if kwh is None else f"{1000 * kwh:.3g}",
                     "seconds": energy.get("seconds"),
                     "parameters": figures.parameters,
-                    "kB in float16": figures.bytes / 1000,
+                    "kB": figures.bytes / 1000,
+                    "in": figures.precision,
                     "million MACs": figures.challenge_macs / 1e6,
                     "processor's energy": energy.get("components", {}).get("cpu", {}).get("how", ""),
                 }

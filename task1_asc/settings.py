@@ -1,7 +1,8 @@
 """Settings of Task 1: what a YAML file in configs/ may say. No torch here."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -138,6 +139,141 @@ class OptimSettings(Settings):
         return self
 
 
+class RampOptimSettings(Settings):
+    """Adam; the learning rate rises exponentially, stays, and falls linearly, epoch by epoch: the way of CP-JKU."""
+
+    lr: float = Field(gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Of all parameters."""
+    decay: Literal["l2", "decoupled"] = "l2"
+    """l2 adds the decay to the gradient (Adam, as published); decoupled takes it off the weights (AdamW)."""
+    rise_epochs: int = Field(ge=0)
+    """Epochs of the rise: exp(-5 (1 - epoch / rise_epochs)^2)."""
+    fall_from: int = Field(ge=0)
+    """Epoch from which the rate falls."""
+    fall_epochs: int = Field(ge=0)
+    """Epochs of the fall."""
+    floor: float = Field(0.005, ge=0, le=1)
+    """Share of the peak rate that stays after the fall."""
+    average_decay: float | None = Field(None, gt=0, lt=1)
+    """Test an exponential moving average of the weights with this decay per step; null tests the weights."""
+
+
+AnyOptim = OptimSettings | RampOptimSettings
+
+
+class TeacherSettings(Settings):
+    """One teacher, or several that differ in their seed, trained on the clips that the student is trained on."""
+
+    name: str = Field(pattern="^[a-z0-9_]+$")
+    """Name of its folder in the run."""
+    model: str
+    """An architecture that `python -m common models` lists, such as passt_s_swa, cp_resnet_128k or cp_mobile."""
+    weights: str | None = None
+    """Released weights to begin with, such as passt_s_swa.as; null begins with random ones."""
+    weights_file: Path | None = None
+    """File of these weights; null takes the cache or a download."""
+    options: dict[str, Any] = {}
+    """Of the network's constructor, such as s_patchout_f: 6."""
+    front_end: dict[str, Any] = {}
+    """Of its front end, where they differ from the published ones."""
+    count: int = Field(1, ge=1)
+    """How many are trained, each with a seed of its own."""
+    epochs: int = Field(ge=1)
+    """How often the training clips are gone through."""
+    batch_size: int = Field(ge=1)
+    """Clips per training step."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    """Number format of the training."""
+    augment: AugmentSettings = AugmentSettings()
+    """What happens to its training clips; its logits are those of clips as they were recorded."""
+    optim: AnyOptim
+    """Optimiser and learning rate."""
+
+
+class DistillationSettings(Settings):
+    """The student also learns the mean logits of teachers that saw no clip outside its subset.
+
+    loss = label_weight * CE + (1 - label_weight) * T^2 * mean over clips AND classes of p_t (log p_t - log p_s), with
+    p = softmax(logits / T). The usual batch mean of the divergence is ten times as large: a weight of 0.98 here is one
+    of 0.098 there, times T^2.
+    """
+
+    teachers: list[TeacherSettings] = []
+    """All of them weigh the same in the mean."""
+    logits: Path | None = None
+    """Mean logits that another run wrote for the same subset (its logits/logits.h5), in place of teachers."""
+    temperature: float = Field(2.0, gt=0)
+    """T: larger ones make the probabilities flatter."""
+    label_weight: float = Field(0.02, ge=0, le=1)
+    """Weight of the labels' cross-entropy (lambda)."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Number format in which the mean logits are kept."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DistillationSettings":
+        if bool(self.teachers) == (self.logits is not None):
+            raise ValueError("give teachers, or logits that another run has written, not both")
+        names = Counter(teacher.name for teacher in self.teachers)
+        doubled = [name for name, count in names.items() if count > 1]
+        if doubled:
+            raise ValueError(f"two teachers are named {doubled[0]}; give each a name of its own")
+        return self
+
+
+class DeviceTuningSettings(Settings):
+    """A copy of the trained network for each recording device of the subset, trained on with that device's clips.
+
+    The part of the DCASE 2025 baseline that knows devices; clips of other devices go to the network they were copied
+    from.
+    """
+
+    epochs: int = Field(50, ge=1)
+    """How often a device's clips are gone through."""
+    batch_size: int = Field(256, ge=1)
+    """Clips per training step."""
+    augment: AugmentSettings = AugmentSettings()
+    """What happens to the clips."""
+    optim: AnyOptim = OptimSettings(lr=5e-4, warmup_steps=200)
+    """Optimiser and learning rate."""
+
+
+class QuantizedTrainingSettings(Settings):
+    """Train on with simulated 8-bit weights and activations, with the loss and augmentation of the network."""
+
+    epochs: int = Field(20, ge=1)
+    """How often the training clips are gone through."""
+    lr: float = Field(5e-5, gt=0)
+    """Learning rate at the start."""
+    fall_from: int = Field(1, ge=0)
+    """Epoch from which it falls."""
+    fall_epochs: int = Field(16, ge=0)
+    """Epochs of the fall."""
+    floor: float = Field(0.1, ge=0, le=1)
+    """Share of the rate that stays after the fall."""
+    frozen_epochs: int = Field(4, ge=0)
+    """Last epochs, in which ranges of activations and statistics of batch norms stay as they are."""
+
+
+class QuantizationSettings(Settings):
+    """8-bit integers for weights (a scale per channel) and activations (a scale per layer); biases stay float32."""
+
+    calibration_clips: int = Field(256, ge=1)
+    """Training clips, as recorded, from which the ranges of activations are read; not used when training goes on."""
+    training: QuantizedTrainingSettings | None = None
+    """Train on with simulated 8 bit; null quantises the network as it is."""
+
+
+class LimitsSettings(Settings):
+    """What the network may cost at the precision in which it is handed in: int8 where it is quantised, else float16."""
+
+    max_bytes: int = Field(128_000, ge=1)
+    """Bytes of the parameters as they are stored."""
+    max_macs: int = Field(30_000_000, ge=1)
+    """Multiply-accumulates for one second, as the challenge counts them."""
+
+
 class Task1Settings(Settings):
     """One training of the Task 1 network on one subset with one seed."""
 
@@ -151,11 +287,25 @@ class Task1Settings(Settings):
     """Decides initial weights, order of clips and augmentation."""
     data: DataSettings
     loader: LoaderSettings
-    front_end: FrontEndSettings = FrontEndSettings()
+    front_end: FrontEndSettings | None = FrontEndSettings()
+    """Null takes the one that the model was published with."""
     model: ModelSettings = ModelSettings()
     augment: AugmentSettings = AugmentSettings()
-    optim: OptimSettings
+    optim: AnyOptim
     trainer: TrainerSettings
+    distillation: DistillationSettings | None = None
+    """Null trains on the labels alone."""
+    device_tuning: DeviceTuningSettings | None = None
+    """Null leaves one network for all devices."""
+    quantization: QuantizationSettings | None = None
+    """Null hands the network in as float16."""
+    limits: LimitsSettings | None = None
+    """Refuse to train a network that is larger; null trains any."""
+
+    @property
+    def precision(self) -> Literal["int8", "float16"]:
+        """In which the network is handed in."""
+        return "float16" if self.quantization is None else "int8"
 
     @property
     def folder(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, sha256_of
 from common.output import say
 from common.run_folder import run_folders
 from common.stages import Run
@@ -20,8 +20,10 @@ from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task1_asc.data import CLASSES, DEVICES, SUBSETS
 from task1_asc.evaluate import PREDICTIONS, open_run, predict, read_scores
+from task1_asc.recipe import stages_of
 
 RULES = "task1_2024"
+TRAINING_STAGES = ("teachers", "train", "devices", "quantize")
 
 
 @dataclass(frozen=True)
@@ -138,22 +140,20 @@ def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
 
 
 def measure_networks(runs: Sequence[Run], precision: str) -> list[Any]:
-    """The `common.complexity.Complexity` of each run's network for one clip; equal networks are measured once."""
-    import torch
+    """The `common.complexity.Complexity` of each run's network for one clip; equal networks are measured once.
 
-    from common.complexity import measure
-    from task1_asc.train import make_model
+    Of int8, bytes are those of the packed weights and of biases in float32.
+    """
+    from task1_asc.networks import input_shape, measure_network
 
     known: dict[tuple[str, str], Any] = {}
     measured = []
     for run in runs:
         settings = run.settings
-        key = (settings.model.model_dump_json(), settings.front_end.model_dump_json())
+        front_end = "" if settings.front_end is None else settings.front_end.model_dump_json()
+        key = (settings.model.model_dump_json(), front_end)
         if key not in known:
-            model = make_model(settings, settings.front_end.mel_rate)
-            with torch.no_grad():
-                spectrogram = model.front_end(torch.zeros(1, model.sample_rate))
-            known[key] = measure(model.network, tuple(spectrogram.shape), precision)
+            known[key] = measure_network(settings.model, input_shape(settings), precision)
         measured.append(known[key])
     return measured
 
@@ -161,11 +161,16 @@ def measure_networks(runs: Sequence[Run], precision: str) -> list[Any]:
 def _with_predictions(run: Run) -> SubsetRun:
     scores = read_scores(run)
     facts_path = run.folder / PREDICTIONS / "predictions.json"
-    if not facts_path.is_file():
+    if not facts_path.is_file() or _is_stale(run, json.loads(facts_path.read_text(encoding="utf-8"))):
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
         predict(run, run.settings.data.root)
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     return SubsetRun(run, scores[facts["precision"]], {**facts, "made_up": facts["made_up"] or scores["made_up"]})
+
+
+def _is_stale(run: Run, facts: Mapping[str, Any]) -> bool:
+    """Whether predictions were made by networks that were trained again since."""
+    return facts.get("tested_sha256") not in (None, sha256_of(run.folder / "test" / "stage.json"))
 
 
 def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:
@@ -183,8 +188,11 @@ def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:
 
 
 def _training_energy(run: Run) -> float | None:
-    path = run.folder / "train" / "energy.json"
-    return json.loads(path.read_text(encoding="utf-8"))["energy_kwh"] if path.is_file() else None
+    """Of all stages that train, teachers included; None where one of them was not measured."""
+    trained = [run.folder / stage.name for stage in stages_of(run.settings) if stage.name in TRAINING_STAGES]
+    files = [folder / "energy.json" for folder in trained]
+    energy = [json.loads(path.read_text(encoding="utf-8"))["energy_kwh"] for path in files if path.is_file()]
+    return sum(energy) if len(energy) == len(trained) and None not in energy else None
 
 
 def _figures(accuracy: float, loss: float) -> dict[str, float]:

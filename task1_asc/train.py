@@ -4,32 +4,27 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common import augment
 from common.audio_model import AudioModel
 from common.errors import UserError
 from common.impulse_responses import DeviceImpulseResponses
-from common.registry import create_audio_model
-from common.schedules import WarmupCosine, steps_of
+from common.quantize import freeze
+from common.schedules import ExponentialWarmupLinearDown, WarmupCosine, steps_of
 from common.training import step_generator, update_average
 from task1_asc.data import CLASSES
-from task1_asc.settings import AugmentSettings, ImpulseResponseSettings, Task1Settings
-
-
-def make_model(settings: Task1Settings, sample_rate: int) -> AudioModel:
-    """Front end and network of the settings, for waveforms at `sample_rate` Hz, with random weights."""
-    return create_audio_model(
-        settings.model.name,
-        front_end={"input_rate": sample_rate, **settings.front_end.model_dump()},
-        labels=CLASSES,
-        **settings.model.model_dump(exclude={"name"}),
-    )
+from task1_asc.networks import make_model
+from task1_asc.settings import (
+    AugmentSettings,
+    DistillationSettings,
+    ImpulseResponseSettings,
+    RampOptimSettings,
+    Task1Settings,
+)
 
 
 def order_for(network: nn.Module, device: torch.device) -> nn.Module:
@@ -54,7 +49,11 @@ class Augmentation(nn.Module):
     def waveforms(
         self, waveform: Tensor, target: Tensor, recording_devices: Sequence[str], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment (batch, samples); the target (batch,) becomes (batch, classes) probabilities when clips are mixed."""
+        """Augment (batch, samples); targets are mixed where clips are.
+
+        The target is (batch,) classes, which become (batch, classes) probabilities when they are mixed, or (batch, any)
+        numbers.
+        """
         settings = self.settings
         if self.responses is not None and settings.impulse_responses is not None:
             devices = settings.impulse_responses.recording_devices
@@ -63,8 +62,8 @@ class Augmentation(nn.Module):
         waveform = augment.gain(waveform, settings.gain_db, generator)
         waveform = augment.time_roll(waveform, self.max_shift, generator)
         if settings.mixup_alpha is not None:
-            one_hot = F.one_hot(target, len(CLASSES)).to(waveform)
-            waveform, target = augment.mixup(waveform, one_hot, settings.mixup_alpha, generator)
+            mixable = target if target.is_floating_point() else F.one_hot(target, len(CLASSES)).to(waveform)
+            waveform, target = augment.mixup(waveform, mixable, settings.mixup_alpha, generator)
         return waveform, target
 
     def power(self, power: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,12 +87,13 @@ class SceneTraining(LightningModule):
     Args:
         settings: of the whole run.
         sample_rate: Hz of the waveforms in the batches.
+        model: what learns; None makes the settings' own, with random weights.
     """
 
-    def __init__(self, settings: Task1Settings, sample_rate: int):
+    def __init__(self, settings: Task1Settings, sample_rate: int, model: AudioModel | None = None):
         super().__init__()
         self.settings = settings
-        model = make_model(settings, sample_rate)
+        model = model or make_model(settings, sample_rate)
         self.front_end, self.network = model.front_end, model.network
         self.augmentation = Augmentation(settings.augment, sample_rate)
         self.average = copy.deepcopy(self.network) if settings.optim.average_decay is not None else None
@@ -109,17 +109,28 @@ class SceneTraining(LightningModule):
         order_for(self.network, self.device)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
-        """Loss of one batch: waveform (batch, samples), target (batch,), recording_device (list)."""
+        """Loss of one batch: waveform (batch, samples), target (batch,), recording_device (list).
+
+        With teacher_logits (batch, classes), which are those of the clips as recorded, it is the distillation's.
+        """
         generator = step_generator(self, self.settings.seed, batch_index)
-        waveform, target = self.augmentation.waveforms(
-            batch["waveform"], batch["target"], batch["recording_device"], generator
-        )
+        distillation = self.settings.distillation if "teacher_logits" in batch else None
+        target = batch["target"]
+        if distillation is not None:
+            taught = (batch["teacher_logits"] / distillation.temperature).softmax(dim=1)
+            # Side by side, so that both are mixed with the same weights.
+            target = torch.cat([F.one_hot(target, len(CLASSES)).to(taught), taught], dim=1)
+        waveform, target = self.augmentation.waveforms(batch["waveform"], target, batch["recording_device"], generator)
         self.front_end.mask = lambda power: self.augmentation.power(power, generator)
         with torch.autocast(self.device.type, enabled=False):
             spectrogram = self.front_end(waveform)
         self.front_end.mask = None
         logits = self.network(self.augmentation.spectrograms(spectrogram, generator)).logits
-        loss = F.cross_entropy(logits, target)
+        if distillation is None:
+            loss = F.cross_entropy(logits, target)
+        else:
+            labels, taught = target.chunk(2, dim=1)
+            loss = distillation_loss(logits, labels, taught, distillation)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(waveform))
         return loss
 
@@ -147,8 +158,14 @@ class SceneTraining(LightningModule):
         self.log("val_loss", losses.sum() / clips.sum())
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW; linear warm-up and cosine per step."""
+        """AdamW with warm-up and cosine per step, or Adam with CP-JKU's ramps per epoch."""
         optim = self.settings.optim
+        if isinstance(optim, RampOptimSettings):
+            kind = torch.optim.Adam if optim.decay == "l2" else torch.optim.AdamW
+            optimizer = kind(self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+            ramps = ExponentialWarmupLinearDown(optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor)
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = WarmupCosine(steps_of(optim.warmup_steps, optim.warmup_share, total), total)
@@ -156,31 +173,42 @@ class SceneTraining(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-@torch.inference_mode()
-def classify(model: AudioModel, loader: Any, limit: int | None = None) -> tuple[NDArray, NDArray, list[str]]:
-    """Logits of all clips of a loader, in single precision and as the baseline computes them.
-
-    The baseline runs the network in half precision on a log-mel spectrogram that was computed in single precision.
+class QuantizedSceneTraining(SceneTraining):
+    """Trains a network that computes as if in 8 bit (`common.quantize.prepare_training`).
 
     Args:
-        model: in evaluation mode, on its device.
-        loader: of dicts with waveform (batch, samples) and filename (list).
-        limit: batches at most.
-
-    Returns:
-        float32 logits (clips, classes), the float16 network's logits (clips, classes), file names.
+        settings: of the whole run, with the optimiser of this training.
+        sample_rate: Hz of the waveforms in the batches.
+        model: front end and prepared network.
+        frozen_epochs: last epochs in which ranges and statistics stay as they are.
     """
-    device = next(model.network.parameters()).device
-    half = copy.deepcopy(model.network).half()
-    single_logits, half_logits, filenames = [], [], []
-    for number, batch in enumerate(loader):
-        if limit is not None and number >= limit:
-            break
-        spectrogram = model.front_end(batch["waveform"].to(device))
-        single_logits.append(model.network(spectrogram).logits.cpu().numpy())
-        half_logits.append(half(spectrogram.half()).logits.cpu().numpy())
-        filenames += batch["filename"]
-    return np.concatenate(single_logits), np.concatenate(half_logits), filenames
+
+    def __init__(self, settings: Task1Settings, sample_rate: int, model: AudioModel, frozen_epochs: int):
+        super().__init__(settings, sample_rate, model)
+        self.frozen_epochs = frozen_epochs
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze where it is time; again in each of the last epochs, since a resumed run begins in one of them."""
+        if self.current_epoch >= (self.trainer.max_epochs or 0) - self.frozen_epochs:
+            freeze(self.network)
+
+
+def distillation_loss(logits: Tensor, labels: Tensor, taught: Tensor, settings: DistillationSettings) -> Tensor:
+    """Loss of a student, fschmid56/cpjku_dcase23.
+
+    lambda * CE + (1 - lambda) * T^2 * mean over clips and classes of p_t (log p_t - log p_s), p = softmax(logits / T).
+    The divergence is averaged over the classes too: a tenth of PyTorch's "batchmean".
+
+    Args:
+        logits: of the student, (batch, classes).
+        labels: (batch, classes), one-hot or mixed.
+        taught: p_t, (batch, classes).
+        settings: lambda (label_weight) and T (temperature).
+    """
+    temperature, weight = settings.temperature, settings.label_weight
+    # Not reduction="mean": later versions of PyTorch take that for "batchmean".
+    divergence = F.kl_div((logits / temperature).log_softmax(dim=1), taught, reduction="none").mean()
+    return weight * F.cross_entropy(logits, labels) + (1 - weight) * temperature**2 * divergence
 
 
 def _read_responses(settings: ImpulseResponseSettings | None, sample_rate: int) -> DeviceImpulseResponses | None:

@@ -29,10 +29,11 @@ from common.statistics import mean_interval, paired_difference
 from common.synthetic import synthesize
 from common.training import fit, make_trainer, seed_all
 from task1_asc.evaluate import read_scores
+from task1_asc.inference import classify
 from task1_asc.metrics import macro_accuracy
 from task1_asc.recipe import run_recipe
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining, classify, make_model
+from task1_asc.train import SceneTraining, make_model
 
 SMALL = Path("task1_asc/configs/small.yaml")
 SAMPLE_RATE = 32000
