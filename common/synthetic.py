@@ -17,6 +17,7 @@ WRITERS = {
     "imitation": "common.synthetic_imitation:write_imitation",
     "audioset": "common.synthetic_audioset:write_audioset",
     "audioset_strong": "common.synthetic_audioset_strong:write_audioset_strong",
+    "dcase2016_task2": "common.synthetic_dcase2016:write_dcase2016",
 }
 MARKER = "made_up.json"
 

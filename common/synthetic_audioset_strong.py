@@ -1,7 +1,7 @@
 """A made-up AudioSet strong in the layout of the field: official tables, clips as mp3 in HDF5 files.
 
-Clips of about 10 s hold one to five events with known borders over a room's noise, of eighteen of the 456 classes;
-frequent classes have some twenty times the clips of rare ones, as in AudioSet. Two classes occur in one part only.
+Clips of about 10 s hold one to five events with known borders over a room's noise, of twelve of the 456 classes; the
+frequent ones have some ten times the clips of rare ones, as in AudioSet. Two classes occur in one part only.
 """
 
 from dataclasses import dataclass
@@ -26,20 +26,14 @@ CLIP_SECONDS = 10.0
 SOUNDS = {
     "Speech": "Speech",
     "Vehicle": "large_vehicle",
-    "Music": "Alarm_bell_ringing",
-    "Wind": "wind_blowing",
     "Dog": "Dog",
     "Bird vocalization, bird call, bird song": "birds_singing",
     "Water tap, faucet": "Running_water",
     "Walk, footsteps": "footsteps",
     "Vacuum cleaner": "Vacuum_cleaner",
-    "Frying (food)": "Frying",
-    "Cat": "Cat",
-    "Blender, food processor": "Blender",
+    "Alarm": "Alarm_bell_ringing",
     "Dishes, pots, and pans": "Dishes",
-    "Car passing by": "car",
     "Electric shaver, electric razor": "Electric_shaver_toothbrush",
-    "Cash register": "cash register beeping",
 }
 """Names of classes, frequent ones first, and how they sound."""
 TRAINING_ONLY, EVALUATION_ONLY = "Booing", "Vibration"
@@ -97,8 +91,8 @@ def _clip(part: str, random: Generator) -> _Clip:
 
 
 def _labels(part: str, random: Generator) -> list[str]:
-    """Names of a clip's events; the first class of the table is some twenty times as likely as the last."""
-    weights = np.geomspace(1, 0.05, len(SOUNDS))
+    """Names of a clip's events; the first class of the table is ten times as likely as the last."""
+    weights = np.geomspace(1, 0.1, len(SOUNDS))
     labels = [str(name) for name in random.choice(list(SOUNDS), int(random.integers(1, 5)), p=weights / weights.sum())]
     if random.random() < 0.05:
         labels.append(EVALUATION_ONLY if part == "eval" else TRAINING_ONLY)

@@ -8,7 +8,7 @@ from common.cli import Positional, Repeated, config_verb, print_json, print_tabl
 from common.errors import CheckFailed
 from common.sweep_verb import sweep_verb
 from task4_sed.pretraining import verbs as pretraining
-from task4_sed.pretraining.settings import PretrainSettings
+from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 from task4_sed.settings import Task4Settings
 
 SMALL = "task4_sed/configs/small.yaml"
@@ -259,6 +259,7 @@ VERBS = {
     ),
     "pretrain_targets": pretraining.pretrain_targets,
     "pretrain_evaluate": pretraining.pretrain_evaluate,
+    "finetune_dcase2016": config_verb(OfficeSettings, pretraining.finetune_dcase2016),
 }
 
 if __name__ == "__main__":

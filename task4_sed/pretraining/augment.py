@@ -193,7 +193,7 @@ def draw_borders(num_mels: int, settings: FilterAugmentSettings, generator: torc
 
 
 def band_gains(gains: Tensor, borders: Tensor) -> Tensor:
-    """Gains (clips, bands + 1) at the borders to gains (clips, mels): in each band evenly spaced, both ends included."""
+    """Gains (clips, bands + 1) at the borders to (clips, mels): in each band evenly spaced, both ends included."""
     mels = torch.arange(int(borders[-1]))
     band = torch.bucketize(mels, borders, right=True) - 1
     widths = (borders[1:] - borders[:-1])[band]

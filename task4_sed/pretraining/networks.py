@@ -66,8 +66,8 @@ def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
     wrong = [key for key, value in blocks.items() if key not in mapped or mapped[key].shape != value.shape]
     if wrong:
         raise UserError(
-            f"model.weights {path} does not fit {settings.name} with model.options {settings.options or 'as registered'}"
-            f": {len(wrong)} of {len(blocks)} tensors are missing or have another shape (first {wrong[0]})."
+            f"model.weights {path} does not fit {settings.name} with its model.options: {len(wrong)} of {len(blocks)} "
+            f"tensors are missing or have another shape (first {wrong[0]})."
         )
     network.load_state_dict(own | mapped)
 

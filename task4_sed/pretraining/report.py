@@ -4,10 +4,21 @@ from typing import Any
 
 NAMES = {"psds1_macro": "PSDS1, mean of classes", "psds1": "PSDS1 with variance penalty", "pauroc": "segment pAUROC"}
 
+OFFICE_NAMES = {
+    "onset_f1": "onset F1, 200 ms",
+    "onset_f1_50ms": "onset F1, 50 ms",
+    "segment_error_rate": "segment error rate",
+}
+
 
 def figure_rows(found: dict[str, Any]) -> list[dict[str, str]]:
     """One row for each figure of test/evaluation.json, per cent with 95 % interval."""
     return [{"figure": label, "value": _shown(found[name])} for name, label in NAMES.items()]
+
+
+def office_rows(found: dict[str, Any]) -> list[dict[str, str]]:
+    """The same of a fine-tuning on DCASE 2016 Task 2."""
+    return [{"figure": label, "value": _shown(found[name])} for name, label in OFFICE_NAMES.items()]
 
 
 def title(found: dict[str, Any]) -> str:

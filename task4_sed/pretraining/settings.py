@@ -229,6 +229,8 @@ class OfficeDataSettings(Settings):
     """Folder with 16000/{train,valid,test}, labelvocabulary.csv and {train,valid,test}.json."""
     batch_size: int = Field(256, ge=1)
     """Clips of 10 s in a batch, over all processes together."""
+    num_workers: int = Field(0, ge=0)
+    """Processes that read clips, for each GPU."""
     scoring_batch: int = Field(32, ge=1)
     """Clips that are scored at once."""
 
@@ -244,8 +246,9 @@ class OfficeEventSettings(Settings):
     """Above it a class is active."""
     scores: Literal["probabilities", "logits"] = "probabilities"
     """What the threshold is compared with; logits, as published: 0.5 is then a probability of 0.62."""
-    offset: Literal["end", "last_frame"] = "end"
-    """Where an event ends: with its last frame, or as published at the centre of it, one frame early."""
+    borders: Literal["frames", "centres"] = "frames"
+    """An event lasts from the beginning of its first frame to the end of its last one; centres, as published: from
+    the centre of one to the centre of the other, one frame less."""
 
 
 class OfficeSettings(Settings):

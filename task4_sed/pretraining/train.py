@@ -58,7 +58,7 @@ class FrameTraining(LightningModule):
             freeze_blocks(self.network)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Loss of this process's part of a batch: ``waveform``, ``target``, ``first``, ``joint`` (and ``distilled``)."""
+        """Loss of this process's part of a batch: waveform, target, first, joint and, with teachers, distilled."""
         if self.settings.optim.frozen:
             self.network.model.eval()
         streams = Streams(self.settings.seed, self.global_step, batch_index)

@@ -5,7 +5,7 @@ from typing import Any
 
 from common.cli import Positional, Repeated, print_json, print_table, say
 from common.errors import CheckFailed
-from task4_sed.pretraining.settings import PretrainSettings
+from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
 PRETRAIN_SMALL = "task4_sed/configs/pretrain_small.yaml"
 
@@ -97,6 +97,24 @@ def pretrain_targets(runs: Positional[tuple[Path, ...]], *, out: Path) -> None:
     facts = teacher_logits(runs, open_pretraining(runs[0]).settings, out)
     print_table([_in_per_cent(fact) for fact in facts], title="Teachers; per cent")
     say(f"Wrote {out}.")
+
+
+def finetune_dcase2016(settings: OfficeSettings, *, resume: Path | None = None, redo: Repeated[str] = ()) -> None:
+    """Fine-tune a frame model on DCASE 2016 Task 2 and test it: event-based onset F1.
+
+    Args:
+        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+        redo: stage to do again (train or test), with those that build on it; may be given several times.
+    """
+    from task4_sed.pretraining.office import read_evaluation, run_recipe
+    from task4_sed.pretraining.report import office_rows
+
+    finished = run_recipe(settings, resume, redo)
+    found = read_evaluation(finished)
+    made_up = "Made-up data: " if found["made_up"] else ""
+    title = f"{made_up}{found['model']}, seed {found['seed']}, {found['recordings']} recordings; per cent"
+    print_table(office_rows(found), title=title)
+    say(f"The run is in {finished.folder}; the events are in {finished.folder / 'test' / 'events.json'}.")
 
 
 def _show(run: Any) -> None:
