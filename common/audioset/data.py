@@ -134,7 +134,10 @@ def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
 class AudioClips(Protocol):
     """Where waveforms come from, such as `EncodedClips`."""
 
-    filenames: Any
+    @property
+    def filenames(self) -> list[str]:
+        """Names of the clips."""
+        ...
 
     def __len__(self) -> int: ...
 

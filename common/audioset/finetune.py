@@ -1,26 +1,23 @@
 """The recipe of fine-tuning: one network for each fold (or for the one split) of a labelled set, then their test."""
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from common.audio_model import AudioModel
 from common.audioset.data import TaggingClips
 from common.audioset.metrics import score_labels, score_tags
-from common.audioset.recipe import TRAINER, WEIGHTS, loader_options
+from common.audioset.recipe import TRAINER, WEIGHTS, do_two_steps, loader_options
 from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
-from common.audioset.train import TaggingTraining, demand_final_temperature, make_model, tag_clips
-from common.checkpoints import load_weights, save_checkpoint, weights_of
+from common.audioset.train import TaggingTraining, demand_final_temperature, load_trained, tag_clips
+from common.checkpoints import save_checkpoint, weights_of
 from common.data import make_loader
 from common.encoded_store import EncodedClips, OutputWriter, pack_encoded
 from common.energy import EnergyMeter
@@ -97,25 +94,15 @@ def run_recipe(settings: FineTuneSettings, folder: Path | None = None, redo: Seq
     return run
 
 
-def check_recipe(settings: FineTuneSettings) -> Run:
+def check_recipe(settings: FineTuneSettings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
-    stages = [Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs) for stage in STAGES]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", settings)
-        run_stages(run, stages)
-    return run
+    do_two_steps(settings, STAGES)
 
 
 def load_fold_model(run: Run, clips: LabelledClips, fold: str | None) -> AudioModel:
     """The trained model of a fold in evaluation mode, on the GPU where there is one."""
-    settings = run.settings
-    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
-    model = make_model(settings.model_copy(update={"model": begun}), clips.labels)
-    load_weights(model.network, run.folder / "train" / _name(fold) / WEIGHTS)
-    if hasattr(model.network, "after_epoch"):
-        model.network.after_epoch(settings.trainer.epochs - 1)
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return model.eval().to("cuda" if use_gpu else "cpu")
+    settings: Any = run.settings
+    return load_trained(settings, clips.labels, run.folder / "train" / _name(fold) / WEIGHTS)
 
 
 def open_labelled(

@@ -107,7 +107,8 @@ def check_audioset(root: Path, decode: int = 100, seed: int = 0) -> tuple[list[d
         are no longer on YouTube are missing in every copy; that alone is no fault.
     """
     classes = read_classes(root)
-    rows, problems = [], []
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
     for split in SPLITS:
         paths = sorted(Path(root).glob(f"{split}_segments_mp3*.hdf"))
         table = Path(root) / f"{split}_segments.csv"

@@ -14,9 +14,9 @@ from common.audio_model import AudioModel
 from common.audioset.data import Classes, TaggingClips, open_audioset, read_classes
 from common.audioset.metrics import score_tags
 from common.audioset.sampling import EpochDraws, class_balance_weights
-from common.audioset.settings import PretrainSettings
-from common.audioset.train import TaggingTraining, demand_final_temperature, make_model, tag_clips
-from common.checkpoints import load_weights, save_checkpoint, weights_of
+from common.audioset.settings import PretrainSettings, TaggingSettings
+from common.audioset.train import TaggingTraining, demand_final_temperature, load_trained, tag_clips
+from common.checkpoints import save_checkpoint, weights_of
 from common.data import make_loader
 from common.encoded_store import OutputWriter
 from common.energy import EnergyMeter
@@ -98,13 +98,19 @@ def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Seq
     return run
 
 
-def check_recipe(settings: PretrainSettings) -> Run:
+def check_recipe(settings: PretrainSettings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
-    stages = [Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs) for stage in STAGES]
+    do_two_steps(settings, STAGES)
+
+
+def do_two_steps(settings: TaggingSettings, stages: Sequence[Stage]) -> None:
+    """Do two steps of each stage in a temporary folder; the work of the stages takes `fast_check`."""
+    quick = []
+    for stage in stages:
+        work: Any = stage.work
+        quick.append(Stage(stage.name, partial(work, fast_check=True), stage.uses, stage.needs))
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", settings)
-        run_stages(run, stages)
-    return run
+        run_stages(Run(Path(folder) / "run", settings), quick)
 
 
 def open_pretrained(folder: Path) -> Run:
@@ -114,18 +120,11 @@ def open_pretrained(folder: Path) -> Run:
 
 def load_run_model(run: Run) -> AudioModel:
     """The trained model of a run in evaluation mode, on the GPU where there is one."""
-    settings = run.settings
+    settings: Any = run.settings
     path = run.folder / "train" / WEIGHTS
     if not path.is_file():
         raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    # Its own weights are loaded below: those that it began with are not needed.
-    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
-    model = make_model(settings.model_copy(update={"model": begun}), read_classes(settings.data.root).names)
-    load_weights(model.network, path)
-    if hasattr(model.network, "after_epoch"):
-        model.network.after_epoch(settings.trainer.epochs - 1)
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return model.eval().to("cuda" if use_gpu else "cpu")
+    return load_trained(settings, read_classes(settings.data.root).names, path)
 
 
 def read_scores(run: Run) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class ModelSettings(Settings):
     """Of the registry. With released weights (mn10.im, mn10.as) it starts from them, else from random ones."""
     weights: Path | None = None
     """File to start from, such as train/weights.pt of a run; for released weights in place of a download."""
+    norm_momentum: float | None = Field(None, gt=0, le=1)
+    """Share of a batch in batch norm's running statistics; null keeps the network's (MN: 0.01, for long trainings)."""
     options: dict[str, Any] = {}
     """Further options of the network, such as T_max of DyMN, or s_patchout_t and s_patchout_f of PaSST."""
 

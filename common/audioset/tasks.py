@@ -112,7 +112,7 @@ def read_openmic(root: Path) -> LabelledClips:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is missing or damaged; take it from OpenMIC-2018.") from error
     labels = tuple(sorted(numbers, key=numbers.__getitem__))
-    part_of = {}
+    part_of: dict[str, str] = {}
     for part, name in ((TRAIN, "split01_train.csv"), (TEST, "split01_test.csv")):
         part_of |= {row[0]: part for row in _lines(root / "partitions" / name)}
     place = {key: row for row, key in enumerate(part_of)}

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +16,11 @@ from common.audio_model import AudioModel
 from common.audioset.losses import distillation_loss, soft_cross_entropy, weighted_bce
 from common.audioset.metrics import mean_average_precision
 from common.audioset.settings import OptimSettings, TaggingSettings
+from common.checkpoints import load_weights
 from common.errors import UserError
+from common.models.passt import PaSST, from_image_weights
 from common.registry import create_audio_model, load_audio_model
+from common.released_weights import plain_tensors, read_tensors
 from common.schedules import ExponentialWarmupLinearDown
 from common.training import step_generator, update_average
 
@@ -34,6 +38,8 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
     made = create_audio_model(
         model.name.partition(".")[0], front_end=settings.front_end.model_dump(), labels=labels, **options
     )
+    if model.weights is not None and _starts_from_images(made.network, model.weights):
+        return made
     if "." in model.name or model.weights is not None:
         loaded = load_audio_model(model.name, model.weights, labels=labels)
         try:
@@ -42,6 +48,38 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
             first = str(error).splitlines()[1].strip()
             raise UserError(f"model.options do not fit the weights of {model.name}: {first}") from error
     return made
+
+
+def _starts_from_images(network: nn.Module, weights: Path) -> bool:
+    """Load DeiT's weights into a PaSST; False, and nothing done, for any other file or network."""
+    if not isinstance(network, PaSST):
+        return False
+    tensors = plain_tensors(read_tensors(weights))
+    if "pos_embed" not in tensors:
+        return False
+    heads = {name: value for name, value in network.state_dict().items() if name.startswith("head")}
+    try:
+        network.load_state_dict({**heads, **from_image_weights(tensors, network)})
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{weights} holds image weights, but not those of a DeiT of this size.") from error
+    return True
+
+
+def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path) -> AudioModel:
+    """The model of the settings with the weights that it was left with, ready to tag, on the GPU where there is one."""
+    # Those that it began with are not needed.
+    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
+    model = make_model(settings.model_copy(update={"model": begun}), labels)
+    load_weights(model.network, weights)
+    set_temperature_after(model.network, settings.trainer.epochs - 1)
+    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return model.eval().to("cuda" if use_gpu else "cpu")
+
+
+def set_temperature_after(network: Any, epoch: int) -> None:
+    """Set what a DyMN's kernels have after `epoch` (from 0); other networks have nothing of the kind."""
+    if hasattr(network, "after_epoch") and epoch >= 0:
+        network.after_epoch(epoch)
 
 
 def demand_final_temperature(network: nn.Module, epochs: int) -> None:
@@ -55,7 +93,7 @@ def demand_final_temperature(network: nn.Module, epochs: int) -> None:
     schedule = getattr(network, "schedule", None)
     if schedule is not None and (last := schedule(epochs - 1)) > schedule(10**6):
         raise UserError(
-            f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but whatever loads "
+            f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but what loads "
             f"it takes {schedule(10**6):g}. Train longer, or start lower (--model.options.T_max {epochs})."
         )
 
@@ -82,11 +120,16 @@ class TaggingTraining(LightningModule):
         super().__init__()
         self.settings, self.objective, self.label_weight = settings, objective, label_weight
         model = make_model(settings, labels)
-        self.front_end, self.network = model.front_end, model.network
+        self.front_end: Any = model.front_end
+        self.network: Any = model.network
+        if settings.model.norm_momentum is not None:
+            for module in model.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = settings.model.norm_momentum
         averaged = settings.optim.ema_decay is not None or settings.optim.swa is not None
         for name in getattr(self.network, "unused_parameters", ()):  # several devices wait for every gradient
             self.network.get_parameter(name).requires_grad_(False)
-        self.average = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
+        self.average: Any = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
         self.averaged: Tensor
         self.register_buffer("averaged", torch.zeros((), dtype=torch.int64))
         self._seen: list[dict[str, Tensor]] = []
@@ -96,12 +139,17 @@ class TaggingTraining(LightningModule):
         """Where in the state dict the weights are that are validated and tested."""
         return AVERAGE if self.average is not None and int(self.averaged) else "network."
 
+    def on_fit_start(self) -> None:
+        """Order the weights so that convolutions are quickest; on a CPU with the channels last, a third less time."""
+        # Not DyMN's: its one convolution over all clips of a batch has no such order.
+        if self.device.type == "cpu" and not hasattr(self.network, "after_epoch"):
+            self.network.to(memory_format=torch.channels_last)
+
     def on_train_epoch_start(self) -> None:
         """Cool the kernels of a DyMN; take the weights into their plain mean."""
         for network in (self.network, self.average):
             # After epoch e the published code sets the temperature of e: training in epoch e runs with that of e - 1.
-            if hasattr(network, "after_epoch") and self.current_epoch > 0:
-                network.after_epoch(self.current_epoch - 1)
+            set_temperature_after(network, self.current_epoch - 1)
         swa = self.settings.optim.swa
         if swa is not None and self.average is not None:
             since = self.current_epoch - swa.start
@@ -147,15 +195,14 @@ class TaggingTraining(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Set the temperature that a DyMN is left with."""
         for network in (self.network, self.average):
-            if hasattr(network, "after_epoch"):
-                network.after_epoch(self.current_epoch)
+            set_temperature_after(network, self.current_epoch)
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Keep logits and targets of a batch."""
         network = self.average if self.tested_prefix == AVERAGE else self.network
         with torch.autocast(self.device.type, enabled=False):
             spectrogram = self.front_end(batch["waveform"])
-        logits = network(spectrogram).logits.float()  # type: ignore[misc]
+        logits = network(spectrogram).logits.float()
         self._seen.append({"logits": logits, **{key: batch[key] for key in ("target", "weight", "index")}})
 
     def on_validation_epoch_end(self) -> None:
@@ -163,8 +210,8 @@ class TaggingTraining(LightningModule):
         seen = {key: torch.cat([batch[key] for batch in self._seen]) for key in self._seen[0]}
         self._seen = []
         # Each process saw the same number of clips, some of them twice; (processes, clips, ...) or (clips, ...).
-        gathered = {key: self.all_gather(value).cpu().numpy() for key, value in seen.items()}
-        clips = {key: value.reshape(-1, *seen[key].shape[1:]) for key, value in gathered.items()}
+        gathered: dict[str, Any] = {key: self.all_gather(value) for key, value in seen.items()}
+        clips = {key: value.reshape(-1, *seen[key].shape[1:]).cpu().numpy() for key, value in gathered.items()}
         _, first = np.unique(clips["index"], return_index=True)
         logits, target, weight = (clips[key][first] for key in ("logits", "target", "weight"))
         if self.objective == "one_label":
@@ -172,7 +219,7 @@ class TaggingTraining(LightningModule):
         elif (target * weight > 0.5).any():
             self.log("val_mAP", mean_average_precision(logits, target, weight))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser; its rate per epoch."""
         optim = self.settings.optim
         optimizer = make_optimizer(self.network, optim)
