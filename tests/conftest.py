@@ -34,3 +34,13 @@ def tiny_task4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_task4")
     synthesize("task4_sed", root, clips=40)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a made-up AudioSet strong, 30 training and 10 evaluation clips; tests that change it take a copy."""
+    from common.synthetic import synthesize
+
+    root = tmp_path_factory.mktemp("tiny_strong")
+    synthesize("audioset_strong", root, clips=40)
+    return root
