@@ -2,8 +2,8 @@
 
     run_stages(run, stages, runner=SideBySide(jobs=3))
 
-A stage starts when those that it needs are done. With several GPUs each process sees one of them. When a stage fails, the
-others go on, but for those that need it. What a stage says goes to <run>/logs/<stage>.txt.
+A stage starts when those that it needs are done. With several GPUs each process sees one of them. When a stage fails,
+the others go on, but for those that need it. What a stage says goes to <run>/logs/<stage>.txt.
 """
 
 import multiprocessing
@@ -116,7 +116,7 @@ class SideBySide:
                 return str(error)
             if outcome.row is None:
                 return outcome.error
-            if is_done(job.run, job.stage):
+            if is_done(job.run, job.stage.name):
                 return None
             shutil.rmtree(folder)  # the result of an earlier job, whose stage was deleted since
         return "its job ended, but left no record; see its log."

@@ -250,9 +250,9 @@ def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:
             )
 
 
-def is_done(run: Run, stage: Stage) -> bool:
+def is_done(run: Run, stage: str) -> bool:
     """Whether a stage has left its record."""
-    return (run.folder / stage.name / RECORD).is_file()
+    return (run.folder / stage / RECORD).is_file()
 
 
 def _write_settings(run: Run) -> None:

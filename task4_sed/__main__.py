@@ -140,7 +140,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         json: print all figures as JSON; 0 to 1.
     """
     from task4_sed.evaluate import open_run, read_published, read_scores
-    from task4_sed.report import class_rows, figure_rows
+    from task4_sed.report import class_rows, figure_rows, stage_rows
 
     opened = open_run(run)
     if json:
@@ -149,6 +149,8 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     print_table(figure_rows([opened]), title=_title(opened))
     for title, rows in class_rows(opened).items():
         print_table(rows, title=title)
+    if stages := stage_rows(opened):
+        print_table(stages, title="Each training and the ensembles, per cent")
     say(f"Published: {read_published()['system']}. Intervals: bootstrap over recordings.")
 
 

@@ -75,7 +75,7 @@ def mixed_classes(valid: Tensor, strong: Tensor, weak: Tensor, partner: Tensor) 
 def filter_curve(
     clips: int, n_mels: int, bands: tuple[int, int], min_width: int, decibels: float, generator: torch.Generator
 ) -> Tensor:
-    """Random filters (clips, n_mels) in decibels: bands of one width for all clips, gains of each clip on their borders.
+    """Random filters (clips, n_mels) in decibels: the same bands for all clips, gains of each clip on their borders.
 
     Nam et al., "FilterAugment" (ICASSP 2022), the linear type. Within a band the curve runs in a line from the gain of
     its lower to that of its upper border, so that neighbouring bands have the same gain at the mels where they meet.

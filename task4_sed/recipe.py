@@ -13,7 +13,7 @@ from common.data import make_loader
 from common.energy import EnergyMeter
 from common.errors import UserError
 from common.output import say
-from common.stages import Run, Runner, Stage, read_record, run_stages
+from common.stages import Run, Runner, Stage, is_done, read_record, run_stages
 from common.training import fit, make_trainer, seed_all
 from task4_sed.clips import make_training_loader, open_clips
 from task4_sed.data import ClipSet, is_made_up_data, missing_sentence, read_set, set_durations, split_weak
@@ -85,6 +85,14 @@ def stages_of(settings: SystemSettings) -> list[Stage]:
     return make_stages(settings)
 
 
+def check_inputs(run: Run) -> None:
+    """Look for what a recipe of many stages will need in the end, where it is not done already."""
+    if not isinstance(run.settings, Task4Settings) and not is_done(run, "test"):
+        from task4_sed.iterations.data import check_inputs as check
+
+        check(run.settings)
+
+
 def run_recipe(
     settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = (), runner: Runner | None = None
 ) -> Run:
@@ -104,6 +112,7 @@ def run_recipe(
         raise UserError(
             "Stages side by side have one device each; use --jobs and --on, or --trainer.devices, not both."
         )
+    check_inputs(run)
     if runner is not None:
         prepare_stores(settings)
     run_stages(run, stages_of(settings), redo, runner)

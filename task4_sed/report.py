@@ -78,6 +78,8 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         Section("Energy", [table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
         Section("Settings", [paragraph("Of the first run."), preformatted(dump_settings(first.settings))]),
     ]
+    if stages := stage_rows(first):
+        sections.insert(1, Section("Stages", [paragraph(f"Of the run {first.folder.name}, per cent."), table(stages)]))
     subtitle = f"DCASE Task 4, {len(runs)} run{'s' if len(runs) > 1 else ''}"
     return write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
 
@@ -117,6 +119,23 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
     return rows
 
 
+def stage_rows(run: Run) -> list[dict[str, Any]]:
+    """A row with PSDS1 and mpAUC (per cent) for each training and ensemble of a recipe that has many; else none."""
+    networks = read_scores(run)["networks"]
+    if len(networks) <= 2:
+        return []
+    rows = []
+    for name, scores in networks.items():
+        row: dict[str, Any] = {"trained": name.replace("_", " ")}
+        for kind, words in (("raw", "raw"), ("postprocessed", "post-processed")):
+            for set_name, figures in scores[kind].items():
+                key = "psds1" if "psds1" in figures else "mpauc"
+                title = f"{SET_TITLES[set_name].removeprefix('DESED ')} {TITLES[key]}, {words}"
+                row[title] = _per_cent(figures[key]["value"])
+        rows.append(row)
+    return rows
+
+
 def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Per set one row per class with its figures in per cent."""
     scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
@@ -150,33 +169,43 @@ def _raw_part(runs: Sequence[Run]) -> list[str]:
 
 
 def _curves_part(runs: Sequence[Run]) -> list[str]:
-    """Losses and validation figures over epochs."""
+    """Losses and validation figures over epochs; of recipes with many trainings, those of the first run."""
     losses: dict[str, list] = {}
     validation: dict[str, list] = {}
-    for run in runs:
-        with (run.folder / "train" / "metrics.csv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                epoch = float(row["epoch"])
-                for column, value in row.items():
-                    if not value or (run is not runs[0] and column not in ("train_loss", "val_objective")):
-                        continue
-                    place = losses if column.startswith("train_") else validation if column.startswith("val_") else None
-                    if place is not None:
-                        title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
-                        name = title if run is runs[0] else f"{title}, seed {run.settings.seed}"
-                        place.setdefault(name, []).append((epoch, float(value), None, None))
+    many = len(runs[0].settings.training_stages) > 1
+    for run in runs[:1] if many else runs:
+        for stage in run.settings.training_stages:
+            whole = run is runs[0] and not many
+            note = "" if whole else f", {stage.replace('_', ' ') if many else f'seed {run.settings.seed}'}"
+            for column, points in _curves_of(run.folder / stage / "metrics.csv").items():
+                if whole or column in ("train_loss", "val_objective"):
+                    title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
+                    (losses if column.startswith("train_") else validation)[title + note] = points
     plots = [plot_lines(losses, "epoch", "loss", markers=False)]
     if validation:
         plots.append(plot_lines(validation, "epoch", "validation"))
     return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
 
 
+def _curves_of(path: Path) -> dict[str, list]:
+    """Points of each column of a metrics.csv that is a loss or a validation figure; none without the file."""
+    curves: dict[str, list] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for column, value in row.items():
+                    if value and column.startswith(("train_", "val_")):
+                        curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
+    return curves
+
+
 def _cost_row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"run": run.folder.name}
-    for stage in ("train", "test"):
-        record = read_record(run.folder, stage)
-        row[f"{stage} seconds"] = round(record["seconds"], 1)
-        row[f"{stage} kWh"] = record["energy_kwh"] if record["energy_kwh"] is not None else "not measured"
+    for title, stages in (("train", run.settings.training_stages), ("test", ["test"])):
+        records = [read_record(run.folder, stage) for stage in stages]
+        energy = [record["energy_kwh"] for record in records]
+        row[f"{title} seconds"] = round(sum(record["seconds"] for record in records), 1)
+        row[f"{title} kWh"] = "not measured" if None in energy else sum(energy)
     return row
 
 

@@ -19,12 +19,13 @@ from submissions.package import OUT, add_placeholder_report, declare_made_up, fi
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task4_sed.evaluate import PREDICTIONS, open_run, predict, read_scores
+from task4_sed.settings import Task4Settings
 
 RULES = "task4_2024"
 NUM_RUNS = 3
 REFERENCE_EPOCHS = 10
-ENERGY = {"training_kwh": "train", "devtest_kwh": "test"}
-"""Key of the meta file, and the stage whose energy it is."""
+ENERGY = ("training_kwh", "devtest_kwh")
+"""Keys of the meta file: of everything that is trained, and of the inference on the development test sets."""
 
 
 def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out: Path = OUT) -> Path:
@@ -61,10 +62,10 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
         for number, run in enumerate(runs, start=1):
             for kind, suffix in (("postprocessed", ""), ("unprocessed", "_unprocessed")):
                 shutil.copytree(run.folder / PREDICTIONS / kind, folder / f"{label}_run{number}{suffix}.output")
-        for prefix, source in (("", runs[0].folder), ("reference_", Path(reference))):
-            for key, stage in ENERGY.items():
+        for prefix, source in (("", runs[0]), ("reference_", open_run(reference))):
+            for key in ENERGY:
                 name = f"{label}.codecarbon.{prefix}{key.removesuffix('_kwh')}.csv"
-                shutil.copyfile(source / stage / "emissions.csv", folder / name)
+                energy_table(source, key).to_csv(folder / name, index=False)
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
         if any(fact["made_up"] for fact in facts):
@@ -98,6 +99,10 @@ def complexity_figures(run: Run) -> dict[str, Any]:
     from task4_sed.train import make_network
 
     settings = run.settings
+    if not isinstance(settings, Task4Settings):
+        from task4_sed.iterations.scores import complexity_figures as of_members
+
+        return of_members(settings)
     network = make_network(settings)
     shape = DesedMel(n_mels=settings.front_end.n_mels)(torch.zeros(1, CLIP_SAMPLES)).shape
     reads = {} if settings.embeddings == "none" else {"embeddings": (settings.embedding.dim, 496)}
@@ -116,30 +121,43 @@ def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
     Raises:
         UserError: if something was not measured.
     """
+    if not isinstance(reference.settings, Task4Settings):
+        raise UserError(f"{reference.folder} is no run of the baseline, with which the energy is to be compared.")
     epochs = reference.settings.trainer.epochs
     if epochs != REFERENCE_EPOCHS:
         say(f"{reference.folder} has {epochs} epochs; the challenge asks for {REFERENCE_EPOCHS} of the baseline.")
     figures: dict[str, Any] = {}
     for prefix, source in (("", run), ("reference_", reference)):
-        for key, stage in ENERGY.items():
-            figures[prefix + key] = _energy(source, stage)
+        for key in ENERGY:
+            figures[prefix + key] = _energy(source, key)
     for name in ("training", "devtest"):
         figures[f"{name}_ratio"] = round(figures[f"{name}_kwh"] / figures[f"reference_{name}_kwh"], 4)
     return figures
 
 
-def _energy(run: Run, stage: str) -> float:
+def energy_table(run: Run, key: str) -> pd.DataFrame:
+    """What CodeCarbon wrote of a run, of all its stages that a key of `ENERGY` is about, one after another.
+
+    Raises:
+        UserError: if a stage was not measured.
+    """
+    tables = []
+    for stage in ["test"] if key == "devtest_kwh" else run.settings.training_stages:
+        path = run.folder / stage / "emissions.csv"
+        if not path.is_file():
+            raise UserError(
+                f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge "
+                "asks for it; do it again with --trainer.measure_energy true."
+            )
+        tables.append(pd.read_csv(path))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _energy(run: Run, key: str) -> float:
     """Of the csv that is handed in: the last row of each run of the tracker counts."""
-    path = run.folder / stage / "emissions.csv"
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge "
-            "asks for it; do it again with --trainer.measure_energy true."
-        )
-    table = pd.read_csv(path)
-    used = float(table.groupby("run_id", sort=False)["energy_consumed"].last().sum())
+    used = float(energy_table(run, key).groupby("run_id", sort=False)["energy_consumed"].last().sum())
     if not used > 0:
-        raise UserError(f"{path} says {used:g} kWh: codecarbon could measure nothing on this machine.")
+        raise UserError(f"{run.folder}: {key} is {used:g}, codecarbon could measure nothing on this machine.")
     return used
 
 

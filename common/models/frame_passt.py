@@ -82,7 +82,8 @@ class FramePasst(SequenceModel):
                 f"fPaSST has positions for {self.max_steps} steps of 40 ms, the spectrogram has {steps}. "
                 "Give it windows of 10 s (AudioModel does), or build it with time_grid exact."
             )
-        start = int(torch.randint(self.max_steps - steps + 1, ())) if self.training else 0
+        spare = self.max_steps - steps
+        start = int(torch.randint(spare + 1, ())) if self.training and spare else 0
         return self.time_new_pos_embed[..., start : start + steps]
 
     def layer_groups(self) -> list[list[nn.Parameter]]:

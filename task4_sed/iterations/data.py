@@ -200,12 +200,37 @@ def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
             yield STORES[name], clips
 
 
-def check_sets(settings: TwoIterations) -> None:
-    """Demand that each part of a batch is drawn from sets with its kind of labels, before anything is trained.
+def check_inputs(settings: TwoIterations) -> None:
+    """Look for what a run will need in the end, before anything is trained.
 
     Raises:
-        UserError: naming the part and the set.
+        UserError: for sets with another kind of labels than their part of the batch needs, and for files of weights,
+            folders of impulse responses or lists of excluded clips that are not there.
     """
+    _check_sets(settings)
+    for name in settings.names:
+        own = settings.transformers[name]
+        if own.weights is not None and not own.untrained and not own.weights.is_file():
+            raise UserError(
+                f"transformers.{name}.weights: there is no file {own.weights}. Get it, name another, or try the way "
+                f"with --transformers.{name}.untrained true."
+            )
+        responses = [settings.stage(name, *which).augment.impulse_responses for which in ((1, 1), (1, 2), (2, 1))]
+        for wanted in responses:
+            if wanted is not None and not wanted.folder.is_dir():
+                raise UserError(
+                    f"augment.impulse_responses: there is no folder {wanted.folder}. Put responses of microphones "
+                    "there (such as MicIRP), or leave them out with --stage2.augment.impulse_responses null."
+                )
+    for path in settings.data.exclude.values():
+        if not (settings.data.root / path).is_file():
+            raise UserError(
+                f"data.exclude: there is no {settings.data.root / path}. Get the list from the winner's code, or train "
+                "on all clips with --data.exclude {}."
+            )
+
+
+def _check_sets(settings: TwoIterations) -> None:
     for kind in KINDS:
         for name in getattr(settings.data.sets, kind):
             found = set_layout(name).kind

@@ -21,13 +21,14 @@ from task4_sed.ensemble import ensemble_stores
 from task4_sed.iterations.data import (
     STORES,
     PseudoLabels,
-    check_sets,
+    check_inputs,
     open_clips,
     read_clips,
     stores_to_write,
     training_loader,
     training_sets,
 )
+from task4_sed.iterations.memory import memory_of, refuse_what_does_not_fit
 from task4_sed.iterations.scores import checkpoint_name, load_training, test_sets, test_system, write_scores
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
@@ -44,7 +45,7 @@ def train_stage(
     stage = settings.stage(name, iteration, number)
     folder = run.folder / f"iteration{iteration}_stage{number}_{name}"
     seed = derive_seed(settings.seed, iteration, number)
-    check_sets(settings)
+    check_inputs(settings)
     training, held_out = training_sets(settings, stage.batch)
     pseudo = pseudo_label_folder(run, settings) if stage.loss.weights.pseudo else None
     use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
@@ -56,7 +57,11 @@ def train_stage(
     references = [reference_of(clips, settings) for clips in held_out.values()]
     seed_all(seed)
     module = StageTraining(settings, name, iteration, number, references)
+    memory = memory_of(module, settings.trainer.precision)
+    say(f"{folder.name}: {memory.sentence(module.rows.count)}")
+    refuse_what_does_not_fit(memory, use_gpu, folder.name)
     notes: dict[str, Any] = {"clips": {key: len(clips) for key, clips in training.items()}}
+    notes |= {"estimated_bytes": memory.total, "processes": settings.processes}
     if number == 2:
         before = run.folder / f"iteration{iteration}_stage1_{name}"
         start = before / checkpoint_name(before)

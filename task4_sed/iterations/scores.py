@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.checkpoints import weights_of
+from common.complexity import measure
 from common.data import make_loader
 from common.energy import EnergyMeter
 from common.errors import UserError
@@ -16,6 +18,7 @@ from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.iterations.data import open_clips, read_clips
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
+from task4_sed.labels import CLIP_SAMPLES
 
 
 def load_training(run: Run, name: str, iteration: int, number: int) -> StageTraining:
@@ -63,9 +66,8 @@ def test_system(run: Run, settings: TwoIterations, fast_check: bool = False) -> 
     folder = run.folder / "test"
     sets = {name: read_clips(settings, name, everything=True) for name in test_sets(settings)}
     opened = {name: open_clips(clips, settings) for name, clips in sets.items()}
-    handed_in = settings.names if settings.postprocessing.system == "ensemble" else [settings.postprocessing.system]
     with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
-        _score_members(run, settings, 2, 2, handed_in, opened, folder / "scores")
+        _score_members(run, settings, 2, 2, handed_in(settings), opened, folder / "scores")
     for iteration in settings.iterations:
         for number in (1, 2):
             _score_members(run, settings, iteration, number, settings.names, opened, folder / "scores")
@@ -83,12 +85,30 @@ def system_names(settings: TwoIterations) -> list[str]:
 def predict_logits(run: Run, clips: SoundEventClips, path: Path) -> None:
     """Logits of clips by what is handed in: the ensemble of the last stage, or one of its members."""
     settings = run.settings
-    system = settings.postprocessing.system
-    members = settings.names if system == "ensemble" else [system]
+    members = handed_in(settings)
     stores = [path.with_name(f"{path.stem}_{name}.h5") for name in members]
     for name, store in zip(members, stores):
         write_scores(load_training(run, name, 2, 2), clips, store, settings)
     ensemble_stores(stores, path, dtype="float32")
+
+
+def complexity_figures(settings: TwoIterations) -> dict[str, Any]:
+    """Parameters and MACs for 10 s of what is handed in, the transformers counted; of an ensemble the sum."""
+    figures: dict[str, Any] = {"total_parameters": 0, "macs": 0}
+    silence = torch.zeros(1, CLIP_SAMPLES)
+    for name in handed_in(settings):
+        module = StageTraining(settings, name, 2, 2, released=False)
+        reads = {"log_mel": tuple(module.transformer_front_end(silence).shape[1:])}
+        counted = measure(module.student, module.front_end(silence).shape, also_reads=reads)
+        figures["total_parameters"] += counted.parameters
+        figures["macs"] += counted.all_calls["total"]
+    return figures
+
+
+def handed_in(settings: TwoIterations) -> list[str]:
+    """Transformers whose last stage is handed in."""
+    system = settings.postprocessing.system
+    return settings.names if system == "ensemble" else [system]
 
 
 def _score_members(

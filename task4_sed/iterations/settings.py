@@ -393,9 +393,15 @@ class TwoIterations(SystemSettings):
             settings = parse_settings(StageSettings, data, origin)
         return settings
 
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return (1 if self.trainer.devices == "auto" else self.trainer.devices) * self.trainer.num_nodes
+
     def trainer_of(self, stage: StageSettings) -> TrainerSettings:
-        """The trainer of a training: this machine, with the stage's length."""
-        own = {"epochs": stage.epochs, "accumulate": stage.accumulate, "gradient_clip": stage.gradient_clip}
+        """The trainer of a training: this machine, with the stage's length; processes share the batches of a step."""
+        accumulate = stage.accumulate // self.processes
+        own = {"epochs": stage.epochs, "accumulate": accumulate, "gradient_clip": stage.gradient_clip}
         return TrainerSettings(**self.trainer.model_dump(), **own)
 
     @model_validator(mode="after")
@@ -404,7 +410,13 @@ class TwoIterations(SystemSettings):
             if name not in self.transformers:
                 raise ValueError(f"members names {name}; there are: {', '.join(self.transformers)}")
             for iteration, number in ((1, 1), (2, 1), (1, 2)):
-                self.stage(name, iteration, number)
+                stage = self.stage(name, iteration, number)
+                if stage.accumulate % self.processes:
+                    raise ValueError(
+                        f"trainer.devices and num_nodes make {self.processes} processes, which cannot share the "
+                        f"{stage.accumulate} batches of a step of stage {number} of {name}; set its accumulate to a "
+                        f"multiple of {self.processes} and the counts of its batch lower by as much"
+                    )
         system = self.postprocessing.system
         if system not in ("ensemble", *self.names):
             raise ValueError(

@@ -1,0 +1,127 @@
+"""How much memory a training will take, before it starts: shapes are followed through the network, with no numbers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from common.errors import UserError
+from common.files import human_size
+from task4_sed.iterations.network import TransformerCrnn
+from task4_sed.iterations.train import StageTraining
+from task4_sed.iterations.views import Rows
+from task4_sed.labels import CLIP_SAMPLES
+
+GRU_VALUES = 6
+"""Values that a GRU keeps for each cell and step."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one training step on one device.
+
+    weights: of student and teacher. gradients, optimiser: of what is trained. activations: kept for the backward pass.
+    batch: waveforms and features of student and teacher.
+    """
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimiser + self.activations + self.batch
+
+    def sentence(self, clips: int) -> str:
+        """For people."""
+        return (
+            f"about {human_size(self.total)} for {clips} clips at a time (weights {human_size(self.weights)}, "
+            f"gradients, optimiser {human_size(self.gradients + self.optimiser)}, activations "
+            f"{human_size(self.activations)}, "
+            f"features {human_size(self.batch)})"
+        )
+
+
+def memory_of(module: StageTraining, precision: str) -> MemoryEstimate:
+    """What a training takes on each device."""
+    silence = torch.zeros(1, CLIP_SAMPLES)
+    features = module.front_end(silence), module.transformer_front_end(silence)
+    return estimate_memory(module.student, module.rows, features, precision)
+
+
+def refuse_what_does_not_fit(memory: MemoryEstimate, use_gpu: bool, name: str) -> None:
+    """Say what to do where a GPU is too small, before hours are spent.
+
+    Raises:
+        UserError: if the estimate is more than the GPU has.
+    """
+    if not use_gpu:
+        return
+    there = torch.cuda.get_device_properties(0).total_memory
+    if memory.total > there:
+        raise UserError(
+            f"{name} needs about {human_size(memory.total)}, but the GPU has {human_size(there)}. Halve the counts of "
+            "its batch and double accumulate, or set checkpointing true for its transformer, or 16-mixed precision."
+        )
+
+
+def estimate_memory(
+    network: TransformerCrnn, rows: Rows, features: tuple[Tensor, Tensor], precision: str, with_teacher: bool = True
+) -> MemoryEstimate:
+    """What a training step takes, without what the libraries themselves need (some 0.5 GB on a GPU).
+
+    Args:
+        network: student.
+        rows: of the batch.
+        features: spectrogram and log-mel of one clip, (1, 1, mels, frames) each.
+        precision: of the trainer; mixed ones keep most activations in 2 bytes.
+        with_teacher: which has weights of its own, but for what is frozen, and no gradients.
+    """
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    stored = sum(p.numel() * p.element_size() for p in network.parameters())
+    own = stored - sum(p.numel() * p.element_size() for part in network.parts_in_common() for p in part.parameters())
+    one, two = (_kept_bytes(network, features, clips, precision) for clips in (1, 2))
+    clip_bytes = sum(values.numel() * values.element_size() for values in features)
+    return MemoryEstimate(
+        weights=stored + (own if with_teacher else 0),
+        gradients=4 * trained,
+        optimiser=8 * trained,
+        activations=one + (rows.count - 1) * (two - one),
+        # clean, mixed and coloured features, and those of the teacher
+        batch=rows.count * (4 * clip_bytes + 2 * 4 * CLIP_SAMPLES),
+    )
+
+
+def _kept_bytes(network: TransformerCrnn, features: tuple[Tensor, Tensor], clips: int, precision: str) -> int:
+    """Bytes that the forward pass of some clips keeps for the backward pass, weights not counted."""
+    crnn = network.crnn
+    dtype = {"16-mixed": torch.bfloat16, "bf16-mixed": torch.bfloat16}.get(precision)
+    was_training = network.training
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []  # so that the place of a tensor is not given to another one
+
+    def keep(values: Tensor) -> Tensor:
+        storage = values.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+            alive.append(values)
+        return values
+
+    network.train()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            weights = {p.untyped_storage()._cdata for p in network.parameters()}
+            spectrogram, log_mel = (mode.from_tensor(values).expand(clips, -1, -1, -1).clone() for values in features)
+            autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)
+            with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):
+                read = crnn.fuse(crnn.cnn(spectrogram.mT).squeeze(-1).mT, network.tokens(log_mel))
+    finally:
+        network.train(was_training)
+    # The recurrent layers step by step would take long to follow: gates, states and outputs of each step and direction.
+    rnn = crnn.rnn.rnn
+    cells = rnn.hidden_size * rnn.num_layers * 2
+    return sum(kept.values()) + clips * read.shape[1] * cells * GRU_VALUES * read.element_size()
