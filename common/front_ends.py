@@ -61,6 +61,29 @@ class ResampledMel(nn.Module):
         return (power + 1e-5).log()
 
 
+class ResampledFirst(nn.Module):
+    """A front end for waveforms of another rate."""
+
+    def __init__(self, front_end: nn.Module, input_rate: int):
+        super().__init__()
+        self.resample = Resampler(input_rate, int(front_end.sample_rate))  # type: ignore[arg-type]
+        self.front_end = front_end
+        self.sample_rate = input_rate
+
+    @property
+    def mask(self) -> Mask | None:
+        """Of the front end."""
+        return self.front_end.mask  # type: ignore[return-value]
+
+    @mask.setter
+    def mask(self, mask: Mask | None) -> None:
+        self.front_end.mask = mask  # type: ignore[assignment]
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) at `sample_rate` to what the front end gives."""
+        return self.front_end(self.resample(waveform))
+
+
 class KaldiLogMel(nn.Module):
     """Pre-emphasis, Kaldi mel, logarithm, fixed shift and scale.
 

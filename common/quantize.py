@@ -96,8 +96,7 @@ def measure_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tup
     Multiply-accumulates are those of the network with folded batch norms, whose biases the challenge counts at every
     output position; for bytes see `int8_bytes`.
     """
-    folded = copy.deepcopy(network).eval()
-    fold_batch_norms(folded)
+    folded = folded_copy(network)
     return replace(measure(folded, input_shape, "int8"), bytes=_bytes_of_folded(folded, keep_float))
 
 
@@ -107,9 +106,14 @@ def int8_bytes(network: nn.Module, keep_float: tuple[type, ...] = ()) -> int:
     One for each weight of a convolution or linear layer, four for each bias (one per channel, from the batch norm) and
     for each parameter of a module that is kept in float. Scales and zero points are no parameters.
     """
+    return _bytes_of_folded(folded_copy(network), keep_float)
+
+
+def folded_copy(network: nn.Module) -> nn.Module:
+    """A copy for inference whose convolutions hold the batch norms behind them, as those of an 8-bit network do."""
     folded = copy.deepcopy(network).eval()
     fold_batch_norms(folded)
-    return _bytes_of_folded(folded, keep_float)
+    return folded
 
 
 def _bytes_of_folded(folded: nn.Module, keep_float: tuple[type, ...]) -> int:

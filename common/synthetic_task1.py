@@ -1,9 +1,11 @@
-"""A made-up set in the official layout of TAU Urban Acoustic Scenes 2022 Mobile, with a 2024 evaluation set beside it.
+"""A made-up set in the official layout of TAU Urban Acoustic Scenes 2022 Mobile, with evaluation sets beside it.
 
     ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/
         audio/ meta.csv evaluation_setup/{fold1_train,fold1_test,fold1_evaluate}.csv
     ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/
         audio/ meta.csv evaluation_setup/fold1_test.csv made_up_truth.csv
+    ROOT/TAU-urban-acoustic-scenes-2025-mobile-evaluation/
+        the same clips, and a column device_id in fold1_test.csv: a device of the training split, or unknown
     ROOT/split_setup/
         split5.csv .. split100.csv test.csv
 
@@ -13,6 +15,7 @@ splits, subsets that are nested by segment, device a in most of the training cli
 
 import multiprocessing
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +36,7 @@ from common.synthetic_sources import SAMPLE_RATE
 VERSION = 1
 DEVELOPMENT = "TAU-urban-acoustic-scenes-2022-mobile-development"
 EVALUATION = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"
+EVALUATION_2025 = "TAU-urban-acoustic-scenes-2025-mobile-evaluation"
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 NEW_CITIES = ("amsterdam", "madrid")
 SUBSETS = (5, 10, 25, 50, 100)
@@ -88,7 +92,7 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
         UserError: if a folder is there that was not made up, or made up otherwise.
     """
     made_from = {"task": "task1_asc", "version": VERSION, "clips": clips or DEFAULT_CLIPS, "seed": seed}
-    folders = [Path(root) / DEVELOPMENT, Path(root) / EVALUATION]
+    folders = [Path(root) / DEVELOPMENT, Path(root) / EVALUATION, Path(root) / EVALUATION_2025]
     whole = [claim_folder(folder, made_from) for folder in folders]
     recordings = plan_recordings((clips or DEFAULT_CLIPS) / DEFAULT_CLIPS, seed)
     numbers = _numbers(recordings, seed)
@@ -96,6 +100,7 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
         _write_audio(recordings, folders, seed, workers or len(os.sched_getaffinity(0)))
         _write_development_tables(folders[0], Path(root) / "split_setup", recordings, seed)
         _write_evaluation_tables(folders[1], recordings, seed)
+        _write_evaluation_2025(folders[1], folders[2])
         for folder in folders:
             for part in folder.rglob(".*.part"):  # what an earlier call was writing when it was killed
                 part.unlink()
@@ -253,6 +258,21 @@ def _write_evaluation_tables(folder: Path, recordings: list[Recording], seed: in
     _write_table(folder / "made_up_truth.csv", columns, [(name, *answer) for name, answer in rows])
 
 
+def _write_evaluation_2025(earlier: Path, folder: Path) -> None:
+    """The clips of 2024, as links where the file system has them, with the devices that are known."""
+    _, *rows = (earlier / "made_up_truth.csv").read_text(encoding="utf-8").splitlines()
+    names, _, _, devices = zip(*(row.split("\t") for row in rows), strict=True)
+    known = [device if device in ("a", *FEW_IN_TRAINING) else "unknown" for device in devices]
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not (folder / name).is_file():
+            try:
+                os.link(earlier / name, folder / name)
+            except OSError:
+                shutil.copyfile(earlier / name, folder / name)
+    _write_table(folder / "evaluation_setup" / "fold1_test.csv", ("filename", "device_id"), zip(names, known))
+
+
 def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     with atomic_write(path) as file:
         file.writelines("\t".join(row) + "\n" for row in (columns, *rows))
@@ -276,4 +296,5 @@ def _numbers(recordings: list[Recording], seed: int) -> dict[str, dict]:
     return {
         DEVELOPMENT: {split: count(names) for split, names in splits.items()},
         EVALUATION: {"evaluation": {"clips": clips}},
+        EVALUATION_2025: {"evaluation": {"clips": clips}},
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
-from common.errors import CheckFailed
+from common.errors import CheckFailed, UserError
 from common.sweep_verb import sweep_verb
 from task1_asc.settings import Task1Settings
 
@@ -77,7 +77,8 @@ def train(
 
     Args:
         resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (train or test), with those that build on it; may be given several times.
+        redo: stage to do again (teachers, logits, train, devices, quantize, test; those that the run has), with those
+            that build on it; may be given several times.
         fast_check: two steps of everything in a temporary folder, to see that it works.
     """
     from task1_asc.evaluate import summary_rows
@@ -132,15 +133,31 @@ def predict(
     print(write(open_run(run), root, year, precision))
 
 
-def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, seed: int | None = None) -> None:
-    """Write, check and zip a submission: a sweep over the five subsets, or five runs.
+def package(
+    runs: Positional[tuple[Path, ...]],
+    *,
+    label: str,
+    meta: Path | None = None,
+    year: Literal[2024, 2025] = 2024,
+    seed: int | None = None,
+) -> None:
+    """Write, check and zip a submission.
 
     Args:
-        runs: folder of a sweep, or folders of runs.
+        runs: folder of a sweep, or folders of runs: of the five subsets for 2024, of one for the inference package of
+            2025.
         label: Lastname_INST_task1_1.
-        meta: META.yaml, made by `python -m submissions template task1_2024 --out META.yaml` and filled in.
+        meta: META.yaml, made by `python -m submissions template task1_2024 --out META.yaml` and filled in; 2025 takes
+            none.
+        year: of the challenge.
         seed: which of several runs of a subset is handed in; left out, the lowest that all subsets have.
     """
+    _need_meta(year, meta)
+    if year == 2025:
+        from task1_asc.inference_package import package as write_inference
+
+        print(write_inference(runs, label, seed=seed))
+        return
     from task1_asc.submission import package as write
 
     print(write(runs, label, meta, seed=seed))
@@ -164,6 +181,54 @@ def report(
     say(f"Wrote {write_task1_report(runs, out, precision)}.")
 
 
+def system(
+    settings: Task1Settings, *, label: str, meta: Path | None = None, year: Literal[2024, 2025] = 2024, jobs: int = 1
+) -> None:
+    """All the way from the data to a checked package: every subset of a year's challenge, the report, the package.
+
+    Stages that are done already are kept. 2024: subsets 5, 10, 25, 50 and 100; 2025: the subset of CONFIG.yaml.
+
+    Args:
+        label: Lastname_INST_task1_1.
+        meta: META.yaml, made by `python -m submissions template task1_2024`; 2025 takes none.
+        year: of the challenge.
+        jobs: processes on this machine, which share its cores.
+    """
+    from common.sweep import sweep
+    from common.sweep_verb import sweep_name
+    from task1_asc.data import SUBSETS
+    from task1_asc.recipe import sweep_cell
+
+    _need_meta(year, meta)
+    subsets = list(SUBSETS) if year == 2024 else [settings.subset]
+    folder = settings.runs / sweep_name(settings.name)
+    sweep(settings, {"subset": subsets}, sweep_cell, folder, jobs=jobs)
+    report((folder,))
+    package((folder,), label=label, meta=meta, year=year, seed=settings.seed)
+
+
+def search_width(settings: Task1Settings, *, count: int = 10, json: bool = False) -> None:
+    """Find the largest widths of the settings' network that are within its limits; takes about a minute.
+
+    Args:
+        count: how many to show.
+        json: print them as JSON.
+    """
+    from task1_asc.limits import largest_widths
+
+    rows = [width.row() for width in largest_widths(settings, count)]
+    title = f"{settings.model.name} within the limits, in {settings.precision}"
+    print_json(rows) if json else print_table(rows, title=title)
+
+
+def _need_meta(year: int, meta: Path | None) -> None:
+    if year == 2024 and meta is None:
+        raise UserError(
+            "A package of 2024 needs --meta META.yaml. Make it with `python -m submissions template task1_2024 "
+            "--out META.yaml` and fill it in."
+        )
+
+
 def _title(run: Any) -> str:
     from task1_asc.data import is_made_up_data
 
@@ -179,6 +244,8 @@ VERBS = {
     "predict": predict,
     "package": package,
     "report": report,
+    "system": config_verb(Task1Settings, system),
+    "search_width": config_verb(Task1Settings, search_width),
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from common.complexity import Complexity
 from common.errors import UserError
 from common.models.mobilenet import make_divisible
-from task1_asc.networks import count_bytes, input_shape, measure_network
+from task1_asc.networks import count_bytes, count_macs, input_shape, measure_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 
 # What is searched: widths are rounded to multiples of 8, so that finer steps give the same networks.
@@ -96,16 +96,16 @@ def largest_widths(settings: Task1Settings, count: int = 10) -> list[Width]:
     limits, precision, shape = settings.limits, settings.precision, input_shape(settings)
     sized = sorted(_widest(settings.model, precision, limits), key=lambda item: -item[0])
     found: dict[tuple[int, int], Width] = {}
-    for _, model in sized:
+    for size, model in sized:
+        best = sorted((wide.figures.bytes for wide in found.values()), reverse=True)
+        if len(best) >= count and best[count - 1] >= size:
+            break
         wide = _within_macs(model, shape, precision, limits)
         if wide is not None:
             found.setdefault((wide.figures.bytes, wide.figures.challenge_macs), wide)
-        # Those that follow are no larger than what is found already.
-        if len(found) >= count:
-            break
     if not found:
         raise UserError(f"No width of {settings.model.name} is within the limits.")
-    return sorted(found.values(), key=lambda wide: -wide.figures.bytes)
+    return sorted(found.values(), key=lambda wide: -wide.figures.bytes)[:count]
 
 
 def fits(figures: Complexity, limits: LimitsSettings) -> bool:
@@ -131,12 +131,17 @@ def _widest(model: ModelSettings, precision: str, limits: LimitsSettings) -> Ite
 
 def _within_macs(model: ModelSettings, shape: tuple[int, ...], precision: str, limits: LimitsSettings) -> Width | None:
     """The network with the largest expansion, up to its own, that is within both limits."""
-    for expansion in reversed([value for value in EXPANSIONS if value <= model.expansion_rate]):
-        smaller = _dialled(model, model.base_channels, model.channels_multiplier, expansion)
-        figures = measure_network(smaller, shape, precision)
-        if fits(figures, limits):
-            return Width(smaller, figures)
-    return None
+    expansions = [value for value in EXPANSIONS if value <= model.expansion_rate]
+
+    def macs(expansion: float) -> int:
+        return count_macs(_dialled(model, model.base_channels, model.channels_multiplier, expansion), shape, precision)
+
+    if macs(expansions[-1]) > limits.max_macs:
+        expansions = expansions[: bisect_right(expansions, limits.max_macs, key=macs)]
+    if not expansions:
+        return None
+    smaller = _dialled(model, model.base_channels, model.channels_multiplier, expansions[-1])
+    return Width(smaller, measure_network(smaller, shape, precision))
 
 
 def _dialled(model: ModelSettings, base: int, multiplier: float, expansion: float) -> ModelSettings:

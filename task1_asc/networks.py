@@ -3,15 +3,14 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common.audio_model import AudioModel
-from common.complexity import BYTES, Complexity, count_parameters, measure
+from common.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
 from common.errors import UserError
-from common.front_ends import Mask, ResampledMel
-from common.mel import Resampler
+from common.front_ends import ResampledFirst, ResampledMel
 from common.models.cp_mobile import GlobalResponseNorm
-from common.quantize import int8_bytes, measure_int8
+from common.quantize import folded_copy, int8_bytes, measure_int8
 from common.registry import create_audio_model, create_front_end, create_model, load_audio_model
 from common.released import find_released
 from common.windows import WindowPolicy
@@ -21,29 +20,6 @@ from task1_asc.settings import ModelSettings, Task1Settings, TeacherSettings
 KEPT_FLOAT = (GlobalResponseNorm,)
 """Modules that stay in float in an 8-bit network, as in the system of 2023: a norm over whole maps has a wide range."""
 TASK_LABELS = "tau_scenes"
-
-
-class ResampledFirst(nn.Module):
-    """A front end for waveforms of another rate."""
-
-    def __init__(self, front_end: nn.Module, input_rate: int):
-        super().__init__()
-        self.resample = Resampler(input_rate, int(front_end.sample_rate))  # type: ignore[arg-type]
-        self.front_end = front_end
-        self.sample_rate = input_rate
-
-    @property
-    def mask(self) -> Mask | None:
-        """Of the front end."""
-        return self.front_end.mask  # type: ignore[return-value]
-
-    @mask.setter
-    def mask(self, mask: Mask | None) -> None:
-        self.front_end.mask = mask  # type: ignore[assignment]
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) at `sample_rate` to what the front end gives."""
-        return self.front_end(self.resample(waveform))
 
 
 def make_model(settings: Task1Settings, sample_rate: int) -> AudioModel:
@@ -128,3 +104,12 @@ def count_bytes(model: ModelSettings, precision: str) -> int:
     with torch.device("meta"):
         network = make_network(model)
     return int8_bytes(network, KEPT_FLOAT) if precision == "int8" else count_parameters(network) * BYTES[precision]
+
+
+def count_macs(model: ModelSettings, shape: tuple[int, ...], precision: str) -> int:
+    """For one second, as `measure_network` has them but quicker."""
+    with torch.device("meta"):
+        network = make_network(model).eval()
+        spectrogram = torch.empty(shape)
+    network = folded_copy(network) if precision == "int8" else network
+    return challenge_macs(network, {"spectrogram": spectrogram})

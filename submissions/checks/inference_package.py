@@ -14,7 +14,7 @@ from typing import Any
 import soundfile
 
 from submissions.checks import Finding, check
-from submissions.reading import Package, Unreadable
+from submissions.reading import Package, System, Unreadable
 
 INTERFACE = {
     "load_model": ["model_file_path"],
@@ -133,12 +133,14 @@ def test_accuracy_is_per_cent(package: Package) -> Iterator[Finding]:
 
 @check("runs")
 def package_runs(package: Package, *, devices: list[str], classes: list[str], timeout_s: int) -> Iterator[Finding]:
-    """Each module loads its model and predicts its dummy clip for every device (with --run_code)."""
+    """Each module predicts its dummy clip for every device, and is as large as it says (with --run_code)."""
     if not package.run_code:
         yield Finding(package.name, "the package's code was not run; --run_code does", "note")
         return
     for system in package.systems:
+        stated = _stated_bytes(system)
         arguments = {"package": package_name(package), "module": system.label, "devices": devices, "classes": classes}
+        arguments |= {"stated": stated}
         with tempfile.TemporaryDirectory() as empty:
             command = [sys.executable, "-c", _TRIAL, json.dumps(arguments)]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": empty}
@@ -152,6 +154,15 @@ def package_runs(package: Package, *, devices: list[str], classes: list[str], ti
         if done.returncode != 0:
             told = (done.stderr.strip() or "ended without a word").splitlines()[-1]
             yield Finding(f"{arguments['package']}/{system.label}.py", f"failed: {told}")
+
+
+def _stated_bytes(system: System) -> dict[str, int]:
+    """Bytes of each device's network by complexity.json; none where that cannot be read, which another check tells."""
+    try:
+        per_device = _json(system.files.get("complexity.json"), "complexity.json").get("per_device", {})
+        return {device: figures["Params"] for device, figures in per_device.items()}
+    except (Unreadable, AttributeError, KeyError, TypeError):
+        return {}
 
 
 def package_name(package: Package) -> str:
@@ -215,8 +226,20 @@ files, devices = [clip] * len(given["devices"]), given["devices"]
 inputs = module.load_inputs(files, devices, model)
 if len(inputs) != len(files):
     raise SystemExit(f"load_inputs gave {len(inputs)} tensors for {len(files)} files")
+def stored_bytes(network):
+    tensors = list(network.parameters())
+    for part in network.modules():
+        if type(part).__module__.startswith("torch.ao.nn") and not list(part.parameters(recurse=False)):
+            packed = [getattr(part, name, None) for name in ("weight", "bias")]
+            tensors += [values() for values in packed if callable(values) and values() is not None]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 for device, tensor in zip(devices, inputs):
-    logits = module.get_model_for_device(model, device)(tensor)
+    network = module.get_model_for_device(model, device)
+    if hasattr(network, "modules") and device in given["stated"]:
+        found, stated = stored_bytes(network), given["stated"][device]
+        if found != stated:
+            raise SystemExit(f"the network for device {device} has {found:,} bytes, complexity.json says {stated:,}")
+    logits = network(tensor)
     logits = logits[0] if isinstance(logits, tuple) else logits
     if logits.numel() != len(given["classes"]):
         raise SystemExit(f"the model for device {device} gives {tuple(logits.shape)}, expected ten logits")
