@@ -44,3 +44,13 @@ def tiny_strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny_strong")
     synthesize("audioset_strong", root, clips=40)
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_audioset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a miniature AudioSet, some 60 clips of 16 classes; tests that change it take a copy."""
+    from common.synthetic import synthesize
+
+    root = tmp_path_factory.mktemp("tiny_audioset")
+    synthesize("audioset", root, clips=60)
+    return root

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.audio_model import AudioModel
 from common.audioset.data import TaggingClips
-from common.audioset.metrics import score_labels, score_tags
+from common.audioset.metrics import mean_average_precision, score_labels, score_tags
 from common.audioset.recipe import TRAINER, WEIGHTS, do_two_steps, loader_options
 from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
@@ -55,7 +55,6 @@ def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False
         return
     clips = read_task(settings.data)
     folds = _folds(settings, clips)
-    score = score_labels if clips.objective == "one_label" else score_tags
     logits: list[NDArray] = []
     rows: list[NDArray] = []
     of_fold = {}
@@ -69,16 +68,14 @@ def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False
         logits.append(values)
         rows.append(tested[: len(values)])
         if len(folds) > 1:
-            of_fold[str(fold)] = _score(score, clips, values, rows[-1], settings.seed, resamples=0)
+            of_fold[str(fold)] = _figure(clips, values, rows[-1])
     values, chosen = np.concatenate(logits), np.concatenate(rows)
     names = [_clip_name(settings, clips.paths[row]) for row in chosen]
     with OutputWriter(run.folder / "test" / "logits.hdf", names, values.shape[1:]) as writer:
         writer.write(names, values)
-    scores = _score(score, clips, values, chosen, settings.seed)
-    figure = "accuracy" if clips.objective == "one_label" else "mAP"
+    scores = _score(clips, values, chosen, settings.seed)
     facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "labels": clips.labels}
-    folds_scores = {fold: part[figure]["value"] for fold, part in of_fold.items()}
-    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores, "folds": folds_scores})
+    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores, "folds": of_fold})
 
 
 def run_recipe(settings: FineTuneSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
@@ -155,13 +152,22 @@ def _train_fold(
         save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
 
 
-def _score(
-    score: Any, clips: LabelledClips, logits: NDArray, rows: NDArray, seed: int, **options: Any
-) -> dict[str, Any]:
-    recordings = [clips.recordings[row] for row in rows]
-    if clips.weights is not None:
-        options["weight"] = clips.weights[rows]
-    return score(logits, clips.targets[rows], recordings, np.random.default_rng(seed), **options)
+def _score(clips: LabelledClips, logits: NDArray, rows: NDArray, seed: int) -> dict[str, Any]:
+    recordings, random = [clips.recordings[row] for row in rows], np.random.default_rng(seed)
+    if clips.objective == "one_label":
+        return score_labels(logits, clips.targets[rows], recordings, random)
+    return score_tags(logits, clips.targets[rows], recordings, random, _weights(clips, rows))
+
+
+def _figure(clips: LabelledClips, logits: NDArray, rows: NDArray) -> float:
+    """Accuracy or mAP of some clips, 0..1."""
+    if clips.objective == "one_label":
+        return float((logits.argmax(axis=1) == clips.targets[rows].argmax(axis=1)).mean())
+    return mean_average_precision(logits, clips.targets[rows], _weights(clips, rows))
+
+
+def _weights(clips: LabelledClips, rows: NDArray) -> NDArray | None:
+    return None if clips.weights is None else clips.weights[rows]
 
 
 def _folds(settings: FineTuneSettings, clips: LabelledClips) -> list[str | None]:
