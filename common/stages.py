@@ -32,6 +32,7 @@ from common.run_folder import SETTINGS_FILE, is_main_process, lock_folder, prepa
 from common.settings import Settings, changed_settings, dump_settings, load_settings, plain_settings
 
 RECORD = "stage.json"
+SECONDS_BETWEEN_LOOKS = 0.2
 _BEGUN = ".begun.json"  # settings with which a stage began that has no record yet
 _REDO = ".redo"  # what lies here is out of date and goes when the stage starts
 _PLAN = "DCASE_KIT_STAGES"  # tells processes that Lightning starts within a stage which stages are to do
@@ -70,12 +71,14 @@ class Stage:
     work: called with the run and its settings; fills run.folder / name, and goes on where an interrupted call stopped.
     uses: names of the settings that decide what comes out, such as ("data", "optim.lr").
     needs: earlier stages whose products it reads; None for all of them.
+    alone: of several processes that train together only the first does it, and the others wait until it is done.
     """
 
     name: str
     work: Callable[[Run, Any], None]
     uses: tuple[str, ...]
     needs: tuple[str, ...] | None = None
+    alone: bool = False
 
 
 Action = Literal["keep", "start", "go on", "redo"]
@@ -230,8 +233,20 @@ def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None
         # A process that Lightning started within a stage finds the earlier ones done.
         folder = run.folder / stage.name
         if stage.name in to_do and not (folder / RECORD).exists():
+            if stage.alone:
+                _wait_for(folder / RECORD)
+                continue
             folder.mkdir(parents=True, exist_ok=True)
             stage.work(run, run.settings)
+
+
+def _wait_for(path: Path) -> None:
+    """Until another process has written a file; ends this process when its parent is gone."""
+    parent = os.getppid()
+    while not path.exists():
+        if os.getppid() != parent:
+            raise SystemExit(1)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,7 @@ def check_recipe(settings: SystemSettings) -> Run:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    stages = [
-        Stage(stage.name, partial(stage.work, fast_check=True), stage.uses, stage.needs)
-        for stage in stages_of(settings)
-    ]
+    stages = [replace(stage, work=partial(stage.work, fast_check=True)) for stage in stages_of(settings)]
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run", settings)
         run_stages(run, stages)
@@ -180,5 +178,5 @@ TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_
 
 STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
-    Stage("test", score_network, uses=(*TRAINING, *TRAINER, "postprocessing")),
+    Stage("test", score_network, uses=(*TRAINING, *TRAINER, "postprocessing"), alone=True),
 ]

@@ -139,32 +139,58 @@ EVERYWHERE = ("seed", "data.root", "data.sets", "data.exclude", "data.allow_miss
 OF_A_TRANSFORMER = ("model", "weights", "untrained", "options", "projection", "aggregation", "stage1")
 
 
+def used_by(name: str, iteration: int, number: int) -> tuple[str, ...]:
+    """Settings that decide what comes out of a training."""
+    own = list(OF_A_TRANSFORMER)
+    uses = list(EVERYWHERE)
+    if iteration == 2:
+        uses += ["pseudo_labels", "stage1_distilled"]
+        own.append("stage1_distilled")
+    if number == 2:
+        uses.append("stage2")
+        own.append("stage2")
+    return (*uses, *(f"transformers.{name}.{key}" for key in own))
+
+
+def trainings(iteration: int, name: str, needs: tuple[str, ...]) -> list[Stage]:
+    """Stage 1 and stage 2 of a transformer."""
+    return [
+        Stage(
+            f"iteration{iteration}_stage{number}_{name}",
+            partial(train_stage, iteration=iteration, number=number, name=name),
+            uses=used_by(name, iteration, number),
+            needs=needs if number == 1 else (f"iteration{iteration}_stage1_{name}",),
+        )
+        for number in (1, 2)
+    ]
+
+
 def make_stages(settings: TwoIterations) -> list[Stage]:
-    """The stages of a run; trainings of different transformers need nothing of each other."""
+    """The method: trainings of different transformers need nothing of each other, so that they can go side by side."""
+    teachers = settings.names if 1 in settings.iterations else []
     stages: list[Stage] = []
-    first = [name for name in settings.names if 1 in settings.iterations]
-    for name in first:
-        own = [*EVERYWHERE, *(f"transformers.{name}.{key}" for key in OF_A_TRANSFORMER)]
-        both = [*own, "stage2", f"transformers.{name}.stage2"]
-        stages += [
-            Stage(f"iteration1_stage1_{name}", partial(train_stage, iteration=1, number=1, name=name), tuple(own), ()),
-            Stage(f"iteration1_stage2_{name}", partial(train_stage, iteration=1, number=2, name=name), tuple(both),
-                  (f"iteration1_stage1_{name}",)),
-            Stage(f"iteration1_scores_{name}", partial(score_training_clips, name=name),
-                  (*both, "postprocessing.network"), (f"iteration1_stage2_{name}",)),
-        ]  # fmt: skip
-    teachers = tuple(f"iteration1_scores_{name}" for name in first)
-    stages.append(Stage("pseudo_labels", make_pseudo_labels, ("members", "pseudo_labels", "data", "labels"), teachers))
+    for name in teachers:
+        stages += trainings(1, name, needs=())
+        stages.append(
+            Stage(
+                f"iteration1_scores_{name}",
+                partial(score_training_clips, name=name),
+                uses=(*used_by(name, 1, 2), "postprocessing.network"),
+                needs=(f"iteration1_stage2_{name}",),
+                alone=True,
+            )
+        )
+    stages.append(
+        Stage(
+            "pseudo_labels",
+            make_pseudo_labels,
+            uses=("members", "pseudo_labels", "data.root", "data.sets", "data.exclude", "labels.classes"),
+            needs=tuple(f"iteration1_scores_{name}" for name in teachers),
+            alone=True,
+        )
+    )
     for name in settings.names:
-        own = [*EVERYWHERE, *(f"transformers.{name}.{key}" for key in OF_A_TRANSFORMER), "pseudo_labels"]
-        distilled = [*own, "stage1_distilled", f"transformers.{name}.stage1_distilled"]
-        both = [*distilled, "stage2", f"transformers.{name}.stage2"]
-        stages += [
-            Stage(f"iteration2_stage1_{name}", partial(train_stage, iteration=2, number=1, name=name), tuple(distilled),
-                  ("pseudo_labels",)),
-            Stage(f"iteration2_stage2_{name}", partial(train_stage, iteration=2, number=2, name=name), tuple(both),
-                  (f"iteration2_stage1_{name}",)),
-        ]  # fmt: skip
-    uses = (*EVERYWHERE, "transformers", "members", "stage1_distilled", "stage2", "pseudo_labels", "postprocessing")
-    stages.append(Stage("test", test_system, uses))
+        stages += trainings(2, name, needs=("pseudo_labels",))
+    every = dict.fromkeys(key for name in settings.names for key in used_by(name, 2, 2))
+    stages.append(Stage("test", test_system, uses=(*every, "members", "postprocessing"), alone=True))
     return stages

@@ -107,7 +107,7 @@ def complexity_figures(settings: TwoIterations) -> dict[str, Any]:
 
 def handed_in(settings: TwoIterations) -> list[str]:
     """Transformers whose last stage is handed in."""
-    system = settings.postprocessing.system
+    system = settings.network.removeprefix("iteration2_stage2_")
     return settings.names if system == "ensemble" else [system]
 
 

@@ -369,7 +369,8 @@ class TwoIterations(SystemSettings):
     @property
     def network(self) -> str:
         """Whose scores are handed in."""
-        return f"iteration2_stage2_{self.postprocessing.system}"
+        system = self.names[0] if len(self.names) == 1 else self.postprocessing.system
+        return f"iteration2_stage2_{system}"
 
     @property
     def training_stages(self) -> list[str]:

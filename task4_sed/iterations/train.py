@@ -42,6 +42,7 @@ class StageTraining(MeanTeacherTraining):
         super().__init__(settings, make_network(settings, name, stage, released), settings.teacher, validation)
         self.stage = stage
         self.seed = derive_seed(settings.seed, iteration, number)
+        self._followed = 0  # steps of the optimiser
         self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
         self.ears = make_ears(settings.transformers[name], self.stage)
         self.transformer_front_end = self.ears.front_end
@@ -155,16 +156,27 @@ class StageTraining(MeanTeacherTraining):
 
     def on_fit_start(self) -> None:
         """Statistics of batch norms forget per step as much as one process would that sees all batches."""
-        for norm in batch_norms(self.student):
+        for norm in batch_norms(self):
             norm.momentum = 1 - (1 - self.settings.crnn.norm_momentum) ** self._processes
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        """Average statistics over the processes, then let the teacher follow."""
+    def on_train_start(self) -> None:
+        """The teacher has followed all steps of a run that goes on."""
+        self._followed = self.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the teacher follow a step when it is done, so that all batches of the next one hear the same teacher.
+
+        Published, it follows during the first of them; the others are the same. Processes that train together agree
+        on the statistics of batch norms.
+        """
         if self._processes > 1:
-            average_statistics(self.student)
-            if self.teacher is not None:
-                average_statistics(self.teacher)
-        super().on_before_zero_grad(optimizer)
+            average_statistics(self)
+        if self.global_step > self._followed:
+            self._followed = self.global_step
+            super().on_before_zero_grad(None)
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """See `on_train_batch_end`."""
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Groups with rates of their own, and one schedule per step."""
@@ -205,9 +217,11 @@ def _tokens_of_both(student: Any, views: Views, same: bool) -> tuple[Tensor, Ten
 
 
 @torch.no_grad()
-def average_statistics(network: torch.nn.Module) -> None:
+def average_statistics(module: torch.nn.Module) -> None:
     """Mean over all processes of the statistics of batch norms."""
-    for norm in batch_norms(network):
-        for values in (norm.running_mean, norm.running_var):
-            torch.distributed.all_reduce(values)
-            values /= torch.distributed.get_world_size()
+    values = [values for norm in batch_norms(module) for values in (norm.running_mean, norm.running_var)]
+    flat = torch.cat(values)
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for place, mean in zip(values, flat.split([len(part) for part in values])):
+        place.copy_(mean)
