@@ -68,7 +68,8 @@ def _recording(random: Generator) -> tuple[Waveform, list[dict]]:
     samples = SECONDS * SAMPLE_RATE
     waveform = 0.02 * band_noise(samples, (80, 1200), random).astype(np.float32)
     waveform += np.float32(0.002) * random.standard_normal(samples, dtype=np.float32)
-    events, position = [], 0.5
+    events: list[dict] = []
+    position = 0.5
     while True:
         label = str(random.choice(list(SOUNDS)))
         shortest, longest = SOUNDS[label].seconds

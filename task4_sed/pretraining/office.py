@@ -15,7 +15,6 @@ from common.errors import UserError
 from common.files import write_json
 from common.output import say
 from common.run_folder import is_main_process
-from common.settings import load_settings
 from common.stages import Run, Stage, read_record, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
@@ -119,18 +118,6 @@ def load_module(run: Run) -> OfficeTraining:
     module.network.load_state_dict(weights_of(path, "network."))
     use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
     return module.eval().to("cuda" if use_gpu else "cpu")
-
-
-def open_office(folder: Path) -> Run:
-    """The run in a folder.
-
-    Raises:
-        UserError: if there is none, or it is one of another task.
-    """
-    path = Path(folder) / "settings.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run: it has no settings.yaml. `finetune_dcase2016` makes runs.")
-    return Run(Path(folder), load_settings(OfficeSettings, path))
 
 
 def read_evaluation(run: Run) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.audio_model import AudioModel
 from common.checkpoints import save_checkpoint, weights_of
 from common.energy import EnergyMeter
 from common.errors import UserError
@@ -20,8 +19,7 @@ from common.keyed_outputs import OutputWriter
 from common.output import say
 from common.progress import Progress
 from common.run_folder import is_main_process
-from common.settings import load_settings
-from common.stages import RECORD, Run, Stage, read_record, run_stages
+from common.stages import RECORD, Run, Stage, open_run, read_record, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 from task4_sed.pretraining.clips import (
@@ -147,15 +145,8 @@ def scores_of(clips: StrongSet, durations: dict[str, float], settings: PretrainS
 
 
 def open_pretraining(folder: Path) -> Run:
-    """The run in a folder.
-
-    Raises:
-        UserError: if there is none, or it is one of another task.
-    """
-    path = Path(folder) / "settings.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run: it has no settings.yaml. `pretrain` makes runs, by default below {RUNS}.")
-    return Run(Path(folder), load_settings(PretrainSettings, path))
+    """The run of `pretrain` in a folder; see `common.stages.open_run`."""
+    return open_run(folder, PretrainSettings)
 
 
 def load_module(run: Run) -> Pretraining:
@@ -167,7 +158,7 @@ def load_module(run: Run) -> Pretraining:
     path = run.folder / "train" / "last.ckpt"
     if not path.is_file():
         raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    module = Pretraining(run.settings, _model_of(run.settings))
+    module = Pretraining(run.settings, make_model(run.settings.model, CLASSES))
     try:
         module.network.load_state_dict(weights_of(path, "network."))
     except RuntimeError as error:
@@ -222,17 +213,12 @@ def stages_of(settings: PretrainSettings) -> list[Stage]:
     return [stage for stage in STAGES if teachers or stage.name != "targets"]
 
 
-def _model_of(settings: PretrainSettings) -> AudioModel:
-    return make_model(settings.model, CLASSES)
-
-
 def _told(clips: StrongSet) -> StrongSet:
     if clips.missing:
         say(clips.sentence())
     return clips
 
 
-RUNS = PretrainSettings.model_fields["runs"].default
 CLIPS = tuple(f"data.{name}" for name in ("root", "train_audio", "train_table", "allow_missing"))
 TRAINING = (*CLIPS, "data.eval_audio", "data.eval_table", "data.long_clips", "data.batch_size", "seed", "model",
             "sampler", "augmentation", "optim", "distillation")  # fmt: skip
