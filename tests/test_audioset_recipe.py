@@ -19,7 +19,7 @@ from common.audioset.data import read_classes
 from common.audioset.evaluate import read_evaluation
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
-from common.audioset.train import TaggingTraining, demand_final_temperature, make_model
+from common.audioset.train import TaggingTraining, demand_cooling, make_model
 from common.checkpoints import weights_of
 from common.cli import run as run_command
 from common.encoded_store import KeyedOutputs
@@ -145,11 +145,12 @@ def test_dymn_cools_down_as_published():
     network = create_model("dymn04", num_classes=4, T_max=30.0)
     temperature = [network.schedule(epoch) for epoch in (0, 1, 28, 29, 199)]
     assert temperature == [30, 29, 2, 1, 1]
-    demand_final_temperature(network, 200)
+    path = CONFIGS / "dymn04.yaml"
+    demand_cooling(load_settings(PretrainSettings, path))
     with pytest.raises(UserError, match=r"after 10 epochs .* would be 21, .*--model.options.T_max 10"):
-        demand_final_temperature(network, 10)
-    demand_final_temperature(create_model("dymn04", num_classes=4, T_max=10.0), 10)
-    demand_final_temperature(create_model("mn04", num_classes=4), 1)
+        demand_cooling(load_settings(PretrainSettings, path, {"trainer.epochs": 10}))
+    demand_cooling(load_settings(PretrainSettings, path, {"trainer.epochs": 10, "model.options.T_max": 10}))
+    demand_cooling(load_settings(PretrainSettings, path, {"trainer.epochs": 1, "model": {"name": "mn04"}}))
 
 
 def test_passt_learns_with_patchout_and_leaves_none_out_in_evaluation(tiny_audioset, tmp_path):
@@ -205,7 +206,7 @@ def test_every_configuration_loads_and_names_a_model(path):
     with torch.device("meta"):
         network = create_model(settings.model.name, **{"num_classes": 3, **settings.model.options})
     assert sum(parameter.numel() for parameter in network.parameters()) > 0
-    demand_final_temperature(network, settings.trainer.epochs)
+    demand_cooling(settings)
 
 
 @pytest.mark.parametrize(
@@ -290,8 +291,11 @@ def test_the_commands_work_and_tell_mistakes(tiny_audioset, trained, tmp_path, c
     assert call("audioset", "evaluate", trained.folder) == 0
     assert "Made-up data" in capsys.readouterr().out
     small = CONFIGS / "small.yaml"
-    assert call("pretrain", small, "--data.root", tmp_path, "--runs", tmp_path / "runs") == 2
-    assert "has no balanced_train_segments_mp3*.hdf" in capsys.readouterr().err
+    for mistake in (("--data.root", tmp_path), ("--data.root", tiny_audioset, "--teacher.logits", tmp_path / "t.hdf")):
+        assert call("pretrain", small, "--runs", tmp_path / "runs", *mistake) == 2
+    told = capsys.readouterr().err
+    assert "has no balanced_train_segments_mp3*.hdf" in told and "There is no file" in told
+    assert not (tmp_path / "runs").exists()  # a mended call is not refused for its other settings
     batches = ("--loader.batch_size", 500, "--sampler.clips_per_epoch", 20)
     assert call("pretrain", small, "--data.root", tiny_audioset, "--runs", tmp_path / "b", *batches) == 2
     assert "make loader.batch_size smaller" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from common.audioset.recipe import TRAINER, WEIGHTS, do_two_steps, loader_option
 from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
-from common.audioset.train import TaggingTraining, demand_final_temperature, load_trained, tag_clips
+from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
 from common.checkpoints import save_checkpoint, weights_of
 from common.data import make_loader
 from common.encoded_store import EncodedClips, OutputWriter, pack_encoded
@@ -86,6 +86,9 @@ def run_recipe(settings: FineTuneSettings, folder: Path | None = None, redo: Seq
         folder: of the run; None takes the one that the settings name.
         redo: stages to do again.
     """
+    # Mistakes that other settings mend are found before a run folder keeps these ones.
+    _folds(settings, read_task(settings.data))
+    demand_cooling(settings)
     run = Run(folder or settings.folder, settings)
     run_stages(run, STAGES, redo)
     return run
@@ -132,8 +135,6 @@ def _train_fold(
 ) -> None:
     seed_all(settings.seed, number)
     module = TaggingTraining(settings, clips.labels, clips.objective)
-    if not fast_check:
-        demand_final_temperature(module.network, settings.trainer.epochs)
     rate = module.front_end.sample_rate
     rows = _some(settings, clips, clips.training_rows(fold))
     training = open_labelled(settings, clips, rows, rate, training=True)

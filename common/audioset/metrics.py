@@ -52,7 +52,8 @@ def score_tags(
     Args:
         logits: (clips, classes).
         target: (clips, classes), 0 or 1.
-        groups: (clips,) recordings that are drawn as a whole for the intervals.
+        groups: (clips,) recordings that are drawn as a whole for the intervals. With few clips the interval lies high:
+            clips that are drawn twice rank beside each other, and rare classes are often not drawn at all.
         generator: source of the random numbers.
         weight: (clips, classes), see `mean_average_precision`.
         resamples: of the bootstrap.

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from common.audio_model import AudioModel
-from common.audioset.data import Classes, TaggingClips, open_audioset, read_classes
+from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
 from common.audioset.metrics import score_tags
 from common.audioset.sampling import EpochDraws, class_balance_weights
 from common.audioset.settings import PretrainSettings, TaggingSettings
-from common.audioset.train import TaggingTraining, demand_final_temperature, load_trained, tag_clips
+from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
 from common.checkpoints import save_checkpoint, weights_of
 from common.data import make_loader
-from common.encoded_store import OutputWriter
+from common.encoded_store import KeyedOutputs, OutputWriter
 from common.energy import EnergyMeter
 from common.errors import UserError
 from common.files import write_json
@@ -41,8 +41,6 @@ def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False
     seed_all(settings.seed)
     label_weight = None if settings.teacher is None else settings.teacher.label_weight
     module = TaggingTraining(settings, classes.names, label_weight=label_weight)
-    if not fast_check:
-        demand_final_temperature(module.network, settings.trainer.epochs)
     rate = module.front_end.sample_rate
     clips = open_audioset(data.root, data.training, classes, rate, data.seconds, settings.teacher, settings.augment)
     loading = loader_options(settings)
@@ -93,9 +91,23 @@ def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Seq
         folder: of the run; None takes the one that the settings name.
         redo: stages to do again.
     """
+    refuse_early(settings)
     run = Run(folder or settings.folder, settings)
     run_stages(run, STAGES, redo)
     return run
+
+
+def refuse_early(settings: PretrainSettings) -> None:
+    """Find mistakes that other settings mend before a run folder keeps these ones.
+
+    Raises:
+        UserError: for absent files, a teacher of other classes, a DyMN that would not cool down.
+    """
+    data, classes = settings.data, read_classes(settings.data.root)
+    find_files(data.root, [*data.training, *data.test])
+    if settings.teacher is not None:
+        KeyedOutputs(settings.teacher.logits, "logits", (len(classes),))
+    demand_cooling(settings)
 
 
 def check_recipe(settings: PretrainSettings) -> None:

@@ -19,7 +19,7 @@ from common.audioset.settings import OptimSettings, TaggingSettings
 from common.checkpoints import load_weights
 from common.errors import UserError
 from common.models.passt import PaSST, from_image_weights
-from common.registry import create_audio_model, load_audio_model
+from common.registry import create_audio_model, create_model, load_audio_model
 from common.released_weights import plain_tensors, read_tensors
 from common.schedules import ExponentialWarmupLinearDown
 from common.training import step_generator, update_average
@@ -82,7 +82,7 @@ def set_temperature_after(network: Any, epoch: int) -> None:
         network.after_epoch(epoch)
 
 
-def demand_final_temperature(network: nn.Module, epochs: int) -> None:
+def demand_cooling(settings: TaggingSettings) -> None:
     """Refuse a training of DyMN that would end before its kernels' temperature is down.
 
     The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
@@ -90,7 +90,10 @@ def demand_final_temperature(network: nn.Module, epochs: int) -> None:
     Raises:
         UserError: with what to set.
     """
-    schedule = getattr(network, "schedule", None)
+    epochs = settings.trainer.epochs
+    with torch.device("meta"):
+        network = create_model(settings.model.name, **settings.model.options)
+    schedule: Any = getattr(network, "schedule", None)
     if schedule is not None and (last := schedule(epochs - 1)) > schedule(10**6):
         raise UserError(
             f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but what loads "
