@@ -270,7 +270,7 @@ def write_logits(
     root: Path,
     out: Path,
     files: tuple[str, ...] = ("balanced_train_segments_mp3*.hdf", "unbalanced_train_segments_mp3*.hdf"),
-    seconds: float = 10.0,
+    seconds: float | None = None,
     batch_size: int = 32,
     num_workers: int = 0,
 ) -> None:
@@ -281,7 +281,7 @@ def write_logits(
         root: of AudioSet.
         out: HDF5 file to write.
         files: names of HDF5 files below `root`, with * and ?.
-        seconds: of the clips.
+        seconds: of the clips; left out, those that the first run was trained on, and 10 without a run.
         batch_size: clips at once.
         num_workers: processes that decode.
     """

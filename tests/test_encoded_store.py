@@ -10,6 +10,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from common.audio import resample
 from common.data import make_loader
 from common.encoded_store import EncodedClips, KeyedOutputs, OutputWriter, clip_key, encode_mp3, pack_encoded
 from common.errors import UserError
@@ -136,6 +137,35 @@ def test_other_formats_can_be_turned_into_mp3(folder):
     clips = EncodedClips([folder / "out.hdf"], 32000, 1.0)
     assert pitch(clips[0]["waveform"], 32000) == pytest.approx(300, abs=2)
     assert len(clips.encoded(0)) < 20000
+
+
+def test_files_are_refused_instead_of_left_out_where_all_are_needed(folder):
+    (folder / "empty.mp3").touch()
+    for name, told in (("empty.mp3", "is empty"), ("gone.mp3", "does not exist")):
+        with pytest.raises(UserError, match=rf"{name} {told}"):
+            pack_encoded([folder / "Yclip0.mp3", folder / name], folder / "out.hdf", strict=True, quiet=True)
+    assert not (folder / "out.hdf").exists()
+
+
+def test_flac_loses_nothing_but_the_last_bits_and_clips_nothing(folder):
+    loud = np.clip(2 * tone(300, rate=44100), -1, 1)  # resampling overshoots
+    soundfile.write(folder / "quiet.wav", tone(300), RATE)
+    soundfile.write(folder / "loud.wav", loud, 44100)
+    files = [folder / "quiet.wav", folder / "loud.wav"]
+    pack_encoded(files, folder / "out.hdf", encode_rate=RATE, encode_format="flac", quiet=True)
+    clips = EncodedClips([folder / "out.hdf"], RATE, None)
+    assert np.abs(clips[0]["waveform"].numpy() - tone(300)).max() < 1.1 / 32768
+    whole = resample(loud, 44100, RATE)
+    assert np.abs(whole).max() > 1
+    difference = clips[1]["waveform"].numpy() - whole / np.abs(whole).max()
+    assert np.abs(difference).max() < 2.1 / 32768  # rounded to 16 bits twice, in the wav and in the flac
+
+
+def test_clips_of_their_own_length_come_one_at_a_time(packed):
+    clips = EncodedClips([packed], RATE, None)
+    assert [clips.gather([index])["waveform"].shape for index in range(2)] == [(1, RATE), (1, 2 * RATE)]
+    with pytest.raises(ValueError, match="batches of one"):
+        clips.gather([0, 1])
 
 
 def test_a_broken_clip_is_named(packed):

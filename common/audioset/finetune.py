@@ -1,5 +1,6 @@
 """The recipe of fine-tuning: one network for each fold (or for the one split) of a labelled set, then their test."""
 
+import errno
 import hashlib
 import time
 from collections.abc import Sequence
@@ -220,14 +221,17 @@ def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -
     say(f"Packing {len(names):,} clips into {path}")
     try:
         pack_encoded(clips.paths, path, names=names, encode_rate=sample_rate, encode_format="flac", strict=True)
-    except PermissionError as error:
-        raise UserError(f"{folder} cannot be written; set data.store to another folder.") from error
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"{folder} cannot be written ({error.strerror}); set data.store to another folder.") from error
     return path
 
 
-TRAINING = ("seed", "data", "loader.batch_size", "front_end", "model", "augment", "optim")
+DATA = tuple(f"data.{name}" for name in ("task", "root", "table", "folds", "clips", "seconds"))
+TRAINING = ("seed", *DATA, "loader.batch_size", "front_end", "model", "augment", "optim")
 
 STAGES = [
     Stage("train", train_networks, uses=(*TRAINING, *TRAINER)),
-    Stage("test", test_networks, uses=(*TRAINING, *TRAINER)),
+    Stage("test", test_networks, uses=(*TRAINING, *TRAINER, "data.test_on")),
 ]

@@ -1,6 +1,5 @@
 """The recipe of AudioSet training: train one network, with a teacher's logits where they are given, then test it."""
 
-import json
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.output import say
 from common.run_folder import is_main_process
-from common.stages import Run, Stage, open_run, read_record, run_stages
+from common.stages import Run, Stage, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 
@@ -125,11 +124,6 @@ def do_two_steps(settings: TaggingSettings, stages: Sequence[Stage]) -> None:
         run_stages(Run(Path(folder) / "run", settings), quick)
 
 
-def open_pretrained(folder: Path) -> Run:
-    """The run of `pretrain` in a folder; see `common.stages.open_run`."""
-    return open_run(folder, PretrainSettings)
-
-
 def load_run_model(run: Run) -> AudioModel:
     """The trained model of a run in evaluation mode, on the GPU where there is one."""
     settings: Any = run.settings
@@ -137,16 +131,6 @@ def load_run_model(run: Run) -> AudioModel:
     if not path.is_file():
         raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
     return load_trained(settings, read_classes(settings.data.root).names, path)
-
-
-def read_scores(run: Run) -> dict[str, Any]:
-    """The content of test/evaluation.json: seed, made_up, labels, and the figures of `score_tags`.
-
-    Raises:
-        UserError: if the run is not finished.
-    """
-    read_record(run.folder, "test")
-    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
 
 
 def make_sampler(settings: PretrainSettings, clips: TaggingClips) -> EpochDraws:

@@ -12,12 +12,15 @@ import torch
 from common.arguments import SETTINGS_FILE
 from common.audio_model import AudioModel
 from common.audioset.data import open_audioset, read_classes
+from common.audioset.recipe import load_run_model
+from common.audioset.settings import PretrainSettings
 from common.data import make_loader
 from common.encoded_store import EncodedClips, OutputWriter
 from common.errors import UserError
 from common.output import say
 from common.progress import Progress
 from common.registry import load_audio_model
+from common.stages import open_run
 
 DEVICE_BATCH = 32
 ROWS_AT_ONCE = 4096
@@ -29,7 +32,7 @@ def write_teacher_logits(
     root: Path,
     out: Path,
     patterns: Sequence[str],
-    seconds: float = 10.0,
+    seconds: float | None = None,
     batch_size: int = DEVICE_BATCH,
     num_workers: int = 0,
 ) -> int:
@@ -40,7 +43,7 @@ def write_teacher_logits(
         root: of AudioSet.
         out: the file.
         patterns: names of HDF5 files below `root`.
-        seconds: of the clips.
+        seconds: of the clips; None takes those that the first run was trained on, and 10 where there is no run.
         batch_size: clips at once.
         num_workers: processes that decode.
 
@@ -53,11 +56,14 @@ def write_teacher_logits(
     classes = read_classes(root)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = [_load(source, classes.names).to(device).eval() for source in sources]
+    runs: list[Any] = [open_run(Path(source), PretrainSettings) for source in sources if _is_run(source)]
     rates = {model.sample_rate for model in models}
     if len(rates) > 1:
         raise UserError(
             f"The models take waveforms at {', '.join(map(str, sorted(rates)))} Hz; write their logits apart."
         )
+    if seconds is None:
+        seconds = next((run.settings.data.seconds for run in runs), 10.0)
     clips = open_audioset(root, patterns, classes, rates.pop(), seconds)
     loader = make_loader(clips, batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
     with (
@@ -105,12 +111,14 @@ def import_published_logits(array: Path, index: Path, out: Path, clips: EncodedC
     return len(names), len(wanted) - len(names)
 
 
+def _is_run(source: str) -> bool:
+    return (Path(source) / SETTINGS_FILE).is_file()
+
+
 def _load(source: str, labels: Sequence[str]) -> AudioModel:
     name, _, weights = source.partition("=")
-    if (Path(name) / SETTINGS_FILE).is_file():
-        from common.audioset.recipe import load_run_model, open_pretrained
-
-        model = load_run_model(open_pretrained(Path(name)))
+    if _is_run(source):
+        model = load_run_model(open_run(Path(source), PretrainSettings))
     else:
         model = load_audio_model(name, Path(weights) if weights else None)
     if tuple(model.labels) != tuple(labels):
