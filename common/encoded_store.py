@@ -157,7 +157,7 @@ class EncodedClips(Dataset):
         self._file_of = np.searchsorted(starts, rows, side="right") - 1
         self._row_in_file = rows - starts[self._file_of]
         self._rows = rows
-        self._open: dict[int, h5py.File] = {}
+        self._open: dict[int, h5py.Dataset] = {}  # which keep their files open
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -241,9 +241,9 @@ class EncodedClips(Dataset):
         if self._process != os.getpid():  # handles of the parent process must not be used, nor closed
             self._open, self._process = {}, os.getpid()
         if number not in self._open:
-            self._open[number] = open_hdf5(self.paths[number])
+            self._open[number] = open_hdf5(self.paths[number])["mp3"]
         try:
-            return self._open[number]["mp3"][int(self._row_in_file[index])]
+            return self._open[number][int(self._row_in_file[index])]
         except OSError as error:
             name = self._keys.key(self._rows[index])
             raise UserError(f"{self.paths[number]} is damaged where {name} lies; download or pack it again.") from error
