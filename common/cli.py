@@ -51,6 +51,7 @@ meanwhile to stderr (`say`). Options of settings are spelled, and their values w
 
 import errno
 import os
+import re
 import select
 import signal
 import sys
@@ -90,7 +91,7 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         sys.stdout.flush()
         return code
     except (UserError, CheckFailed) as error:
-        say(str(error))
+        say(_sentence(error))
         return 1 if isinstance(error, CheckFailed) else 2
     except SystemExit as stop:
         return _exit_code(stop)
@@ -108,6 +109,14 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         return 2
     finally:
         _on_terminate(before)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error tells; of one that a loader's process met, without the traceback that torch puts before it."""
+    text = str(error)
+    if not re.match(r"Caught \w+ in DataLoader worker", text):
+        return text
+    return re.split(r"^[\w.]*(?:Error|Failed): ", text, flags=re.MULTILINE)[-1].strip()
 
 
 def _dispatch(prog: str, verbs: Mapping[str, Verb], words: list[str]) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import print_json, print_table, run
+from common.errors import UserError
 from tests.example_program import VERBS
 
 CONFIG = str(Path(__file__).parent / "example.yaml")
@@ -263,3 +264,27 @@ def test_a_table_off_a_terminal_is_not_cut(capsys):
     out = capsys.readouterr().out
     assert "x" * 300 in out
     assert "0.1235" in out and "61,148" in out and "[red]" in out
+
+
+class _NoClip:
+    """A data set whose clips cannot be read."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        try:
+            return [][index]
+        except IndexError as error:
+            raise UserError(f"clip {index} is empty: 0 bytes.") from error
+
+
+def _load_with_a_worker() -> None:
+    from torch.utils.data import DataLoader
+
+    list(DataLoader(_NoClip(), num_workers=1))
+
+
+def test_a_mistake_that_a_loaders_process_finds_is_told_in_one_sentence(capsys):
+    assert run("program", {"load": _load_with_a_worker}, ["load"]) == 2
+    assert capsys.readouterr().err == "clip 0 is empty: 0 bytes.\n"
