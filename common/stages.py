@@ -228,6 +228,7 @@ def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None
     if _PLAN in os.environ:
         to_do = os.environ[_PLAN].split(",")
     else:
+        _wait_for(run.folder / SETTINGS_FILE)  # until the first process has seen that the folder can be used
         to_do = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
     for stage in stages:
         # A process that Lightning started within a stage finds the earlier ones done.
