@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.audio_model import AudioModel
 from common.checkpoints import save_checkpoint, weights_of
@@ -23,7 +24,7 @@ from task4_sed.pretraining.clips import batch_loader, scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.office_data import FixedPieces, RandomCrops, Recordings, read_recordings, read_vocabulary
 from task4_sed.pretraining.office_scores import find_events, office_figures
-from task4_sed.pretraining.sampler import EpochDraws, JointBatches
+from task4_sed.pretraining.sampler import EpochDraws, JointBatches, processes
 from task4_sed.pretraining.settings import OfficeSettings
 from task4_sed.pretraining.targets import FRAMES
 from task4_sed.pretraining.train import Batch, FrameTraining
@@ -44,10 +45,13 @@ class OfficeTraining(FrameTraining):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Keep the logits of the pieces of all processes."""
+        rows, logits = self.detect_jointly(batch)
+        self._logits |= dict(zip(rows.tolist(), logits.cpu().numpy()))
+
+    def detect_jointly(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Rows (pieces,) and logits (pieces, 250, classes) of a batch of all processes."""
         share = Share(int(batch["first"]), len(batch["waveform"]), int(batch["joint"]))
-        logits = joined(self.detect(batch["waveform"]), share).cpu().numpy()
-        rows = joined(batch["row"], share).tolist()
-        self._logits |= dict(zip(rows, logits))
+        return joined(batch["row"], share), joined(self.detect(batch["waveform"]), share)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures; every process works out the same."""
@@ -92,16 +96,21 @@ def train_network(run: Run, settings: OfficeSettings) -> None:
 def score_network(run: Run, settings: OfficeSettings) -> None:
     """Find the events of the test recordings with the network after the last epoch.
 
-    Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES` with value and interval; test/events.json in HEAR's
-    form.
+    Processes that have trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES`
+    with value and interval; test/events.json in HEAR's form.
     """
-    if not is_main_process():
+    rank, world = processes()
+    if world == 1 and not is_main_process():
         return
     module = load_module(run)
     pieces = FixedPieces(read_recordings(settings.data.root, "test"))
     logits = np.empty((len(pieces), FRAMES, len(pieces.recordings.classes)), dtype=np.float32)
     for batch in scoring_loader(pieces, len(pieces), settings.data.scoring_batch):
-        logits[batch["row"].numpy()] = module.detect(batch["waveform"].to(module.device)).cpu().numpy()
+        moved = {name: batch[name].to(module.device) for name in ("waveform", "row")}
+        rows, found = module.detect_jointly({**batch, **moved})
+        logits[rows.cpu().numpy()] = found.cpu().numpy()
+    if rank > 0:
+        return
     facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "model": settings.model.name}
     figures = score_pieces(logits, pieces, settings, draws=1000)
     write_json(run.folder / "test" / "evaluation.json", {**facts, **figures, "recordings": len(pieces.recordings)})

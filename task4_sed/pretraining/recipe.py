@@ -2,8 +2,8 @@
 
 import json
 import tempfile
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from common.keyed_outputs import OutputWriter
 from common.output import say
 from common.progress import Progress
 from common.run_folder import is_main_process
-from common.stages import RECORD, Run, Stage, open_run, read_record, run_stages
+from common.stages import Run, Stage, open_run, read_record, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 from task4_sed.pretraining.clips import (
@@ -34,6 +34,7 @@ from task4_sed.pretraining.clips import (
     training_loader,
 )
 from task4_sed.pretraining.networks import make_model, start_from_weights
+from task4_sed.pretraining.sampler import processes
 from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
 from task4_sed.pretraining.settings import PretrainSettings
 from task4_sed.pretraining.targets import FRAMES
@@ -41,7 +42,6 @@ from task4_sed.pretraining.train import Pretraining, score_batch
 
 TARGETS = "targets/logits.h5"
 WEIGHTS = "train/weights.pt"
-SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def write_targets(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
@@ -50,11 +50,7 @@ def write_targets(run: Run, settings: PretrainSettings, fast_check: bool = False
     Reads the teachers' runs. Writes targets/logits.h5: filenames, strong_logits (clips, 447, 250) float16.
     """
     assert settings.distillation is not None
-    if is_main_process():
-        run.notes["teachers"] = teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
-        return
-    while not (run.folder / "targets" / RECORD).is_file():  # another process writes them
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    run.notes["teachers"] = teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
 
 
 def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
@@ -85,9 +81,11 @@ def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False
 def score_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
     """Score the evaluation clips with the network after the last epoch.
 
-    Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES` with value, per_class and interval; clips.
+    Processes that have trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES`
+    with value, per_class and interval; clips.
     """
-    if not is_main_process():
+    rank, world = processes()
+    if world == 1 and not is_main_process():
         return
     evaluation, durations = read_evaluation_set(settings.data)
     module = load_module(run)
@@ -98,8 +96,13 @@ def score_network(run: Run, settings: PretrainSettings, fast_check: bool = False
         for number, batch in enumerate(loader):
             if fast_check and number == 2:
                 break
-            scores.add(*score_batch(module, scores, {**batch, "waveform": batch["waveform"].to(module.device)}))
-            progress.advance(len(batch["row"]))
+            moved = {name: batch[name].to(module.device) for name in ("waveform", "row")}
+            rows, values = score_batch(module, scores, {**batch, **moved})
+            if rank == 0:
+                scores.add(rows, values)
+            progress.advance(len(rows))
+    if rank > 0:
+        return
     facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "model": settings.model.name}
     write_json(run.folder / "test" / "evaluation.json", {**facts, **scores.figures(settings.evaluation.draws)})
 
@@ -200,7 +203,7 @@ def check_recipe(settings: PretrainSettings) -> Run:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    stages = [Stage(s.name, partial(s.work, fast_check=True), s.uses, s.needs) for s in stages_of(settings)]
+    stages = [replace(stage, work=partial(stage.work, fast_check=True)) for stage in stages_of(settings)]
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run", settings)
         run_stages(run, stages)
@@ -225,7 +228,7 @@ TRAINING = (*CLIPS, "data.eval_audio", "data.eval_table", "data.long_clips", "da
 TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
 
 STAGES = [
-    Stage("targets", write_targets, uses=(*CLIPS, "distillation")),
+    Stage("targets", write_targets, uses=(*CLIPS, "distillation"), alone=True),
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
     Stage("test", score_network, uses=(*TRAINING, *TRAINER, "evaluation")),
 ]
