@@ -109,7 +109,7 @@ def test_stage_1_of_the_second_iteration_has_the_published_commands(published, n
     assert stage.front_end == ({"f_max_jitter": 2000} if name == "fpasst" else {})
 
 
-# Batch, accumulation, rates of CNN, RNN, transformer and decay per layer, warping of MAESTRO (None: off), weak on MAESTRO.
+# Batch, accumulation, rates of CNN, RNN, transformer, decay per layer; warping of MAESTRO (None: off), weak on MAESTRO.
 STAGE2 = {
     "atst": ((7, 5, 5, 9, 9), 8, (1e-5, 1e-4, 1e-4, 0.5), True, True),
     "fpasst": ((7, 5, 5, 9, 9), 8, (5e-5, 5e-4, 1e-4, 1.0), None, False),

@@ -1,0 +1,86 @@
+"""Stages that need nothing of each other, in processes of their own."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from common.errors import CheckFailed, UserError
+from common.settings import Settings
+from common.side_by_side import SideBySide
+from common.stages import Run, Stage, read_record, run_stages
+
+
+class Plain(Settings):
+    """Settings of the stages below."""
+
+    word: str = "a"
+    """What is written."""
+
+
+def write_word(run: Run, settings: Plain) -> None:
+    run.notes["word"] = settings.word
+    (run.folder / "one" / "word").write_text(settings.word)
+
+
+def wait_for_each_other(run: Run, settings: Plain, own: str, other: str) -> None:
+    (run.folder / own / "there").touch()
+    until = time.monotonic() + 60
+    while not (run.folder / other / "there").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def refuse(run: Run, settings: Plain) -> None:
+    raise UserError("The clips are not there.")
+
+
+def break_down(run: Run, settings: Plain) -> None:
+    raise KeyError("clips")
+
+
+def join_words(run: Run, settings: Plain) -> None:
+    (run.folder / "both" / "word").write_text(2 * (run.folder / "one" / "word").read_text())
+
+
+ONE = Stage("one", write_word, ("word",), ())
+BOTH = Stage("both", join_words, ("word",), ("one",))
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return Run(tmp_path / "run", Plain())
+
+
+def test_a_stage_starts_when_those_that_it_needs_are_done_and_keeps_its_record(run, capfd):
+    run_stages(run, [ONE, BOTH], runner=SideBySide(2))
+    assert (run.folder / "both" / "word").read_text() == "aa"
+    assert read_record(run.folder, "one")["word"] == "a"
+    assert "one: starts" in (run.folder / "logs" / "one.txt").read_text()
+    told = capfd.readouterr().err
+    assert told.index("one: done") < told.index("both: starts")
+    run_stages(run, [ONE, BOTH], runner=SideBySide(2))
+    assert capfd.readouterr().err.count("kept, its settings are the same") == 2
+
+
+def test_independent_stages_run_at_the_same_time(run):
+    stages = [
+        Stage(own, partial(wait_for_each_other, own=own, other=other), (), ())
+        for own, other in (("left", "right"), ("right", "left"))
+    ]
+    run_stages(run, stages, runner=SideBySide(2))
+
+
+def test_when_a_stage_fails_the_others_go_on_but_for_those_that_need_it(run):
+    failing = Stage("failing", refuse, (), ())
+    broken = Stage("broken", break_down, (), ())
+    last = Stage("last", refuse, (), ("failing",))
+    with pytest.raises(CheckFailed) as caught:
+        run_stages(run, [failing, broken, ONE, BOTH, last], runner=SideBySide(1))
+    told = str(caught.value)
+    assert "2 stages failed" in told and "not started: last" in told
+    assert "failing: The clips are not there." in told
+    assert "broken: KeyError: 'clips'" in told
+    assert "break_down" in (run.folder / "logs" / "broken.txt").read_text()
+    assert (Path(run.folder) / "both" / "stage.json").is_file()
