@@ -39,6 +39,7 @@ def make_trainer(
     mode: str = "max",
     fast_check: bool = False,
     callbacks: Sequence[Callback] = (),
+    share_clips: bool = True,
 ) -> Trainer:
     """A trainer that writes metrics.csv, last.ckpt and, where a metric is monitored, best.ckpt into a folder.
 
@@ -50,6 +51,7 @@ def make_trainer(
         mode: "max" or "min" of `monitor` is best.
         fast_check: two steps of one epoch of everything.
         callbacks: further ones.
+        share_clips: let Lightning share the clips over processes; False where the samplers do.
 
     Raises:
         UserError: if the devices or a logger that was asked for are not there.
@@ -78,6 +80,7 @@ def make_trainer(
             plugins=[WholeCheckpointIO(), *_environment(settings)],
             default_root_dir=folder,
             num_sanity_val_steps=0,
+            use_distributed_sampler=share_clips,
             enable_model_summary=False,
             enable_progress_bar=bar,
             enable_checkpointing=True,
@@ -94,10 +97,14 @@ def make_trainer(
 def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any = None) -> None:
     """Train, going on from the folder's last.ckpt where there is one.
 
+    The module is set to training mode first: released weights and text encoders come in evaluation mode, and Lightning
+    leaves modes as they are. A part that must not learn overrides `train`.
+
     Raises:
         UserError: if last.ckpt cannot be read.
     """
     last = Path(trainer.default_root_dir) / "last.ckpt"
+    module.train()
     try:
         trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
     except SystemExit as stop:

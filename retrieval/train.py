@@ -45,8 +45,7 @@ def make_model(settings: Model) -> DualEncoder:
     audio = make_audio_encoder(settings.audio)
     with torch.inference_mode():
         audio_dim = audio.eval()(torch.zeros(1, audio.sample_rate)).embedding.shape[1]
-    # The classifier is never used: without it no parameter is left without a gradient.
-    return DualEncoder(
+    model = DualEncoder(
         audio,
         make_text_encoder(settings.text),
         audio_dim,
@@ -55,6 +54,19 @@ def make_model(settings: Model) -> DualEncoder:
         temperature=settings.temperature,
         learn_temperature=settings.learn_temperature,
     )
+    freeze_unused(model)
+    return model
+
+
+def freeze_unused(model: DualEncoder) -> None:
+    """Let parameters that no embedding depends on, such as a classifier's, not learn: DDP waits for each that does."""
+    rate = model.audio.sample_rate
+    audio = model.eval().embed_audio(torch.zeros(1, rate), torch.zeros(1, dtype=torch.long), 1)
+    (audio.sum() + model.embed_text(["a sound"]).sum()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None and name != "temperature":
+            parameter.requires_grad_(False)
+        parameter.grad = None
 
 
 def make_audio_encoder(settings: AudioEncoder) -> Any:
@@ -128,11 +140,11 @@ class RetrievalModule(LightningModule):
             checkpoint["state_dict"] |= own
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Keep the embeddings until all are there."""
+        """Keep the embeddings until all are there; each process hears all clips."""
         clips = self.model.embed_audio(batch["windows"], batch["window_clip"], len(batch["clip"]))
         text = self.model.embed_text(batch["captions"])
         owner = batch["clip"][batch["caption_clip"]]
-        self._validation.append((_gathered(clips.float()), _gathered(text.float()), _gathered(owner)))
+        self._validation.append((clips.float(), text.float(), owner))
 
     def on_validation_epoch_end(self) -> None:
         """Log mAP@10, R@1, R@10 and MRR of captions that look for their own clip."""
@@ -183,7 +195,7 @@ def train(
     clips = CaptionedClips(manifest, rate, data, random_part=True, seed=seed)
     seed_all(seed)
     trainer = make_trainer(
-        on_this_machine(training.trainer), folder, seed, monitor="mAP@10", mode="max", fast_check=fast_check
+        on_this_machine(training.trainer), folder, seed, monitor="mAP@10", fast_check=fast_check, share_clips=False
     )
     sampler = CaptionSampler(
         [len(captions) for captions in clips.captions],

@@ -14,7 +14,7 @@ from common.synthetic import synthesize
 from common.yaml_file import read_yaml
 from retrieval.imitation import load_imitation_model, run_imitation
 from retrieval.imitation_settings import ImitationSettings
-from retrieval.recipe import result_row, run_recipe, stages_of
+from retrieval.recipe import load_model, result_row, run_recipe, stages_of
 from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search
 from retrieval.settings import RetrievalSettings
@@ -107,6 +107,15 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
     other = settings.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="seed: 0 -> 5"):
         run_recipe(other, run, fast_check=True)
+
+
+def test_encoders_learn_in_training_mode_and_what_no_embedding_needs_does_not_learn(run, settings):
+    model = load_model(open_run(run), settings, "mn", "contrastive")
+    counts = [int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts and set(counts) == {2}  # two steps
+    learning = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert learning["project_audio.0.weight"] and not learning["temperature"]
+    assert not any(on for name, on in learning.items() if "classifier.5" in name or name.startswith("text."))
 
 
 def test_a_report_shows_every_model_and_the_hardest_queries(run, tmp_path, capsys):

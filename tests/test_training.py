@@ -140,6 +140,14 @@ def test_training_says_nothing_but_its_progress(tmp_path, capfd):
     assert caught == []
 
 
+def test_a_network_that_comes_in_evaluation_mode_is_trained_in_training_mode(tmp_path):
+    module = Regression(0)
+    module.network.eval()  # as released weights come
+    settings = TrainerSettings(epochs=1, accelerator="cpu", measure_energy=False)
+    fit(make_trainer(settings, tmp_path, 0), module, make_loader(Points(), 10, shuffle_seed=0))
+    assert int(module.network[1].num_batches_tracked) > 0
+
+
 def test_a_fast_check_does_two_steps(tmp_path):
     settings = TrainerSettings(epochs=50, accelerator="cpu", measure_energy=False)
     module = Regression(0)
