@@ -181,6 +181,24 @@ def report(
     say(f"Wrote {write_task1_report(runs, out, precision)}.")
 
 
+def export(run: Positional[Path], *, out: Path | None = None, json: bool = False) -> None:
+    """Write a run's network as ONNX in float32, float16 and int8, and compare size, latency and accuracy.
+
+    The files take log-mel spectrograms; the network is the one for all devices.
+
+    Args:
+        run: folder of a finished run.
+        out: folder of the files; left out, RUN/export.
+        json: print the table as JSON.
+    """
+    from task1_asc.evaluate import open_run
+    from task1_asc.export import export_run
+
+    opened = open_run(run)
+    rows = export_run(opened, out)
+    print_json(rows) if json else print_table(rows, title=_title(opened))
+
+
 def system(
     settings: Task1Settings, *, label: str, meta: Path | None = None, year: Literal[2024, 2025] = 2024, jobs: int = 1
 ) -> None:
@@ -244,6 +262,7 @@ VERBS = {
     "predict": predict,
     "package": package,
     "report": report,
+    "export": export,
     "system": config_verb(Task1Settings, system),
     "search_width": config_verb(Task1Settings, search_width),
 }

@@ -5,6 +5,7 @@ checkpoint holds its weights and how to build the networks and the front end tha
 """
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class PackagedModel(nn.Module):
 
 def load_model(path: Path) -> PackagedModel:
     """The model in a system's checkpoint, on the CPU, in evaluation mode."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how PyTorch itself stores 8-bit tensors
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     model = PackagedModel(checkpoint["spec"])
     model.model.load_state_dict(checkpoint["state_dict"])
     return model.eval().requires_grad_(False)

@@ -180,7 +180,7 @@ class QuantizedSceneTraining(SceneTraining):
         settings: of the whole run, with the optimiser of this training.
         sample_rate: Hz of the waveforms in the batches.
         model: front end and prepared network.
-        frozen_epochs: last epochs in which ranges and statistics stay as they are.
+        frozen_epochs: last epochs in which ranges and statistics stay as they are; the first epoch always moves them.
     """
 
     def __init__(self, settings: Task1Settings, sample_rate: int, model: AudioModel, frozen_epochs: int):
@@ -189,7 +189,7 @@ class QuantizedSceneTraining(SceneTraining):
 
     def on_train_epoch_start(self) -> None:
         """Freeze where it is time; again in each of the last epochs, since a resumed run begins in one of them."""
-        if self.current_epoch >= (self.trainer.max_epochs or 0) - self.frozen_epochs:
+        if self.current_epoch >= max(1, (self.trainer.max_epochs or 0) - self.frozen_epochs):
             freeze(self.network)
 
 
