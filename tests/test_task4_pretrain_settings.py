@@ -16,6 +16,7 @@ SHARED = {
     "data.long_clips": "random",  # random crop to 10 s when longer, labels are not moved
     "data.allow_missing": True,  # clips that are not in the HDF5 are left out
     "data.num_workers": 16,
+    "model.head_bias": None,
     "sampler.replacement": False,
     "sampler.draws": 100_000,
     "augmentation.wavmix.alpha": 2.0,

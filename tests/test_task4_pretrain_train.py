@@ -322,7 +322,7 @@ def test_other_settings_in_the_middle_of_a_run_are_refused(quick):
     settings = quick()
     with pytest.raises(ZeroDivisionError):
         run_stages(Run(settings.folder, settings), [Stage("train", lambda *_: 1 / 0, stages_of(settings)[0].uses)])
-    with pytest.raises(UserError, match=r"made with other settings: optim.lr: 0.002 -> 0.5.*--redo train"):
+    with pytest.raises(UserError, match=r"made with other settings: optim.lr: 0.005 -> 0.5.*--redo train"):
         run_recipe(quick(optim__lr=0.5))
 
 

@@ -34,6 +34,8 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
     if network.head_type != "linear":
         raise UserError(f"model.options.head_type is {network.head_type}; here it must be linear.")
     network.weak_head.requires_grad_(False)
+    if settings.head_bias is not None:
+        nn.init.constant_(network.strong_head.bias, settings.head_bias)
     return model
 
 

@@ -22,6 +22,9 @@ class ModelSettings(Settings):
     """Options of the network, such as {seq_model_type: rnn} for the recurrent layers of the teachers."""
     front_end: dict[str, Any] = {}
     """Options of the front end that differ from the registered ones."""
+    head_bias: float | None = None
+    """Where the bias of the frame head starts: -6 is a probability of 0.2 %; null is near 0, as published, and costs a
+    short training most of its steps."""
 
 
 class SamplerSettings(Settings):

@@ -1,6 +1,6 @@
 """Do teachers help, does augmentation help? Pre-training on made-up data in AudioSet strong's form, over seeds.
 
-    python -m tests.benchmarks.trial_pretrain [--seeds 5] [--epochs 30] [--clips 240] [--work runs/trials/pretrain]
+    python -m tests.benchmarks.trial_pretrain [--seeds 5] [--epochs 8] [--clips 240] [--work runs/trials/pretrain]
 
 Every seed trains the same small ATST-F from random weights
     plain         on labels alone, without augmentation,
@@ -39,7 +39,7 @@ def main() -> None:
     """Run the trial and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--clips", type=int, default=240)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/pretrain"))
     arguments = parser.parse_args()
