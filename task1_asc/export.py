@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -78,7 +79,7 @@ def export_run(run: Run, out: Path | None = None) -> list[dict[str, Any]]:
     for name, path in paths.items():
         size = stored_bytes(quantized) if name == "int8" and quantized is not None else None
         each = {"float32": 4, "float16": 2, "int8": 1}[name]
-        forms[f"ONNX {name}"] = (_session(path), size or each * parameters, path)
+        forms[f"ONNX {name}"] = (open_session(path), size or each * parameters, path)
     rows = compare(run, front_end, forms, shape)
     write_json(out / "table.json", rows)
     return rows
@@ -133,6 +134,7 @@ def latency(call: Callable[[Tensor], Any], shape: tuple[int, ...]) -> float:
 def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
     """Write a network for spectrograms of any batch."""
     example = torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -212,7 +214,8 @@ def _runner(network: nn.Module) -> Callable[[Tensor], NDArray]:
     return call
 
 
-def _session(path: Path) -> Callable[[Tensor], NDArray]:
+def open_session(path: Path) -> Callable[[Tensor], NDArray]:
+    """A call of an ONNX file, on one thread: spectrogram to logits."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -62,6 +62,7 @@ def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision
         Section("Confusion", confusion_part(scored, precision)),
         Section("Learning curves", curves_part(scored)),
         Section("Energy and complexity", [table(cost_rows(scored), caption="Each run's training.")]),
+        *exported_part(scored),
         Section("Settings", [paragraph("Of the first run."), preformatted(_first_settings(scored))]),
     ]
     path = out or paths[0] / "report.html"
@@ -183,6 +184,17 @@ def curves_part(scored: Scored) -> list[str]:
             plot = plot_lines(series, "epoch", label, markers=False)
             pictures.append(figure(plot, f"{label.capitalize()} of the first seed of each subset."))
     return [side_by_side(*pictures)] if pictures else [paragraph("No logs were found.")]
+
+
+def exported_part(scored: Scored) -> list[Section]:
+    """The tables that `export` left in runs: precisions, latency, accuracy before and after."""
+    parts = []
+    for runs in scored.values():
+        for run, _ in runs:
+            path = run.folder / "export" / "table.json"
+            if path.is_file():
+                parts.append(table(json.loads(path.read_text(encoding="utf-8")), caption=run.folder.name))
+    return [Section("Precisions and latency", parts)] if parts else []
 
 
 def cost_rows(scored: Scored) -> list[dict[str, Any]]:
