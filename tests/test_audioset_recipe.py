@@ -19,8 +19,8 @@ from common.audioset.data import read_classes
 from common.audioset.evaluate import read_evaluation
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
-from common.audioset.train import TaggingTraining, demand_cooling, make_model
-from common.checkpoints import weights_of
+from common.audioset.train import TaggingTraining, demand_cooling, load_trained, make_model
+from common.checkpoints import save_checkpoint, weights_of
 from common.cli import run as run_command
 from common.encoded_store import KeyedOutputs
 from common.errors import UserError
@@ -183,6 +183,20 @@ def test_image_weights_start_a_passt(tmp_path):
     assert (model.network.patch_embed.proj.weight == 3).all()
     assert torch.equal(model.network.new_pos_embed, state["pos_embed"][:, :2])
     assert model.network.head[1].weight.shape == (3, 768)
+
+
+def test_official_names_and_strides_of_released_weights_hold(tmp_path):
+    model = {"name": "passt_s_swa.s16_ap473", "options": {"depth": 1}}
+    settings = parse_settings(PretrainSettings, {"name": "x", "trainer": {"epochs": 1}, "model": model})
+    weights = create_model("passt_s_swa.s16_ap473", num_classes=1, depth=1).state_dict()
+    save_checkpoint(weights, tmp_path / "passt.pt")
+    assert load_trained(settings, ["a"], tmp_path / "passt.pt").network.patch_embed.proj.stride == (16, 16)
+    torch.save(create_model("mn04").state_dict(), tmp_path / "mn04.pt")
+    for name in ("mn04.as", "mn04_as"):
+        model = {"name": name, "weights": str(tmp_path / "mn04.pt")}
+        settings = parse_settings(PretrainSettings, {"name": "x", "trainer": {"epochs": 1}, "model": model})
+        weight = make_model(settings, ["a", "b"]).network.features[0][0].weight
+        assert torch.equal(weight, torch.load(tmp_path / "mn04.pt")["features.0.0.weight"])
 
 
 def test_weights_are_taken_over_with_a_new_classifier(trained, tmp_path):

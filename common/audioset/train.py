@@ -20,6 +20,7 @@ from common.checkpoints import load_weights
 from common.errors import UserError
 from common.models.passt import PaSST, from_image_weights
 from common.registry import create_audio_model, create_model, load_audio_model
+from common.released import find_released
 from common.released_weights import plain_tensors, read_tensors
 from common.schedules import ExponentialWarmupLinearDown
 from common.training import step_generator, update_average
@@ -34,13 +35,10 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
     Raises:
         UserError: as `load_audio_model`, or if weights do not fit the options of the network.
     """
-    model, options = settings.model, dict(settings.model.options)
-    made = create_audio_model(
-        model.name.partition(".")[0], front_end=settings.front_end.model_dump(), labels=labels, **options
-    )
+    model, made = settings.model, _make_random_model(settings, labels)
     if model.weights is not None and _starts_from_images(made.network, model.weights):
         return made
-    if "." in model.name or model.weights is not None:
+    if model.weights is not None or find_released(model.name) is not None:
         loaded = load_audio_model(model.name, model.weights, labels=labels)
         try:
             made.network.load_state_dict(loaded.network.state_dict())
@@ -48,6 +46,12 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
             first = str(error).splitlines()[1].strip()
             raise UserError(f"model.options do not fit the weights of {model.name}: {first}") from error
     return made
+
+
+def _make_random_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
+    """As `make_model`, with random weights; released weights still decide strides and the like."""
+    model = settings.model
+    return create_audio_model(model.name, front_end=settings.front_end.model_dump(), labels=labels, **model.options)
 
 
 def _starts_from_images(network: nn.Module, weights: Path) -> bool:
@@ -67,9 +71,7 @@ def _starts_from_images(network: nn.Module, weights: Path) -> bool:
 
 def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path) -> AudioModel:
     """The model of the settings with the weights that it was left with, ready to tag, on the GPU where there is one."""
-    # Those that it began with are not needed.
-    begun = settings.model.model_copy(update={"name": settings.model.name.partition(".")[0], "weights": None})
-    model = make_model(settings.model_copy(update={"model": begun}), labels)
+    model = _make_random_model(settings, labels)
     load_weights(model.network, weights)
     set_temperature_after(model.network, settings.trainer.epochs - 1)
     use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
