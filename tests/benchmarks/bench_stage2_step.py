@@ -3,10 +3,10 @@
 The plain step hears every clip for itself: impulse response, wavmix, features (torchaudio's mel for the CRNN, the
 transformer's front end), masks, mixup, MixStyle, filter and warping clip by clip, and it makes the features of student
 and teacher separately. Networks, losses and optimiser are the same, and every augmentation is done in every step. Both
-take turns. --cpu_time counts processor time, for a machine on which other programs run. Peak memory is that of a process
-of its own for each transformer, against the same process before its first step.
+take turns. --cpu_time counts processor time, for a machine on which other programs run. Peak memory is that of a
+process of its own for each transformer, against the same process before its first step.
 
-    python -m tests.benchmarks.bench_stage2_step [--pairs 5] [--depth 2] [--dim 48] [--cpu_time]
+    python -m tests.benchmarks.bench_stage2_step [--pairs 5] [--depth 2] [--dim 48] [--only atst] [--cpu_time]
 """
 
 import argparse
@@ -102,8 +102,8 @@ class PlainStep(KitStep):
     def __init__(self, settings: TwoIterations, name: str):
         super().__init__(settings, name)
         self.mel = torchaudio.transforms.MelSpectrogram(
-            16000, n_fft=2048, win_length=2048, hop_length=256, f_min=0, f_max=8000, n_mels=settings.front_end.n_mels, power=1,
-            window_fn=torch.hamming_window, wkwargs={"periodic": False}, norm=None, mel_scale="htk",
+            16000, n_fft=2048, win_length=2048, hop_length=256, f_min=0, f_max=8000,
+            n_mels=settings.front_end.n_mels, power=1, window_fn=torch.hamming_window, wkwargs={"periodic": False}, norm=None, mel_scale="htk",
         )  # fmt: skip
         self.random = np.random.default_rng(0)
 
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--dim", type=int, default=48)
+    parser.add_argument("--only", nargs="+", choices=NAMES)
     parser.add_argument("--cpu_time", action="store_true")
     parser.add_argument("--peak_of", nargs=2, metavar=("NAME", "RESPONSES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -267,7 +268,7 @@ def main() -> None:
             response = np.random.default_rng(number).normal(size=4800) * np.exp(-np.arange(4800) / 300)
             write_wav(Path(folder) / f"{number}.wav", (0.1 * response).astype(np.float32), 16000)
         settings = make_settings(arguments.depth, arguments.dim, Path(folder))
-        for name in NAMES:
+        for name in arguments.only or NAMES:
             kit, plain = compare(settings, name, arguments.pairs, clock)
             command = [sys.executable, "-m", "tests.benchmarks.bench_stage2_step", "--peak_of", name, folder]
             command += ["--depth", str(arguments.depth), "--dim", str(arguments.dim)]
