@@ -103,7 +103,8 @@ class PlainStep(KitStep):
         super().__init__(settings, name)
         self.mel = torchaudio.transforms.MelSpectrogram(
             16000, n_fft=2048, win_length=2048, hop_length=256, f_min=0, f_max=8000,
-            n_mels=settings.front_end.n_mels, power=1, window_fn=torch.hamming_window, wkwargs={"periodic": False}, norm=None, mel_scale="htk",
+            n_mels=settings.front_end.n_mels, power=1, window_fn=torch.hamming_window, wkwargs={"periodic": False},
+            norm=None, mel_scale="htk",
         )  # fmt: skip
         self.random = np.random.default_rng(0)
 
