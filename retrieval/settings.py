@@ -54,6 +54,9 @@ class AudioEncoder(Settings):
     """A weights file, the registered download, or random numbers."""
     options: dict[str, Any] = {}
     """Options of the network, such as patchout."""
+    norm_momentum: float | None = Field(None, gt=0, le=1)
+    """Of the batch norms' running statistics, in torch's sense; null: as the network has it (MN: 0.01, too slow for a
+    training of a few hundred steps from random weights)."""
 
 
 class TextEncoderSettings(Settings):

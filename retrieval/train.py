@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 from common.checkpoints import weights_of
@@ -71,6 +71,14 @@ def freeze_unused(model: DualEncoder) -> None:
 
 def make_audio_encoder(settings: AudioEncoder) -> Any:
     """The audio model of the settings."""
+    model = _read_audio_encoder(settings)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and settings.norm_momentum is not None:
+            module.momentum = settings.norm_momentum
+    return model
+
+
+def _read_audio_encoder(settings: AudioEncoder) -> Any:
     if settings.weights == "random":
         return create_audio_model(settings.model, **settings.options)
     weights = None if settings.weights == "released" else Path(settings.weights)

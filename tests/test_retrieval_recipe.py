@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.audio import list_audio
 from common.errors import UserError
@@ -17,8 +18,9 @@ from retrieval.imitation_settings import ImitationSettings
 from retrieval.recipe import load_model, result_row, run_recipe, stages_of
 from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search
-from retrieval.settings import RetrievalSettings
+from retrieval.settings import AudioEncoder, RetrievalSettings
 from retrieval.submission import open_run, package, predict
+from retrieval.train import make_audio_encoder
 
 CONFIGS = sorted(Path("retrieval/configs").glob("*.yaml"))
 META = Path("submissions/templates/demo")
@@ -116,6 +118,14 @@ def test_encoders_learn_in_training_mode_and_what_no_embedding_needs_does_not_le
     learning = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     assert learning["project_audio.0.weight"] and not learning["temperature"]
     assert not any(on for name, on in learning.items() if "classifier.5" in name or name.startswith("text."))
+
+
+def test_the_batch_norms_take_the_momentum_that_is_set():
+    options = {"model": "mn04", "weights": "random", "options": {"width_mult": 0.1}}
+    for momentum, expected in ((None, 0.01), (0.1, 0.1)):
+        encoder = make_audio_encoder(AudioEncoder(**options, norm_momentum=momentum))
+        norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert norms and {norm.momentum for norm in norms} == {expected}
 
 
 def test_a_report_shows_every_model_and_the_hardest_queries(run, tmp_path, capsys):
