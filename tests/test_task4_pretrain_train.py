@@ -93,14 +93,23 @@ def batch_of(clips=2):
     return {"waveform": waveform, "target": target, "first": 0, "joint": clips}
 
 
-@pytest.mark.parametrize("name", TINY_OF)
-def test_the_published_training_of_every_network_reaches_every_parameter(name, monkeypatch):
-    overrides = {"model.options": TINY_OF[name], "model.untrained": True}
+RNN = {"seq_model_type": "rnn", "rnn_dim": 4, "rnn_layers": 1}
+OPTIONS_OF = {
+    **TINY_OF,
+    "teacher": {**TINY_OF["atst_frame"], **RNN},
+    "ours": {**TINY_OF["beats"], "time_grid": "exact"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS_OF)
+def test_a_step_of_every_configuration_reaches_every_parameter(name, monkeypatch):
+    overrides = {"model.options": OPTIONS_OF[name], "model.untrained": True}
     settings = load_settings(PretrainSettings, CONFIGS / f"pretrain_{name}.yaml", overrides)
     module = Pretraining(settings, make_model(settings.model, CLASSES))
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     batch = batch_of()
-    loss = module.training_step({**batch, "distilled": batch["target"] * 0.9}, 0)
+    taught = {} if settings.distillation is None else {"distilled": batch["target"] * 0.9}
+    loss = module.training_step({**batch, **taught}, 0)
     loss.backward()
     learned = {n: p for n, p in module.network.named_parameters() if p.requires_grad}
     without = [n for n, p in learned.items() if p.grad is None]
@@ -171,8 +180,7 @@ def test_the_rate_rises_over_20000_steps_and_falls_as_a_cosine(step):
 
 
 def test_a_teacher_teaches_a_student_and_its_weights_load_elsewhere(quick, tmp_path):
-    options = {**TINY, "seq_model_type": "rnn", "rnn_dim": 4, "rnn_layers": 1}
-    teacher = run_recipe(quick(name="teacher", model__options=options))
+    teacher = run_recipe(quick(name="teacher", model__options={**TINY, **RNN}))
     figures = read_evaluation(teacher)
     assert set(figures) >= {"psds1_macro", "psds1", "pauroc", "clips"} and figures["made_up"]
     assert figures["clips"]["comparable"] and figures["clips"]["evaluated"] <= 10

@@ -1,6 +1,6 @@
 """Do teachers help, does augmentation help? Pre-training on made-up data in AudioSet strong's form, over seeds.
 
-    python -m tests.benchmarks.trial_pretrain [--seeds 5] [--epochs 8] [--clips 240] [--work runs/trials/pretrain]
+    python -m tests.benchmarks.trial_pretrain [--seeds 5] [--epochs 8] [--clips 120] [--work runs/trials/pretrain]
 
 Every seed trains the same small ATST-F from random weights
     plain         on labels alone, without augmentation,
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--clips", type=int, default=120)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/pretrain"))
     arguments = parser.parse_args()
     root = arguments.work / "data"
@@ -83,7 +83,8 @@ class Trainer:
             Path(SMALL),
             {
                 "name": self.folder(way).name, "runs": str(self.work / "runs"), "seed": seed,
-                "data.root": str(self.root), "trainer.epochs": self.epochs, "trainer.validate_every": self.epochs,
+                "data.root": str(self.root), "data.batch_size": 8,
+                "trainer.epochs": self.epochs, "trainer.validate_every": self.epochs,
                 "trainer.measure_energy": False, "trainer.accelerator": "cpu", "evaluation.draws": 0, **changes,
             },
         )  # fmt: skip
