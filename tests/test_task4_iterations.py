@@ -49,7 +49,7 @@ QUICK = {
     "crnn.fusion_dim": 8,
     "crnn.rnn_dim": 4,
     "transformers.atst.options": TINY,
-    "transformers.fpasst.options": TINY,
+    "transformers.fpasst.options": {**TINY, "num_mels": 64},
     "transformers.beats.options": {**TINY, "dim": 48, "hidden_dim": 16, "patch_dim": 8},
     "stage1.batch": BATCH,
     "stage2.batch": BATCH,

@@ -13,6 +13,8 @@ from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Rows
 from task4_sed.labels import CLIP_SAMPLES
 
+FOLLOWED = 2
+"""Clips that are followed through the network; a batch keeps as much of each."""
 GRU_VALUES = 6
 """Values that a GRU keeps for each cell and step."""
 
@@ -84,13 +86,12 @@ def estimate_memory(
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stored = sum(p.numel() * p.element_size() for p in network.parameters())
     own = stored - sum(p.numel() * p.element_size() for part in network.parts_in_common() for p in part.parameters())
-    one, two = (_kept_bytes(network, features, clips, precision) for clips in (1, 2))
     clip_bytes = sum(values.numel() * values.element_size() for values in features)
     return MemoryEstimate(
         weights=stored + (own if with_teacher else 0),
         gradients=4 * trained,
         optimiser=8 * trained,
-        activations=one + (rows.count - 1) * (two - one),
+        activations=_kept_bytes(network, features, FOLLOWED, precision) * rows.count // FOLLOWED,
         # clean, mixed and coloured features, and those of the teacher
         batch=rows.count * (4 * clip_bytes + 2 * 4 * CLIP_SAMPLES),
     )

@@ -40,14 +40,20 @@ class TransformerCrnn(nn.Module):
         for name in getattr(transformer, "unused_parameters", ()):
             transformer.get_parameter(name).requires_grad_(False)
 
-    def tokens(self, log_mel: Tensor) -> Tensor:
-        """(batch, 1, mels, frames) to what the CRNN reads beside its spectrogram, (batch, dim, tokens)."""
+    def sequence(self, log_mel: Tensor) -> Tensor:
+        """(batch, 1, mels, frames) to the transformer's own (batch, tokens, dim)."""
         if self.frozen:
             with torch.no_grad():
-                sequence = self.transformer(log_mel)
-        else:
-            sequence = self.transformer(log_mel)
+                return self.transformer(log_mel)
+        return self.transformer(log_mel)
+
+    def project(self, sequence: Tensor) -> Tensor:
+        """The transformer's sequence to what the CRNN reads, (batch, dim, tokens)."""
         return (sequence if self.projection is None else self.projection(sequence)).mT
+
+    def tokens(self, log_mel: Tensor) -> Tensor:
+        """(batch, 1, mels, frames) to what the CRNN reads beside its spectrogram, (batch, dim, tokens)."""
+        return self.project(self.sequence(log_mel))
 
     def read(self, spectrogram: Tensor, log_mel: Tensor) -> Tensor:
         """What the heads see, (batch, 156, 2 * rnn_dim)."""

@@ -101,17 +101,13 @@ class StageTraining(MeanTeacherTraining):
         spectrogram = self.front_end.scale(self.front_end.decibel(views.student.magnitude))
         same = views.teacher is views.student
         other = spectrogram if same else self.front_end.scale(self.front_end.decibel(views.teacher.magnitude))
-        if student.frozen:
-            own, others = _tokens_of_both(student, views, same)
-        else:
-            own = student.tokens(views.student.log_mel)
-        read = student.crnn.read(spectrogram, own)
-        if not self.stage.loss.weights.consistency:
+        needed = self.stage.loss.weights.consistency > 0
+        own, others = _sequences(student, teacher, views, needed)
+        read = student.crnn.read(spectrogram, student.project(own))
+        if not needed:
             return _Answer(student, read), _Answer(student, read.detach())
         with torch.no_grad():
-            if not student.frozen:
-                others = teacher.tokens(views.teacher.log_mel)
-            answered = teacher.crnn.read(other, others)
+            answered = teacher.crnn.read(other, teacher.project(others))
         return _Answer(student, read), _Answer(teacher, answered)
 
     def _agreement(self, views: Views, student: Answer, teacher: Answer) -> Tensor:
@@ -206,14 +202,18 @@ class _Answer:
         return self.known[id(mask)]
 
 
-def _tokens_of_both(student: Any, views: Views, same: bool) -> tuple[Tensor, Tensor]:
-    """Tokens for student and teacher of the frozen transformer that they share, in one pass."""
-    if same or views.student.log_mel is views.teacher.log_mel:
-        tokens = student.tokens(views.student.log_mel)
-        return tokens, tokens.detach()
-    tokens = student.tokens(torch.cat((views.student.log_mel, views.teacher.log_mel)))
-    own, others = tokens.chunk(2)
-    return own, others.detach()
+def _sequences(student: Any, teacher: Any, views: Views, needed: bool) -> tuple[Tensor, Tensor]:
+    """The sequence of the transformer for student and, where needed, teacher; one that both share is run once."""
+    hears, other = views.student.log_mel, views.teacher.log_mel
+    if not needed or (student.frozen and other is hears):
+        sequence = student.sequence(hears)
+        return sequence, sequence
+    if student.frozen:
+        own, others = student.sequence(torch.cat((hears, other))).chunk(2)
+        return own, others
+    with torch.no_grad():
+        others = teacher.sequence(other)
+    return student.sequence(hears), others
 
 
 @torch.no_grad()

@@ -196,10 +196,10 @@ def main() -> None:
                 if getattr(settings.stage2.batch, kind):
                     try_without(run, found, seed, what)
             say(f"seed {seed} done")
+            if arguments.out is not None:
+                arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     say("Made-up data." if arguments.pack is None else "Office scenes, mixed from real sounds.")
     show(found)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
