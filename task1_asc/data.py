@@ -230,10 +230,11 @@ class SceneClips(Dataset):
     """One-second clips of TAU Urban Acoustic Scenes, out of wav files or a packed store.
 
     Items are dicts: ``waveform`` float32 (samples,), ``filename``; with labels also ``target`` (index into `CLASSES`)
-    and ``recording_device`` (a, b, c, s1..s6). `gather` gives a batch of them at once.
+    and ``recording_device`` (a, b, c, s1..s6), which evaluation clips of 2025 have too. `gather` gives a batch at once.
 
     Args:
-        clips: table with the column ``filename``, and for labelled clips ``scene_label`` and ``source_label``.
+        clips: table with the column ``filename``, for labelled clips ``scene_label`` and ``source_label``, for others
+            ``device_id`` where devices are known.
         folder: that ``filename`` is relative to; its files must be mono at 44,100 Hz and last one second.
         store: folder of a packed store that holds the clips; the wav files are not read then.
 
@@ -251,6 +252,8 @@ class SceneClips(Dataset):
         if "scene_label" in clips.columns:
             self.targets = torch.tensor([CLASSES.index(label) for label in clips["scene_label"]])
             self.recording_devices = clips["source_label"].tolist()
+        elif "device_id" in clips.columns:
+            self.recording_devices = clips["device_id"].tolist()
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -263,7 +266,9 @@ class SceneClips(Dataset):
             waveform = self.packed[index]["waveform"]
         item = {"waveform": waveform, "filename": filename}
         if self.targets is not None:
-            item |= {"target": int(self.targets[index]), "recording_device": self.recording_devices[index]}
+            item["target"] = int(self.targets[index])
+        if self.recording_devices:
+            item["recording_device"] = self.recording_devices[index]
         return item
 
     def gather(self, indices: Sequence[int]) -> dict[str, Any]:
@@ -275,6 +280,7 @@ class SceneClips(Dataset):
         batch: dict[str, Any] = {"waveform": waveform, "filename": [self.filenames[index] for index in indices]}
         if self.targets is not None:
             batch["target"] = self.targets[torch.as_tensor(indices)]
+        if self.recording_devices:
             batch["recording_device"] = [self.recording_devices[index] for index in indices]
         return batch
 

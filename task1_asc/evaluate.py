@@ -106,9 +106,8 @@ def predict(run: Run, root: Path, year: int = 2024, precision: str | None = None
     clips, folder = read_evaluation(root, year), evaluation_folder(root, year)
     # The set is read once, so packing would be no gain; a store that is there is used.
     store = store_folder(root, settings.data.sample_rate, evaluation=year)
-    dataset = SceneClips(clips[["filename"]], folder, store if (store / "store.json").is_file() else None)
-    if "device_id" in clips.columns:
-        dataset.recording_devices = clips["device_id"].tolist()
+    unlabelled = clips[[column for column in ("filename", "device_id") if column in clips.columns]]
+    dataset = SceneClips(unlabelled, folder, store if (store / "store.json").is_file() else None)
     front_end, networks = networks_by_precision(run, dataset.sample_rate)
     if precision not in networks:
         raise UserError(f"{run.folder} is not quantised; its settings have no quantization. Take float16 or float32.")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.audio_model import AudioModel
 from common.checkpoints import save_checkpoint
 from common.data import make_loader
 from common.energy import EnergyMeter
@@ -25,7 +26,7 @@ from common.output import say
 from common.quantize import convert, prepare_training, quantize_trained
 from common.stages import Run, Stage, run_stages
 from common.training import derive_seed, fit, make_trainer, seed_all
-from task1_asc.data import TRAINING_DEVICES, is_made_up_data, store_folder
+from task1_asc.data import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
 from task1_asc.evaluate import read_scores, score_network
 from task1_asc.inference import DeviceNetworks, classify_with
 from task1_asc.limits import refuse_over_limits
@@ -166,8 +167,7 @@ def train_quantized(
     )
     trainer = settings.trainer.model_copy(update={"epochs": training.epochs, "precision": "32-true"})
     own = settings.model_copy(update={"optim": optim, "trainer": trainer})
-    model = load_run_model(run, clips.sample_rate)
-    model.front_end, model.network = front_end, prepared
+    model = AudioModel(front_end, prepared, CLASSES, name=settings.model.name)
     module = QuantizedSceneTraining(own, clips.sample_rate, model, training.frozen_epochs)
     learn(module, own, clips.without_held_out(), run.folder / "quantize" / f"{name}_training", fast_check)
     return convert(module.network)
