@@ -147,14 +147,14 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
     opened = open_run(run)
     if json:
-        print_json({**read_scores(opened), "published": read_published()})
+        print_json({**read_scores(opened), "published": read_published(opened.settings)})
         return
     print_table(figure_rows([opened]), title=_title(opened))
     for title, rows in class_rows(opened).items():
         print_table(rows, title=title)
     if stages := stage_rows(opened):
         print_table(stages, title="Each training and the ensembles, per cent")
-    say(f"Published: {read_published()['system']}. Intervals: bootstrap over recordings.")
+    say(f"Published: {read_published(opened.settings)['system']}. Intervals: bootstrap over recordings.")
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:

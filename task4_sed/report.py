@@ -102,7 +102,7 @@ def read_finished(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
 
 def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
     """One row per test set and figure: value with interval in per cent, the published one, and how many clips."""
-    published = read_published()["figures"]
+    published = read_published(runs[0].settings)
     every = [read_scores(run)["networks"][run.settings.network][kind] for run in runs]
     rows = []
     for name in every[0]:
@@ -113,8 +113,9 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
                 continue
             found = _over_runs([figures[name][key] for figures in every])
             row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": with_interval(*found, scale=100)}
-            if name != "public_evaluation" and key in published:
-                row["published"] = f"{100 * published[key]:.1f}"
+            known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
+            if key in known:
+                row["published"] = f"{100 * known[key]:.1f}"
             rows.append({**row, "clips": whole})
     return rows
 
@@ -161,7 +162,7 @@ def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
 
 def _how(runs: Sequence[Run]) -> str:
     many = "over runs (Student's t)" if len(runs) > 1 else "over recordings (bootstrap)"
-    return f"Intervals are 95 % {many}. Published: {read_published()['system']}, on the real data."
+    return f"Intervals are 95 % {many}. Published: {read_published(runs[0].settings)['system']}, on the real data."
 
 
 def _raw_part(runs: Sequence[Run]) -> list[str]:
