@@ -96,7 +96,8 @@ class SceneTraining(LightningModule):
         model = model or make_model(settings, sample_rate)
         self.front_end, self.network = model.front_end, model.network
         self.augmentation = Augmentation(settings.augment, sample_rate)
-        self.average = copy.deepcopy(self.network) if settings.optim.average_decay is not None else None
+        averaged = settings.optim.average_decay is not None
+        self.average = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
         self._counts = torch.zeros(3, len(CLASSES))
 
     @property
