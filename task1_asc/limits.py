@@ -71,17 +71,21 @@ def nearest_width(model: ModelSettings, shape: tuple[int, ...], precision: str, 
     """The network within the limits whose three dials are changed the least, as ratios."""
 
     def change(other: ModelSettings) -> float:
-        return sum(
-            abs(math.log(getattr(other, dial) / getattr(model, dial)))
-            for dial in ("base_channels", "channels_multiplier", "expansion_rate")
-        )
+        return sum(abs(math.log(value / own)) for value, own in zip(_dials(other), _dials(model)))
 
+    smallest = _dialled(model, BASES[0], MULTIPLIERS[0], EXPANSIONS[0])
+    if not fits(measure_network(smallest, shape, precision), limits):
+        return None
+    too_much: list[tuple[float, ...]] = []  # bytes and MACs grow with each dial
     for other in sorted(_widths(model), key=change):
-        if count_bytes(other, precision) > limits.max_bytes:
+        dials = _dials(other)
+        if any(all(value >= least for value, least in zip(dials, known)) for known in too_much):
             continue
-        figures = measure_network(other, shape, precision)
-        if fits(figures, limits):
-            return Width(other, figures)
+        if count_bytes(other, precision) <= limits.max_bytes:
+            figures = measure_network(other, shape, precision)
+            if fits(figures, limits):
+                return Width(other, figures)
+        too_much.append(dials)
     return None
 
 
@@ -142,6 +146,10 @@ def _within_macs(model: ModelSettings, shape: tuple[int, ...], precision: str, l
         return None
     smaller = _dialled(model, model.base_channels, model.channels_multiplier, expansions[-1])
     return Width(smaller, measure_network(smaller, shape, precision))
+
+
+def _dials(model: ModelSettings) -> tuple[float, float, float]:
+    return model.base_channels, model.channels_multiplier, model.expansion_rate
 
 
 def _dialled(model: ModelSettings, base: int, multiplier: float, expansion: float) -> ModelSettings:
