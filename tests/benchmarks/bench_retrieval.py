@@ -6,12 +6,12 @@ Each pair runs both sides in turn; medians and their ratio are printed.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -67,7 +67,9 @@ def one(side: str) -> None:
         plain_correspondences(audio, text)
     elif side == "ours":
         estimated_correspondences(audio, text)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # Not ru_maxrss, which a process inherits from the one that started it.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024)
 
 
 def padded_step(seconds: int) -> Callable[[], object]:
