@@ -146,7 +146,7 @@ def test_maestro_recordings_are_held_out_whole_and_of_every_scene():
     assert (split_training_windows(clips) == chosen).all()
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("external")])  # AudioSet's are not made up
+@pytest.mark.parametrize("name", [name for name in SETS if not name.startswith("external")])
 def test_every_set_of_the_made_up_tree_is_read_whole(tiny_task4, name):
     clips = read_set(tiny_task4, name)
     assert len(clips) == read_marker(tiny_task4)["numbers"][name]
