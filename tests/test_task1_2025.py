@@ -180,6 +180,7 @@ def test_a_package_that_states_fewer_bytes_than_it_has_is_found_when_it_runs(pac
     assert "has 11,444 bytes, complexity.json says 5,722" in broken.findings[0].sentence
 
 
+@pytest.mark.slow
 def test_an_8_bit_system_joins_the_package_and_its_packed_weights_are_counted(packed, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(packed.parent, out)
