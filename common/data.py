@@ -171,6 +171,13 @@ def make_loader(
     )
 
 
+def rank_and_count() -> tuple[int, int]:
+    """Number of this process, and how many train together; (0, 1) outside of a distributed training."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
 class _Gathered(Dataset):
     """Lets the loader ask for a batch at once."""
 

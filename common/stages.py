@@ -18,7 +18,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,11 +113,11 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), ru
         plan = _plan(run, stages, redo)
         _mark(run, plan)
         _write_settings(run)
-        os.environ[_PLAN] = ",".join(name for name, action in plan.items() if action != "keep")
         for name, action in plan.items():
             if action == "keep":
                 say(f"{name}: kept, its settings are the same")
-        (runner or _one_after_another)(run, stages, plan)
+        with _announced(name for name, action in plan.items() if action != "keep"):
+            (runner or _one_after_another)(run, stages, plan)
 
 
 def open_run(folder: Path, settings_class: type[Settings]) -> Run:
@@ -184,12 +185,30 @@ def _mark(run: Run, plan: dict[str, Action]) -> None:
 def _one_after_another(run: Run, stages: Sequence[Stage], plan: dict[str, Action]) -> None:
     for stage in stages:
         if plan[stage.name] != "keep":
-            do_stage(run, stage, stages, plan[stage.name])
+            _do_stage(run, stage, stages, plan[stage.name])
 
 
 def do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
-    """Do one stage of a recipe, as planned, and write its record."""
-    os.environ.setdefault(_PLAN, stage.name)
+    """Do one stage of a recipe in a process of its own, as planned, and write its record."""
+    with _announced([stage.name]):
+        _do_stage(run, stage, stages, action)
+
+
+@contextmanager
+def _announced(names: Iterable[str]) -> Iterator[None]:
+    """Tell processes that are started in this block which stages are to do."""
+    before = os.environ.get(_PLAN)
+    os.environ[_PLAN] = ",".join(names)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_PLAN]
+        else:
+            os.environ[_PLAN] = before
+
+
+def _do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
     folder = run.folder / stage.name
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)

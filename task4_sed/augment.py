@@ -1,7 +1,8 @@
 """Augmentation of sound event clips, as in the system that won DCASE 2024 Task 4 (CPJKU/cpjku_dcase24).
 
-Whole batches at once. Every function draws from the generator that it is given, so that each augmentation can have a
-random stream of its own (`Streams`): leaving one out changes nothing of the others.
+Whole batches at once; `task4_sed.pretraining.augment` builds on it. Every function draws from the generator that it is
+given, so that each augmentation can have a random stream of its own (`Streams`): leaving one out changes nothing of the
+others.
 """
 
 import zlib
@@ -20,13 +21,14 @@ class Streams:
     """Generators by name: for the same numbers and name the same, whatever else is drawn.
 
     Args:
-        numbers: such as (seed, epoch, number of the batch in the epoch).
+        numbers: such as (seed, epoch, number of the batch in the epoch); not the process, where all shall draw alike.
     """
 
     def __init__(self, *numbers: int):
         self.numbers = numbers
 
     def __getitem__(self, name: str) -> torch.Generator:
+        """The CPU generator of a name, from its beginning."""
         return torch.Generator().manual_seed(derive_seed(*self.numbers, zlib.crc32(name.encode())))
 
 
@@ -82,19 +84,28 @@ def filter_curve(
 
     Args:
         clips, n_mels: of the batch.
-        bands: fewest and most bands; fewer where `n_mels` holds no more of `min_width`.
-        min_width: mel bins of a band, at least.
+        bands: fewest and most bands.
+        min_width: mel bins of a band, at least; fewer where `n_mels` is too small for all bands.
         decibels: gains are uniform in plus or minus this.
         generator: source of the random numbers.
     """
+    borders = draw_borders(n_mels, bands, min_width, generator)
+    gains = (2 * torch.rand(clips, len(borders), generator=generator) - 1) * decibels
+    return band_gains(gains, borders)
+
+
+def draw_borders(n_mels: int, bands: tuple[int, int], min_width: int, generator: torch.Generator) -> Tensor:
+    """(bands + 1,) borders in 0..n_mels, int64; see `filter_curve`."""
     low, high = bands
     count = int(torch.randint(low, high + 1, (), generator=generator))
-    count = max(1, min(count, n_mels // min_width))
-    room = max(0, n_mels - count * min_width)
-    inner = torch.randint(0, room + 1, (count - 1,), generator=generator).sort().values
-    borders = torch.cat((torch.zeros(1), inner + min_width * torch.arange(1, count), torch.tensor([n_mels]))).long()
-    gains = (2 * torch.rand(clips, count + 1, generator=generator) - 1) * decibels
-    mels = torch.arange(n_mels)
+    width = min(min_width, n_mels // count)
+    inner = torch.randint(0, n_mels - count * width + 1, (count - 1,), generator=generator).sort().values
+    return torch.cat((torch.tensor([0]), inner + width * torch.arange(1, count), torch.tensor([n_mels])))
+
+
+def band_gains(gains: Tensor, borders: Tensor) -> Tensor:
+    """Gains (clips, bands + 1) at the borders to (clips, n_mels): in a line from each to the next, both included."""
+    mels = torch.arange(int(borders[-1]))
     band = torch.searchsorted(borders, mels, right=True) - 1
     width = borders[band + 1] - borders[band]
     place = (mels - borders[band]) / (width - 1).clamp(min=1)
@@ -134,35 +145,42 @@ def draw_shifts(clips: int, deviation: float, frames: int, generator: torch.Gene
 
 def turn(values: Tensor, shifts: Tensor) -> Tensor:
     """Turn (clips, ..., time) in a circle by a share of its length each, later in time where it is positive."""
+    return roll(values, (shifts * values.shape[-1]).round().long())
+
+
+def roll(values: Tensor, steps: Tensor) -> Tensor:
+    """`torch.roll` of the last axis of (clips, ..., time), by a number of steps (clips,) for each clip."""
     length = values.shape[-1]
-    steps = (shifts * length).round().long().to(values.device)
-    index = (torch.arange(length, device=values.device) - steps[:, None]) % length
+    index = (torch.arange(length, device=values.device) - steps[:, None].to(values.device)) % length
     return values.gather(-1, index.view(len(values), *[1] * (values.dim() - 2), length).expand_as(values))
 
 
-def frequency_warp(spectrogram: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
+def frequency_warp(
+    spectrogram: Tensor, smallest: float, generator: torch.Generator, align_corners: bool = False
+) -> Tensor:
     """A part of the mel axis, `smallest` to all of it at a random height, stretched over the whole axis (bicubic).
 
     Args:
         spectrogram: (clips, 1, mels, frames); all clips get the same part.
         smallest: share of the mels.
         generator: source of the random numbers.
+        align_corners: the first and last mel of the part become the first and last of all, as in `F.interpolate`.
     """
     n_mels = spectrogram.shape[2]
     share = smallest + (1 - smallest) * float(torch.rand((), generator=generator))
     kept = max(1, int(share * n_mels))
     first = int(torch.randint(0, n_mels - kept + 1, (), generator=generator))
-    return stretch_mels(spectrogram[:, :, first : first + kept], n_mels)
+    return stretch_mels(spectrogram[:, :, first : first + kept], n_mels, align_corners)
 
 
-def stretch_mels(spectrogram: Tensor, n_mels: int) -> Tensor:
+def stretch_mels(spectrogram: Tensor, n_mels: int, align_corners: bool = False) -> Tensor:
     """(clips, 1, mels, frames) resized to `n_mels`, as `F.interpolate(mode="bicubic")` does it; time stays as it is."""
     # Resizing one axis is a product with a small matrix, which takes a fraction of the time of a 2-d resize.
-    return resize_matrix(spectrogram.shape[2], n_mels).to(spectrogram) @ spectrogram
+    return resize_matrix(spectrogram.shape[2], n_mels, align_corners).to(spectrogram) @ spectrogram
 
 
 @lru_cache(maxsize=256)
-def resize_matrix(before: int, after: int) -> Tensor:
+def resize_matrix(before: int, after: int, align_corners: bool = False) -> Tensor:
     """(after, before): what `F.interpolate` makes of each unit vector."""
     units = torch.eye(before)[None, None]
-    return F.interpolate(units, size=(after, before), mode="bicubic", align_corners=False)[0, 0]
+    return F.interpolate(units, size=(after, before), mode="bicubic", align_corners=align_corners)[0, 0]

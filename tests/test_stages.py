@@ -13,8 +13,10 @@ import pytest
 from common import run_folder, stages
 from common.errors import UserError
 from common.settings import Field, Settings
-from common.stages import Run, Stage, read_record, run_stages
+from common.stages import Run, Stage, do_stage, read_record, run_stages
 from tests.test_cli import COMMAND, CONFIG, ENVIRONMENT
+
+PLAN = "DCASE_KIT_STAGES"  # environment variable that tells processes which stages are to do
 
 
 class Optim(Settings):
@@ -78,7 +80,7 @@ def diary() -> Diary:
 
 @pytest.fixture(autouse=True)
 def _single_process(monkeypatch):
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "DCASE_KIT_STAGES"):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -109,6 +111,20 @@ def test_the_record_is_written_after_everything_else(tmp_path):
 
     run_stages(Run(tmp_path / "run", Recipe()), [Stage("train", work, uses=())])
     assert (tmp_path / "run" / "train" / "stage.json").exists()
+
+
+def test_processes_that_a_stage_starts_learn_what_is_to_do_and_later_runs_do_not(tmp_path):
+    told = []
+
+    def work(run, settings) -> None:
+        told.append(os.environ[PLAN])
+
+    stages = [Stage(name, work, uses=()) for name in ("pack", "train")]
+    run_stages(Run(tmp_path / "run", Recipe()), stages)
+    run_stages(Run(tmp_path / "run", Recipe()), stages, redo=("train",))
+    do_stage(Run(tmp_path / "run", Recipe()), stages[0], stages, "redo")
+    assert told == ["pack,train", "pack,train", "train", "pack"]
+    assert PLAN not in os.environ
 
 
 def test_the_settings_of_the_run_are_there_from_the_start(tmp_path, diary):

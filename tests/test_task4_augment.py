@@ -125,7 +125,7 @@ def test_a_filter_runs_in_lines_between_the_borders_of_three_to_five_bands(seed)
     assert curve.abs().max() <= 6
 
 
-def test_every_number_of_bands_occurs_and_few_mels_have_fewer_bands():
+def test_every_number_of_bands_occurs_and_few_mels_have_narrow_bands():
     counts = {int(torch.randint(3, 6, (), generator=seeded(seed))) for seed in range(30)}
     assert counts == {3, 4, 5}
     assert filter_curve(2, 13, (3, 5), 6, 6.0, seeded()).shape == (2, 13)

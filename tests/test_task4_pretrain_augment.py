@@ -7,18 +7,15 @@ from torch.nn import functional as F
 
 from common.augment import draw_beta
 from common.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
+from task4_sed.augment import Streams, band_gains, draw_borders, roll
 from task4_sed.pretraining.augment import (
     Share,
-    Streams,
     augment,
-    band_gains,
-    draw_borders,
     filter_augment,
     frame_shift,
     frequency_warp,
     mixstyle,
     mixup,
-    roll,
     time_mask,
 )
 from task4_sed.pretraining.networks import level_of_a_decibel
@@ -138,7 +135,7 @@ def test_the_published_time_mask_masks_nothing(features, targets):
 def test_gains_run_evenly_between_borders_as_linspace_does():
     generator = np.random.default_rng(0)
     for seed in range(30):
-        borders = draw_borders(MELS, FilterAugmentSettings(), seeded(seed))
+        borders = draw_borders(MELS, (3, 5), 6, seeded(seed))
         widths = borders.diff()
         assert borders[0] == 0 and borders[-1] == MELS and len(widths) in (3, 4, 5) and widths.min() >= 6
         gains = torch.tensor(generator.normal(size=(2, len(borders))), dtype=torch.float32)
@@ -148,7 +145,7 @@ def test_gains_run_evenly_between_borders_as_linspace_does():
 
 
 def test_bands_are_narrower_where_there_are_too_few_mels():
-    borders = draw_borders(12, FilterAugmentSettings(min_bands=5, max_bands=5), seeded())
+    borders = draw_borders(12, (5, 5), 6, seeded())
     assert len(borders) == 6 and borders.diff().min() >= 2
 
 
@@ -157,7 +154,7 @@ def test_a_filter_multiplies_as_published_or_adds_decibels(features):
     got = filter_augment(features, published, seeded(8), WHOLE, per_decibel=0.5)
     generator = seeded(8)
     torch.rand((), generator=generator)
-    borders = draw_borders(MELS, published, generator)
+    borders = draw_borders(MELS, (published.min_bands, published.max_bands), published.min_width, generator)
     gains = (2 * torch.rand(CLIPS, len(borders), generator=generator) - 1) * 6
     decibel = band_gains(gains, borders)[:, None, :, None]
     assert decibel.abs().max() <= 6
@@ -223,24 +220,31 @@ def test_a_step_is_done_as_often_as_its_probability_says(step, features):
     assert done / 600 == pytest.approx(0.3, abs=0.06)  # 3 standard deviations
 
 
+class NotingStreams(Streams):
+    """Keeps the seeds of the streams that were asked for."""
+
+    def __init__(self, *numbers):
+        super().__init__(*numbers)
+        self.noted = {}
+
+    def __getitem__(self, name):
+        generator = super().__getitem__(name)
+        assert name not in self.noted
+        self.noted[name] = generator.initial_seed()
+        return generator
+
+
 def test_what_one_step_draws_does_not_move_the_others(features):
     everything = AugmentationSettings(time_mask=None)
     without = everything.model_copy(update={"mixup": None, "frame_shift": 0.0})
     seeds = []
     for settings in (everything, without):
-        streams = Streams(3, 14, 15)
-        drawn = []
-
-        def note(name, streams=streams, drawn=drawn):
-            generator = streams(name)
-            drawn.append((name, generator.initial_seed()))
-            return generator
-
-        augment(features, [torch.zeros(CLIPS, 2, 10)], settings, note, WHOLE, 1.0)
-        seeds.append(dict(drawn))
+        streams = NotingStreams(3, 14, 15)
+        augment(features, [torch.zeros(CLIPS, 2, 10)], settings, streams, WHOLE, 1.0)
+        seeds.append(streams.noted)
     assert seeds[1].items() < seeds[0].items() and "mixup" not in seeds[1]
     assert len(set(seeds[0].values())) == len(seeds[0]) == 5
-    assert Streams(3, 14, 16)("mixup").initial_seed() != seeds[0]["mixup"]
+    assert Streams(3, 14, 16)["mixup"].initial_seed() != seeds[0]["mixup"]
 
 
 def test_the_parts_of_two_processes_are_those_of_the_whole_batch(features, targets, monkeypatch):

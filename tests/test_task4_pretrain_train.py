@@ -266,7 +266,6 @@ def work_in_process(rank, port, settings):
     run_recipe(settings)
 
 
-@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_joint_batch(quick):
     one = run_recipe(quick(name="one"))
     settings = quick(name="two", trainer__devices=2)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch.distributed
 from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
+from common.data import rank_and_count
 from common.errors import UserError
 
 Draw = tuple[int, int]
@@ -78,10 +78,10 @@ class EpochDraws(DistributedSampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // _processes()[1]
+        return self.count // rank_and_count()[1]
 
     def __iter__(self) -> Iterator[Draw]:
-        rank, world = _processes()
+        rank, world = rank_and_count()
         draws, seeds = self.draw()
         share = slice(rank, len(self) * world, world)
         return iter(list(zip(draws[share].tolist(), seeds[share].tolist())))
@@ -104,10 +104,3 @@ class EpochDraws(DistributedSampler):
         first = np.argpartition(rings, self.count - 1)[: self.count]
         first = first[np.argsort(rings[first], kind="stable")]
         return (random.permutation(first) if self.shuffled else first), seeds
-
-
-def _processes() -> tuple[int, int]:
-    """Number of this process, and how many train together; (0, 1) outside of a distributed training."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

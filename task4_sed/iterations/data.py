@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from common.data import rank_and_count
 from common.errors import UserError
 from common.output import say
 from common.tables import read_tsv
@@ -148,10 +149,10 @@ class SharedBatches(DistributedSampler):
         self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.batches) // _processes()[1]
+        return len(self.batches) // rank_and_count()[1]
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        rank, count = _processes()
+        rank, count = rank_and_count()
         last = len(self) * count
         return (plan for number, plan in enumerate(self.batches) if number < last and number % count == rank)
 
@@ -239,10 +240,3 @@ def _check_sets(settings: TwoIterations) -> None:
                     f"data.sets.{kind} names {name}, whose labels are {found}; it needs sets with "
                     f"{KIND_OF_LABELS[kind]} labels."
                 )
-
-
-def _processes() -> tuple[int, int]:
-    """Number of this process, and how many there are."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

@@ -5,16 +5,15 @@ uses the numbers of its own clips. So the result does not depend on how many pro
 normalised log-mel spectrograms (clips, 1, mels, frames), targets (clips, classes, frames / 4).
 """
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from common.augment import draw_beta
-from common.training import derive_seed
+from task4_sed.augment import Streams, band_gains, colour, draw_borders, roll
+from task4_sed.augment import frequency_warp as warp
 from task4_sed.pretraining.settings import (
     AugmentationSettings,
     FilterAugmentSettings,
@@ -26,21 +25,6 @@ from task4_sed.pretraining.settings import (
 
 FRAMES_PER_TARGET = 4
 EPSILON = 1e-6
-
-
-class Streams:
-    """Random streams of one training step, one for each name: what one draws does not move the others.
-
-    Args:
-        numbers: seed, step and whatever else decides; not the process.
-    """
-
-    def __init__(self, *numbers: int):
-        self.numbers = numbers
-
-    def __call__(self, name: str) -> torch.Generator:
-        """The CPU generator of a name, from its beginning."""
-        return torch.Generator().manual_seed(derive_seed(*self.numbers, zlib.crc32(name.encode())))
 
 
 @dataclass(frozen=True)
@@ -88,18 +72,18 @@ def augment(
     """
     moved = list(targets)
     if settings.frame_shift:
-        features, moved = frame_shift(features, moved, settings.frame_shift, streams("frame_shift"), share)
+        features, moved = frame_shift(features, moved, settings.frame_shift, streams["frame_shift"], share)
     if settings.mixup is not None:
-        features, moved = mixup(features, moved, settings.mixup, streams("mixup"), share)
+        features, moved = mixup(features, moved, settings.mixup, streams["mixup"], share)
     if settings.mixstyle is not None:
-        features = mixstyle(features, settings.mixstyle, streams("mixstyle"), share)
+        features = mixstyle(features, settings.mixstyle, streams["mixstyle"], share)
     if settings.time_mask is not None:
-        features, moved = time_mask(features, moved, settings.time_mask, streams("time_mask"))
+        features, moved = time_mask(features, moved, settings.time_mask, streams["time_mask"])
     if settings.filter_augment is not None:
-        generator = streams("filter_augment")
+        generator = streams["filter_augment"]
         features = filter_augment(features, settings.filter_augment, generator, share, per_decibel)
     if settings.frequency_warp is not None:
-        features = frequency_warp(features, settings.frequency_warp, streams("frequency_warp"))
+        features = frequency_warp(features, settings.frequency_warp, streams["frequency_warp"])
     return features, moved
 
 
@@ -112,15 +96,6 @@ def frame_shift(
     shift = share.own(drawn.trunc().long())
     steps = (shift / FRAMES_PER_TARGET).round().long()
     return roll(features, shift), [roll(target, steps) for target in targets]
-
-
-def roll(values: Tensor, shift: Tensor) -> Tensor:
-    """Roll each item (batch, ..., frames) along its last axis by its own number of frames (batch,)."""
-    frames = values.shape[-1]
-    # All rolled versions exist as overlapping views of the clip laid twice; one gather copies the chosen ones.
-    versions = torch.cat([values, values], dim=-1).unfold(-1, frames, 1).movedim(-2, 1)
-    clips = torch.arange(len(values), device=values.device)
-    return versions[clips, (-shift % frames).to(values.device)]
 
 
 def mixup(
@@ -176,41 +151,18 @@ def filter_augment(
     """Filter each clip with gains that run in straight lines between borders, which the whole batch shares."""
     if not _decide(settings.probability, generator):
         return features
-    borders = draw_borders(features.shape[-2], settings, generator)
+    bands = (settings.min_bands, settings.max_bands)
+    borders = draw_borders(features.shape[-2], bands, settings.min_width, generator)
     drawn = torch.rand(share.joint, len(borders), generator=generator)
-    gains = share.own((2 * drawn - 1) * settings.max_db)
-    decibel = band_gains(gains, borders).to(features)[:, None, :, None]
-    return features * 10 ** (decibel / 20) if settings.scale == "multiply" else features + decibel * per_decibel
-
-
-def draw_borders(num_mels: int, settings: FilterAugmentSettings, generator: torch.Generator) -> Tensor:
-    """(bands + 1,) borders in 0..num_mels; every band has `min_width` mels, or as many as all can have."""
-    bands = int(torch.randint(settings.min_bands, settings.max_bands + 1, (), generator=generator))
-    width = min(settings.min_width, num_mels // bands)
-    inner = torch.randint(0, num_mels - bands * width + 1, (bands - 1,), generator=generator).sort().values
-    inner = inner + torch.arange(1, bands) * width
-    return torch.cat([torch.tensor([0]), inner, torch.tensor([num_mels])])
-
-
-def band_gains(gains: Tensor, borders: Tensor) -> Tensor:
-    """Gains (clips, bands + 1) at the borders to (clips, mels): in each band evenly spaced, both ends included."""
-    mels = torch.arange(int(borders[-1]))
-    band = torch.bucketize(mels, borders, right=True) - 1
-    widths = (borders[1:] - borders[:-1])[band]
-    place = (mels - borders[band]) / (widths - 1).clamp(min=1)
-    return torch.lerp(gains[:, band], gains[:, band + 1], place)
+    curve = band_gains(share.own((2 * drawn - 1) * settings.max_db), borders)
+    return colour(features, curve, None if settings.scale == "multiply" else per_decibel)
 
 
 def frequency_warp(features: Tensor, settings: FrequencyWarpSettings, generator: torch.Generator) -> Tensor:
     """Stretch int(U(smallest, 1) * mels) neighbouring mel bands to the full height, bicubic, ends on ends."""
     if not _decide(settings.probability, generator):
         return features
-    mels, frames = features.shape[-2:]
-    share = settings.smallest + (1 - settings.smallest) * float(torch.rand((), generator=generator))
-    height = max(1, int(share * mels))
-    first = int(torch.randint(0, mels - height + 1, (), generator=generator))
-    crop = features[..., first : first + height, :].float()
-    return F.interpolate(crop, size=(mels, frames), mode="bicubic", align_corners=True)
+    return warp(features.float(), settings.smallest, generator, align_corners=True)
 
 
 def _weights_and_partners(alpha: float, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:

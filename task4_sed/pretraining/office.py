@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.audio_model import AudioModel
 from common.checkpoints import save_checkpoint, weights_of
+from common.data import rank_and_count
 from common.energy import EnergyMeter
 from common.errors import UserError
 from common.files import write_json
@@ -24,7 +25,7 @@ from task4_sed.pretraining.clips import batch_loader, scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.office_data import FixedPieces, RandomCrops, Recordings, read_recordings, read_vocabulary
 from task4_sed.pretraining.office_scores import find_events, office_figures
-from task4_sed.pretraining.sampler import EpochDraws, JointBatches, processes
+from task4_sed.pretraining.sampler import EpochDraws, JointBatches
 from task4_sed.pretraining.settings import OfficeSettings
 from task4_sed.pretraining.targets import FRAMES
 from task4_sed.pretraining.train import Batch, FrameTraining
@@ -99,7 +100,7 @@ def score_network(run: Run, settings: OfficeSettings) -> None:
     Processes that have trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES`
     with value and interval; test/events.json in HEAR's form.
     """
-    rank, world = processes()
+    rank, world = rank_and_count()
     if world == 1 and not is_main_process():
         return
     module = load_module(run)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from common.checkpoints import save_checkpoint, weights_of
+from common.data import rank_and_count
 from common.energy import EnergyMeter
 from common.errors import UserError
 from common.files import write_json
@@ -34,7 +35,6 @@ from task4_sed.pretraining.clips import (
     training_loader,
 )
 from task4_sed.pretraining.networks import make_model, start_from_weights
-from task4_sed.pretraining.sampler import processes
 from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
 from task4_sed.pretraining.settings import PretrainSettings
 from task4_sed.pretraining.targets import FRAMES
@@ -84,7 +84,7 @@ def score_network(run: Run, settings: PretrainSettings, fast_check: bool = False
     Processes that have trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES`
     with value, per_class and interval; clips.
     """
-    rank, world = processes()
+    rank, world = rank_and_count()
     if world == 1 and not is_main_process():
         return
     evaluation, durations = read_evaluation_set(settings.data)

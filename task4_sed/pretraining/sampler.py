@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
+from common.data import rank_and_count
 from common.errors import UserError
 from task4_sed.pretraining.settings import WavmixSettings
 
@@ -90,7 +90,7 @@ class JointBatches(DistributedSampler):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        world = processes()[1]
+        world = rank_and_count()[1]
         if self.batch_size % world:
             raise UserError(f"data.batch_size {self.batch_size} cannot be shared by {world} processes; change it.")
         last = self.draws.draws % self.batch_size
@@ -98,7 +98,7 @@ class JointBatches(DistributedSampler):
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = self.draws.order(self.seed, self.epoch)
-        rank, world = processes()
+        rank, world = rank_and_count()
         for number in range(len(self)):
             rows = order[number * self.batch_size : (number + 1) * self.batch_size]
             rows = rows[: len(rows) // world * world]  # only the last batch can lose clips: fewer than processes
@@ -133,7 +133,7 @@ class OrderedBatches(DistributedSampler):
         return math.ceil(self.num_clips / self._joint())
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        (rank, world), joint = processes(), self._joint()
+        (rank, world), joint = rank_and_count(), self._joint()
         for number in range(len(self)):
             # A last batch that is not full has fewer clips, but as many for each process.
             left = min(joint, math.ceil((self.num_clips - number * joint) / world) * world)
@@ -147,12 +147,5 @@ class OrderedBatches(DistributedSampler):
         self.epoch = epoch
 
     def _joint(self) -> int:
-        world = processes()[1]
+        world = rank_and_count()[1]
         return math.ceil(self.batch_size / world) * world
-
-
-def processes() -> tuple[int, int]:
-    """Number of this process, and how many train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

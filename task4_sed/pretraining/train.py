@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from common.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
 from common.schedules import WarmupCosine
-from task4_sed.pretraining.augment import Share, Streams, augment, joined
+from task4_sed.augment import Streams
+from task4_sed.pretraining.augment import Share, augment, joined
 from task4_sed.pretraining.networks import freeze_blocks, level_of_a_decibel, parameter_groups
 from task4_sed.pretraining.scoring import EvaluationScores
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
@@ -86,7 +87,7 @@ class FrameTraining(LightningModule):
         The jitter is one for the batch, and so for all processes.
         """
         if streams is not None and hasattr(self.front_end, "generator"):
-            self.front_end.generator = streams("front_end")
+            self.front_end.generator = streams["front_end"]
         with torch.autocast(waveform.device.type, enabled=False):
             return self.front_end(waveform.float())
 
