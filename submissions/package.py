@@ -25,23 +25,42 @@ def team_of(label: str) -> str:
     return label.rpartition("_")[0]
 
 
-@contextmanager
-def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
-    """Give a folder to fill; it becomes <out>/<team>/task<number>/<label> when the block ends without an error.
+def check_label(label: str, rules: Rules) -> None:
+    """Refuse a label that is not formed as the rules say.
 
-    What an interrupted call left behind is removed.
+    Raises:
+        UserError: with the form.
+    """
+    if not re.fullmatch(rules.label, label):
+        raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
+
+
+def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
+    """Where a new system goes: <out>/<team>/task<number>/<label>.
 
     Raises:
         UserError: if the label is not formed as the rules say, or a package of this label exists.
     """
-    if not re.fullmatch(rules.label, label):
-        raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
-    final = out / team_of(label) / f"task{rules.task}" / label
-    if final.exists():
+    check_label(label, rules)
+    place = out / team_of(label) / f"task{rules.task}" / label
+    if place.exists():
         raise UserError(
-            f"{final} exists. Zip it with `python -m submissions pack {out / team_of(label)}`, remove it, "
+            f"{place} exists. Zip it with `python -m submissions pack {out / team_of(label)}`, remove it, "
             "or give the next number to --label."
         )
+    return place
+
+
+@contextmanager
+def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `place_of_system` when the block ends without an error.
+
+    What an interrupted call left behind is removed.
+
+    Raises:
+        UserError: see `place_of_system`.
+    """
+    final = place_of_system(label, rules, out)
     unfinished = out / f".{label}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:

@@ -215,13 +215,19 @@ def system(
     from common.sweep import sweep
     from common.sweep_verb import sweep_name
     from task1_asc.data import SUBSETS
+    from task1_asc.inference_package import place_of_package
     from task1_asc.recipe import sweep_cell
+    from task1_asc.submission import check_before_training
 
     _need_meta(year, meta)
+    if year == 2025:
+        place_of_package(label)
+    elif meta is not None:
+        check_before_training(label, meta)
     subsets = list(SUBSETS) if year == 2024 else [settings.subset]
     folder = settings.runs / sweep_name(settings.name)
     sweep(settings, {"subset": subsets}, sweep_cell, folder, jobs=jobs)
-    report((folder,))
+    report((folder,), precision=settings.precision)
     package((folder,), label=label, meta=meta, year=year, seed=settings.seed)
 
 

@@ -28,7 +28,7 @@ from common.released import find_architecture
 from common.run_folder import run_folders
 from common.stages import Run
 from common.synthetic import is_made_up
-from submissions.package import OUT, check_package, make_zip, team_of
+from submissions.package import OUT, check_label, check_package, make_zip, team_of
 from submissions.reading import DECLARATION
 from submissions.report import summary
 from submissions.rules import load_rules
@@ -74,14 +74,10 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
         UserError: if there is no such run, the label is wrong, or the system is in the package already.
         CheckFailed: if the package does not run, says something else than the run, or breaks a rule.
     """
-    rules = load_rules(RULES)
-    if not re.fullmatch(rules.label, label):
-        raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
+    final = place_of_package(label, out)
     run = choose_run(paths, seed)
     name, number = team_of(label), label.rpartition("_")[2]
-    final, unfinished = out / f"{name}_{YEAR}", out / f".{name}_{YEAR}.part"
-    if (final / name / f"{label}.py").exists():
-        raise UserError(f"{final} has {label} already. Remove the package, or give the next number to --label.")
+    unfinished = out / f".{final.name}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         if final.exists():
@@ -96,6 +92,19 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return check_and_zip(final)
+
+
+def place_of_package(label: str, out: Path = OUT) -> Path:
+    """The folder of a team's package.
+
+    Raises:
+        UserError: if the label is wrong, or the system is in the package already.
+    """
+    check_label(label, load_rules(RULES))
+    place = out / f"{team_of(label)}_{YEAR}"
+    if (place / team_of(label) / f"{label}.py").exists():
+        raise UserError(f"{place} has {label} already. Remove the package, or give the next number to --label.")
+    return place
 
 
 def choose_run(paths: Sequence[Path], seed: int | None = None) -> Run:

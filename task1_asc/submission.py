@@ -15,7 +15,14 @@ from common.output import say
 from common.run_folder import run_folders
 from common.stages import Run
 from common.yaml_file import to_yaml
-from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
+from submissions.package import (
+    OUT,
+    add_placeholder_report,
+    declare_made_up,
+    finish_package,
+    new_system,
+    place_of_system,
+)
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task1_asc.data import CLASSES, DEVICES, SUBSETS
@@ -79,6 +86,17 @@ def package(paths: Sequence[Path], label: str, meta: Path, out: Path = OUT, seed
             declare_made_up(label, files, out)
         add_placeholder_report(label, rules, out)
     return finish_package(label, out)
+
+
+def check_before_training(label: str, meta: Path, out: Path = OUT) -> None:
+    """Refuse what `package` would refuse after hours of training.
+
+    Raises:
+        UserError: if the label is wrong, its package exists, or META.yaml has mistakes.
+    """
+    rules = load_rules(RULES)
+    place_of_system(label, rules, out)
+    read_participant(meta, rules)
 
 
 def choose_runs(paths: Sequence[Path], seed: int | None = None) -> dict[int, Run]:

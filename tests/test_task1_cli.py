@@ -159,3 +159,20 @@ def test_a_sweeps_folder_is_the_name_without_what_differs():
     assert sweep_name("small_subset{subset}_seed{seed}") == "small"
     assert sweep_name("low_lr") == "low_lr"
     assert sweep_name("{subset}") == "sweep"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--label Somebody --meta META.yaml", "--label Somebody is not a label"),
+        ("--label Lastname_INST_task1_1 --meta META.yaml", "META.yaml does not exist"),
+        ("--label Lastname_INST_task1_1", "needs --meta META.yaml"),
+        ("--label Somebody --year 2025", "--label Somebody is not a label"),
+    ],
+)
+def test_system_refuses_before_it_trains_what_package_would_refuse_after(options, told, tmp_path, tiny_task1, capsys):
+    options = options.replace("META.yaml", str(tmp_path / "META.yaml"))
+    words = f"system {SMALL} {QUICK} --data.root {tiny_task1} --runs {tmp_path / 'runs'} {options}"
+    assert call(words) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
