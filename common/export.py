@@ -4,6 +4,7 @@ import copy
 import importlib
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def export_onnx(
         UserError: as `export_model`; also for an unknown name, or weights that are not at hand.
         CheckFailed: as `export_model`.
     """
-    _need_parts(check)
+    need_parts(check)
     return export_model(_model(name, weights), out, seconds, check)
 
 
@@ -107,7 +108,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
         UserError: onnx, onnxscript or onnxruntime is missing; a model that ONNX cannot hold.
         CheckFailed: the file computes something else than PyTorch; it is not kept.
     """
-    _need_parts(check)
+    need_parts(check)
     model.eval()
     samples = round((seconds or model.windows.window) * model.sample_rate)
     fixed_batch = isinstance(model.network, DynamicMobileNet)
@@ -121,7 +122,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
         fold_batch_norms(graph.network)
     _replace_spectra(graph)
     with atomic_path(out) as temporary:
-        _write(graph, clips, temporary, names, fixed_batch, model.name)
+        write_onnx(graph, clips, temporary, "waveform", names, model.name, free_batch=not fixed_batch)
         difference = _difference(temporary, clips, expected) if check else None
         if difference is not None and difference > TOLERANCE:
             raise CheckFailed(
@@ -136,7 +137,15 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
     }
 
 
-def _need_parts(check: bool) -> None:
+def need_parts(check: bool = True) -> None:
+    """Look for the optional parts that exporting needs.
+
+    Args:
+        check: the file is to be run, too.
+
+    Raises:
+        UserError: one of them is missing.
+    """
     for part in PARTS if check else PARTS[:2]:
         try:
             importlib.import_module(part)
@@ -162,9 +171,25 @@ def _replace_spectra(module: nn.Module) -> None:
             _replace_spectra(child)
 
 
-def _write(graph: nn.Module, clips: Tensor, path: Path, names: list[str], fixed_batch: bool, name: str) -> None:
-    """Write the graph; the exporter's own notices are kept off the terminal, its failure becomes one sentence."""
-    shapes = None if fixed_batch else {"waveform": {0: torch.export.Dim("batch")}}
+def write_onnx(
+    graph: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str], name: str, free_batch: bool = True
+) -> None:
+    """Write a network as ONNX.
+
+    Args:
+        graph: called with `example`, in evaluation mode.
+        example: (batch, ...); a batch of 2 where the batch is free.
+        path: file to write.
+        takes, gives: names of the input and of the outputs.
+        name: of the network, for messages.
+        free_batch: the file takes batches of any size, not that of the example alone.
+
+    Raises:
+        UserError: if the network has a step that ONNX cannot hold.
+    """
+    import onnx
+
+    shapes = {"example": {0: torch.export.Dim("batch")}} if free_batch else None
     loggers = [logging.getLogger(part) for part in ("torch.onnx", "onnxscript", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:
@@ -173,11 +198,11 @@ def _write(graph: nn.Module, clips: Tensor, path: Path, names: list[str], fixed_
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                graph,
-                (clips,),
+                _OneInput(graph),
+                (example,),
                 str(path),
-                input_names=["waveform"],
-                output_names=names,
+                input_names=[takes],
+                output_names=list(gives),
                 dynamic_shapes=shapes,
                 opset_version=OPSET,
                 dynamo=True,
@@ -189,6 +214,21 @@ def _write(graph: nn.Module, clips: Tensor, path: Path, names: list[str], fixed_
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+    written = onnx.load(path)
+    for node in written.graph.node:
+        node.ClearField("metadata_props")  # where each step stands in our source: several times what small weights take
+    onnx.save(written, path)
+
+
+class _OneInput(nn.Module):
+    """A module whose input has a name that we know."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, example: Tensor) -> Any:
+        return self.module(example)
 
 
 def _difference(path: Path, clips: Tensor, expected: tuple[Tensor, ...]) -> float:

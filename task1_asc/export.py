@@ -1,7 +1,6 @@
 """A trained network as ONNX in float32, float16 and int8, beside PyTorch's: size, latency on a CPU, accuracy."""
 
 import copy
-import importlib
 import logging
 import time
 import warnings
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 
 from common.complexity import count_parameters, stored_bytes
 from common.data import make_loader
-from common.errors import UserError
-from common.export import OPSET, PARTS
+from common.export import need_parts, write_onnx
 from common.files import atomic_path, write_json
 from common.quantize import folded_copy
 from common.stages import Run
@@ -52,7 +50,7 @@ def export_run(run: Run, out: Path | None = None) -> list[dict[str, Any]]:
     Raises:
         UserError: if onnx, onnxscript or onnxruntime is missing.
     """
-    _need_parts()
+    need_parts()
     out = out or run.folder / "export"
     clips = read_training_clips(run.settings)
     front_end, networks = load_run_networks(run, clips.sample_rate)
@@ -72,7 +70,7 @@ def export_run(run: Run, out: Path | None = None) -> list[dict[str, Any]]:
         forms["PyTorch int8"] = (_runner(quantized), stored_bytes(quantized), None)
     parameters = count_parameters(plain)
     paths = {name: out / f"{run.settings.model.name}_{name}.onnx" for name in ("float32", "float16", "int8")}
-    write_onnx(plain, shape, paths["float32"])
+    write_float32(plain, shape, paths["float32"])
     write_float16(paths["float32"], paths["float16"])
     calibration = _spectrograms(run, front_end, clips.some(CALIBRATION, run.settings.seed))
     write_int8(plain if quantized is None else plain_int8, shape, paths["int8"], calibration)
@@ -131,24 +129,11 @@ def latency(call: Callable[[Tensor], Any], shape: tuple[int, ...]) -> float:
     return median(seconds)
 
 
-def write_onnx(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
-    """Write a network for spectrograms of any batch."""
+def write_float32(network: nn.Module, shape: tuple[int, ...], path: Path) -> None:
+    """Write a network for spectrograms (batch, 1, mels, frames) of any batch."""
     example = torch.randn((2, *shape[1:]), generator=torch.Generator().manual_seed(0))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            LogitsOnly(network).eval(),
-            (example,),
-            str(temporary),
-            input_names=["spectrogram"],
-            output_names=["logits"],
-            dynamic_shapes={"spectrogram": {0: torch.export.Dim("batch")}},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    with atomic_path(path) as temporary:
+        write_onnx(LogitsOnly(network).eval(), example, temporary, "spectrogram", ["logits"], type(network).__name__)
 
 
 def write_float16(source: Path, path: Path) -> None:
@@ -172,9 +157,10 @@ def write_int8(network: nn.Module, shape: tuple[int, ...], path: Path, calibrati
 
     source = path.with_suffix(".float32.onnx")
     try:
-        write_onnx(network, shape, source)
+        write_float32(network, shape, source)
         with atomic_path(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            logging.disable(logging.WARNING)  # advice on steps that a network with folded batch norms does not need
             quantize_static(
                 str(source),
                 str(temporary),
@@ -186,6 +172,7 @@ def write_int8(network: nn.Module, shape: tuple[int, ...], path: Path, calibrati
                 weight_type=QuantType.QInt8,
             )
     finally:
+        logging.disable(logging.NOTSET)
         source.unlink(missing_ok=True)
 
 
@@ -227,13 +214,3 @@ def open_session(path: Path) -> Callable[[Tensor], NDArray]:
         return session.run(["logits"], {"spectrogram": spectrogram.numpy()})[0]
 
     return call
-
-
-def _need_parts() -> None:
-    for part in PARTS:
-        try:
-            importlib.import_module(part)
-        except ImportError as error:
-            raise UserError(
-                f"Exporting needs {part}, an optional part; install it with `pip install {' '.join(PARTS)}`."
-            ) from error

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from common.schedules import ExponentialWarmupLinearDown
 from common.settings import SettingsError, load_settings
 from task1_asc.data import CLASSES, development_folder, read_clips, read_split
 from task1_asc.evaluate import open_run, predict, read_scores
+from task1_asc.export import export_run
 from task1_asc.inference import DeviceNetworks, classify_with
 from task1_asc.limits import fits, largest_widths, refuse_over_limits
 from task1_asc.networks import input_shape, make_teacher, measure_network
@@ -508,3 +510,37 @@ def test_the_packed_clips_with_logits_are_as_many_as_the_logits(finished):
     clips = read_training_clips(finished.settings)
     taught = TaughtClips(clips.open(clips.train), np.zeros((len(clips.train), 10), dtype=np.float32))
     assert len(taught) == len(clips.train) == len(read_clips(finished.settings.data.root).merge(clips.train))
+
+
+# ONNX
+
+
+def test_a_run_is_exported_in_three_precisions_that_say_the_same(finished, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    rows = {row["form"]: row for row in export_run(finished, tmp_path)}
+    assert json.loads((tmp_path / "table.json").read_text()) == list(rows.values())
+    assert rows["ONNX float32"]["says the same in %"] == 100
+    assert rows["ONNX float16"]["says the same in %"] > 95
+    figures = read_scores(finished)
+    for form in ("PyTorch float32", "ONNX float32"):
+        assert rows[form]["macro accuracy in %"] == pytest.approx(100 * figures["float32"]["macro_accuracy"]["value"])
+    assert rows["PyTorch int8"]["macro accuracy in %"] == pytest.approx(
+        100 * figures["int8"]["macro_accuracy"]["value"], abs=0.01
+    )
+    parameters = rows["ONNX float32"]["bytes of parameters"] // 4
+    assert rows["ONNX float16"]["bytes of parameters"] == 2 * parameters
+    assert rows["ONNX int8"]["bytes of parameters"] == rows["PyTorch int8"]["bytes of parameters"] < 2 * parameters
+    for name in ("float32", "float16", "int8"):
+        session = onnxruntime.InferenceSession(tmp_path / f"cp_mobile_{name}.onnx")
+        shape = input_shape(finished.settings, 32000)
+        for batch in (1, 3):
+            [logits] = session.run(None, {"spectrogram": np.zeros((batch, *shape[1:]), np.float32)})
+            assert logits.shape == (batch, 10) and logits.dtype == np.float32
+
+
+def test_an_export_without_its_parts_is_refused_before_anything_is_read(finished, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"Exporting needs onnx.*pip install onnx onnxscript onnxruntime"):
+        export_run(finished, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

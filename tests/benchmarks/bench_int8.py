@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
+from common.export import PARTS
 from common.quantize import folded_copy, quantize_trained
 from common.settings import load_settings
-from task1_asc.export import PARTS, open_session, write_int8, write_onnx
+from task1_asc.export import open_session, write_float32, write_int8
 from task1_asc.inference import DeviceNetworks
 from task1_asc.networks import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import Task1Settings
@@ -46,7 +47,7 @@ def forms(folder: Path) -> tuple[dict[str, Callable[[torch.Tensor], Any]], tuple
         "PyTorch int8": DeviceNetworks(quantized).eval(),
     }
     if all(find_spec(part) for part in PARTS):
-        write_onnx(folded_copy(network), shape, folder / "float32.onnx")
+        write_float32(folded_copy(network), shape, folder / "float32.onnx")
         write_int8(folded_copy(network), shape, folder / "int8.onnx", iter(spectrograms))
         found |= {
             "ONNX float32": open_session(folder / "float32.onnx"),
