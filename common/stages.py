@@ -17,13 +17,15 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from common.code_version import code_version
 from common.errors import UserError, unknown
@@ -118,6 +120,22 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), ru
                 say(f"{name}: kept, its settings are the same")
         with _announced(name for name, action in plan.items() if action != "keep"):
             (runner or _one_after_another)(run, stages, plan)
+
+
+def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
+    """Do two steps of each stage in a temporary folder, to see that all of it works.
+
+    Args:
+        settings: of the run.
+        stages: as for `quick_stages`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run_stages(Run(Path(folder) / "run", settings), quick_stages(stages))
+
+
+def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, of which each does two steps; their work takes `fast_check`."""
+    return [replace(stage, work=partial(cast(Any, stage.work), fast_check=True)) for stage in stages]
 
 
 def open_run(folder: Path, settings_class: type[Settings]) -> Run:

@@ -50,13 +50,17 @@ def train(
     Args:
         resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
         redo: stage to do again, with those that build on it; may be given several times.
-        fast_check: two steps of every training, in a folder of its own.
+        fast_check: two steps of everything in a temporary folder, to see that it works.
     """
-    from retrieval.recipe import run_recipe
+    from retrieval.recipe import check_recipe, run_recipe
 
+    if fast_check:
+        check_recipe(settings)
+        say("Two steps of everything worked.")
+        return
     folder = resume or settings.folder
-    run_recipe(settings, folder.with_name(folder.name + "_fast_check") if fast_check else folder, redo, fast_check)
-    _show(folder.with_name(folder.name + "_fast_check") if fast_check else folder, json=False)
+    run_recipe(settings, folder, redo)
+    _show(folder, json=False)
 
 
 def train_imitation(
@@ -67,13 +71,16 @@ def train_imitation(
     Args:
         resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
         redo: stage to do again, with those that build on it; may be given several times.
-        fast_check: two steps of training, in a folder of its own.
+        fast_check: two steps of everything in a temporary folder, to see that it works.
     """
-    from retrieval.imitation import run_imitation
+    from retrieval.imitation import check_imitation, run_imitation
 
+    if fast_check:
+        check_imitation(settings)
+        say("Two steps of everything worked.")
+        return
     folder = resume or settings.folder
-    folder = folder.with_name(folder.name + "_fast_check") if fast_check else folder
-    run_imitation(settings, folder, redo, fast_check)
+    run_imitation(settings, folder, redo)
     _show(folder, json=False)
 
 

@@ -6,7 +6,6 @@ baseline of the QVIM 2025 challenge.
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from common.data import make_loader
 from common.energy import EnergyMeter
 from common.files import write_json
 from common.schedules import ExponentialWarmupLinearDown
-from common.stages import Run, Stage, run_stages
+from common.stages import Run, Stage, do_two_steps, run_stages
 from common.statistics import Interval
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all, step_generator
@@ -235,7 +234,7 @@ def train_imitation(run: Run, settings: ImitationSettings, fast_check: bool = Fa
         fit(trainer, module, loader, once)
 
 
-def evaluate_imitation(run: Run, settings: ImitationSettings) -> None:
+def evaluate_imitation(run: Run, settings: ImitationSettings, fast_check: bool = False) -> None:
     """evaluation/: figures.json and the similarities of the test."""
     model = load_imitation_model(run, settings)
     search = read_search(settings.data)
@@ -278,10 +277,11 @@ STAGES = [
 ]
 
 
-def run_imitation(
-    settings: ImitationSettings, folder: Path, redo: Sequence[str] = (), fast_check: bool = False
-) -> None:
+def run_imitation(settings: ImitationSettings, folder: Path, redo: Sequence[str] = ()) -> None:
     """Do all stages that are not done."""
-    first, *others = STAGES
-    training = Stage(first.name, partial(train_imitation, fast_check=fast_check), first.uses)
-    run_stages(Run(folder, settings), [training, *others], redo)
+    run_stages(Run(folder, settings), STAGES, redo)
+
+
+def check_imitation(settings: ImitationSettings) -> None:
+    """Do two steps of everything in a temporary folder, to see that it works."""
+    do_two_steps(settings, STAGES)

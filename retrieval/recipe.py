@@ -17,7 +17,7 @@ from common.energy import EnergyMeter
 from common.errors import unknown
 from common.files import atomic_path, atomic_write, write_json
 from common.output import say
-from common.stages import Run, Stage, run_stages
+from common.stages import Run, Stage, do_two_steps, run_stages
 from common.synthetic import is_made_up
 from common.training import seed_all
 from retrieval.clips import CaptionedClips, Manifest
@@ -46,7 +46,7 @@ def train_contrastive(run: Run, settings: RetrievalSettings, name: str, fast_che
     _train(run, settings, name, f"contrastive_{name}", settings.contrastive, sources, fast_check=fast_check)
 
 
-def estimate_correspondences(run: Run, settings: RetrievalSettings) -> None:
+def estimate_correspondences(run: Run, settings: RetrievalSettings, fast_check: bool = False) -> None:
     """Every teacher embeds every training clip and caption once: correspondences/<teacher>.npz."""
     manifest = Manifest.read(settings.data.training, settings.data.allow_missing)
     folder = run.folder / "correspondences"
@@ -82,7 +82,7 @@ def train_distilled(run: Run, settings: RetrievalSettings, name: str, fast_check
     )  # fmt: skip
 
 
-def evaluate(run: Run, settings: RetrievalSettings) -> None:
+def evaluate(run: Run, settings: RetrievalSettings, fast_check: bool = False) -> None:
     """evaluation/: similarities of each model and of their mean, figures.json, queries.csv."""
     folder = run.folder / "evaluation"
     manifest = Manifest.read([settings.data.evaluation], settings.data.allow_missing)
@@ -124,13 +124,13 @@ def evaluate(run: Run, settings: RetrievalSettings) -> None:
     )
 
 
-def stages_of(settings: RetrievalSettings, fast_check: bool = False) -> list[Stage]:
+def stages_of(settings: RetrievalSettings) -> list[Stage]:
     """The recipe; each model's training is a stage of its own, so that it is kept, stopped and resumed alone."""
     learned = (*HEARD, "seed")
     contrastive = [
         Stage(
             f"contrastive_{name}",
-            partial(train_contrastive, name=name, fast_check=fast_check),
+            partial(train_contrastive, name=name),
             uses=("data.pretraining", "data.training", f"models.{name}", "contrastive", *learned),
             needs=(),
         )
@@ -148,7 +148,7 @@ def stages_of(settings: RetrievalSettings, fast_check: bool = False) -> list[Sta
     distilled = [
         Stage(
             f"distilled_{name}",
-            partial(train_distilled, name=name, fast_check=fast_check),
+            partial(train_distilled, name=name),
             uses=("data.training", f"models.{name}", "correspondences", "distilled", *learned),
             needs=(f"contrastive_{name}", "correspondences"),
         )
@@ -157,9 +157,14 @@ def stages_of(settings: RetrievalSettings, fast_check: bool = False) -> list[Sta
     return [*contrastive, correspondences, *distilled, evaluation]
 
 
-def run_recipe(settings: RetrievalSettings, folder: Path, redo: Sequence[str] = (), fast_check: bool = False) -> None:
+def run_recipe(settings: RetrievalSettings, folder: Path, redo: Sequence[str] = ()) -> None:
     """Do all stages that are not done."""
-    run_stages(Run(folder, settings), stages_of(settings, fast_check), redo)
+    run_stages(Run(folder, settings), stages_of(settings), redo)
+
+
+def check_recipe(settings: RetrievalSettings) -> None:
+    """Do two steps of everything in a temporary folder, to see that it works."""
+    do_two_steps(settings, stages_of(settings))
 
 
 def result_row(folder: Path) -> dict[str, float]:

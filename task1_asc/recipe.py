@@ -8,10 +8,7 @@ quantize   all of these networks in 8 bit                        (quantization)
 test       figures on the test split, in each precision
 """
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from common.data import make_loader
 from common.energy import EnergyMeter
 from common.output import say
 from common.quantize import convert, prepare_training, quantize_trained
-from common.stages import Run, Stage, run_stages
+from common.stages import Run, Stage, do_two_steps, run_stages
 from common.training import derive_seed, fit, make_trainer, seed_all
 from task1_asc.data import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
 from task1_asc.evaluate import read_scores, score_network
@@ -218,16 +215,12 @@ def run_recipe(settings: Task1Settings, folder: Path | None = None, redo: Sequen
     return run
 
 
-def check_recipe(settings: Task1Settings) -> Run:
+def check_recipe(settings: Task1Settings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
     store = store_folder(settings.data.root, settings.data.sample_rate) / "store.json"
     data = settings.data.model_copy(update={"packed": settings.data.packed and store.is_file()})
     settings = settings.model_copy(update={"data": data})
-    stages = [replace(stage, work=partial(stage.work, fast_check=True)) for stage in stages_of(settings)]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", settings)
-        run_stages(run, stages)
-    return run
+    do_two_steps(settings, stages_of(settings))
 
 
 def result_row(run: Run) -> dict[str, Any]:

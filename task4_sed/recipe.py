@@ -1,9 +1,6 @@
 """The recipe of Task 4: embeddings where they are wanted, training, tests on both data sets."""
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from common.data import make_loader
 from common.energy import EnergyMeter
 from common.errors import UserError
 from common.output import say
-from common.stages import Run, Runner, Stage, is_done, read_record, run_stages
+from common.stages import Run, Runner, Stage, do_two_steps, is_done, read_record, run_stages
 from common.training import fit, make_trainer, seed_all
 from task4_sed.clips import make_training_loader, open_clips
 from task4_sed.data import ClipSet, is_made_up_data, missing_sentence, read_set, set_durations, split_weak
@@ -132,15 +129,11 @@ def prepare_stores(settings: SystemSettings) -> None:
         open_clips(clips, settings)
 
 
-def check_recipe(settings: SystemSettings) -> Run:
+def check_recipe(settings: SystemSettings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    stages = [replace(stage, work=partial(stage.work, fast_check=True)) for stage in stages_of(settings)]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", settings)
-        run_stages(run, stages)
-    return run
+    do_two_steps(settings, stages_of(settings))
 
 
 def result_row(run: Run) -> dict[str, Any]:

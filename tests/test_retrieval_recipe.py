@@ -10,12 +10,13 @@ import torch
 from common.audio import list_audio
 from common.errors import UserError
 from common.settings import dump_settings, load_settings
+from common.stages import Run, quick_stages, run_stages
 from common.sweep import sweep
 from common.synthetic import synthesize
 from common.yaml_file import read_yaml
-from retrieval.imitation import load_imitation_model, run_imitation
+from retrieval.imitation import STAGES, load_imitation_model
 from retrieval.imitation_settings import ImitationSettings
-from retrieval.recipe import load_model, result_row, run_recipe, stages_of
+from retrieval.recipe import check_recipe, load_model, result_row, run_recipe, stages_of
 from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search
 from retrieval.settings import AudioEncoder, RetrievalSettings
@@ -53,7 +54,7 @@ def settings(made_up):
 
 @pytest.fixture(scope="module")
 def run(settings):
-    run_recipe(settings, settings.folder, fast_check=True)
+    run_stages(Run(settings.folder, settings), quick_stages(stages_of(settings)))
     return settings.folder
 
 
@@ -103,12 +104,17 @@ def test_the_recipe_scores_each_model_of_each_stage_and_their_ensemble(run):
     assert content["made_up"] and "not relevant come first" in content["tie_rule"]
 
 
+def test_two_steps_of_everything_leave_nothing_behind(settings, tmp_path):
+    check_recipe(settings.model_copy(update={"runs": tmp_path}))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings, capsys):
-    run_recipe(settings, run, fast_check=True)
+    run_recipe(settings, run)
     assert "evaluation: kept" in capsys.readouterr().err
     other = settings.model_copy(update={"seed": 5})
     with pytest.raises(UserError, match="seed: 0 -> 5"):
-        run_recipe(other, run, fast_check=True)
+        run_recipe(other, run)
 
 
 def test_encoders_learn_in_training_mode_and_what_no_embedding_needs_does_not_learn(run, settings):
@@ -211,11 +217,9 @@ def test_imitation_trains_is_scored_and_answers_as_the_challenge_asks(tmp_path):
     coarse = tmp_path / "data" / "coarse grained"
     changes = {"runs": str(tmp_path), "data.root": str(coarse), "training.trainer.measure_energy": False}
     settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation_small.yaml"), changes)
-    run_imitation(settings, settings.folder, fast_check=True)
+    run_stages(Run(settings.folder, settings), quick_stages(STAGES))
     figures = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]["qbv_coarse"]
     assert {"MRR", "R@1", "R@2", "NDCG"} == set(figures)
-    from common.stages import Run
-
     model = load_imitation_model(Run(settings.folder, settings), settings)
     items = {path.stem: path for path in list_audio(coarse / "sound_recordings")[:3]}
     answer = model.compute_similarities(items, {"q": list_audio(coarse / "vocal_imitations")[0]}, duration=2.0)

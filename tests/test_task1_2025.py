@@ -24,7 +24,7 @@ from task1_asc.evaluate import predict, read_scores
 from task1_asc.inference import DeviceNetworks, GeneralOnly, InHalf
 from task1_asc.inference_package import choose_run, modules_needed, package
 from task1_asc.recipe import result_row, run_recipe, stages_of
-from task1_asc.settings import Task1Settings
+from task1_asc.settings import QuantizationSettings, Task1Settings
 from task1_asc.trained import load_run_networks
 
 CONFIG = Path(__file__).parents[1] / "task1_asc" / "configs" / "device_aware_small.yaml"
@@ -187,9 +187,8 @@ def test_an_8_bit_system_joins_the_package_and_its_packed_weights_are_counted(pa
     run = Run(tmp_path / "run", finished.settings)
     shutil.copytree(finished.folder, run.folder)
     settings = finished.settings.model_copy(
-        update={"quantization": {"calibration_clips": 32}, "name": "run", "runs": tmp_path}
+        update={"quantization": QuantizationSettings(calibration_clips=32), "name": "run", "runs": tmp_path}
     )
-    settings = Task1Settings.model_validate(settings.model_dump())
     shutil.rmtree(run.folder / "test")
     run_recipe(settings, run.folder)
     second = package([run.folder], LABEL.replace("_1", "_2").replace("task2", "task1"), out)

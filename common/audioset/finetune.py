@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.audio_model import AudioModel
 from common.audioset.data import TaggingClips
 from common.audioset.metrics import mean_average_precision, score_labels, score_tags
-from common.audioset.recipe import TRAINER, WEIGHTS, do_two_steps, loader_options
+from common.audioset.recipe import TRAINER, WEIGHTS, loader_options
 from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
@@ -26,7 +26,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.output import say
 from common.run_folder import is_main_process
-from common.stages import Run, Stage, run_stages
+from common.stages import Run, Stage, do_two_steps, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 

@@ -1,8 +1,6 @@
 """The recipe of AudioSet training: train one network, with a teacher's logits where they are given, then test it."""
 
-import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from common.audio_model import AudioModel
 from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
 from common.audioset.metrics import score_tags
 from common.audioset.sampling import EpochDraws, class_balance_weights
-from common.audioset.settings import PretrainSettings, TaggingSettings
+from common.audioset.settings import PretrainSettings
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
 from common.checkpoints import save_checkpoint, weights_of
 from common.data import make_loader
@@ -23,7 +21,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.output import say
 from common.run_folder import is_main_process
-from common.stages import Run, Stage, run_stages
+from common.stages import Run, Stage, do_two_steps, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 
@@ -112,16 +110,6 @@ def refuse_early(settings: PretrainSettings) -> None:
 def check_recipe(settings: PretrainSettings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
     do_two_steps(settings, STAGES)
-
-
-def do_two_steps(settings: TaggingSettings, stages: Sequence[Stage]) -> None:
-    """Do two steps of each stage in a temporary folder; the work of the stages takes `fast_check`."""
-    quick = []
-    for stage in stages:
-        work: Any = stage.work
-        quick.append(Stage(stage.name, partial(work, fast_check=True), stage.uses, stage.needs))
-    with tempfile.TemporaryDirectory() as folder:
-        run_stages(Run(Path(folder) / "run", settings), quick)
 
 
 def load_run_model(run: Run) -> AudioModel:

@@ -1,9 +1,7 @@
 """The recipe of the pre-training: targets of the teachers where there are any, training, test."""
 
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from common.keyed_outputs import OutputWriter
 from common.output import say
 from common.progress import Progress
 from common.run_folder import is_main_process
-from common.stages import Run, Stage, open_run, read_record, run_stages
+from common.stages import Run, Stage, do_two_steps, open_run, read_record, run_stages
 from common.synthetic import is_made_up
 from common.training import fit, make_trainer, seed_all
 from task4_sed.pretraining.clips import (
@@ -199,15 +197,11 @@ def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Seq
     return run
 
 
-def check_recipe(settings: PretrainSettings) -> Run:
+def check_recipe(settings: PretrainSettings) -> None:
     """Do two steps of everything in a temporary folder, to see that it works."""
     trainer = settings.trainer.model_copy(update={"validate_every": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    stages = [replace(stage, work=partial(stage.work, fast_check=True)) for stage in stages_of(settings)]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", settings)
-        run_stages(run, stages)
-    return run
+    do_two_steps(settings, stages_of(settings))
 
 
 def stages_of(settings: PretrainSettings) -> list[Stage]:
