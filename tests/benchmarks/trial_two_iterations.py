@@ -1,6 +1,7 @@
 """What each step of the winner's recipe of Task 4 brings, at a size that one processor core can do.
 
-    python -m tests.benchmarks.trial_two_iterations [--pack office_sed_mixtures] [--seeds 5] [--epochs 4] [--clips 100]
+    python -m tests.benchmarks.trial_two_iterations --out FILE.json [--pack office_sed_mixtures] [--seeds 5]
+        [--epochs 20] [--clips 200] [--whole_only]
 
 Untrained transformers of two narrow blocks, a narrow CRNN and a few dozen steps for each training: far too little to
 find events well, so that little can be expected of what builds on them (pseudo-labels, agreement with a teacher). The
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from common.files import write_json
 from common.output import print_table, say
 from common.settings import load_settings
 from common.stages import Run, run_stages
@@ -89,6 +91,17 @@ def figures_of(path: Path, settings: TwoIterations, test: str) -> dict[str, floa
         return {"mpAUC": float(np.nan_to_num(maestro_figures(tables, settings, test, draws=0)["mpauc"]["value"]))}
     per_class = desed_figures(tables, settings, test, draws=0)["psds1"]["per_class"]
     return {"PSDS1, mean of classes": float(np.mean(list(per_class.values())))}
+
+
+def read_figures(path: Path, made_with: Mapping[str, Any]) -> Found:
+    """The seeds that an earlier call with the same arguments has done."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"made_with": made_with, "figures": {}}
+    if kept["made_with"] != made_with:
+        raise SystemExit(f"{path} was made with {kept['made_with']}; give another --out.")
+    return {
+        figure: {system: {int(seed): value for seed, value in values.items()} for system, values in systems.items()}
+        for figure, systems in kept["figures"].items()
+    }
 
 
 def note(found: Found, system: str, seed: int, figures: Mapping[str, float]) -> None:
@@ -172,18 +185,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pack", type=Path, default=None)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--clips", type=int, default=100, help="of the made-up data")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file for the figures")
+    parser.add_argument("--epochs", type=int, default=20, help="of each training")
+    parser.add_argument("--clips", type=int, default=200, help="of the made-up data")
+    parser.add_argument("--whole_only", action="store_true", help="leave no part of the loss out")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures; seeds in it are kept")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found: Found = {}
+    made_with = {key: str(value) for key, value in vars(arguments).items() if key not in ("seeds", "out")}
+    found = read_figures(arguments.out, made_with)
+    done = {seed for systems in found.values() for values in systems.values() for seed in values}
     with tempfile.TemporaryDirectory() as folder:
         work, classes = Path(folder), None
         if arguments.pack is None:
             synthesize("task4_sed", work / "data", clips=arguments.clips)
             shutil.rmtree(work / "data" / "eval")  # the public evaluation set, which is not needed
-        for seed in range(arguments.seeds):
+        for seed in sorted(set(range(arguments.seeds)) - done):
             root = work / "data"
             if arguments.pack is not None:
                 root = work / f"data_{seed}"
@@ -193,11 +209,10 @@ def main() -> None:
             try_whole(run, found, seed)
             for what, (_, weight) in LEFT_OUT.items():
                 kind = {"consistency": "unlabeled", "pseudo": "unlabeled"}.get(weight, weight)
-                if getattr(settings.stage2.batch, kind):
+                if getattr(settings.stage2.batch, kind) and not arguments.whole_only:
                     try_without(run, found, seed, what)
             say(f"seed {seed} done")
-            if arguments.out is not None:
-                arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            write_json(arguments.out, {"made_with": made_with, "figures": found})
     say("Made-up data." if arguments.pack is None else "Office scenes, mixed from real sounds.")
     show(found)
 
