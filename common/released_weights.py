@@ -154,11 +154,26 @@ def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
         raise UserError(
             f"the file holds no tensors, only {', '.join(map(str, list(official)[:NAMES_TOLD])) or 'nothing'}"
         )
-    for prefix in ("module.", "net_strong.", "net."):
+    found = _pretrained_part(found)
+    for prefix in ("module.", "net."):
         # M2D's own files have keys that begin with module.ar.; they are known by its key map.
         if all(key.startswith(prefix) and not key.startswith("module.ar.") for key in found):
             found = {key.removeprefix(prefix): value for key, value in found.items()}
     return found
+
+
+def _pretrained_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The transformer out of a Lightning module that the winners of DCASE 2024 Task 4 trained on AudioSet strong.
+
+    It is ``net_strong.model``, or ``net_strong.model.model`` where their wrapper, a linear layer above it, was trained
+    along. What else such files hold (that layer, teachers, other networks) is left out, as in CPJKU/cpjku_dcase24.
+    """
+    place = "net_strong.model."
+    if not any(key.startswith(place) for key in tensors):
+        return tensors
+    if any(key.startswith(place + "model.") for key in tensors):
+        place += "model."
+    return {"model." + key.removeprefix(place): value for key, value in tensors.items() if key.startswith(place)}
 
 
 def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbone_only: bool) -> None:

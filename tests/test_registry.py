@@ -241,6 +241,25 @@ def test_files_of_the_original_authors_give_the_backbone_and_a_new_classifier(na
                      model.network.model.encoder.layers[0].parameters())).flatten()[0] == 0.5  # fmt: skip
 
 
+def winners_file(case: str, wrapped: bool, *pairs: tuple[str, str]) -> dict:
+    """As atst_as_strong.ckpt and passt_as_strong.ckpt of CPJKU/cpjku_dcase24 are laid out."""
+    place = "net_strong.model.model." if wrapped else "net_strong.model."
+    state = {place + key.removeprefix("model."): v for key, v in renamed(without_heads(case), *pairs).items()}
+    others = {"net_strong.rnn.weight_ih_l0": torch.empty(3, 2), "teacher.head.bias": torch.empty(4)}
+    if wrapped:
+        others["net_strong.model.head_linear_layer.weight"] = torch.empty(527, 768)
+    return {"state_dict": {**state, **others}, "epoch": 3}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("case", "pairs"), [("atst_frame", []), ("fpasst", [("model.fpasst.", "model.")])])
+def test_transformers_come_out_of_the_winners_files(case, pairs, wrapped, tmp_path):
+    torch.save(filled(winners_file(case, wrapped, *pairs)), tmp_path / "file.ckpt")
+    network = load_audio_model(case, tmp_path / "file.ckpt", num_classes=10).network
+    assert next(iter(network.model.blocks[-1].parameters())).flatten()[0] == 0.5
+    assert network.strong_head.weight.unique().numel() > 1  # new
+
+
 def filled(value: object) -> object:
     """Empty tensors made real: every entry 0.5, stored once."""
     if isinstance(value, Tensor):
