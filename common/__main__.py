@@ -73,7 +73,8 @@ def tag(
 
     Args:
         files: audio files, or folders of them.
-        model: such as mn10.as, or frame_mn10.strong for exact times of events.
+        model: such as mn10.as, frame_mn10.strong for exact times of events, or the folder of a run of `pretrain` or
+            `finetune` (of one with folds, RUN/train/fold_1).
         weights: file of released weights; left out, the cache or a download.
         top: labels for each file.
         events: also write onset, offset, label and score of events to this file (tab-separated).
@@ -98,7 +99,8 @@ def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | No
 
     Args:
         folder: what to embed.
-        model: of the registry, such as mn10.as, or a HEAR embedding, such as mn10_all_b_mel_avgs or passt_base.
+        model: of the registry, such as mn10.as, a HEAR embedding, such as mn10_all_b_mel_avgs or passt_base, or the
+            folder of a run of `pretrain` or `finetune`.
         out: .npz (arrays filename and embedding) or .parquet (the same as columns).
         weights: file of released weights; left out, the cache or a download.
     """

@@ -15,8 +15,9 @@ from common.hear import get_scene_embeddings
 from common.hear import load_model as load_hear_model
 from common.hear_names import LIKE_PUBLISHED, parse_name
 from common.progress import Progress
-from common.registry import list_models, load_audio_model
+from common.registry import list_models
 from common.released import read_table
+from common.tagging import load_model
 
 Embed = Callable[[Path], np.ndarray]
 ENDINGS = (".npz", ".parquet")
@@ -26,15 +27,16 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
     """A function from an audio file to its embedding (size,), float32.
 
     Args:
-        name: a model of the registry (its pooled last layer; any length in constant memory), or a HEAR name such as
-            mn10_all_b_mel_avgs or passt_base.
+        name: a model of the registry or the folder of a run (its pooled last layer; any length in constant memory), or
+            a HEAR name such as mn10_all_b_mel_avgs or passt_base.
         weights: file of released weights.
 
     Raises:
         UserError: for an unknown name or weights that do not fit.
     """
     table = read_table()
-    if name not in {*table.architectures, *table.released, *table.aliases}:
+    of_a_run = weights is None and Path(name).is_dir()
+    if not of_a_run and name not in {*table.architectures, *table.released, *table.aliases}:
         try:
             parse_name(name)
         except UserError as error:
@@ -46,7 +48,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
             return get_scene_embeddings(waveform[None], hear_model)[0].cpu().numpy()
 
         return embed_at_once
-    model = prepare_for_inference(load_audio_model(name, weights))
+    model = prepare_for_inference(load_model(name, weights))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def embed_in_windows(path: Path) -> np.ndarray:

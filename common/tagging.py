@@ -55,15 +55,28 @@ class Tags:
 
 
 def load_tagger(name: str, weights: Path | None) -> AudioModel:
-    """A released model made ready for inference, on the GPU where there is one.
+    """A model made ready for inference, on the GPU where there is one.
+
+    Args:
+        name: of the registry, or the folder of a run of `pretrain` or `finetune`.
+        weights: file, for a name of the registry.
 
     Raises:
-        UserError: no such model or weights, or it has no classifier.
+        UserError: no such model, weights or run, or it has no classifier.
     """
-    model = prepare_for_inference(load_audio_model(name, weights))
+    model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
         raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(name: str, weights: Path | None) -> AudioModel:
+    """The model of a name or of a run's folder, see `load_tagger`."""
+    if weights is None and Path(name).is_dir():
+        from common.audioset.trained import load_run
+
+        return load_run(Path(name))
+    return load_audio_model(name, weights)
 
 
 @torch.inference_mode()

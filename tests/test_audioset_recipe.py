@@ -20,12 +20,14 @@ from common.audioset.evaluate import read_evaluation
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, make_model
+from common.audioset.trained import load_run
 from common.checkpoints import save_checkpoint, weights_of
 from common.cli import run as run_command
 from common.encoded_store import KeyedOutputs
 from common.errors import UserError
 from common.registry import create_model, load_audio_model
 from common.settings import load_settings, parse_settings
+from common.tagging import load_tagger, tag_file
 
 CONFIGS = Path("common/audioset/configs")
 FINE_TUNING = ("esc50", "fsd50k", "openmic", "table")
@@ -267,12 +269,31 @@ def test_fine_tuning_tests_every_fold(tones, tmp_path):
     scores = read_evaluation(finished.folder)
     assert scores["clips"] == 24 and list(scores["folds"]) == ["1", "2"]
     assert scores["accuracy"]["value"] > 0.8
+    with pytest.raises(UserError, match=r"has 2 networks, one for each fold; name one, such as .*train/fold_1"):
+        load_tagger(str(finished.folder), None)
+    tagger = load_tagger(str(finished.folder / "train" / "fold_2"), None)
+    tagged = [tag_file(tagger, tones / "audio" / f"{number}.wav").tags[0][0] for number in (0, 1)]
+    assert tagged == ["high", "low"]
     folder = tones / "encoded"
     assert len(list(folder.iterdir())) == 1
     # A changed clip is packed anew.
     soundfile.write(tones / "audio" / "3.wav", np.zeros(8000), 16000)
     finetune.run_recipe(tune_settings(tones, tmp_path / "runs", name="again", **{"trainer.epochs": 1}))
     assert len(list(folder.iterdir())) == 2
+
+
+def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, tones, tmp_path, capsys):
+    path = tones / "audio" / "0.wav"
+    assert call("tag", path, "--model", trained.folder, "--top", 3, "--json") == 0
+    [row] = json.loads(capsys.readouterr().out)
+    names = read_evaluation(trained.folder)["labels"]
+    model = load_run(trained.folder)
+    logits = model.clip_scores(path).logits[0]
+    assert [tag["label"] for tag in row["tags"]] == [names[index] for index in logits.topk(3).indices.tolist()]
+    assert call("embed", tones / "audio", "--model", trained.folder, "--out", tmp_path / "e.npz") == 0
+    assert np.load(tmp_path / "e.npz")["embedding"].shape == (24, model.clip_scores(path).embedding.shape[1])
+    assert call("tag", path, "--model", tones / "audio") == 2
+    assert "audio is no run" in capsys.readouterr().err
 
 
 def test_whole_clips_and_several_labels(tones, tmp_path):
