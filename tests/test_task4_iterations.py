@@ -38,6 +38,7 @@ from task4_sed.report import figure_rows, stage_rows
 from task4_sed.settings import Task4Settings
 from task4_sed.store import ScoreStore, ScoreWriter
 from task4_sed.submission import complexity_figures
+from tests.allocations import allocations
 
 SMALL = Path(__file__).parents[1] / "task4_sed" / "configs" / "two_iterations_small.yaml"
 BATCH = {"maestro": 2, "strong": 2, "synthetic": 1, "weak": 2, "unlabeled": 2}
@@ -361,6 +362,19 @@ def test_memory_grows_with_the_clips_and_shrinks_with_checkpointing_and_half_pre
     assert memory_of(StageTraining(more, "atst", 1, 2), "32-true").activations == pytest.approx(
         2 * whole.activations, rel=0.1
     )
+
+
+@pytest.mark.parametrize("name", ["atst", "fpasst", "beats"])
+def test_the_estimate_of_memory_is_what_the_tensors_of_a_step_take(quick, name):
+    module = StageTraining(quick(stage2__augment=everything_on()), name, 1, 2).train()
+    batch = batch_of(module.settings)
+    views, most, left = allocations(lambda: module.views(batch, Streams(1)))
+    loss, in_losses, kept = allocations(lambda: torch.stack(list(module.losses(views, 100).values())).sum())
+    loss.backward()
+    memory = memory_of(module, "32-true")
+    assert memory.activations == pytest.approx(kept, rel=0.15)
+    peak = max(most, left + in_losses)
+    assert 0.9 * peak < memory.activations + memory.batch < 1.5 * peak  # nearer where networks are wider
 
 
 # Pseudo-labels

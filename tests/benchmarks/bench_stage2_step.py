@@ -3,18 +3,14 @@
 The plain step hears every clip for itself: impulse response, wavmix, features (torchaudio's mel for the CRNN, the
 transformer's front end), masks, mixup, MixStyle, filter and warping clip by clip, and it makes the features of student
 and teacher separately. Networks, losses and optimiser are the same, and every augmentation is done in every step. Both
-take turns. --cpu_time counts processor time, for a machine on which other programs run. Peak memory is that of a
-process of its own for each transformer, against the same process before its first step.
+take turns. --cpu_time counts processor time, for a machine on which other programs run. The peak is that of the step's
+tensors without weights, gradients and the optimiser's, which are known exactly.
 
     python -m tests.benchmarks.bench_stage2_step [--pairs 5] [--depth 2] [--dim 48] [--only atst] [--cpu_time]
 """
 
 import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +32,7 @@ from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Heard, Mixture, Views
 from task4_sed.settings import Task4Settings
+from tests.allocations import allocations
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")
 NAMES = ("atst", "fpasst", "beats")
@@ -234,18 +231,14 @@ def compare(settings: TwoIterations, name: str, pairs: int, clock: object) -> tu
     return found[0][1:], found[1][1:]
 
 
-def measure_peak(depth: int, dim: int, responses: Path, name: str) -> None:
-    """Print the peak memory of three steps, and the estimate, as JSON."""
-    torch.set_num_threads(1)
-    settings = make_settings(depth, dim, responses)
-    step = KitStep(settings, name)
-    estimate = memory_of(step.module, "32-true")
+def measure_peak(step: KitStep) -> int:
+    """The most bytes that the tensors of a step take at once, but for weights, gradients and the optimiser's."""
     batch = make_batch(0)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    for _ in range(3):
-        step(batch)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": peak - before, "estimate": estimate.total - estimate.weights}))
+    step(batch)
+    views, most, left = allocations(lambda: step.module.views(batch, Streams(0, 1)))
+    loss, in_losses, kept = allocations(lambda: torch.stack(list(step.module.losses(views, 100).values())).sum())
+    _, in_backward, _ = allocations(loss.backward)
+    return max(most, left + in_losses, left + kept + in_backward)
 
 
 def main() -> None:
@@ -256,11 +249,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=48)
     parser.add_argument("--only", nargs="+", choices=NAMES)
     parser.add_argument("--cpu_time", action="store_true")
-    parser.add_argument("--peak_of", nargs=2, metavar=("NAME", "RESPONSES"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peak_of:
-        measure_peak(arguments.depth, arguments.dim, Path(arguments.peak_of[1]), arguments.peak_of[0])
-        return
     torch.set_num_threads(1)
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     rows = []
@@ -271,13 +260,13 @@ def main() -> None:
         settings = make_settings(arguments.depth, arguments.dim, Path(folder))
         for name in arguments.only or NAMES:
             kit, plain = compare(settings, name, arguments.pairs, clock)
-            command = [sys.executable, "-m", "tests.benchmarks.bench_stage2_step", "--peak_of", name, folder]
-            command += ["--depth", str(arguments.depth), "--dim", str(arguments.dim)]
-            peak = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            step = KitStep(settings, name)
+            memory, peak = memory_of(step.module, "32-true"), measure_peak(step)
             ratio = statistics.median(b / a for a, b in zip(kit, plain))
             row = {"transformer": name, "kit, s": round(statistics.median(kit), 3)}
             row |= {"plain, s": round(statistics.median(plain), 3), "plain / kit": round(ratio, 2)}
-            rows.append(row | {"peak": human_size(peak["peak"]), "estimated": human_size(peak["estimate"])})
+            estimate = human_size(memory.activations + memory.batch)
+            rows.append(row | {"peak of tensors": human_size(peak), "estimated": estimate})
     size = f"depth {arguments.depth}, width {arguments.dim}, {sum(CLIPS.values())} clips of 10 s, one core"
     print_table(rows, title=f"Stage-2 step, {size}, median of {arguments.pairs} pairs")
 
