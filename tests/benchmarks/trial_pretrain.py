@@ -7,6 +7,7 @@ Every seed trains the same small ATST-F from random weights
     augmented     on labels alone, with all augmentations,
     distilled     without augmentation, 0.9 teachers and 0.1 labels; teachers are two networks trained as `augmented`
                   with seeds of their own,
+    by plain      the same, with two teachers trained as `plain`,
 and scores PSDS1 (mean of classes) on the evaluation clips. Clips are decoded once. The data are made up; so are the
 conclusions.
 """
@@ -47,6 +48,7 @@ def main() -> None:
     synthesize("audioset_strong", root, clips=arguments.clips)
     StrongClips._gather = gather_decoded  # type: ignore[method-assign]
     figures: dict[str, dict[int, float]] = {"plain": {}, "augmented": {}, "distilled": {}, "teachers": {}}
+    figures |= {"by plain": {}, "plain teachers": {}}
     for seed in range(arguments.seeds):
         train = Trainer(arguments.work, root, arguments.epochs, seed)
         figures["plain"][seed] = train("plain", seed, {"augmentation": NONE})
@@ -56,6 +58,12 @@ def main() -> None:
         folders = [str(train.folder(f"teacher{number}")) for number in range(2)]
         distillation = {"weight": 0.9, "teachers": folders}
         figures["distilled"][seed] = train("distilled", seed, {"augmentation": NONE, "distillation": distillation})
+        plain = [
+            train(f"plain_teacher{number}", 1000 + 10 * seed + number, {"augmentation": NONE}) for number in range(2)
+        ]
+        figures["plain teachers"][seed] = float(np.mean(plain))
+        distillation["teachers"] = [str(train.folder(f"plain_teacher{number}")) for number in range(2)]
+        figures["by plain"][seed] = train("by_plain", seed, {"augmentation": NONE, "distillation": distillation})
         say(f"seed {seed}: " + ", ".join(f"{way} {100 * values[seed]:.1f}" for way, values in figures.items()))
     title = f"Made-up data: PSDS1 (mean of classes) in %, {arguments.seeds} seeds, 95 % interval (Student's t)"
     print_table(rows_of(figures), title=title)
