@@ -3,7 +3,7 @@
     python -m tests.benchmarks.trial_two_iterations --out FILE.json [--pack office_sed_mixtures] [--seeds 5]
         [--epochs 20] [--clips 200] [--whole_only]
 
-Untrained transformers of two narrow blocks, a narrow CRNN and a few dozen steps for each training: far too little to
+Untrained transformers of two narrow blocks, a narrow CRNN and some hundred steps for each training: far too little to
 find events well, so that little can be expected of what builds on them (pseudo-labels, agreement with a teacher). The
 trial shows that the parts work together, and in which direction each of them moves the figures here.
 
