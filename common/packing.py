@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,6 +23,7 @@ from common import store
 from common.audio import AudioError
 from common.errors import UserError
 from common.files import atomic_write, human_size
+from common.output import say
 from common.progress import Progress
 from common.store import Plan, ReadRow, StoreInfo
 
@@ -82,7 +83,7 @@ def pack(
 
     Raises:
         UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
-            length, two rows have the same file, there is no room, or another process is packing the same folder.
+            length, two rows have the same file, or there is no room. A folder that another process packs is waited for.
     """
     begin = time.monotonic()
     folder = Path(folder)
@@ -108,6 +109,14 @@ def pack(
                     journal.flush()
                     progress.advance(len(plan.rows(block)))
             info = _finish(folder, plan, [done[block] for block in range(plan.num_blocks)])
+    except _Busy:  # its lock is free when it is done, or was stopped
+        say(f"{folder} is being packed by another process; waiting for it.")
+        with suppress(FileNotFoundError), (folder / "packing.jsonl").open(encoding="utf-8") as journal:
+            fcntl.flock(journal, fcntl.LOCK_SH)
+        return pack(
+            clips, read, folder, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=root,
+            workers=workers, quiet=quiet,
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"Cannot write the packed store {folder}: {error.strerror or error}.") from error
     seconds = time.monotonic() - begin
@@ -149,6 +158,10 @@ def _refuse_other(folder: Path, old: Plan, new: Plan, table: str) -> None:
         )
 
 
+class _Busy(Exception):
+    """Another process packs the folder."""
+
+
 @contextmanager
 def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], dict[int, dict]]]:
     """Give the journal, opened for appending and locked, and the blocks that are finished and still whole."""
@@ -157,7 +170,10 @@ def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], di
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{folder} is being packed by another process; wait for it, or stop it.") from error
+            raise _Busy from error
+        if (folder / "store.json").is_file():  # finished between our first look and our lock
+            path.unlink(missing_ok=True)
+            raise _Busy
         journal.seek(0)
         lines = [_parse_line(line) for line in journal]
         done: dict[int, dict] = {}

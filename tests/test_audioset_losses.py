@@ -135,7 +135,7 @@ def test_processes_share_the_draws_of_one(monkeypatch, world, weighted):
     alone = list(sampler)
     shares = []
     for rank in range(world):
-        monkeypatch.setattr(sampling, "_processes", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(sampling, "rank_and_count", lambda rank=rank: (rank, world))
         shares.append(list(sampler))
         assert len(shares[-1]) == len(sampler) == 30 // world
     together = [draw for step in zip(*shares) for draw in step]

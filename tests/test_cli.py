@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -199,7 +200,11 @@ def test_resuming_what_is_no_run_is_refused(capsys, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_command_with_its_code_and_one_sentence(number, code):
-    with subprocess.Popen([*COMMAND, "data", "wait"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+    # Programs that a shell started in the background ignore SIGINT, and so do those that they start.
+    with subprocess.Popen(
+        [*COMMAND, "data", "wait"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         assert process.stderr.readline() == "waiting\n"
         process.send_signal(number)
         assert process.wait(timeout=20) == code

@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from common.audio import AudioError
 from common.data import EpochSampler, PackedClips, ReadClip, make_loader, pack, verify
 from common.errors import UserError
 
@@ -219,15 +221,37 @@ def test_packing_killed_in_the_middle_goes_on_and_ends_with_the_same_bytes(tmp_p
     assert (tmp_path / "store/waveforms.npy").read_bytes() == (tmp_path / "fresh/waveforms.npy").read_bytes()
 
 
-def test_a_folder_that_is_being_packed_is_refused_to_a_second_process(tmp_path, small_blocks):
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_folder_that_another_process_packs_is_waited_for_and_taken_over_when_it_stops(
+    tmp_path, small_blocks, ends, capsys
+):
     clips = write_clips(tmp_path)
+    reports, waiting = [], threading.Event()
 
-    def pack_again(row):
-        with pytest.raises(UserError, match="being packed by another process"):
-            pack_clips(clips, tmp_path, tmp_path / "store")
+    def second():
+        waiting.set()
+        reports.append(pack_clips(clips, tmp_path, tmp_path / "store"))
+
+    def read(row):
+        if not waiting.is_set():
+            thread.start()
+            waiting.wait()
+            time.sleep(0.2)
+        if not ends:
+            raise AudioError("stopped")
         return np.zeros(800, dtype=np.float32)
 
-    pack(clips, pack_again, tmp_path / "store", sample_rate=RATE, num_samples=800, root=tmp_path, quiet=True)
+    thread = threading.Thread(target=second)
+    options = {"sample_rate": RATE, "num_samples": 800, "root": tmp_path, "quiet": True}
+    if ends:
+        assert pack(clips, read, tmp_path / "store", **options).packed == len(clips)
+    else:
+        with pytest.raises(UserError, match="stopped"):
+            pack(clips, read, tmp_path / "store", **options)
+    thread.join(60)
+    assert [report.packed for report in reports] == [0 if ends else len(clips)]
+    assert "being packed by another process; waiting for it" in capsys.readouterr().err
+    assert verify(tmp_path / "store", full=True) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -462,7 +462,7 @@ def test_processes_share_the_batches_of_one_process_and_no_other(monkeypatch):
     assert len(alone) == 6
     found = {}
     for rank in range(4):
-        monkeypatch.setattr("task4_sed.iterations.data._processes", lambda rank=rank: (rank, 4))
+        monkeypatch.setattr("task4_sed.iterations.data.rank_and_count", lambda rank=rank: (rank, 4))
         shared = SharedBatches(GroupSampler([20, 14], [3, 2], seed=4))
         found[rank] = [plan.seed for plan in shared]
         assert len(shared) == len(found[rank]) == 1

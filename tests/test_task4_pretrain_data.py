@@ -184,7 +184,7 @@ def plans(monkeypatch, world, batches):
     """The plans of every process."""
     found = []
     for rank in range(world):
-        monkeypatch.setattr("task4_sed.pretraining.sampler.processes", lambda rank=rank: (rank, world))
+        monkeypatch.setattr("task4_sed.pretraining.sampler.rank_and_count", lambda rank=rank: (rank, world))
         found.append((len(batches), list(batches)))
     return found
 
@@ -208,7 +208,7 @@ def test_the_parts_of_all_processes_are_the_batch_of_one(monkeypatch, world):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
-    monkeypatch.setattr("task4_sed.pretraining.sampler.processes", lambda: (0, 5))
+    monkeypatch.setattr("task4_sed.pretraining.sampler.rank_and_count", lambda: (0, 5))
     with pytest.raises(UserError, match=r"data.batch_size 12 cannot be shared by 5 processes"):
         len(JointBatches(EpochDraws(100, 45), 12, seed=0))
 
