@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 def allocations(call: Callable[[], Any]) -> tuple[Any, int, int]:
     """What a call gives, the most bytes that it held at once, and those that it left behind (below 0: it gave back)."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         result = call()
     events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
