@@ -16,8 +16,8 @@ from common.hear import load_model as load_hear_model
 from common.hear_names import LIKE_PUBLISHED, parse_name
 from common.progress import Progress
 from common.registry import list_models
-from common.released import read_table
-from common.tagging import load_model
+from common.released import is_model_name
+from common.tagging import load_model, names_a_folder
 
 Embed = Callable[[Path], np.ndarray]
 ENDINGS = (".npz", ".parquet")
@@ -34,9 +34,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
     Raises:
         UserError: for an unknown name or weights that do not fit.
     """
-    table = read_table()
-    of_a_run = weights is None and Path(name).is_dir()
-    if not of_a_run and name not in {*table.architectures, *table.released, *table.aliases}:
+    if not is_model_name(name) and not (weights is None and names_a_folder(name)):
         try:
             parse_name(name)
         except UserError as error:

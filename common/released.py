@@ -127,6 +127,12 @@ def find_architecture(name: str) -> Architecture:
     return table.architectures[name]
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a name is that of an architecture, of released weights, or an official one."""
+    table = read_table()
+    return name in {*table.architectures, *table.released, *table.aliases}
+
+
 def list_names(pattern: str = "*") -> list[str]:
     """Names of architectures and released weights that fit a pattern with * and ?; official names count too."""
     table = read_table()

@@ -15,6 +15,7 @@ from common.events import Event, EventFinder
 from common.files import atomic_write
 from common.output import say
 from common.registry import load_audio_model
+from common.released import is_model_name
 from common.windows import ClipScores, WindowPolicy
 
 EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
@@ -72,11 +73,16 @@ def load_tagger(name: str, weights: Path | None) -> AudioModel:
 
 def load_model(name: str, weights: Path | None) -> AudioModel:
     """The model of a name or of a run's folder, see `load_tagger`."""
-    if weights is None and Path(name).is_dir():
+    if weights is None and names_a_folder(name):
         from common.audioset.trained import load_run
 
         return load_run(Path(name))
     return load_audio_model(name, weights)
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a name is that of a folder; names of the registry go first."""
+    return not is_model_name(name) and Path(name).is_dir()
 
 
 @torch.inference_mode()

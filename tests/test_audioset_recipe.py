@@ -27,7 +27,7 @@ from common.encoded_store import KeyedOutputs
 from common.errors import UserError
 from common.registry import create_model, load_audio_model
 from common.settings import load_settings, parse_settings
-from common.tagging import load_tagger, tag_file
+from common.tagging import load_tagger, names_a_folder, tag_file
 
 CONFIGS = Path("common/audioset/configs")
 FINE_TUNING = ("esc50", "fsd50k", "openmic", "table")
@@ -282,7 +282,7 @@ def test_fine_tuning_tests_every_fold(tones, tmp_path):
     assert len(list(folder.iterdir())) == 2
 
 
-def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, tones, tmp_path, capsys):
+def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, tones, tmp_path, capsys, monkeypatch):
     path = tones / "audio" / "0.wav"
     assert call("tag", path, "--model", trained.folder, "--top", 3, "--json") == 0
     [row] = json.loads(capsys.readouterr().out)
@@ -292,6 +292,10 @@ def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, ton
     assert [tag["label"] for tag in row["tags"]] == [names[index] for index in logits.topk(3).indices.tolist()]
     assert call("embed", tones / "audio", "--model", trained.folder, "--out", tmp_path / "e.npz") == 0
     assert np.load(tmp_path / "e.npz")["embedding"].shape == (24, model.clip_scores(path).embedding.shape[1])
+    assert names_a_folder(str(tones / "audio"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mn04.as").mkdir()
+    assert not names_a_folder("mn04.as")  # the registry's name goes first
     assert call("tag", path, "--model", tones / "audio") == 2
     assert "audio is no run" in capsys.readouterr().err
 
