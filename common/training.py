@@ -4,6 +4,8 @@ A run that was killed and resumed ends with the same weights, bit for bit on a C
 the clips depends on (seed, epoch), all that is random in a step on (seed, step), and each epoch ends with a checkpoint.
 """
 
+import atexit
+import gc
 import logging
 import random
 import sys
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -105,12 +108,27 @@ def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any =
     """
     last = Path(trainer.default_root_dir) / "last.ckpt"
     module.train()
+    atexit.unregister(leave_other_processes)  # a process that fails must not wait for others
     try:
         trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
     except SystemExit as stop:
         if stop.code == 1:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
         raise
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        atexit.register(leave_other_processes)
+
+
+def leave_other_processes() -> None:
+    """End the group of processes that trained together; done when a process ends, while Python still works.
+
+    Gloo's threads drop the tensors of their last operation when they get to it. One that does so while Python shuts
+    down aborts the process (https://github.com/pytorch/pytorch/pull/179291), which torchrun takes for a failure.
+    The threads end with the last reference to the group, and the trainers of the stages, in cycles, hold some.
+    """
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def derive_seed(*numbers: int) -> int:

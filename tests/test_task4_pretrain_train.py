@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import random
 import socket
+import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from common.schedules import WarmupCosine
 from common.settings import load_settings
 from common.stages import Run, Stage, read_record, run_stages
 from common.synthetic import synthesize
+from common.training import leave_other_processes
 from task4_sed.pretraining import office, recipe
 from task4_sed.pretraining.clips import CLASSES, StrongClips, read_training_set
 from task4_sed.pretraining.networks import make_model, parameter_groups, start_from_weights
@@ -264,6 +267,17 @@ def work_in_process(rank, port, settings):
     }  # fmt: skip
     torch.set_num_threads(1)
     run_recipe(settings)
+    assert "pt_gloo_runloop" in names_of_threads() or sys.platform != "linux"
+    leave_other_processes()  # as at the process's end, where threads that go on would abort it now and then
+    assert "pt_gloo_runloop" not in names_of_threads()
+
+
+def names_of_threads():
+    names = []
+    for thread in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended
+            names.append(thread.read_text().strip())
+    return names
 
 
 def test_two_processes_learn_what_one_learns_with_the_joint_batch(quick):
