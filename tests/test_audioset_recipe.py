@@ -104,7 +104,7 @@ def _random_mn01(folder):
 
 @pytest.mark.parametrize("average", ["swa", "ema"])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tiny_audioset, tmp_path, monkeypatch, average):
-    averages = {"swa": {"optim.swa": {"start": 0, "every": 1}}, "ema": {"optim.ema_decay": 0.9}}[average]
+    averages = {"swa": {"optim.swa": {"start": 1, "every": 1}}, "ema": {"optim.ema_decay": 0.9}}[average]
     changes = {"trainer.epochs": 2, "augment.wavmix_probability": 0.5, "augment.gain_db": 3, "augment.roll": 100}
     changes |= averages | {"data.watch_test": False, "sampler.clips_per_epoch": 8, "loader.batch_size": 4}
     if average == "swa":
@@ -137,8 +137,8 @@ def test_the_plain_mean_is_that_of_the_weights_at_the_start_of_epochs(tiny_audio
             parameter.fill_(float(epoch))
         module.on_train_epoch_start()
         taken.append(float(module.average.classifier[-1].bias[0]))
-    # Epochs 3, 5 and 7: 3, then (3 + 5) / 2, then (3 + 5 + 7) / 3.
-    assert taken[3:] == pytest.approx([3, 3, 4, 4, 5, 5])
+    # The third, fifth, ... epoch: 2, then (2 + 4) / 2, then (2 + 4 + 6) / 3, then (2 + 4 + 6 + 8) / 4.
+    assert taken[2:] == pytest.approx([2, 2, 3, 3, 4, 4, 5])
     assert module.tested_prefix == "average."
     assert not any(parameter.requires_grad for parameter in module.average.parameters())
 

@@ -65,10 +65,13 @@ class AugmentSettings(Settings):
 
 
 class SwaSettings(Settings):
-    """Stochastic weight averaging: the plain mean of the weights at the beginning of some epochs."""
+    """Stochastic weight averaging: the plain mean of the weights at the beginning of some epochs.
 
-    start: int = Field(50, ge=0)
-    """The first of these epochs, counted from 0."""
+    PaSST, helpers/swa_callback.py. The learning-rate scheduler that is made there too is never stepped: rates stay.
+    """
+
+    start: int = Field(50, ge=1)
+    """The first of these epochs, counted from 1, as PaSST's code counts."""
     every: int = Field(5, ge=1)
     """Epochs from one to the next."""
 

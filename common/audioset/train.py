@@ -157,7 +157,7 @@ class TaggingTraining(LightningModule):
             set_temperature_after(network, self.current_epoch - 1)
         swa = self.settings.optim.swa
         if swa is not None and self.average is not None:
-            since = self.current_epoch - swa.start
+            since = self.current_epoch + 1 - swa.start
             if since >= 0 and since % swa.every == 0:
                 count = int(self.averaged)
                 update_average(self.average, self.network, count / (count + 1))
