@@ -195,7 +195,6 @@ def pretrain(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     finished = run_recipe(settings, resume, redo)
     print_tagging(finished.folder)
@@ -217,7 +216,6 @@ def finetune(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     finished = run_recipe(settings, resume, redo)
     print_tagging(finished.folder)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from common.files import write_json
+from common.run_folder import is_main_process
 
 # codecarbon's names of how it knows the processor's power.
 CPU_METHODS = {
@@ -26,12 +27,13 @@ class EnergyMeter:
     ``finished: false``; what it used is not in the total. codecarbon's own table is kept beside it as emissions.csv.
 
     Args:
-        folder: where energy.json is written; None measures nothing.
+        folder: where energy.json is written; None measures nothing. Of several processes that train together the first
+            measures, for all of its machine.
         country: ISO code with three letters, for the CO2 in emissions.csv.
     """
 
     def __init__(self, folder: Path | None, country: str = "AUT"):
-        self.folder, self.country = folder, country
+        self.folder, self.country = folder if is_main_process() else None, country
         self._tracker: Any = None
         self._problem: str | None = None
         self._started = 0.0

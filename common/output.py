@@ -7,14 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_quiet = False
+
+
+def leave_words_to_the_first() -> None:
+    """From now on let this process, one of several that train together, tell nothing but errors."""
+    global _quiet
+    _quiet = True
+
 
 def say(text: str) -> None:
     """One line about what happens, on stderr."""
+    if not _quiet:
+        tell_error(text)
+
+
+def tell_error(text: str) -> None:
+    """What went wrong, on stderr, whichever process it is."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_json(data: object) -> None:
     """Results for programs. Paths become texts, NumPy numbers and arrays numbers and lists, NaN null."""
+    if _quiet:
+        return
     print(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
 
@@ -27,6 +43,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", columns: Seq
     from rich.table import Table
     from rich.text import Text
 
+    if _quiet:
+        return
     columns = list(columns or dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left")
     for column in columns:

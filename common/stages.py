@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +30,7 @@ from typing import Any, Literal, cast
 from common.code_version import code_version
 from common.errors import UserError, unknown
 from common.files import atomic_write, sha256_of, write_json
-from common.output import say
+from common.output import leave_words_to_the_first, say
 from common.run_folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
 from common.settings import Settings, changed_settings, dump_settings, load_settings, plain_settings
 
@@ -39,6 +39,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 _BEGUN = ".begun.json"  # settings with which a stage began that has no record yet
 _REDO = ".redo"  # what lies here is out of date and goes when the stage starts
 _PLAN = "DCASE_KIT_STAGES"  # tells processes that Lightning starts within a stage which stages are to do
+_TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # tells them the temporary folder of a run of two steps
 
 
 @dataclass
@@ -74,7 +75,8 @@ class Stage:
     work: called with the run and its settings; fills run.folder / name, and goes on where an interrupted call stopped.
     uses: names of the settings that decide what comes out, such as ("data", "optim.lr").
     needs: earlier stages whose products it reads; None for all of them.
-    alone: of several processes that train together only the first does it, and the others wait until it is done.
+    alone: of several processes that train together only the first does it, and the others wait until it is done;
+        right for all that does not train.
     """
 
     name: str
@@ -107,6 +109,7 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), ru
         if name not in [stage.name for stage in stages]:
             raise unknown("stage", name, [stage.name for stage in stages])
     if not is_main_process():
+        leave_words_to_the_first()
         _work_beside(run, stages, redo)
         return
     prepare_folder(run.folder)
@@ -128,9 +131,18 @@ def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
     Args:
         settings: of the run.
         stages: as for `quick_stages`.
+
+    Raises:
+        UserError: if torchrun or srun started several processes, which have no temporary folder in common.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        run_stages(Run(Path(folder) / "run", settings), quick_stages(stages))
+    if is_main_process():
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _environment(_TWO_STEPS, folder):
+            run_stages(Run(Path(folder) / "run", settings), quick_stages(stages))
+        say("Two steps of everything worked.")
+    elif _TWO_STEPS in os.environ:
+        run_stages(Run(Path(os.environ[_TWO_STEPS]) / "run", settings), quick_stages(stages))
+    else:
+        raise UserError("--fast_check starts its processes itself: call it once, without torchrun or srun.")
 
 
 def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
@@ -212,18 +224,23 @@ def do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) ->
         _do_stage(run, stage, stages, action)
 
 
-@contextmanager
-def _announced(names: Iterable[str]) -> Iterator[None]:
+def _announced(names: Iterable[str]) -> AbstractContextManager[None]:
     """Tell processes that are started in this block which stages are to do."""
-    before = os.environ.get(_PLAN)
-    os.environ[_PLAN] = ",".join(names)
+    return _environment(_PLAN, ",".join(names))
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable of this block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[_PLAN]
+            del os.environ[name]
         else:
-            os.environ[_PLAN] = before
+            os.environ[name] = before
 
 
 def _do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
@@ -261,7 +278,7 @@ _TOLD = {"start": "starts", "go on": "goes on where it stopped", "redo": "done a
 
 
 def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None:
-    """Take part in the stages as one of several processes; only the first keeps records."""
+    """Take part in the stages as one of several processes; only the first keeps records, which all wait for."""
     if _PLAN in os.environ:
         to_do = os.environ[_PLAN].split(",")
     else:
@@ -271,17 +288,18 @@ def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None
         # A process that Lightning started within a stage finds the earlier ones done.
         folder = run.folder / stage.name
         if stage.name in to_do and not (folder / RECORD).exists():
-            if stage.alone:
-                _wait_for(folder / RECORD)
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            stage.work(run, run.settings)
+            if not run.folder.exists():  # two steps were done, and their folder is gone
+                return
+            if not stage.alone:
+                folder.mkdir(parents=True, exist_ok=True)
+                stage.work(run, run.settings)
+            _wait_for(folder / RECORD, within=run.folder)
 
 
-def _wait_for(path: Path) -> None:
-    """Until another process has written a file; ends this process when its parent is gone."""
+def _wait_for(path: Path, within: Path | None = None) -> None:
+    """Until another process has written a file, or removed a folder; ends this process when its parent is gone."""
     parent = os.getppid()
-    while not path.exists():
+    while not path.exists() and (within is None or within.exists()):
         if os.getppid() != parent:
             raise SystemExit(1)
         time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -24,6 +24,7 @@ from common.output import say
 from common.results_table import ResultsTable, as_text
 from common.run_folder import lock_folder, prepare_folder
 from common.settings import AnySettings, Field, Settings, changed_settings, parse_settings, plain_settings
+from common.trainer_settings import MachineSettings
 from common.yaml_file import parse_value
 
 RunFunction = Callable[[Any], Mapping[str, Any]]
@@ -144,10 +145,12 @@ def sweep(
         All rows of results.csv, in the order of the grid, with numbers read.
 
     Raises:
-        UserError: if the folder cannot be used.
+        UserError: if the folder cannot be used, or a cell would take several devices.
         CheckFailed: if cells failed, with their names; the others are in results.csv.
     """
     cells = make_cells(settings, over)
+    for cell in cells:
+        refuse_several_devices(cell.settings)
     prepare_folder(folder)
     with lock_folder(folder):
         _note_sweep(folder, settings, over, cells)
@@ -230,6 +233,23 @@ def end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+
+def refuse_several_devices(settings: Settings, prefix: str = "") -> None:
+    """Lightning starts the processes of further devices with this one's command line, which sweeps.
+
+    Raises:
+        UserError: if some part of the settings trains on more than one device.
+    """
+    for name in type(settings).model_fields:
+        part = getattr(settings, name)
+        if isinstance(part, MachineSettings) and (part.devices not in ("auto", 1) or part.num_nodes > 1):
+            raise UserError(
+                f"{prefix}{name}: a sweep trains each cell on one device; leave devices and num_nodes out, and train "
+                "cells side by side with --jobs or --on slurm."
+            )
+        if isinstance(part, Settings):
+            refuse_several_devices(part, f"{prefix}{name}.")
 
 
 def _note_sweep(folder: Path, settings: Settings, over: Mapping[str, Sequence[Any]], cells: list[Cell]) -> None:

@@ -262,6 +262,7 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=r".*(LeafSpec|does not have a deterministic implementation).*")
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # of channels last
 
 
 def _loggers(settings: TrainerSettings, folder: Path) -> list[Logger]:

@@ -56,7 +56,6 @@ def train(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     folder = resume or settings.folder
     run_recipe(settings, folder, redo)
@@ -77,7 +76,6 @@ def train_imitation(
 
     if fast_check:
         check_imitation(settings)
-        say("Two steps of everything worked.")
         return
     folder = resume or settings.folder
     run_imitation(settings, folder, redo)

@@ -273,7 +273,7 @@ def is_made_up_run(settings: ImitationSettings) -> bool:
 
 STAGES = [
     Stage("train", train_imitation, uses=("seed", "data", "audio", "shared", "augmentation", "training")),
-    Stage("evaluation", evaluate_imitation, uses=("seed", "data", "audio", "shared")),
+    Stage("evaluation", evaluate_imitation, uses=("seed", "data", "audio", "shared"), alone=True),
 ]
 
 

@@ -136,7 +136,8 @@ def stages_of(settings: RetrievalSettings) -> list[Stage]:
         )
         for name in settings.models
     ]
-    evaluation = Stage("evaluation", evaluate, uses=("data.evaluation", "data.relevance", "models", *learned))
+    read = ("data.evaluation", "data.relevance", "models", *learned)
+    evaluation = Stage("evaluation", evaluate, uses=read, alone=True)
     if settings.distilled is None:
         return [*contrastive, evaluation]
     correspondences = Stage(
@@ -144,6 +145,7 @@ def stages_of(settings: RetrievalSettings) -> list[Stage]:
         estimate_correspondences,
         uses=("data.training", "models", "correspondences", *learned),
         needs=tuple(stage.name for stage in contrastive),
+        alone=True,
     )
     distilled = [
         Stage(

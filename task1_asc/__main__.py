@@ -86,7 +86,6 @@ def train(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     finished = run_recipe(settings, resume, redo)
     print_table(summary_rows(finished), title=_title(finished))

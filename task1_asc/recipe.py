@@ -21,6 +21,7 @@ from common.data import make_loader
 from common.energy import EnergyMeter
 from common.output import say
 from common.quantize import convert, prepare_training, quantize_trained
+from common.run_folder import is_main_process
 from common.stages import Run, Stage, do_two_steps, run_stages
 from common.training import derive_seed, fit, make_trainer, seed_all
 from task1_asc.data import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
@@ -137,7 +138,8 @@ def quantize_networks(run: Run, settings: Task1Settings, fast_check: bool = Fals
                 quantized = quantize_trained(network, calibration(own_clips, settings, front_end), KEPT_FLOAT)
             else:
                 quantized = train_quantized(run, settings, name, own_clips, front_end, network, fast_check)
-            save_checkpoint({"state_dict": quantized.state_dict()}, run.folder / "quantize" / f"{name}.ckpt")
+            if is_main_process():
+                save_checkpoint({"state_dict": quantized.state_dict()}, run.folder / "quantize" / f"{name}.ckpt")
 
 
 def train_quantized(
@@ -259,7 +261,7 @@ TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_
 
 STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
-    Stage("test", score_network, uses=(*TRAINING, *TRAINER)),
+    Stage("test", score_network, uses=(*TRAINING, *TRAINER), alone=True),
 ]
 
 
@@ -272,7 +274,12 @@ def stages_of(settings: Task1Settings) -> list[Stage]:
         if settings.distillation.teachers:
             stages += [
                 Stage("teachers", train_teachers, uses=(*SAME_CLIPS, "distillation.teachers")),
-                Stage("logits", average_teachers, uses=(*SAME_CLIPS, "distillation.teachers", "distillation.dtype")),
+                Stage(
+                    "logits",
+                    average_teachers,
+                    uses=(*SAME_CLIPS, "distillation.teachers", "distillation.dtype"),
+                    alone=True,
+                ),
             ]
     stages.append(Stage("train", train_network, uses=learned))
     if settings.device_tuning is not None:
@@ -280,5 +287,6 @@ def stages_of(settings: Task1Settings) -> list[Stage]:
         stages.append(Stage("devices", tune_devices, uses=learned))
     if settings.quantization is not None:
         learned = (*learned, "quantization")
-        stages.append(Stage("quantize", quantize_networks, uses=learned))
-    return [*stages, Stage("test", score_network, uses=learned)]
+        alone = settings.quantization.training is None
+        stages.append(Stage("quantize", quantize_networks, uses=learned, alone=alone))
+    return [*stages, Stage("test", score_network, uses=learned, alone=True)]

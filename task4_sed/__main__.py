@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed
-from common.run_folder import is_main_process
 from common.sweep_verb import sweep_verb
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
@@ -119,7 +118,6 @@ def train(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     runner = None
     if jobs > 1 or on == "slurm":
@@ -129,8 +127,6 @@ def train(
         slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
         runner = SideBySide(jobs, on, slurm)
     finished = run_recipe(settings, resume, redo, runner)
-    if not is_main_process():
-        return
     print_table(figure_rows([finished]), title=_title(finished))
     say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
 

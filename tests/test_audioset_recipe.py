@@ -349,12 +349,15 @@ def test_two_processes_train_together(tiny_audioset, tmp_path):
         "pretrain", CONFIGS / "small.yaml", "--data.root", tiny_audioset, "--data.seconds", 1.0, "--runs", tmp_path,
         "--model.name", "mn01", "--loader.batch_size", 4, "--sampler.clips_per_epoch", 16, "--trainer.epochs", 2,
         "--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.validate_every", 1, "--optim.ema_decay", 0.9,
+        "--trainer.measure_energy", "true",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "common", *map(str, words)], capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("clips an epoch") == 1 and "has no" not in done.stderr  # one process tells
+    assert len(json.loads((tmp_path / "small" / "train" / "energy.json").read_text())["sessions"]) == 1
     scores = read_evaluation(tmp_path / "small")
     with (tmp_path / "small" / "train" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import print_json, print_table, run
+from common import output
+from common.cli import print_json, print_table, run, say
 from common.errors import UserError
 from tests.example_program import VERBS
 
@@ -262,6 +263,16 @@ def test_json_holds_what_numpy_gives_and_no_nan(capsys):
 
     print_json({"a": np.float32(0.5), "b": np.arange(2), "c": float("nan"), "d": (Path("x"), np.nan), 1: {True}})
     assert json.loads(capsys.readouterr().out) == {"a": 0.5, "b": [0, 1], "c": None, "d": ["x", None], "1": [True]}
+
+
+def test_a_further_process_tells_nothing_but_errors(capsys, monkeypatch):
+    monkeypatch.setattr(output, "_quiet", False)
+    output.leave_words_to_the_first()
+    say("starts")
+    print_json({"x": 1})
+    print_table([{"x": 1}])
+    assert capsys.readouterr() == ("", "")
+    assert call(capsys, "fail", "user") == (2, "", "The folder is empty; give another.\n")
 
 
 def test_a_table_off_a_terminal_is_not_cut(capsys):

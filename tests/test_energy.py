@@ -95,3 +95,10 @@ def test_nothing_is_written_when_energy_is_not_measured(tmp_path, monkeypatch):
     with EnergyMeter(None):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_processes_the_first_measures(tmp_path, quick, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with EnergyMeter(tmp_path):
+        pass
+    assert not (tmp_path / "energy.json").exists()

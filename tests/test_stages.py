@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from common import run_folder, stages
+from common import output, run_folder, stages
 from common.errors import UserError
+from common.run_folder import is_main_process
 from common.settings import Field, Settings
-from common.stages import Run, Stage, do_stage, read_record, run_stages
+from common.stages import Run, Stage, do_stage, do_two_steps, read_record, run_stages
 from tests.test_cli import COMMAND, CONFIG, ENVIRONMENT
 
 PLAN = "DCASE_KIT_STAGES"  # environment variable that tells processes which stages are to do
@@ -279,9 +281,56 @@ def test_further_processes_of_a_run_work_but_keep_no_records(tmp_path, diary, mo
     with pytest.raises(KeyboardInterrupt):
         diary.go(tmp_path / "run", redo=["train"])
     diary.break_in = ""
-    monkeypatch.setenv("LOCAL_RANK", "1")  # as Lightning starts it, in the middle of the stage `train`
+    further_process(monkeypatch)
+    waited_for: list[Path] = []
+    monkeypatch.setattr(stages, "_wait_for", lambda path, within=None: waited_for.append(path))
     assert diary.go(tmp_path / "run", redo=["train"]) == ["train", "report"]
+    assert [path.parent.name for path in waited_for] == ["run", "train", "report"]
     assert [path.parent.name for path in (tmp_path / "run").glob("*/stage.json")] == ["pack"]
+
+
+def test_two_steps_are_done_in_one_folder_by_all_processes(tmp_path, monkeypatch):
+    folders = []
+
+    def work(run: Run, settings: Recipe, fast_check: bool) -> None:
+        folders.append(run.folder)
+        assert fast_check
+        if is_main_process():
+            with monkeypatch.context() as patch:
+                further_process(patch)
+                patch.setattr(stages, "_wait_for", lambda path, within: None)  # the first process is this one
+                do_two_steps(settings, [Stage("train", work, ())])
+
+    do_two_steps(Recipe(), [Stage("train", work, ())])
+    assert len(folders) == 2 and len(set(folders)) == 1 and not folders[0].exists()
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="--fast_check starts its processes itself"):
+        do_two_steps(Recipe(), [Stage("train", work, ())])
+
+
+def test_a_further_process_ends_when_the_folder_of_two_steps_is_gone(tmp_path, monkeypatch):
+    folder = tmp_path / "steps"
+    monkeypatch.setenv("DCASE_KIT_TWO_STEPS", str(folder))
+    monkeypatch.setenv("DCASE_KIT_STAGES", "train,report,more")
+    further_process(monkeypatch)
+
+    def work(run: Run, settings: Recipe, fast_check: bool) -> None:
+        shutil.rmtree(folder)
+
+    stages = [Stage("train", work, ()), Stage("report", _fail, (), alone=True), Stage("more", _fail, ())]
+    (folder / "run").mkdir(parents=True)
+    do_two_steps(Recipe(), stages)
+    assert not folder.exists()
+
+
+def _fail(run: Run, settings: Recipe, fast_check: bool = False) -> None:
+    raise AssertionError("the folder is gone")
+
+
+def further_process(monkeypatch) -> None:
+    """Make this process one that Lightning starts, in the middle of a stage; it stays quiet to the end of the test."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(output, "_quiet", True)
 
 
 def start(tmp_path: Path, **environment: str) -> subprocess.Popen:

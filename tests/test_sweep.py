@@ -14,7 +14,9 @@ import pytest
 
 from common.errors import CheckFailed, UserError
 from common.results_table import ResultsTable
+from common.settings import Settings
 from common.sweep import SlurmSettings, make_cells, parse_over, sweep
+from common.trainer_settings import TrainerSettings
 from tests.sweep_cells import CellSettings, die, fail_sometimes, train
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +91,26 @@ def test_cells_that_are_done_are_not_run_again(tmp_path):
     sweep(settings, {**OVER, "seed": [0]}, train, tmp_path / "sweep")
     sweep(settings, OVER, train, tmp_path / "sweep")
     assert started(tmp_path) == dict.fromkeys(["5 0", "5 1", "5 2", "25 0", "25 1", "25 2"], 1)
+
+
+class ManyDevices(Settings):
+    """A part that trains on two devices."""
+
+    trainer: TrainerSettings = TrainerSettings(epochs=1, devices=2)
+
+
+class OfManyDevices(CellSettings):
+    """Cells of a training that takes two devices."""
+
+    stage: ManyDevices = ManyDevices()
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 2}, {"devices": -1}, {"num_nodes": 2}])
+def test_cells_that_take_several_devices_are_refused(tmp_path, trainer):
+    stage = ManyDevices(trainer=TrainerSettings(epochs=1, **trainer))
+    with pytest.raises(UserError, match=r"stage\.trainer: a sweep trains each cell on one device"):
+        sweep(OfManyDevices(folder=tmp_path, stage=stage), OVER, train, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_processes_give_the_same_table(tmp_path):

@@ -52,8 +52,6 @@ def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False
 
     Writes test/evaluation.json and test/logits.hdf (logits by file name).
     """
-    if not is_main_process():
-        return
     clips = read_task(settings.data)
     folds = _folds(settings, clips)
     logits: list[NDArray] = []
@@ -233,5 +231,5 @@ TRAINING = ("seed", *DATA, "loader.batch_size", "front_end", "model", "augment",
 
 STAGES = [
     Stage("train", train_networks, uses=(*TRAINING, *TRAINER)),
-    Stage("test", test_networks, uses=(*TRAINING, *TRAINER, "data.test_on")),
+    Stage("test", test_networks, uses=(*TRAINING, *TRAINER, "data.test_on"), alone=True),
 ]

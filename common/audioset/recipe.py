@@ -64,8 +64,6 @@ def test_network(run: Run, settings: PretrainSettings, fast_check: bool = False)
 
     Reads train/weights.pt. Writes test/evaluation.json and test/logits.hdf (logits by file name).
     """
-    if not is_main_process():
-        return
     classes = read_classes(settings.data.root)
     model = load_run_model(run)
     clips = _open_test(settings, classes, model.sample_rate)
@@ -149,5 +147,5 @@ TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_
 
 STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
-    Stage("test", test_network, uses=(*TRAINING, *TRAINER, "data.test")),
+    Stage("test", test_network, uses=(*TRAINING, *TRAINER, "data.test"), alone=True),
 ]

@@ -62,7 +62,6 @@ def pretrain(
 
     if fast_check:
         check_recipe(settings)
-        say("Two steps of everything worked.")
         return
     finished = run_recipe(settings, resume, redo)
     _show(finished)
