@@ -279,27 +279,40 @@ _TOLD = {"start": "starts", "go on": "goes on where it stopped", "redo": "done a
 
 def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None:
     """Take part in the stages as one of several processes; only the first keeps records, which all wait for."""
-    if _PLAN in os.environ:
-        to_do = os.environ[_PLAN].split(",")
-    else:
-        _wait_for(run.folder / SETTINGS_FILE)  # until the first process has seen that the folder can be used
+    announced = os.environ.get(_PLAN)  # by the process that had Lightning start this one, within a stage
+    if announced is not None:
+        to_do = announced.split(",")
+    else:  # torchrun or srun started them all: this one plans as the first does, from what that one finds or has marked
+        _wait_until((run.folder / SETTINGS_FILE).exists)
         to_do = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
     for stage in stages:
-        # A process that Lightning started within a stage finds the earlier ones done.
         folder = run.folder / stage.name
-        if stage.name in to_do and not (folder / RECORD).exists():
+        if stage.name not in to_do or (announced is not None and (folder / RECORD).exists()):
+            continue
+        if not stage.alone:
+            if announced is None:
+                _wait_until(partial(_is_begun, folder))
             if not run.folder.exists():  # two steps were done, and their folder is gone
                 return
-            if not stage.alone:
-                folder.mkdir(parents=True, exist_ok=True)
-                stage.work(run, run.settings)
-            _wait_for(folder / RECORD, within=run.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            stage.work(run, run.settings)
+        _wait_until(partial(_is_over, folder))
 
 
-def _wait_for(path: Path, within: Path | None = None) -> None:
-    """Until another process has written a file, or removed a folder; ends this process when its parent is gone."""
+def _is_begun(folder: Path) -> bool:
+    """Whether the first process is at work in a stage's folder: what was to be redone is gone."""
+    return (folder / _BEGUN).exists() and not (folder / RECORD).exists()
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether the first process is done in a stage's folder, or has removed the whole run after two steps."""
+    return (folder / RECORD).exists() or not folder.parent.exists()
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    """Until another process has done something; ends this process when its parent is gone."""
     parent = os.getppid()
-    while not path.exists() and (within is None or within.exists()):
+    while not happened():
         if os.getppid() != parent:
             raise SystemExit(1)
         time.sleep(SECONDS_BETWEEN_LOOKS)

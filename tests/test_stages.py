@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -282,10 +283,9 @@ def test_further_processes_of_a_run_work_but_keep_no_records(tmp_path, diary, mo
         diary.go(tmp_path / "run", redo=["train"])
     diary.break_in = ""
     further_process(monkeypatch)
-    waited_for: list[Path] = []
-    monkeypatch.setattr(stages, "_wait_for", lambda path, within=None: waited_for.append(path))
+    waited = first_process_that_is_where_it_is_waited_for(monkeypatch)
     assert diary.go(tmp_path / "run", redo=["train"]) == ["train", "report"]
-    assert [path.parent.name for path in waited_for] == ["run", "train", "report"]
+    assert waited == ["exists", "_is_begun train", "_is_over train", "_is_begun report", "_is_over report"]
     assert [path.parent.name for path in (tmp_path / "run").glob("*/stage.json")] == ["pack"]
 
 
@@ -298,7 +298,7 @@ def test_two_steps_are_done_in_one_folder_by_all_processes(tmp_path, monkeypatch
         if is_main_process():
             with monkeypatch.context() as patch:
                 further_process(patch)
-                patch.setattr(stages, "_wait_for", lambda path, within: None)  # the first process is this one
+                first_process_that_is_where_it_is_waited_for(patch)
                 do_two_steps(settings, [Stage("train", work, ())])
 
     do_two_steps(Recipe(), [Stage("train", work, ())])
@@ -325,6 +325,18 @@ def test_a_further_process_ends_when_the_folder_of_two_steps_is_gone(tmp_path, m
 
 def _fail(run: Run, settings: Recipe, fast_check: bool = False) -> None:
     raise AssertionError("the folder is gone")
+
+
+def first_process_that_is_where_it_is_waited_for(monkeypatch) -> list[str]:
+    """Wait for nothing; gives what was waited for."""
+    waited: list[str] = []
+
+    def note(happened) -> None:
+        path = happened.args[0] if isinstance(happened, partial) else None
+        waited.append(f"{happened.func.__name__} {path.name}" if path else happened.__name__)
+
+    monkeypatch.setattr(stages, "_wait_until", note)
+    return waited
 
 
 def further_process(monkeypatch) -> None:
