@@ -5,10 +5,6 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported. Networks of tests are so small that threads, on processors with other work, mostly wait for
-# each other: the whole suite takes as long with one as with two where it is alone, and a fraction where it is not.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 SHARED = Path(os.environ.get("DCASE_KIT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 

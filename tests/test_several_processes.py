@@ -28,7 +28,7 @@ def test_two_steps_of_every_stage_on_two_processes(task, tmp_path):
     synthesize(task, data, clips=100)
     words = [word.replace("DATA", str(data)) for word in CALLS[task]]
     command = [sys.executable, "-m", task, *words, "--fast_check"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()

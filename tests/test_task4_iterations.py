@@ -505,7 +505,7 @@ def test_two_processes_have_the_losses_and_weights_of_one_that_does_their_batche
         path.write_text(dump_settings(settings))
         program = tmp_path / "program.py"
         program.write_text(PROGRAM)
-        environment = {**os.environ, "PYTHONPATH": str(SMALL.parents[2])}
+        environment = {**os.environ, "PYTHONPATH": str(SMALL.parents[2]), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(program), str(path), str(folder)]
         jobs.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for devices, job in zip((1, 2), jobs):
@@ -663,7 +663,8 @@ def test_a_run_that_was_killed_within_a_stage_goes_on_and_ends_with_the_same_wei
     killed.mkdir()
     (killed / "settings.yaml").write_text((whole.folder / "settings.yaml").read_text())
     command = [sys.executable, "-m", "task4_sed", "train", "--resume", str(killed)]
-    process = subprocess.Popen(command, cwd=SMALL.parents[2], stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=SMALL.parents[2], env=environment, stderr=subprocess.DEVNULL)
     table = killed / "iteration1_stage1_atst" / "metrics.csv"
     while not table.exists():
         assert process.poll() is None
