@@ -76,7 +76,7 @@ class Stage:
     uses: names of the settings that decide what comes out, such as ("data", "optim.lr").
     needs: earlier stages whose products it reads; None for all of them.
     alone: of several processes that train together only the first does it, and the others wait until it is done;
-        right for all that does not train.
+        right for all that neither trains nor scores with several processes.
     """
 
     name: str
