@@ -20,7 +20,7 @@ def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, s
         clips: about how many clips; left out, as many as the demo needs.
         seed: the same seed gives the same files.
     """
-    from common.synthetic import synthesize as write
+    from common.synthetic.synthesize import synthesize as write
 
     counts = write(task, root, clips, seed)
     say(f"Wrote made-up data to {root}: {', '.join(f'{count:,} {name}' for name, count in counts.items())}.")
@@ -50,7 +50,7 @@ def complexity(model: Positional[str], *, precision: str = "float32", json: bool
         precision: what the bytes are given for: float32, float16, bfloat16 or int8.
         json: print the figures as JSON.
     """
-    from common.complexity import describe, table_rows
+    from common.inference.complexity import describe, table_rows
 
     figures = describe(model, precision)
     print_json(figures) if json else print_table(table_rows(figures))
@@ -84,7 +84,7 @@ def tag(
         hop: seconds from one such window to the next, and the step of the events' times.
         json: print the result as JSON.
     """
-    from common.tagging import EventOptions, tag_files
+    from common.inference.tagging import EventOptions, tag_files
 
     rows, failed = tag_files(files, model, weights, top, events, EventOptions(threshold, median, window, hop))
     if json:
@@ -104,7 +104,7 @@ def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | No
         out: .npz (arrays filename and embedding) or .parquet (the same as columns).
         weights: file of released weights; left out, the cache or a download.
     """
-    from common.embedding import embed_folder
+    from common.inference.embedding import embed_folder
 
     count, size = embed_folder(folder, model, out, weights)
     say(f"Wrote {count:,} embeddings of {size:,} values to {out}.")
@@ -131,7 +131,7 @@ def probe(
         first_best: among equal validation scores keep the first, as HEAR does, not the one of the lowest loss.
         json: print the result as JSON.
     """
-    from common.probe import probe as evaluate
+    from common.inference.probe import probe as evaluate
 
     result = evaluate(source, model, weights, grid, folds, first_best)
     if json:
@@ -156,7 +156,7 @@ def export(
             (DyMN: 1).
         check: compare with PyTorch on made-up clips.
     """
-    from common.export import export_onnx
+    from common.inference.export import export_onnx
 
     report = export_onnx(name, out, weights, seconds, check)
     print_table([report])
@@ -170,7 +170,7 @@ def doctor(*, json: bool = False) -> None:
     """
     from dataclasses import asdict
 
-    from common.doctor import examine
+    from common.cli.doctor import examine
 
     findings = examine()
     rows = [asdict(finding) for finding in findings]

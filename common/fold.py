@@ -16,7 +16,7 @@ def fold_batch_norms(network: nn.Module) -> int:
     Returns:
         How many were folded.
     """
-    from common.models.dynamic_inference import fold_dynamic_blocks
+    from common.inference.dynamic_inference import fold_dynamic_blocks
 
     folded = fold_dynamic_blocks(network)
     for module in network.modules():

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from common.errors import unknown
-from common.released import Released, find_architecture, find_released, list_names
+from common.models.released import Released, find_architecture, find_released, list_names
 
 
 def describe_models(pattern: str = "*") -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Models by name: networks, their front ends, their labels, and the weights that their authors released.
 
 A name is an architecture (`mn10`) or an architecture with released weights (`mn10.as`); official names (`mn10_as`) are
-accepted too. What is known of each stands in common/released.yaml.
+accepted too. What is known of each stands in common/models/released.yaml.
 """
 
 import importlib
@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from common.audio_model import AudioModel
+from common.data.labels import label_set
 from common.errors import unknown
-from common.labels import label_set
-from common.released import Architecture, find_architecture, find_released, list_names
-from common.windows import WindowPolicy
+from common.models.audio_model import AudioModel
+from common.models.released import Architecture, find_architecture, find_released, list_names
+from common.models.windows import WindowPolicy
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -78,7 +78,7 @@ def load_released_state_dict(audio_model: AudioModel, official_state_dict: Mappi
     Raises:
         UserError: for a key that is unknown or missing, or a shape that differs; names them.
     """
-    from common.released_weights import load_into
+    from common.models.weights import load_into
 
     load_into(audio_model, official_state_dict)
 
@@ -97,7 +97,7 @@ def load_audio_model(
     Raises:
         UserError: unknown name, missing or wrong file, weights of another architecture, no network.
     """
-    from common.released_weights import load_weights
+    from common.models.weights import load_weights
 
     return load_weights(name, weights, num_classes, labels)
 

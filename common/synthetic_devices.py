@@ -12,7 +12,7 @@ import scipy.fft
 import scipy.signal
 from numpy.random import Generator
 
-from common.audio import Waveform
+from common.data.audio import Waveform
 
 SAMPLE_RATE = 44_100
 TAPS = 1024

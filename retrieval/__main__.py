@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.cli.sweep_verb import sweep_verb
 from common.errors import CheckFailed, UserError
-from common.sweep_verb import sweep_verb
-from retrieval.imitation_settings import ImitationSettings
+from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
 
 SMALL = "retrieval/configs/small.yaml"
@@ -72,7 +72,7 @@ def train_imitation(
         redo: stage to do again, with those that build on it; may be given several times.
         fast_check: two steps of everything in a temporary folder, to see that it works.
     """
-    from retrieval.imitation import check_imitation, run_imitation
+    from retrieval.imitation.train import check_imitation, run_imitation
 
     if fast_check:
         check_imitation(settings)
@@ -216,7 +216,7 @@ VERBS = {
     "train_imitation": config_verb(ImitationSettings, train_imitation, config_for={"fast_check": SMALL_IMITATION}),
     "sweep": sweep_verb(RetrievalSettings, "retrieval.recipe:sweep_cell", "retrieval.recipe:is_made_up_run"),
     "sweep_imitation": sweep_verb(
-        ImitationSettings, "retrieval.imitation:sweep_cell", "retrieval.imitation:is_made_up_run"
+        ImitationSettings, "retrieval.imitation.train:sweep_cell", "retrieval.imitation.train:is_made_up_run"
     ),
     "evaluate": evaluate,
     "report": report,

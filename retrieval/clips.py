@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.audio import AudioError, audio_info, read_audio
-from common.data import PackedClips, pack
+from common.data.audio import AudioError, audio_info, read_audio
+from common.data.loading import PackedClips, pack
 from common.errors import UserError
 from retrieval.data import check_split, exclude, missing_files, read_exclusions, read_manifest
 from retrieval.model import split_windows

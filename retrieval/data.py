@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import UserError, unknown
-from common.synthetic import is_made_up
+from common.synthetic.synthesize import is_made_up
 
 COLUMNS = ["dataset", "split", "file_name", "path", "captions", "duration", "source_id", "licence"]
 

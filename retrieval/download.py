@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from common.archives import unpack, unpacked_and_deleted
-from common.download import RemoteFile, download
+from common.data.archives import unpack, unpacked_and_deleted
+from common.data.download import RemoteFile, download
 from retrieval.data import CLOTHO
 
 ZENODO = "https://zenodo.org/records"
@@ -37,7 +37,7 @@ def download_data(root: Path, evaluation: bool = False, delete_archives: bool = 
         root.
 
     Raises:
-        UserError: as `common.download.download` and `common.archives.unpack`.
+        UserError: as `common.data.download.download` and `common.data.archives.unpack`.
     """
     root = Path(root)
     for file in evaluation_files() if evaluation else clotho_files():

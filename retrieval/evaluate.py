@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.statistics import Interval, bootstrap_interval
+from common.reports.statistics import Interval, bootstrap_interval
 from retrieval.metrics import average_precision, first_rank, recall, reciprocal_rank
 
 TIE_RULE = "of equal similarities, those that are not relevant come first"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.audio_model import AudioModel
+from common.models.audio_model import AudioModel
 from common.models.text import TextEncoder
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.audio import read_audio
+from common.data.audio import read_audio
 from common.errors import UserError
 from common.output import say
-from common.plots import plot_lines, read_curve
-from common.report import (
+from common.reports.html import (
     Section,
     audio,
     figure,
@@ -25,12 +24,13 @@ from common.report import (
     with_interval,
     write_report,
 )
-from common.run_folder import SETTINGS_FILE, run_folders
+from common.reports.plots import plot_lines, read_curve
+from common.reports.statistics import mean_interval
+from common.runs.folder import SETTINGS_FILE, run_folders
 from common.settings import dump_settings, load_settings
-from common.statistics import mean_interval
-from common.yaml_file import read_yaml
+from common.settings.yaml_file import read_yaml
 from retrieval.clips import Manifest
-from retrieval.imitation_settings import ImitationSettings
+from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
 
 HARDEST = 15

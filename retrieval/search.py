@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.arguments import SETTINGS_FILE
-from common.audio import AudioError, list_audio, read_blocks
+from common.cli.arguments import SETTINGS_FILE
+from common.data.audio import AudioError, list_audio, read_blocks
 from common.errors import UserError
 from common.files import atomic_path, sha256_of, write_json
 from common.output import say
 from common.progress import Progress
+from common.runs.stages import Run
 from common.settings import load_settings
-from common.stages import Run
-from common.yaml_file import read_yaml
-from retrieval.imitation import ImitationModel, load_imitation_model
-from retrieval.imitation_settings import ImitationSettings
+from common.settings.yaml_file import read_yaml
+from retrieval.imitation.settings import ImitationSettings
+from retrieval.imitation.train import ImitationModel, load_imitation_model
 from retrieval.model import DualEncoder, split_windows
 from retrieval.recipe import load_model
 from retrieval.settings import RetrievalSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.settings import Field, Settings
-from common.trainer_settings import TrainerSettings
+from common.settings.trainer import TrainerSettings
 
 
 class DataSource(Settings):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.yaml_file import Place, YamlFile, read_yaml
+from common.settings.yaml_file import Place, YamlFile, read_yaml
 
 
 class BrokenMeta(Exception):

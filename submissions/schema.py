@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.errors import nearest
-from common.yaml_file import Place
+from common.settings.yaml_file import Place
 
 Mistake = tuple[Place, str]
 

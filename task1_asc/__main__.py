@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.cli.sweep_verb import sweep_verb
 from common.errors import CheckFailed, UserError
-from common.sweep_verb import sweep_verb
 from task1_asc.settings import Task1Settings
 
 SMALL = "task1_asc/configs/small.yaml"
@@ -23,7 +23,7 @@ def download_data(
         record: Zenodo record of the evaluation set, where the kit does not know it.
         delete_archives: remove each archive when it is unpacked.
     """
-    from task1_asc.download import download_data as download
+    from task1_asc.data.download import download_data as download
 
     say(f"The data are in {download(root, evaluation, record, delete_archives)}.")
 
@@ -38,7 +38,7 @@ def check_data(*, root: Path, evaluation: int | None = None, json: bool = False)
     """
     from dataclasses import asdict
 
-    from task1_asc.check import check_data as check
+    from task1_asc.data.check import check_data as check
 
     found = check(root, evaluation)
     if json:
@@ -65,7 +65,7 @@ def pack_data(
         evaluation: year of an evaluation set to pack instead.
         workers: processes that decode.
     """
-    from task1_asc.data import pack_data as pack
+    from task1_asc.data.tau2022 import pack_data as pack
 
     say(str(pack(root, sample_rate, evaluation=evaluation, workers=workers)))
 
@@ -153,11 +153,11 @@ def package(
     """
     _need_meta(year, meta)
     if year == 2025:
-        from task1_asc.inference_package import package as write_inference
+        from task1_asc.submission.package_2025 import package as write_inference
 
         print(write_inference(runs, label, seed=seed))
         return
-    from task1_asc.submission import package as write
+    from task1_asc.submission.package_2024 import package as write
 
     print(write(runs, label, meta, seed=seed))
 
@@ -211,12 +211,12 @@ def system(
         year: of the challenge.
         jobs: processes on this machine, which share its cores.
     """
-    from common.sweep import sweep
-    from common.sweep_verb import sweep_name
-    from task1_asc.data import SUBSETS
-    from task1_asc.inference_package import place_of_package
+    from common.cli.sweep_verb import sweep_name
+    from common.runs.sweep import sweep
+    from task1_asc.data.tau2022 import SUBSETS
     from task1_asc.recipe import sweep_cell
-    from task1_asc.submission import check_before_training
+    from task1_asc.submission.package_2024 import check_before_training
+    from task1_asc.submission.package_2025 import place_of_package
 
     _need_meta(year, meta)
     if year == 2025:
@@ -237,7 +237,7 @@ def search_width(settings: Task1Settings, *, count: int = 10, json: bool = False
         count: how many to show.
         json: print them as JSON.
     """
-    from task1_asc.limits import largest_widths
+    from task1_asc.networks.limits import largest_widths
 
     rows = [width.row() for width in largest_widths(settings, count)]
     title = f"{settings.model.name} within the limits, in {settings.precision}"
@@ -253,7 +253,7 @@ def _need_meta(year: int, meta: Path | None) -> None:
 
 
 def _title(run: Any) -> str:
-    from task1_asc.data import is_made_up_data
+    from task1_asc.data.tau2022 import is_made_up_data
 
     made_up = "Made-up data: " if is_made_up_data(run.settings.data.root) else ""
     return f"{made_up}test split, subset {run.settings.subset} %, seed {run.settings.seed}"

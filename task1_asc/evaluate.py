@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from common import stages
-from common.data import make_loader
+from common.data.loading import make_loader
 from common.errors import UserError
 from common.files import atomic_write, sha256_of, write_json
-from common.stages import Run, read_record
-from common.synthetic import is_made_up
-from common.yaml_file import read_yaml
-from task1_asc.data import (
+from common.runs import stages
+from common.runs.stages import Run, read_record
+from common.settings.yaml_file import read_yaml
+from common.synthetic.synthesize import is_made_up
+from task1_asc.data.tau2022 import (
     CLASSES,
     DEVICES,
     SceneClips,
@@ -27,18 +27,18 @@ from task1_asc.data import (
     read_split,
     store_folder,
 )
-from task1_asc.inference import GeneralOnly, classify_with
+from task1_asc.data.training_clips import open_clips
 from task1_asc.metrics import score_scenes
+from task1_asc.networks.classify import GeneralOnly, classify_with
+from task1_asc.networks.trained import device_of, networks_by_precision
 from task1_asc.settings import Task1Settings
-from task1_asc.trained import device_of, networks_by_precision
-from task1_asc.training_clips import open_clips
 
 PREDICTIONS = "predictions"
 PRECISIONS = ("float32", "float16", "int8")
 
 
 def open_run(folder: Path) -> Run:
-    """The run of this task in a folder; see `common.stages.open_run`."""
+    """The run of this task in a folder; see `common.runs.stages.open_run`."""
     return stages.open_run(folder, Task1Settings)
 
 

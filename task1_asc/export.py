@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.complexity import count_parameters, stored_bytes
-from common.data import make_loader
-from common.export import need_parts, write_onnx
+from common.data.loading import make_loader
 from common.files import atomic_path, write_json
-from common.quantize import folded_copy
-from common.stages import Run
-from task1_asc.data import CLASSES, development_folder, read_split
-from task1_asc.inference import DeviceNetworks, InHalf
+from common.inference.complexity import count_parameters, stored_bytes
+from common.inference.export import need_parts, write_onnx
+from common.inference.quantize import folded_copy
+from common.runs.stages import Run
+from task1_asc.data.tau2022 import CLASSES, development_folder, read_split
+from task1_asc.data.training_clips import loading, open_clips, read_training_clips
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks import input_shape
-from task1_asc.packaged import LogitsOnly
-from task1_asc.trained import load_int8_networks, load_run_networks
-from task1_asc.training_clips import loading, open_clips, read_training_clips
+from task1_asc.networks.build import input_shape
+from task1_asc.networks.classify import DeviceNetworks, InHalf
+from task1_asc.networks.trained import load_int8_networks, load_run_networks
+from task1_asc.submission.packaged import LogitsOnly
 
 CALLS, WARM_UP = 50, 5
 CALIBRATION = 256

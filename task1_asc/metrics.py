@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 
-from common.statistics import percentile_limits, resample_sums, sums_by_group
-from task1_asc.data import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
+from common.reports.statistics import percentile_limits, resample_sums, sums_by_group
+from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
 
 Array = NDArray[Any]
 

@@ -15,26 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.audio_model import AudioModel
-from common.checkpoints import save_checkpoint
-from common.data import make_loader
-from common.energy import EnergyMeter
+from common.data.loading import make_loader
+from common.inference.quantize import convert, prepare_training, quantize_trained
+from common.models.audio_model import AudioModel
 from common.output import say
-from common.quantize import convert, prepare_training, quantize_trained
-from common.run_folder import is_main_process
-from common.stages import Run, Stage, do_two_steps, run_stages
-from common.training import derive_seed, fit, make_trainer, seed_all
-from task1_asc.data import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
+from common.runs.energy import EnergyMeter
+from common.runs.folder import is_main_process
+from common.runs.stages import Run, Stage, do_two_steps, run_stages
+from common.training.checkpoints import save_checkpoint
+from common.training.trainer import derive_seed, fit, make_trainer, seed_all
+from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
+from task1_asc.data.teacher_logits import LOGITS, write_logits, write_seen
+from task1_asc.data.training_clips import TrainingClips, loading, read_training_clips
 from task1_asc.evaluate import read_scores, score_network
-from task1_asc.inference import DeviceNetworks, classify_with
-from task1_asc.limits import refuse_over_limits
-from task1_asc.networks import KEPT_FLOAT, input_shape, make_teacher
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_teacher
+from task1_asc.networks.classify import DeviceNetworks, classify_with
+from task1_asc.networks.limits import refuse_over_limits
+from task1_asc.networks.teachers import each_teacher, load_teacher, teacher_settings
+from task1_asc.networks.trained import device_of, load_run_model, load_run_networks
 from task1_asc.settings import RampOptimSettings, Task1Settings
-from task1_asc.teacher_logits import LOGITS, write_logits, write_seen
-from task1_asc.teachers import each_teacher, load_teacher, teacher_settings
 from task1_asc.train import QuantizedSceneTraining, SceneTraining
-from task1_asc.trained import device_of, load_run_model, load_run_networks
-from task1_asc.training_clips import TrainingClips, loading, read_training_clips
 
 
 def train_teachers(run: Run, settings: Task1Settings, fast_check: bool = False) -> None:
@@ -123,7 +123,7 @@ def tune_devices(run: Run, settings: Task1Settings, fast_check: bool = False) ->
 
 
 def quantize_networks(run: Run, settings: Task1Settings, fast_check: bool = False) -> None:
-    """Put the network, and its copies for devices, into 8 bit; see `common.quantize`.
+    """Put the network, and its copies for devices, into 8 bit; see `common.inference.quantize`.
 
     Reads train/, devices/*. Writes quantize/<general or device>.ckpt.
     """

@@ -10,8 +10,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.output import say
-from common.plots import plot_confusion, plot_lines, read_curve
-from common.report import (
+from common.reports.html import (
     Section,
     figure,
     paragraph,
@@ -22,14 +21,15 @@ from common.report import (
     with_interval,
     write_report,
 )
-from common.run_folder import run_folders
+from common.reports.plots import plot_confusion, plot_lines, read_curve
+from common.reports.statistics import Interval, mean_interval
+from common.runs.folder import run_folders
+from common.runs.stages import Run
 from common.settings import dump_settings
-from common.stages import Run
-from common.statistics import Interval, mean_interval
-from task1_asc.data import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
+from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
 from task1_asc.evaluate import open_run, read_published, read_scores
 from task1_asc.metrics import rank_score
-from task1_asc.submission import measure_networks
+from task1_asc.submission.package_2024 import measure_networks
 
 Scored = dict[int, list[tuple[Run, dict[str, Any]]]]
 """Subset to finished runs with their scores, by seed."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.trainer_settings import TrainerSettings
+from common.settings.trainer import TrainerSettings
 
 
 class ValidationSettings(Settings):

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from common import augment
-from common.audio_model import AudioModel
 from common.errors import UserError
-from common.impulse_responses import DeviceImpulseResponses
-from common.quantize import freeze
-from common.schedules import ExponentialWarmupLinearDown, WarmupCosine, steps_of
-from common.training import step_generator, update_average
-from task1_asc.data import CLASSES
-from task1_asc.networks import make_model
+from common.features import augment
+from common.features.impulse_responses import DeviceImpulseResponses
+from common.inference.quantize import freeze
+from common.models.audio_model import AudioModel
+from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, steps_of
+from common.training.trainer import step_generator, update_average
+from task1_asc.data.tau2022 import CLASSES
+from task1_asc.networks.build import make_model
 from task1_asc.settings import (
     AugmentSettings,
     DistillationSettings,
@@ -175,7 +175,7 @@ class SceneTraining(LightningModule):
 
 
 class QuantizedSceneTraining(SceneTraining):
-    """Trains a network that computes as if in 8 bit (`common.quantize.prepare_training`).
+    """Trains a network that computes as if in 8 bit (`common.inference.quantize.prepare_training`).
 
     Args:
         settings: of the whole run, with the optimiser of this training.

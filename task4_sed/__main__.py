@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.cli.sweep_verb import sweep_verb
 from common.errors import CheckFailed
-from common.sweep_verb import sweep_verb
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 from task4_sed.settings import Task4Settings
@@ -22,7 +22,7 @@ def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False) 
         hop: seconds between validation windows; 1 as before June 2024.
         delete_archives: remove each archive when it is unpacked.
     """
-    from task4_sed.download import HOW_TO_GET_DESED, download_maestro
+    from task4_sed.data.download import HOW_TO_GET_DESED, download_maestro
 
     counts = download_maestro(root, hop, delete_archives)
     say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
@@ -37,7 +37,7 @@ def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
         root: folder of the tree.
         hop: seconds between validation windows; 1 as before June 2024.
     """
-    from task4_sed.maestro import prepare
+    from task4_sed.data.maestro import prepare
 
     counts = prepare(source, root, hop)
     say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
@@ -52,7 +52,7 @@ def check_data(*, root: Path, json: bool = False) -> None:
     """
     from dataclasses import asdict
 
-    from task4_sed.check import check_data as check
+    from task4_sed.data.check import check_data as check
 
     found = check(root)
     if json:
@@ -74,7 +74,7 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_m
         allow_missing: pack what is there of sets with missing clips.
     """
     from common.errors import UserError
-    from task4_sed.data import SETS, audio_folder, pack_set
+    from task4_sed.data.sets import SETS, audio_folder, pack_set
 
     for name in sets or SETS:
         try:
@@ -113,16 +113,16 @@ def train(
         slurm_gpus: GPUs for each stage.
         slurm_cpus: cores for each stage.
     """
-    from task4_sed.recipe import check_recipe, run_recipe
-    from task4_sed.report import figure_rows
+    from task4_sed.baseline.recipe import check_recipe, run_recipe
+    from task4_sed.reports.report import figure_rows
 
     if fast_check:
         check_recipe(settings)
         return
     runner = None
     if jobs > 1 or on == "slurm":
-        from common.side_by_side import SideBySide
-        from common.sweep import SlurmSettings
+        from common.runs.processes import SideBySide
+        from common.runs.sweep import SlurmSettings
 
         slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
         runner = SideBySide(jobs, on, slurm)
@@ -139,7 +139,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         json: print all figures as JSON; 0 to 1.
     """
     from task4_sed.evaluate import open_run, read_published, read_scores
-    from task4_sed.report import class_rows, figure_rows, stage_rows
+    from task4_sed.reports.report import class_rows, figure_rows, stage_rows
 
     opened = open_run(run)
     if json:
@@ -187,7 +187,7 @@ def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> No
         runs: folders of sweeps and runs.
         out: file to write; left out, report.html in the first folder.
     """
-    from task4_sed.report import write_task4_report
+    from task4_sed.reports.report import write_task4_report
 
     say(f"Wrote {write_task4_report(runs, out)}.")
 
@@ -222,7 +222,7 @@ def psds(
         cross_check: score with sed_scores_eval and psds_eval too, and say why they differ.
         json: print the figures as JSON.
     """
-    from task4_sed.psds_command import score
+    from task4_sed.metrics.command import score
 
     score(
         scores, ground_truth, durations, classes=classes, alpha_st=alpha_st, draws=draws, jobs=jobs, plots=plots,
@@ -231,7 +231,7 @@ def psds(
 
 
 def _title(run: Any) -> str:
-    from task4_sed.data import is_made_up_data
+    from task4_sed.data.sets import is_made_up_data
 
     made_up = "Made-up data: " if is_made_up_data(run.settings.data.root) else ""
     return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"
@@ -248,7 +248,10 @@ VERBS = {
     },
     "train": config_verb(Task4Settings, train, config_for={"fast_check": SMALL}),
     "sweep": sweep_verb(
-        Task4Settings, "task4_sed.recipe:sweep_cell", "task4_sed.recipe:is_made_up", "task4_sed.recipe:prepare_stores"
+        Task4Settings,
+        "task4_sed.baseline.recipe:sweep_cell",
+        "task4_sed.baseline.recipe:is_made_up",
+        "task4_sed.baseline.recipe:prepare_stores",
     ),
     "evaluate": evaluate,
     "predict": predict,

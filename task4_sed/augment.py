@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.augment import draw_mixup
-from common.training import derive_seed
+from common.features.augment import draw_mixup
+from common.training.trainer import derive_seed
 
 
 class Streams:

@@ -9,19 +9,21 @@ from typing import Any
 
 import torch
 
-from common import stages
-from common.audio import list_audio
-from common.checkpoints import weights_of
-from common.data import make_loader
-from common.energy import EnergyMeter
+from common.data.audio import list_audio
+from common.data.loading import make_loader
 from common.errors import UserError
 from common.files import write_json
 from common.output import say
-from common.stages import Run, read_record
-from common.yaml_file import read_yaml
-from task4_sed.annotations import read_events
-from task4_sed.clips import SoundEventClips, open_clips
-from task4_sed.data import (
+from common.runs import stages
+from common.runs.energy import EnergyMeter
+from common.runs.stages import Run, read_record
+from common.settings.yaml_file import read_yaml
+from common.training.checkpoints import weights_of
+from task4_sed.baseline.train import MeanTeacherTraining, SoundEventTraining
+from task4_sed.data.annotations import read_events
+from task4_sed.data.clips import SoundEventClips, open_clips
+from task4_sed.data.embeddings import load_frozen
+from task4_sed.data.sets import (
     SETS,
     ClipSet,
     audio_folder,
@@ -33,19 +35,17 @@ from task4_sed.data import (
     read_set,
     set_durations,
 )
-from task4_sed.embeddings import load_frozen
-from task4_sed.finishing import Finisher, plain_boxes, tune_finisher
 from task4_sed.metrics.cross_check import versions
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc, rank_interval, rank_score, segment_f1
-from task4_sed.score_tables import ScoreTables, write_score_tables
+from task4_sed.postprocessing.finisher import Finisher, plain_boxes, tune_finisher
+from task4_sed.scores.store import ScoreWriter
+from task4_sed.scores.store import read_scores as read_store
+from task4_sed.scores.tables import ScoreTables, write_score_tables
 from task4_sed.scoring import evaluated_classes
 from task4_sed.settings import SystemSettings, Task4Settings
-from task4_sed.store import ScoreWriter
-from task4_sed.store import read_scores as read_store
-from task4_sed.train import MeanTeacherTraining, SoundEventTraining
 
 PREDICTIONS = "predictions"
 FIGURES = ("psds1", "psds2", "collar_f1", "intersection_f1", "mpauc", "segment_f1")
@@ -54,7 +54,7 @@ DRAWS = 1000
 
 
 def open_run(folder: Path) -> Run:
-    """The run of this task in a folder; see `common.stages.open_run`."""
+    """The run of this task in a folder; see `common.runs.stages.open_run`."""
     return stages.open_run(folder, Task4Settings)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pydantic import field_validator
 
+from common.data.labels import DESED, MAESTRO
 from common.errors import unknown
-from common.labels import DESED, MAESTRO
 from common.settings import Field, Settings
 
 DESED_CLASSES = DESED

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.schedules import exponential_rise
+from common.training.schedules import exponential_rise
 
 
 def strong_loss(frame_logits: Tensor, target: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from task4_sed.annotations import Annotations, clip_name
-from task4_sed.data import ClipSet
+from task4_sed.data.annotations import Annotations, clip_name
+from task4_sed.data.sets import ClipSet
 from task4_sed.labels import FRAME_SECONDS, MAESTRO_CLASSES, MAESTRO_EVALUATED, NUM_FRAMES
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import intersection_f1
 from task4_sed.metrics.segments import segment_f1
-from task4_sed.postprocess import median_filter
-from task4_sed.score_tables import ScoreTables
+from task4_sed.postprocessing.filters import median_filter
+from task4_sed.scores.tables import ScoreTables
 from task4_sed.settings import Task4Settings
 
 

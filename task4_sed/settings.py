@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.trainer_settings import MachineSettings, TrainerSettings
+from common.settings.trainer import MachineSettings, TrainerSettings
 from task4_sed.labels import POOLING, LabelSettings
 
 TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]

@@ -12,9 +12,9 @@ import pandas as pd
 from common.errors import UserError
 from common.files import atomic_write
 from common.output import say
-from common.run_folder import run_folders
-from common.stages import Run
-from common.yaml_file import to_yaml
+from common.runs.folder import run_folders
+from common.runs.stages import Run
+from common.settings.yaml_file import to_yaml
 from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
@@ -93,10 +93,10 @@ def complexity_figures(run: Run) -> dict[str, Any]:
     """Parameters and MACs for 10 s of the network that is handed in; a frozen model before it is counted beside it."""
     import torch
 
-    from common.complexity import measure
-    from common.front_ends import DesedMel
+    from common.features.front_ends import DesedMel
+    from common.inference.complexity import measure
+    from task4_sed.baseline.train import make_network
     from task4_sed.labels import CLIP_SAMPLES
-    from task4_sed.train import make_network
 
     settings = run.settings
     if not isinstance(settings, Task4Settings):

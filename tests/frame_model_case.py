@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from common.audio_model import AudioModel
+from common.models.audio_model import AudioModel
 from common.registry import create_audio_model, load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 
@@ -64,7 +64,7 @@ def layout_differences(name: str) -> list[str]:
     """What differs between the official key layout of a case and our network, shapes and parameter counts included."""
     from importlib import import_module
 
-    from common.released import find_architecture
+    from common.models.released import find_architecture
 
     case = GoldenCase(name)
     module_name, _, function = find_architecture(name).network.partition(":")

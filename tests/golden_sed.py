@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from task4_sed.metrics import EvaluationSet, evaluation_set
-from task4_sed.score_tables import ScoreTables, write_score_tables
+from task4_sed.scores.tables import ScoreTables, write_score_tables
 
 GOLDEN = Path(__file__).parent / "golden" / "sed"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.yaml_file import to_yaml
+from common.settings.yaml_file import to_yaml
 from submissions.package import add_placeholder_report, declare_made_up, new_system, team_of
 from submissions.rules import load_rules
 
@@ -174,7 +174,7 @@ def write_retrieval(out: Path, rules_name: str) -> Path:
 
 def edit_meta(package: Path, change) -> None:
     """Apply `change` to the content of the package's meta file."""
-    from common.yaml_file import read_yaml
+    from common.settings.yaml_file import read_yaml
 
     path = next(package.rglob("*.meta.yaml"))
     data = read_yaml(path).data

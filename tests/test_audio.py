@@ -8,8 +8,8 @@ import soundfile
 import torch
 import torchaudio
 
-from common import audio
-from common.audio import AudioError, audio_info, list_audio, read_audio, read_blocks, resample, write_wav
+from common.data import audio
+from common.data.audio import AudioError, audio_info, list_audio, read_audio, read_blocks, resample, write_wav
 from common.errors import UserError
 
 

@@ -6,10 +6,10 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from common.audio_model import AudioModel, ModelOutput, prepare_for_inference
+from common.models.audio_model import AudioModel, ModelOutput, prepare_for_inference
+from common.models.released import find_architecture
+from common.models.windows import ClipScores, FrameJoiner, WindowPolicy, cut_windows
 from common.registry import create_audio_model
-from common.released import find_architecture
-from common.windows import ClipScores, FrameJoiner, WindowPolicy, cut_windows
 
 RATE = 1000
 

@@ -22,9 +22,9 @@ from common.audioset.data import (
 )
 from common.audioset.settings import AugmentSettings, FineTuneDataSettings, TableSettings, TeacherSettings
 from common.audioset.teachers import import_published_logits
-from common.encoded_store import EncodedClips, KeyedOutputs, OutputWriter
+from common.data.encoded_store import EncodedClips, KeyedOutputs, OutputWriter
 from common.errors import UserError
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 
 RATE = 32000
 TRAINING = ["balanced_train_segments_mp3.hdf", "unbalanced_train_segments_mp3.hdf"]

@@ -21,13 +21,13 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, make_model
 from common.audioset.trained import load_run
-from common.checkpoints import save_checkpoint, weights_of
 from common.cli import run as run_command
-from common.encoded_store import KeyedOutputs
+from common.data.encoded_store import KeyedOutputs
 from common.errors import UserError
+from common.inference.tagging import load_tagger, names_a_folder, tag_file
 from common.registry import create_model, load_audio_model
 from common.settings import load_settings, parse_settings
-from common.tagging import load_tagger, names_a_folder, tag_file
+from common.training.checkpoints import save_checkpoint, weights_of
 
 CONFIGS = Path("common/audioset/configs")
 FINE_TUNING = ("esc50", "fsd50k", "openmic", "table")

@@ -5,10 +5,10 @@ import torch
 import torchaudio
 from scipy import signal
 
-from common import augment
-from common.audio import read_audio
+from common.data.audio import read_audio
 from common.errors import UserError
-from common.impulse_responses import DeviceImpulseResponses
+from common.features import augment
+from common.features.impulse_responses import DeviceImpulseResponses
 
 
 def seeded(seed=0):

@@ -9,12 +9,12 @@ import torch
 import yaml
 from torch import nn
 
-from common.audio_model import ModelOutput
-from common.complexity import describe, measure, stored_bytes
 from common.errors import UserError
 from common.fold import fold_batch_norms
+from common.inference.complexity import describe, measure, stored_bytes
+from common.models.audio_model import ModelOutput
+from common.models.released import find_architecture
 from common.registry import create_model
-from common.released import find_architecture
 from tests.golden_case import GoldenCase
 
 

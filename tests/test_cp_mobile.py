@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.complexity import measure
+from common.inference.complexity import measure
 from common.models.cp_mobile import GlobalResponseNorm
 from common.registry import create_audio_model, create_model, load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error

@@ -17,8 +17,8 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from common.audio import AudioError
-from common.data import EpochSampler, PackedClips, ReadClip, make_loader, pack, verify
+from common.data.audio import AudioError
+from common.data.loading import EpochSampler, PackedClips, ReadClip, make_loader, pack, verify
 from common.errors import UserError
 
 RATE = 8000
@@ -41,7 +41,7 @@ def pack_clips(clips: pd.DataFrame, root: Path, folder: Path, **options):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("common.packing.BLOCK_BYTES", 800 * 2 * 5)  # five clips a block
+    monkeypatch.setattr("common.data.packing.BLOCK_BYTES", 800 * 2 * 5)  # five clips a block
 
 
 @pytest.mark.parametrize(("dtype", "largest_error"), [("int16", 0.5 / 32768), ("float16", 2**-13)])
@@ -182,8 +182,8 @@ SLOW_PACKING = """
 import sys, time
 from pathlib import Path
 import pandas as pd
-from common import packing
-from common.store import ReadClip
+from common.data import packing
+from common.data.packed_store import ReadClip
 
 packing.BLOCK_BYTES = 800 * 2 * 5
 

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from common import doctor
 from common.__main__ import VERBS
-from common.cli import run
-from common.doctor import Finding, Requirement, check_package, read_requirements
+from common.cli import doctor, run
+from common.cli.doctor import Finding, Requirement, check_package, read_requirements
 
 
 def test_bounds_and_optional_parts_are_read_from_the_requirements(tmp_path):

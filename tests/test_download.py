@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from common.archives import unpack
-from common.download import CHUNK, RemoteFile, download, zenodo_files
+from common.data.archives import unpack
+from common.data.download import CHUNK, RemoteFile, download, zenodo_files
 from common.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.audio_model import prepare_for_inference
+from common.models.audio_model import prepare_for_inference
 from common.models.dynamic_mobilenet import (
     DynamicConvolution,
     DynamicMobileNet,

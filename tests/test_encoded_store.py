@@ -10,9 +10,9 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from common.audio import resample
-from common.data import make_loader
-from common.encoded_store import EncodedClips, KeyedOutputs, OutputWriter, clip_key, encode_mp3, pack_encoded
+from common.data.audio import resample
+from common.data.encoded_store import EncodedClips, KeyedOutputs, OutputWriter, clip_key, encode_mp3, pack_encoded
+from common.data.loading import make_loader
 from common.errors import UserError
 
 RATE = 16000

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.audio_model import ModelOutput
 from common.models.asit import asit
 from common.models.atst import atst_frame
+from common.models.audio_model import ModelOutput
 from common.models.beats import beats
 from common.models.encoder import Block, DropPath, Encoder
 from common.models.frame_passt import fpasst

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from common import energy
-from common.energy import EnergyMeter
+from common.runs import energy
+from common.runs.energy import EnergyMeter
 
 
 def read(folder):

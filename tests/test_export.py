@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from common import export
-from common.audio_model import AudioModel, ModelOutput
 from common.errors import CheckFailed, UserError
-from common.export import MatrixMelSpectrum, export_model, export_onnx
-from common.front_ends import KaldiLogMel
-from common.mel import MelSpectrum, kaldi_mel_bank
+from common.features.front_ends import KaldiLogMel
+from common.features.mel import MelSpectrum, kaldi_mel_bank
+from common.inference import export
+from common.inference.export import MatrixMelSpectrum, export_model, export_onnx
+from common.models.audio_model import AudioModel, ModelOutput
 from common.models.mobilenet import Block, InvertedResidual
 from common.registry import create_audio_model, load_released_state_dict
 from tests.golden_case import GoldenCase
@@ -101,7 +101,7 @@ def test_a_frame_model_agrees_with_pytorch(tmp_path):
 @pytest.mark.slow
 def test_released_mn04_gives_the_same_tags(tmp_path, shared):
     onnxruntime = pytest.importorskip("onnxruntime")
-    from common.audio import read_audio
+    from common.data.audio import read_audio
     from common.registry import load_audio_model
 
     weights = shared / "data" / "weights" / "mn04_as_mAP_432.pt"

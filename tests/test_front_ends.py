@@ -6,8 +6,8 @@ import torchaudio
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import fbank, get_mel_banks
 
-from common.front_ends import AtstMel, DesedMel, KaldiFbank, KaldiLogMel, M2dMel, ResampledMel
-from common.mel import MelBank, Resampler, in_pieces, kaldi_mel_bank, triangular_mel_bank
+from common.features.front_ends import AtstMel, DesedMel, KaldiFbank, KaldiLogMel, M2dMel, ResampledMel
+from common.features.mel import MelBank, Resampler, in_pieces, kaldi_mel_bank, triangular_mel_bank
 from common.registry import create_front_end
 from tests.golden_case import GoldenCase, drawn_waveform
 
@@ -196,7 +196,7 @@ def test_jitter_follows_its_generator_and_is_off_in_evaluation():
 def test_jitter_keeps_to_the_documented_edges(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "common.front_ends.kaldi_mel_bank", lambda *edges: drawn.append(edges[-2:]) or kaldi_mel_bank(*edges)
+        "common.features.front_ends.kaldi_mel_bank", lambda *edges: drawn.append(edges[-2:]) or kaldi_mel_bank(*edges)
     )
     front_end = KaldiLogMel(f_min_jitter=10, f_max_jitter=2000, generator=torch.Generator().manual_seed(0)).train()
     for _ in range(100):

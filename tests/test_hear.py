@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import hear
 from common.errors import UserError
-from common.hear_names import LIKE_PUBLISHED, PASST, parse_name
+from common.inference import hear
+from common.inference.hear_names import LIKE_PUBLISHED, PASST, parse_name
 from common.registry import create_audio_model, load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.audio_model import prepare_for_inference
+from common.models.audio_model import prepare_for_inference
 from common.models.mobilenet import MobileNet, make_divisible
 from common.registry import create_audio_model, create_model, load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import torch
 
-from common import probe
 from common.errors import UserError
+from common.inference import probe
 from tests.test_tagging import verb
 
 

@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.audio_model import ModelOutput
-from common.complexity import count_parameters, stored_bytes
-from common.models.cp_mobile import GlobalResponseNorm
-from common.quantize import (
+from common.inference.complexity import count_parameters, stored_bytes
+from common.inference.quantize import (
     blank_int8,
     convert,
     freeze,
@@ -16,6 +14,8 @@ from common.quantize import (
     prepare_training,
     quantize_trained,
 )
+from common.models.audio_model import ModelOutput
+from common.models.cp_mobile import GlobalResponseNorm
 from common.registry import create_model
 
 SHAPE = (1, 1, 32, 17)

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common import released_weights
-from common.audio_model import AudioModel
+from common.data.labels import label_set
 from common.errors import UserError
-from common.labels import label_set
+from common.models import weights as released_weights
+from common.models.audio_model import AudioModel
+from common.models.released import Architecture, find_architecture, read_table
 from common.registry import (
     create_audio_model,
     create_front_end,
@@ -26,7 +27,6 @@ from common.registry import (
     load_audio_model,
     load_released_state_dict,
 )
-from common.released import Architecture, find_architecture, read_table
 from tests.golden_case import GOLDEN, GoldenCase
 
 ARCHITECTURES = list(read_table().architectures)

@@ -6,8 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from common.plots import axes, plot_confusion, plot_lines
-from common.report import (
+from common.reports.html import (
     Section,
     audio,
     figure,
@@ -21,6 +20,7 @@ from common.report import (
     with_interval,
     write_report,
 )
+from common.reports.plots import axes, plot_confusion, plot_lines
 
 ROWS = [{"subset": "5 %", "accuracy": 0.41234, "clips": 29680, "note": "<b>"}, {"subset": "10 %", "accuracy": None}]
 

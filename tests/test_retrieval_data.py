@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from common.audio import write_wav
+from common.data.audio import write_wav
 from common.errors import UserError
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader
 from retrieval.data import (
     CLOTHO,

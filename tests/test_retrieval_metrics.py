@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from retrieval.imitation import score_search
-from retrieval.imitation_data import Search
+from retrieval.imitation.data import Search
+from retrieval.imitation.train import score_search
 from retrieval.metrics import (
     average_precision,
     mean_average_precision,

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.audio import list_audio
+from common.data.audio import list_audio
 from common.errors import UserError
+from common.runs.stages import Run, quick_stages, run_stages
+from common.runs.sweep import sweep
 from common.settings import dump_settings, load_settings
-from common.stages import Run, quick_stages, run_stages
-from common.sweep import sweep
-from common.synthetic import synthesize
-from common.yaml_file import read_yaml
-from retrieval.imitation import STAGES, load_imitation_model
-from retrieval.imitation_settings import ImitationSettings
+from common.settings.yaml_file import read_yaml
+from common.synthetic.synthesize import synthesize
+from retrieval.imitation.settings import ImitationSettings
+from retrieval.imitation.train import STAGES, load_imitation_model
 from retrieval.recipe import check_recipe, load_model, result_row, run_recipe, stages_of
 from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search

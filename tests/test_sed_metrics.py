@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
-from task4_sed.annotations import merge_overlapping, read_durations, read_events
+from task4_sed.data.annotations import merge_overlapping, read_durations, read_events
 from task4_sed.metrics import (
     PSDS1,
     PSDS1_MACRO,
@@ -32,7 +32,7 @@ from task4_sed.metrics.operating_points import (
 )
 from task4_sed.metrics.resampling import affordable_draws, interval, recording_weights
 from task4_sed.metrics.segments import file_events, segment_evaluation_set
-from task4_sed.score_tables import from_frames, read_score_tables
+from task4_sed.scores.tables import from_frames, read_score_tables
 from tests.benchmarks.made_up_scores import made_up_scores
 from tests.golden_sed import arrays, expected, golden_scores, golden_set, golden_table, write_golden
 
@@ -263,7 +263,7 @@ def test_events_of_one_class_that_overlap_or_touch_become_one():
 
 
 def test_hundreds_of_classes_are_scored_one_after_the_other_from_disk(monkeypatch, tmp_path):
-    import task4_sed.score_tables as module
+    import task4_sed.scores.tables as module
 
     scores, events, seconds = made_up_scores(8, 60, events_per_clip=6)
     in_memory = psds(scores, events, seconds, alpha_st=0.0, draws=20)
@@ -409,7 +409,7 @@ def test_a_folder_without_tables_names_the_folders_inside_that_have_some(tmp_pat
 
 
 def test_many_tables_parsed_by_several_processes_equal_those_of_one(tmp_path, monkeypatch):
-    import task4_sed.score_tables as module
+    import task4_sed.scores.tables as module
 
     folder, *_ = write_golden("ties", tmp_path)
     one = read_score_tables(folder)

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
-from task4_sed.ensemble import ensemble, ensemble_stores
-from task4_sed.event_boxes import BoxSettings, box_scores, candidates, event_boxes
 from task4_sed.metrics import collar_f1, evaluation_set, psds
-from task4_sed.postprocess import (
+from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes
+from task4_sed.postprocessing.filters import (
     BASELINE_MEDIAN_FRAMES,
     join_classes,
     median_filter,
@@ -17,9 +16,10 @@ from task4_sed.postprocess import (
     to_event_boxes,
     to_segments,
 )
-from task4_sed.score_tables import ScoreTables, from_frames
-from task4_sed.store import ScoreStore, ScoreWriter
-from task4_sed.tuning import GRID, WINNER_GRID, box_grid, tune_boxes
+from task4_sed.postprocessing.tuning import GRID, WINNER_GRID, box_grid, tune_boxes
+from task4_sed.scores.ensemble import ensemble, ensemble_stores
+from task4_sed.scores.store import ScoreStore, ScoreWriter
+from task4_sed.scores.tables import ScoreTables, from_frames
 from tests.benchmarks.made_up_scores import made_up_scores
 from tests.golden_sed import expected, golden_scores, golden_set, golden_table
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from task4_sed.score_tables import from_frames, read_score_tables, write_score_tables
-from task4_sed.store import ScoreStore, ScoreWriter, folder_to_store, read_scores, store_to_folder, write_scores
+from task4_sed.scores.store import ScoreStore, ScoreWriter, folder_to_store, read_scores, store_to_folder, write_scores
+from task4_sed.scores.tables import from_frames, read_score_tables, write_score_tables
 from tests.benchmarks.made_up_scores import made_up_scores
 
 CLASSES = ["dog", "cat", "speech"]

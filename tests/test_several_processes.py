@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 
 ROOT = Path(__file__).resolve().parents[1]
 CALLS = {

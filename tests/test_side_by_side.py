@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckFailed, UserError
+from common.runs.processes import SideBySide
+from common.runs.stages import Run, Stage, read_record, run_stages
 from common.settings import Settings
-from common.side_by_side import SideBySide
-from common.stages import Run, Stage, read_record, run_stages
 
 
 class Plain(Settings):

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from common import output, run_folder, stages
+from common import output
 from common.errors import UserError
-from common.run_folder import is_main_process
+from common.runs import folder as run_folder
+from common.runs import stages
+from common.runs.folder import is_main_process
+from common.runs.stages import Run, Stage, do_stage, do_two_steps, read_record, run_stages
 from common.settings import Field, Settings
-from common.stages import Run, Stage, do_stage, do_two_steps, read_record, run_stages
 from tests.test_cli import COMMAND, CONFIG, ENVIRONMENT
 
 PLAN = "DCASE_KIT_STAGES"  # environment variable that tells processes which stages are to do
@@ -395,7 +397,7 @@ def test_a_worker_process_that_outlives_a_kill_does_not_hold_the_lock(tmp_path):
     script = f"""
 import os, signal, time
 from pathlib import Path
-from common.run_folder import lock_folder
+from common.runs.folder import lock_folder
 with lock_folder(Path({str(tmp_path)!r})):
     if os.fork() == 0:
         time.sleep(5)
@@ -409,7 +411,7 @@ with lock_folder(Path({str(tmp_path)!r})):
 
 
 def test_the_code_version_without_git_is_a_digest_of_the_sources(monkeypatch):
-    from common.code_version import code_version
+    from common.runs.code_version import code_version
 
     monkeypatch.setenv("PATH", "/nowhere")
     code_version.cache_clear()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.statistics import (
+from common.reports.statistics import (
     bootstrap_by_index,
     bootstrap_interval,
     mean_interval,

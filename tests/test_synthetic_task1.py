@@ -16,10 +16,10 @@ import soundfile
 
 from common.errors import UserError
 from common.files import sha256_of
-from common.synthetic import MARKER, is_made_up, read_marker, synthesize
-from common.synthetic_scenes import draw_place, record
-from common.synthetic_task1 import DEVELOPMENT, EVALUATION, PLACES, SOUND, plan_recordings, write_task1
-from task1_asc.data import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS, TRAINING_DEVICES
+from common.synthetic.scenes import draw_place, record
+from common.synthetic.synthesize import MARKER, is_made_up, read_marker, synthesize
+from common.synthetic.task1 import DEVELOPMENT, EVALUATION, PLACES, SOUND, plan_recordings, write_task1
+from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS, TRAINING_DEVICES
 
 CLIPS = 100
 
@@ -96,7 +96,7 @@ def test_the_default_size_compares_device_groups_on_the_same_sounds():
 
 def test_writing_killed_in_the_middle_goes_on_and_another_number_of_workers_gives_the_same_files(root, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    code = f"from common.synthetic_task1 import write_task1; write_task1({str(tmp_path)!r}, {CLIPS}, 0, workers=1)"
+    code = f"from common.synthetic.task1 import write_task1; write_task1({str(tmp_path)!r}, {CLIPS}, 0, workers=1)"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     audio = tmp_path / DEVELOPMENT / "audio"
     deadline = time.monotonic() + 100

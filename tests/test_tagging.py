@@ -9,14 +9,14 @@ import pytest
 import soundfile
 import torch
 
-from common import tagging
-from common.audio import read_audio
-from common.audio_model import prepare_for_inference
 from common.cli import run
-from common.embedding import write_embeddings
-from common.events import EventFinder
+from common.data.audio import read_audio
+from common.inference import tagging
+from common.inference.embedding import write_embeddings
+from common.inference.events import EventFinder
+from common.models.audio_model import prepare_for_inference
+from common.models.windows import WindowPolicy
 from common.registry import create_audio_model, load_audio_model
-from common.windows import WindowPolicy
 
 ESC10 = {  # labels of AudioSet that stand for a category of ESC-10
     "dog": ["Bark", "Dog"],

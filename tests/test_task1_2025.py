@@ -13,19 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from common.audio_model import ModelOutput
 from common.errors import CheckFailed, UserError
+from common.models.audio_model import ModelOutput
+from common.runs.stages import Run
 from common.settings import load_settings
-from common.stages import Run
 from submissions.package import check_package
-from task1_asc import inference_package
-from task1_asc.data import TRAINING_DEVICES, read_evaluation, read_split
+from task1_asc.data.tau2022 import TRAINING_DEVICES, read_evaluation, read_split
 from task1_asc.evaluate import predict, read_scores
-from task1_asc.inference import DeviceNetworks, GeneralOnly, InHalf
-from task1_asc.inference_package import choose_run, modules_needed, package
+from task1_asc.networks.classify import DeviceNetworks, GeneralOnly, InHalf
+from task1_asc.networks.trained import load_run_networks
 from task1_asc.recipe import result_row, run_recipe, stages_of
 from task1_asc.settings import QuantizationSettings, Task1Settings
-from task1_asc.trained import load_run_networks
+from task1_asc.submission import package_2025 as inference_package
+from task1_asc.submission.package_2025 import choose_run, modules_needed, package
 
 CONFIG = Path(__file__).parents[1] / "task1_asc" / "configs" / "device_aware_small.yaml"
 LABEL = "Lastname_INST_task1_1"
@@ -195,8 +195,8 @@ def test_an_8_bit_system_joins_the_package_and_its_packed_weights_are_counted(pa
     stated = json.loads(
         (second.with_suffix("") / "predictions" / "Lastname_INST_task1_2" / "complexity.json").read_text()
     )
-    from common.quantize import int8_bytes
-    from task1_asc.networks import make_network
+    from common.inference.quantize import int8_bytes
+    from task1_asc.networks.build import make_network
 
     expected = int8_bytes(make_network(settings.model))
     assert {figures["Params"] for figures in stated["per_device"].values()} == {expected}
@@ -230,6 +230,8 @@ def test_a_package_that_says_something_else_than_the_run_is_refused(packed, fini
 
 
 def test_the_modules_of_a_package_are_few():
-    modules = modules_needed(("task1_asc.packaged",))
-    assert "common.front_ends" in modules and "task1_asc.inference" in modules
-    assert not any(name.startswith(("common.registry", "common.training", "task1_asc.train")) for name in modules)
+    modules = modules_needed(("task1_asc.submission.packaged",))
+    assert "common.features.front_ends" in modules and "task1_asc.networks.classify" in modules
+    assert not any(
+        name.startswith(("common.registry", "common.training.trainer", "task1_asc.train")) for name in modules
+    )

@@ -8,9 +8,9 @@ import pytest
 import soundfile
 
 from common.cli import run
-from common.sweep_verb import sweep_name
+from common.cli.sweep_verb import sweep_name
 from task1_asc.__main__ import VERBS
-from task1_asc.data import DEVELOPMENT, EVALUATION
+from task1_asc.data.tau2022 import DEVELOPMENT, EVALUATION
 
 SMALL = "task1_asc/configs/small.yaml"
 QUICK = (

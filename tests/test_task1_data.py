@@ -9,12 +9,12 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from common.data import make_loader
+from common.data.loading import make_loader
 from common.errors import UserError
-from common.synthetic import MARKER
-from task1_asc import check, download
-from task1_asc.check import check_data
-from task1_asc.data import (
+from common.synthetic.synthesize import MARKER
+from task1_asc.data import check, download
+from task1_asc.data.check import check_data
+from task1_asc.data.tau2022 import (
     CLASSES,
     DEVELOPMENT,
     DEVICES,

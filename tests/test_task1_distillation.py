@@ -13,22 +13,22 @@ import torch.nn.functional as F
 
 from common.errors import UserError
 from common.files import sha256_of, write_json
-from common.schedules import ExponentialWarmupLinearDown
 from common.settings import SettingsError, load_settings
-from task1_asc.data import CLASSES, development_folder, read_clips, read_split
+from common.training.schedules import ExponentialWarmupLinearDown
+from task1_asc.data.tau2022 import CLASSES, development_folder, read_clips, read_split
+from task1_asc.data.teacher_logits import TaughtClips, read_logits, write_logits, write_seen
+from task1_asc.data.training_clips import open_clips, read_training_clips
 from task1_asc.evaluate import open_run, predict, read_scores
 from task1_asc.export import export_run
-from task1_asc.inference import DeviceNetworks, classify_with
-from task1_asc.limits import fits, largest_widths, refuse_over_limits
-from task1_asc.networks import input_shape, make_teacher, measure_network
+from task1_asc.networks.build import input_shape, make_teacher, measure_network
+from task1_asc.networks.classify import DeviceNetworks, classify_with
+from task1_asc.networks.limits import fits, largest_widths, refuse_over_limits
+from task1_asc.networks.teachers import each_teacher, load_teacher, teacher_settings
+from task1_asc.networks.trained import int8_file, load_run_networks
 from task1_asc.recipe import check_recipe, result_row, run_recipe, stages_of
 from task1_asc.settings import DistillationSettings, ModelSettings, Task1Settings
-from task1_asc.submission import complexity_figures
-from task1_asc.teacher_logits import TaughtClips, read_logits, write_logits, write_seen
-from task1_asc.teachers import each_teacher, load_teacher, teacher_settings
+from task1_asc.submission.package_2024 import complexity_figures
 from task1_asc.train import SceneTraining, distillation_loss
-from task1_asc.trained import int8_file, load_run_networks
-from task1_asc.training_clips import open_clips, read_training_clips
 
 CONFIGS = Path(__file__).parents[1] / "task1_asc" / "configs"
 FRONT_END = {"n_mels": 32, "n_fft": 1024, "win_length": 1024, "hop_length": 2000}
@@ -182,7 +182,7 @@ def test_the_published_configuration_does_two_steps_of_everything(tiny_task1, tm
 
     responses = tmp_path / "micirp"
     responses.mkdir()
-    from common.audio import write_wav
+    from common.data.audio import write_wav
 
     write_wav(responses / "one.wav", np.eye(1, 64, dtype=np.float32)[0], 44100, "PCM_24")
     narrow = {"s_patchout_f": 6, "depth": 1, "embed_dim": 24, "num_heads": 2}
@@ -303,7 +303,7 @@ def _same(first, second):
 
 
 def test_the_table_of_a_quantised_run_is_that_of_8_bit(finished, tiny_task1):
-    from task1_asc.submission import SubsetRun
+    from task1_asc.submission.package_2024 import SubsetRun
 
     path = predict(finished, tiny_task1)
     facts = json.loads(path.with_name("predictions.json").read_text())
@@ -317,7 +317,7 @@ def test_the_table_of_a_quantised_run_is_that_of_8_bit(finished, tiny_task1):
 
 
 def test_a_run_that_is_not_quantised_has_no_8_bit_table(tiny_task1, tmp_path, finished):
-    from common.stages import Run
+    from common.runs.stages import Run
 
     plain = Run(finished.folder, finished.settings.model_copy(update={"quantization": None}))
     with pytest.raises(UserError, match="not quantised"):
@@ -489,9 +489,9 @@ def test_too_many_macs_are_told_as_such(tiny_task1, tmp_path):
 
 def test_the_search_finds_the_largest_width_within_both_limits(tiny_task1, tmp_path, monkeypatch):
     """Against trying all of a small grid."""
-    monkeypatch.setattr("task1_asc.limits.BASES", (8, 16))
-    monkeypatch.setattr("task1_asc.limits.MULTIPLIERS", (1.0, 1.5, 2.0))
-    monkeypatch.setattr("task1_asc.limits.EXPANSIONS", (1.0, 2.0, 3.0))
+    monkeypatch.setattr("task1_asc.networks.limits.BASES", (8, 16))
+    monkeypatch.setattr("task1_asc.networks.limits.MULTIPLIERS", (1.0, 1.5, 2.0))
+    monkeypatch.setattr("task1_asc.networks.limits.EXPANSIONS", (1.0, 2.0, 3.0))
     settings = quick(tiny_task1, tmp_path, limits__max_bytes=16_000, limits__max_macs=200_000)
     shape, tried = input_shape(settings), {}
     for base in (8, 16):

@@ -11,14 +11,14 @@ import pytest
 from common.errors import UserError
 from common.files import write_json
 from common.settings import dump_settings, load_settings
-from common.yaml_file import read_yaml
+from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
-from task1_asc.data import CLASSES, DEVICES, SUBSETS
+from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
 from task1_asc.evaluate import open_run, write_predictions
 from task1_asc.metrics import score_scenes
 from task1_asc.report import read_finished, result_rows, write_task1_report
 from task1_asc.settings import Task1Settings
-from task1_asc.submission import choose_runs, development_figures, package
+from task1_asc.submission.package_2024 import choose_runs, development_figures, package
 
 ROOT = Path(__file__).parents[1]
 DEMO_META = ROOT / "submissions" / "templates" / "demo" / "task1_2024.yaml"

@@ -9,17 +9,17 @@ import pytest
 import soundfile
 import torch
 
-from common.checkpoints import read_checkpoint
 from common.errors import UserError
+from common.runs.stages import Run, run_stages
 from common.settings import load_settings
-from common.stages import Run, run_stages
-from task1_asc.data import CLASSES, SceneClips, development_folder, read_split
+from common.training.checkpoints import read_checkpoint
+from task1_asc.data.tau2022 import CLASSES, SceneClips, development_folder, read_split
 from task1_asc.evaluate import open_run, predict, read_scores
-from task1_asc.inference import classify
+from task1_asc.networks.classify import classify
+from task1_asc.networks.trained import load_run_model
 from task1_asc.recipe import STAGES, check_recipe, result_row, run_recipe
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining, make_model
-from task1_asc.trained import load_run_model
 
 CONFIGS = sorted((Path(__file__).parents[1] / "task1_asc" / "configs").glob("*.yaml"))
 SMALL = CONFIGS[0].with_name("small.yaml")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.augment import draw_mixup, freq_mixstyle
+from common.features.augment import draw_mixup, freq_mixstyle
 from task4_sed.augment import (
     Streams,
     blank,

@@ -8,14 +8,12 @@ import pytest
 import soundfile
 
 from common.errors import UserError
-from common.synthetic import read_marker
-from common.synthetic_events import EVENT_SOUNDS, render_event
-from task4_sed.annotations import read_durations
-from task4_sed.check import check_data
-from task4_sed.clips import GroupedBatches, GroupSampler, SoundEventClips
-from task4_sed.data import SETS, audio_folder, pack_set, read_set, split_weak, store_folder
-from task4_sed.labels import CLASSES, LabelSettings
-from task4_sed.maestro import (
+from common.synthetic.events import EVENT_SOUNDS, render_event
+from common.synthetic.synthesize import read_marker
+from task4_sed.data.annotations import read_durations
+from task4_sed.data.check import check_data
+from task4_sed.data.clips import GroupedBatches, GroupSampler, SoundEventClips
+from task4_sed.data.maestro import (
     TRAIN_HOP,
     VALIDATION_RECORDINGS,
     cut_labels,
@@ -24,6 +22,8 @@ from task4_sed.maestro import (
     window_name,
     windows_of,
 )
+from task4_sed.data.sets import SETS, audio_folder, pack_set, read_set, split_weak, store_folder
+from task4_sed.labels import CLASSES, LabelSettings
 
 RATE = 44100
 

@@ -15,13 +15,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.checkpoints import read_checkpoint
 from common.errors import UserError
+from common.runs.stages import Run, read_record, run_stages
 from common.settings import dump_settings, load_settings
-from common.stages import Run, read_record, run_stages
-from common.training import derive_seed
+from common.training.checkpoints import read_checkpoint
+from common.training.trainer import derive_seed
 from task4_sed.augment import Streams
-from task4_sed.clips import GroupSampler
+from task4_sed.baseline.recipe import result_row, run_recipe
+from task4_sed.data.clips import GroupSampler
 from task4_sed.evaluate import predict, read_scores
 from task4_sed.iterations.data import STORES, PseudoLabels, SharedBatches, open_clips, training_loader, training_sets
 from task4_sed.iterations.memory import memory_of
@@ -33,10 +34,9 @@ from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Rows, Views
 from task4_sed.labels import CLASSES, DESED_CLASSES
 from task4_sed.losses import agreement_loss, interpolated, linear_ramp, teacher_decay
-from task4_sed.recipe import result_row, run_recipe
-from task4_sed.report import figure_rows, stage_rows
+from task4_sed.reports.report import figure_rows, stage_rows
+from task4_sed.scores.store import ScoreStore, ScoreWriter
 from task4_sed.settings import Task4Settings
-from task4_sed.store import ScoreStore, ScoreWriter
 from task4_sed.submission import complexity_figures
 from tests.allocations import allocations
 
@@ -477,7 +477,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from common.settings import load_settings
-from common.stages import Run
+from common.runs.stages import Run
 from task4_sed.iterations.recipe import train_stage
 from task4_sed.settings import Task4Settings
 settings = load_settings(Task4Settings, Path(sys.argv[1]))
@@ -529,7 +529,7 @@ def test_the_teacher_follows_once_in_a_step_however_many_batches_it_has(quick, m
     settings = quick(stage1__accumulate=3)
     module = StageTraining(settings, "atst", 1, 1)
     decays = []
-    monkeypatch.setattr("task4_sed.train.update_teacher", lambda t, s, decay, statistics: decays.append(decay))
+    monkeypatch.setattr("task4_sed.baseline.train.update_teacher", lambda t, s, decay, statistics: decays.append(decay))
     steps = iter([0, 0, 1, 1, 1, 2])
     for _ in range(6):
         monkeypatch.setattr(StageTraining, "global_step", next(steps))

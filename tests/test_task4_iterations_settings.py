@@ -9,13 +9,13 @@ from common.cli import run
 from common.errors import UserError
 from common.settings import SettingsError, changed_settings, load_settings
 from task4_sed.__main__ import VERBS
+from task4_sed.baseline.recipe import run_recipe
 from task4_sed.iterations.data import check_inputs
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.settings import KINDS, PseudoLabelSettings, StageSettings, TwoIterations
 from task4_sed.labels import CLASSES
-from task4_sed.recipe import run_recipe
+from task4_sed.postprocessing.tuning import WINNER_GRID, box_grid
 from task4_sed.settings import Task4Settings
-from task4_sed.tuning import WINNER_GRID, box_grid
 
 FOLDER = Path(__file__).parents[1] / "task4_sed" / "configs"
 SMALL = FOLDER / "two_iterations_small.yaml"

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.augment import draw_beta
-from common.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
+from common.features.augment import draw_beta
+from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
 from task4_sed.augment import Streams, band_gains, draw_borders, roll
 from task4_sed.pretraining.augment import (
     Share,

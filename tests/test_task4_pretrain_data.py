@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.encoded_store import EncodedClips, encode_mp3
+from common.data.encoded_store import EncodedClips, encode_mp3
+from common.data.keyed_outputs import OutputWriter
 from common.errors import UserError
-from common.keyed_outputs import OutputWriter
 from task4_sed.pretraining.check import check_strong, pack_strong
 from task4_sed.pretraining.clips import (
     CLASSES,

@@ -7,8 +7,8 @@ import torch
 from scipy import ndimage
 
 from task4_sed.metrics import mean_partial_auc, psds
-from task4_sed.pretraining.office_data import Recordings
-from task4_sed.pretraining.office_scores import find_events, office_figures
+from task4_sed.pretraining.office.data import Recordings
+from task4_sed.pretraining.office.scores import find_events, office_figures
 from task4_sed.pretraining.scoring import EvaluationScores, median_filter
 from task4_sed.pretraining.settings import OfficeEventSettings
 from task4_sed.pretraining.tables import StrongEvents
@@ -88,7 +88,7 @@ def test_clips_without_scored_events_are_dropped_and_classes_without_events_left
 
 def test_scores_of_a_large_set_lie_on_disk(evaluation, monkeypatch):
     events, durations, logits = evaluation
-    monkeypatch.setattr("task4_sed.score_tables.LARGEST_IN_MEMORY", 1000)
+    monkeypatch.setattr("task4_sed.scores.tables.LARGEST_IN_MEMORY", 1000)
     scores = EvaluationScores(events, durations, TRAINED, CLASSES[:3], 9)
     scores.add(torch.arange(12), scores.prepare(logits))
     assert isinstance(scores._values, np.memmap) and scores._values.dtype == np.float32

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.released import find_architecture, find_released
+from common.models.released import find_architecture, find_released
 from common.settings import SettingsError, load_settings
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 

@@ -17,19 +17,20 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional as F
 
-from common.checkpoints import save_checkpoint, weights_of
+from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
-from common.keyed_outputs import KeyedOutputs
 from common.models.frame_prediction import FramePrediction
 from common.registry import create_audio_model, load_audio_model, load_released_state_dict
-from common.schedules import WarmupCosine
+from common.runs.stages import Run, Stage, read_record, run_stages
 from common.settings import load_settings
-from common.stages import Run, Stage, read_record, run_stages
-from common.synthetic import synthesize
-from common.training import leave_other_processes
-from task4_sed.pretraining import office, recipe
+from common.synthetic.synthesize import synthesize
+from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.schedules import WarmupCosine
+from common.training.trainer import leave_other_processes
+from task4_sed.pretraining import recipe
 from task4_sed.pretraining.clips import CLASSES, StrongClips, read_training_set
 from task4_sed.pretraining.networks import make_model, parameter_groups, start_from_weights
+from task4_sed.pretraining.office import recipe as office
 from task4_sed.pretraining.recipe import (
     STAGES,
     load_module,

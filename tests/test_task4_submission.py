@@ -11,13 +11,13 @@ import pytest
 from common.cli import run
 from common.errors import UserError
 from common.settings import load_settings
-from common.yaml_file import read_yaml
+from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from submissions.template import TEMPLATES_FOLDER, write_template
 from task4_sed.__main__ import VERBS
+from task4_sed.baseline.recipe import prepare_stores, run_recipe
 from task4_sed.evaluate import open_run
-from task4_sed.recipe import prepare_stores, run_recipe
-from task4_sed.report import class_rows, figure_rows, write_task4_report
+from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
 from task4_sed.settings import Task4Settings
 from task4_sed.submission import package
 from tests.test_task4_train import QUICK, SMALL

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from common.checkpoints import read_checkpoint
 from common.errors import UserError
+from common.runs.stages import Run, run_stages
 from common.settings import SettingsError, load_settings
-from common.stages import Run, run_stages
-from task4_sed.clips import open_clips
-from task4_sed.data import SETS, audio_folder, read_set
-from task4_sed.embeddings import EmbeddingStore, embed_set, identity, load_frozen
+from common.training.checkpoints import read_checkpoint
+from task4_sed.baseline.recipe import STAGES, check_recipe, result_row, run_recipe
+from task4_sed.baseline.train import BatchParts, SoundEventTraining, make_network, mix_parts
+from task4_sed.data.clips import open_clips
+from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
+from task4_sed.data.sets import SETS, audio_folder, read_set
 from task4_sed.evaluate import predict, read_scores, score_network
 from task4_sed.labels import CLASSES, DESED_CLASSES
-from task4_sed.postprocess import BASELINE_MEDIAN_FRAMES
-from task4_sed.recipe import STAGES, check_recipe, result_row, run_recipe
+from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.scoring import weak_f1
 from task4_sed.settings import EmbeddingSettings, MixupSettings, Task4Settings
-from task4_sed.train import BatchParts, SoundEventTraining, make_network, mix_parts
 
 FOLDER = Path(__file__).parents[1] / "task4_sed" / "configs"
 CONFIGS = [FOLDER / f"{name}.yaml" for name in ("baseline", "baseline_2023", "small")]
@@ -186,7 +186,7 @@ def test_official_mixing_draws_anew_for_embeddings_and_mixes_labels_twice():
     assert not torch.allclose(features, embeddings)
     # The labels are those of the features, mixed once more with the weight and partners of the embeddings.
     generator = torch.Generator().manual_seed(1)
-    from common.augment import draw_beta, mix
+    from common.features.augment import draw_beta, mix
 
     draws = [(draw_beta(1, 5.0, generator).expand(6), torch.randperm(6, generator=generator)) for _ in range(2)]
     torch.testing.assert_close(after["strong"][:, 0, 0], mix(features, *draws[1]))
@@ -231,7 +231,7 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_weights(quick, tmp_path)
     torch.set_num_threads(1)
     run_stages(Run(tmp_path / "whole", settings), STAGES[:1])
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["task4_sed.recipe", "lightning.pytorch"])
+    context.set_forkserver_preload(["task4_sed.baseline.recipe", "lightning.pytorch"])
     table, place = tmp_path / "killed/train/metrics.csv", random.Random(0)
     for epochs_before in (1, 3):
         process = context.Process(target=_train_in_process, args=(settings, tmp_path / "killed"))

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from common import schedules
-from common.checkpoints import load_weights, read_checkpoint, save_checkpoint, weights_of
-from common.data import make_loader
+from common.data.loading import make_loader
 from common.errors import UserError
-from common.trainer_settings import TrainerSettings
-from common.training import derive_seed, fit, make_trainer, seed_all, step_generator, update_average
+from common.settings.trainer import TrainerSettings
+from common.training import schedules
+from common.training.checkpoints import load_weights, read_checkpoint, save_checkpoint, weights_of
+from common.training.trainer import derive_seed, fit, make_trainer, seed_all, step_generator, update_average
 
 
 class Points(Dataset):

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.output import print_table
-from common.stages import read_record
+from common.runs.stages import read_record
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.audio_model import AudioModel
 from common.audioset.data import TaggingClips
 from common.audioset.metrics import mean_average_precision, score_labels, score_tags
 from common.audioset.recipe import TRAINER, WEIGHTS, loader_options
@@ -18,17 +17,18 @@ from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
-from common.checkpoints import save_checkpoint, weights_of
-from common.data import make_loader
-from common.encoded_store import EncodedClips, OutputWriter, pack_encoded
-from common.energy import EnergyMeter
+from common.data.encoded_store import EncodedClips, OutputWriter, pack_encoded
+from common.data.loading import make_loader
 from common.errors import UserError
 from common.files import write_json
+from common.models.audio_model import AudioModel
 from common.output import say
-from common.run_folder import is_main_process
-from common.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic import is_made_up
-from common.training import fit, make_trainer, seed_all
+from common.runs.energy import EnergyMeter
+from common.runs.folder import is_main_process
+from common.runs.stages import Run, Stage, do_two_steps, run_stages
+from common.synthetic.synthesize import is_made_up
+from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.trainer import fit, make_trainer, seed_all
 
 SPLIT = "split"
 """Folder of the one network of a set without folds."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from common.statistics import bootstrap_interval, percentile_limits
+from common.reports.statistics import bootstrap_interval, percentile_limits
 
 Array = NDArray[Any]
 RESAMPLES_AT_ONCE = 64

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from common.audio import ENDINGS
 from common.audioset.data import SPLITS, Segment, read_classes, read_segments, segment_targets
-from common.encoded_store import EncodedClips, EncodedReport, clip_key, pack_encoded
+from common.data.audio import ENDINGS
+from common.data.encoded_store import EncodedClips, EncodedReport, clip_key, pack_encoded
 from common.errors import UserError
 from common.files import atomic_write
 from common.output import say

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.audio_model import AudioModel
 from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
 from common.audioset.metrics import score_tags
 from common.audioset.sampling import EpochDraws, class_balance_weights
 from common.audioset.settings import PretrainSettings
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
-from common.checkpoints import save_checkpoint, weights_of
-from common.data import make_loader
-from common.encoded_store import KeyedOutputs, OutputWriter
-from common.energy import EnergyMeter
+from common.data.encoded_store import KeyedOutputs, OutputWriter
+from common.data.loading import make_loader
 from common.errors import UserError
 from common.files import write_json
+from common.models.audio_model import AudioModel
 from common.output import say
-from common.run_folder import is_main_process
-from common.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic import is_made_up
-from common.training import fit, make_trainer, seed_all
+from common.runs.energy import EnergyMeter
+from common.runs.folder import is_main_process
+from common.runs.stages import Run, Stage, do_two_steps, run_stages
+from common.synthetic.synthesize import is_made_up
+from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.trainer import fit, make_trainer, seed_all
 
 WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
-from common.data import rank_and_count
+from common.data.loading import rank_and_count
 from common.errors import UserError
 
 Draw = tuple[int, int]

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.arguments import SETTINGS_FILE
-from common.audio_model import AudioModel
 from common.audioset.data import open_audioset, read_classes
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
-from common.data import make_loader
-from common.encoded_store import EncodedClips, OutputWriter
+from common.cli.arguments import SETTINGS_FILE
+from common.data.encoded_store import EncodedClips, OutputWriter
+from common.data.loading import make_loader
 from common.errors import UserError
+from common.models.audio_model import AudioModel
 from common.output import say
 from common.progress import Progress
 from common.registry import load_audio_model
-from common.stages import open_run
+from common.runs.stages import open_run
 
 DEVICE_BATCH = 32
 ROWS_AT_ONCE = 4096

@@ -11,19 +11,19 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common import augment
-from common.audio_model import AudioModel
 from common.audioset.losses import distillation_loss, soft_cross_entropy, weighted_bce
 from common.audioset.metrics import mean_average_precision
 from common.audioset.settings import OptimSettings, TaggingSettings
-from common.checkpoints import load_weights
 from common.errors import UserError
+from common.features import augment
+from common.models.audio_model import AudioModel
 from common.models.passt import PaSST, from_image_weights
+from common.models.released import find_released
+from common.models.weights import plain_tensors, read_tensors
 from common.registry import create_audio_model, create_model, load_audio_model
-from common.released import find_released
-from common.released_weights import plain_tensors, read_tensors
-from common.schedules import ExponentialWarmupLinearDown
-from common.training import step_generator, update_average
+from common.training.checkpoints import load_weights
+from common.training.schedules import ExponentialWarmupLinearDown
+from common.training.trainer import step_generator, update_average
 
 Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from common.audio_model import AudioModel
 from common.audioset.evaluate import read_evaluation
 from common.audioset.finetune import SPLIT
 from common.audioset.recipe import WEIGHTS
 from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import load_trained
 from common.errors import UserError
-from common.run_folder import SETTINGS_FILE
-from common.stages import open_run
+from common.models.audio_model import AudioModel
+from common.runs.folder import SETTINGS_FILE
+from common.runs.stages import open_run
 
 
 def find_run(folder: Path) -> Path | None:

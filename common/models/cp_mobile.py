@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.audio_model import ModelOutput
+from common.models.audio_model import ModelOutput
 from common.models.mobilenet import make_divisible
 
 Stride = int | tuple[int, int]  # (frequency, time)

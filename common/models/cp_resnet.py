@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from common.audio_model import ModelOutput
+from common.models.audio_model import ModelOutput
 
 
 class BasicBlock(nn.Module):

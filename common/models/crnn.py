@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.audio_model import ModelOutput
 from common.errors import UserError
+from common.models.audio_model import ModelOutput
 from common.models.encoder import check_options
 from common.models.frame_prediction import LEAST_LOGIT, BidirectionalRnn, interpolate_at, pooled_logits
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.audio_model import ModelOutput
+from common.models.audio_model import ModelOutput
 from common.models.mobilenet import (
     BatchNorm,
     Block,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.audio_model import ModelOutput
+from common.models.audio_model import ModelOutput
 from common.models.encoder import Block, Encoder, check_options
 
 FRAME_SECONDS = 0.04

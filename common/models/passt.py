@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.audio_model import ModelOutput
+from common.models.audio_model import ModelOutput
 from common.models.encoder import Encoder, initialise_like_vit
 
 

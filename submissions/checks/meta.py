@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from common.yaml_file import Place
+from common.settings.yaml_file import Place
 from submissions.checks import Finding, check
 from submissions.meta_file import BrokenMeta
 from submissions.reading import System, Unreadable

@@ -10,17 +10,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from common.data import rank_and_count
+from common.data.loading import rank_and_count
+from common.data.tables import read_tsv
 from common.errors import UserError
 from common.output import say
-from common.tables import read_tsv
-from task4_sed.annotations import clip_name
-from task4_sed.clips import BatchPlan, GroupedBatches, GroupSampler, SoundEventClips
-from task4_sed.data import ClipSet, missing_sentence, read_set, set_layout, split_weak
+from task4_sed.data.annotations import clip_name
+from task4_sed.data.clips import BatchPlan, GroupedBatches, GroupSampler, SoundEventClips
+from task4_sed.data.maestro import split_training_windows
+from task4_sed.data.sets import ClipSet, missing_sentence, read_set, set_layout, split_weak
 from task4_sed.iterations.settings import KIND_OF_LABELS, KINDS, BatchSettings, TwoIterations
 from task4_sed.labels import FRAME_SECONDS, NUM_FRAMES
-from task4_sed.maestro import split_training_windows
-from task4_sed.store import ScoreStore
+from task4_sed.scores.store import ScoreStore
 
 STORES = {
     "synthetic_train": "synth_train",
@@ -102,7 +102,7 @@ class PseudoLabels:
     """Pseudo-labels of some clips, held in memory in half precision.
 
     Args:
-        path: store of logits or scores, see `task4_sed.store`.
+        path: store of logits or scores, see `task4_sed.scores.store`.
         filenames: the clips, in the order in which they are asked for.
         classes: what the last axis must mean.
 

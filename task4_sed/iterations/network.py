@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.audio_model import AudioModel, ModelOutput
 from common.errors import UserError
-from common.front_ends import AtstMel, KaldiFbank, KaldiLogMel
+from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel
+from common.models.audio_model import AudioModel, ModelOutput
 from common.models.crnn import Crnn
 from common.registry import create_front_end
-from task4_sed.embeddings import load_frame_model
+from task4_sed.data.embeddings import load_frame_model
 from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
 from task4_sed.labels import SAMPLE_RATE
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError
-from task4_sed.annotations import Annotations
+from task4_sed.data.annotations import Annotations
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.polyphonic import PSDS1, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc
-from task4_sed.postprocess import median_filter
-from task4_sed.score_tables import ScoreTables
+from task4_sed.postprocessing.filters import median_filter
+from task4_sed.scores.tables import ScoreTables
 from task4_sed.scoring import Reference, Scored, evaluated_classes, joined, of_clips, weak_f1
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from common.checkpoints import weights_of
-from common.data import make_loader
-from common.energy import EnergyMeter
+from common.data.loading import make_loader
 from common.files import sha256_of
 from common.output import say
-from common.stages import Run, Stage
-from common.training import derive_seed, fit, make_trainer, seed_all
-from task4_sed.ensemble import ensemble_stores
+from common.runs.energy import EnergyMeter
+from common.runs.stages import Run, Stage
+from common.training.checkpoints import weights_of
+from common.training.trainer import derive_seed, fit, make_trainer, seed_all
+from task4_sed.baseline.recipe import reference_of
 from task4_sed.iterations.data import (
     STORES,
     PseudoLabels,
@@ -32,7 +32,7 @@ from task4_sed.iterations.memory import memory_of, refuse_what_does_not_fit
 from task4_sed.iterations.scores import checkpoint_name, load_training, test_sets, test_system, write_scores
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
-from task4_sed.recipe import reference_of
+from task4_sed.scores.ensemble import ensemble_stores
 
 
 def train_stage(

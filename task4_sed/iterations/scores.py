@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from common.checkpoints import weights_of
-from common.complexity import measure
-from common.data import make_loader
-from common.energy import EnergyMeter
+from common.data.loading import make_loader
 from common.errors import UserError
-from common.stages import Run
-from task4_sed.clips import SoundEventClips
-from task4_sed.ensemble import ensemble_stores
+from common.inference.complexity import measure
+from common.runs.energy import EnergyMeter
+from common.runs.stages import Run
+from common.training.checkpoints import weights_of
+from task4_sed.data.clips import SoundEventClips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.iterations.data import open_clips, read_clips
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
 from task4_sed.labels import CLIP_SAMPLES
+from task4_sed.scores.ensemble import ensemble_stores
 
 
 def load_training(run: Run, name: str, iteration: int, number: int) -> StageTraining:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings, parse_settings
-from common.trainer_settings import TrainerSettings
+from common.settings.trainer import TrainerSettings
 from task4_sed.settings import (
     TRAINING_SETS,
     FilterSettings,

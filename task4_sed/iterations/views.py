@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.augment import draw_mixup, freq_mixstyle, gain, mix
-from common.front_ends import DesedMel
-from common.impulse_responses import DeviceImpulseResponses
+from common.features.augment import draw_mixup, freq_mixstyle, gain, mix
+from common.features.front_ends import DesedMel
+from common.features.impulse_responses import DeviceImpulseResponses
 from task4_sed.augment import (
     Streams,
     blank,

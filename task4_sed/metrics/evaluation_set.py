@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError, nearest
-from task4_sed.annotations import (
+from task4_sed.data.annotations import (
     Annotations,
     DurationsSource,
     GroundTruthSource,
@@ -15,7 +15,7 @@ from task4_sed.annotations import (
     read_durations,
     read_events,
 )
-from task4_sed.score_tables import ScoreTables, read_score_tables
+from task4_sed.scores.tables import ScoreTables, read_score_tables
 
 
 @dataclass(frozen=True)

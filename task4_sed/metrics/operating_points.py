@@ -15,7 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from common.errors import UserError
-from task4_sed.annotations import (
+from task4_sed.data.annotations import (
     Annotations,
     DurationsSource,
     GroundTruthSource,
@@ -25,7 +25,7 @@ from task4_sed.annotations import (
     read_events,
 )
 from task4_sed.metrics.polyphonic import PsdsParameters
-from task4_sed.score_tables import score_files
+from task4_sed.scores.tables import score_files
 
 THRESHOLDS = np.round(np.arange(0.01, 1, 0.02), 2)
 """The 50 thresholds of the DCASE baselines."""

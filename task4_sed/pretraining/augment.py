@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.augment import draw_beta
+from common.features.augment import draw_beta
 from task4_sed.augment import Streams, band_gains, colour, draw_borders, roll
 from task4_sed.augment import frequency_warp as warp
 from task4_sed.pretraining.settings import (

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from common.audio import AudioError, list_audio
-from common.encoded_store import EncodedClips, EncodedReport, pack_encoded
+from common.data.audio import AudioError, list_audio
+from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
+from common.data.keyed_outputs import clip_key
 from common.errors import UserError
-from common.keyed_outputs import clip_key
 from common.progress import Progress
-from common.synthetic import is_made_up, read_marker
+from common.synthetic.synthesize import is_made_up, read_marker
 from task4_sed.pretraining.clips import SAMPLE_RATE, audio_files, names_in
 from task4_sed.pretraining.settings import StrongDataSettings
 from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table

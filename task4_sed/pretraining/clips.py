@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.encoded_store import EncodedClips
+from common.data.encoded_store import EncodedClips
+from common.data.keyed_outputs import KeyedOutputs, KeyIndex, open_hdf5
+from common.data.labels import label_set
 from common.errors import UserError
-from common.keyed_outputs import KeyedOutputs, KeyIndex, open_hdf5
-from common.labels import label_set
 from task4_sed.pretraining.sampler import BatchPlan, EpochDraws, JointBatches, OrderedBatches
 from task4_sed.pretraining.settings import PretrainSettings, StrongDataSettings
 from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table

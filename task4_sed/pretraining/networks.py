@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.audio_model import AudioModel
 from common.errors import UserError
+from common.models.audio_model import AudioModel
 from common.models.frame_mobilenet import FrameMobileNet
 from common.models.frame_prediction import FramePrediction
+from common.models.released import find_architecture, find_released
+from common.models.weights import fetch, map_official_keys, plain_tensors, read_tensors
 from common.registry import create_audio_model
-from common.released import find_architecture, find_released
-from common.released_weights import fetch, map_official_keys, plain_tensors, read_tensors
 from task4_sed.pretraining.settings import ModelSettings, OptimSettings
 
 HEADS = ("strong_head.", "weak_head.", "seq_model.")

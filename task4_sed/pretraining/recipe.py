@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.checkpoints import save_checkpoint, weights_of
-from common.data import rank_and_count
-from common.energy import EnergyMeter
+from common.data.keyed_outputs import OutputWriter
+from common.data.loading import rank_and_count
 from common.errors import UserError
 from common.files import write_json
-from common.keyed_outputs import OutputWriter
 from common.output import say
 from common.progress import Progress
-from common.run_folder import is_main_process
-from common.stages import Run, Stage, do_two_steps, open_run, read_record, run_stages
-from common.synthetic import is_made_up
-from common.training import fit, make_trainer, seed_all
+from common.runs.energy import EnergyMeter
+from common.runs.folder import is_main_process
+from common.runs.stages import Run, Stage, do_two_steps, open_run, read_record, run_stages
+from common.synthetic.synthesize import is_made_up
+from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.trainer import fit, make_trainer, seed_all
 from task4_sed.pretraining.clips import (
     CLASSES,
     KIND,
@@ -146,7 +146,7 @@ def scores_of(clips: StrongSet, durations: dict[str, float], settings: PretrainS
 
 
 def open_pretraining(folder: Path) -> Run:
-    """The run of `pretrain` in a folder; see `common.stages.open_run`."""
+    """The run of `pretrain` in a folder; see `common.runs.stages.open_run`."""
     return open_run(folder, PretrainSettings)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from common.data import rank_and_count
+from common.data.loading import rank_and_count
 from common.errors import UserError
 from task4_sed.pretraining.settings import WavmixSettings
 

@@ -18,7 +18,7 @@ from task4_sed.metrics.polyphonic import PSDS1, PSDS1_MACRO, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc
 from task4_sed.pretraining.tables import StrongEvents
 from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
-from task4_sed.score_tables import ScoreTables, empty_values
+from task4_sed.scores.tables import ScoreTables, empty_values
 
 FIGURES = ("psds1_macro", "psds1", "pauroc")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from common.data.keyed_outputs import clip_key
+from common.data.labels import label_table
 from common.errors import UserError
-from common.keyed_outputs import clip_key
-from common.labels import label_table
 
 COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 CLIP_SECONDS = 10.0

@@ -7,9 +7,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.audio_model import AudioModel
+from common.models.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
-from common.schedules import WarmupCosine
+from common.training.schedules import WarmupCosine
 from task4_sed.augment import Streams
 from task4_sed.pretraining.augment import Share, augment, joined
 from task4_sed.pretraining.networks import freeze_blocks, level_of_a_decibel, parameter_groups

@@ -105,7 +105,7 @@ def finetune_dcase2016(settings: OfficeSettings, *, resume: Path | None = None, 
         resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
         redo: stage to do again (train or test), with those that build on it; may be given several times.
     """
-    from task4_sed.pretraining.office import read_evaluation, run_recipe
+    from task4_sed.pretraining.office.recipe import read_evaluation, run_recipe
     from task4_sed.pretraining.report import office_rows
 
     finished = run_recipe(settings, resume, redo)

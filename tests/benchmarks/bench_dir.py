@@ -19,7 +19,7 @@ import soundfile
 import torch
 from scipy.signal import convolve
 
-from common.impulse_responses import DeviceImpulseResponses
+from common.features.impulse_responses import DeviceImpulseResponses
 
 
 def write_responses(folder: Path) -> Path:

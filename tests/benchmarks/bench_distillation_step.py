@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.keyed_outputs import KeyedOutputs, OutputWriter
+from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.registry import create_audio_model
 from common.settings import load_settings
-from task1_asc.data import CLASSES
+from task1_asc.data.tau2022 import CLASSES
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining, order_for
 

@@ -22,8 +22,8 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.data import make_loader
-from common.encoded_store import EncodedClips, encode_mp3
+from common.data.encoded_store import EncodedClips, encode_mp3
+from common.data.loading import make_loader
 
 RATE, BATCH, PAIRS = 32_000, 20, 5
 

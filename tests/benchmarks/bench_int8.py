@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from common.export import PARTS
-from common.quantize import folded_copy, quantize_trained
+from common.inference.export import PARTS
+from common.inference.quantize import folded_copy, quantize_trained
 from common.settings import load_settings
 from task1_asc.export import open_session, write_float32, write_int8
-from task1_asc.inference import DeviceNetworks
-from task1_asc.networks import KEPT_FLOAT, input_shape, make_network
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
+from task1_asc.networks.classify import DeviceNetworks
 from task1_asc.settings import Task1Settings
 
 DISTILLED = Path("task1_asc/configs/distilled.yaml")

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common import hear
-from common.audio_model import prepare_for_inference
+from common.inference import hear
+from common.models.audio_model import prepare_for_inference
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicReLU
 from common.models.encoder import Attention
 from common.registry import create_audio_model

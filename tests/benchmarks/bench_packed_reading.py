@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from common.audio import write_wav
-from common.data import ReadClip, make_loader, pack
-from task1_asc.data import CLIP_SAMPLES, SAMPLE_RATE, SceneClips
+from common.data.audio import write_wav
+from common.data.loading import ReadClip, make_loader, pack
+from task1_asc.data.tau2022 import CLIP_SAMPLES, SAMPLE_RATE, SceneClips
 
 BATCH = 256
 WORKERS = 2

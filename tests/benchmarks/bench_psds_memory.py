@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from task4_sed.store import ScoreWriter
+from task4_sed.scores.store import ScoreWriter
 from tests.benchmarks.made_up_scores import made_up_scores
 
 BLOCK = 50

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
-from common.audio import write_wav
+from common.data.audio import write_wav
 from common.files import human_size
 from common.output import print_table
 from common.settings import load_settings
-from common.training import update_average
+from common.training.trainer import update_average
 from task4_sed.augment import Streams
 from task4_sed.iterations.memory import memory_of
 from task4_sed.iterations.network import parameter_groups

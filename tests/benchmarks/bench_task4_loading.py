@@ -18,9 +18,9 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.synthetic import synthesize
-from task4_sed.clips import GroupedBatches, GroupSampler, SoundEventClips
-from task4_sed.data import ClipSet, pack_set, read_set
+from common.synthetic.synthesize import synthesize
+from task4_sed.data.clips import GroupedBatches, GroupSampler, SoundEventClips
+from task4_sed.data.sets import ClipSet, pack_set, read_set
 from task4_sed.labels import CLASSES, CLIP_SAMPLES, NUM_FRAMES, LabelSettings, valid_classes, with_aliases
 
 GROUPS = (("maestro_train", 12), ("synthetic_train", 12), ("weak", 12), ("unlabeled", 24))

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
-from common.data import PackedClips, pack
+from common.data.loading import PackedClips, pack
 from common.registry import create_model
 from common.settings import load_settings
 from task1_asc.settings import Task1Settings
@@ -106,7 +106,7 @@ class KitStep:
 
 def make_store(waveforms: np.ndarray, folder: Path) -> Path:
     """Pack made-up clips at 32 kHz."""
-    from common.audio import resample
+    from common.data.audio import resample
 
     names = [f"{number}.wav" for number in range(len(waveforms))]
     table = pd.DataFrame({"filename": names})

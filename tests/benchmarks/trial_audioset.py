@@ -20,12 +20,12 @@ from common.audioset import finetune, recipe
 from common.audioset.evaluate import read_evaluation
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
-from common.complexity import measure
+from common.inference.complexity import measure
 from common.output import print_table, say
 from common.registry import create_model
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 
 CONFIGS = Path("common/audioset/configs")
 QUIET = {"trainer.measure_energy": False, "trainer.accelerator": "cpu"}

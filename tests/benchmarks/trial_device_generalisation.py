@@ -20,17 +20,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.audio import list_audio, read_audio
-from common.data import make_loader
-from common.impulse_responses import DeviceImpulseResponses
+from common.data.audio import list_audio, read_audio
+from common.data.loading import make_loader
+from common.features.impulse_responses import DeviceImpulseResponses
 from common.output import print_table, say
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
-from common.training import fit, make_trainer, seed_all
+from common.synthetic.synthesize import synthesize
+from common.training.trainer import fit, make_trainer, seed_all
 from task1_asc.evaluate import read_scores
-from task1_asc.inference import classify
 from task1_asc.metrics import macro_accuracy
+from task1_asc.networks.classify import classify
 from task1_asc.recipe import run_recipe
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining, make_model

@@ -25,24 +25,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.audio import list_audio
-from common.audio_model import AudioModel
-from common.data import make_loader
+from common.data.audio import list_audio
+from common.data.loading import make_loader
+from common.features.impulse_responses import DeviceImpulseResponses
 from common.files import write_json
-from common.impulse_responses import DeviceImpulseResponses
+from common.inference.quantize import convert, prepare_training, quantize_trained
+from common.models.audio_model import AudioModel
 from common.output import print_table, say
-from common.quantize import convert, prepare_training, quantize_trained
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
-from common.training import fit, make_trainer, seed_all
-from task1_asc.data import DEVICE_GROUPS, TRAINING_DEVICES, SceneClips, development_folder, read_split
-from task1_asc.inference import DeviceNetworks, classify_with
+from common.synthetic.synthesize import synthesize
+from common.training.trainer import fit, make_trainer, seed_all
+from task1_asc.data.tau2022 import DEVICE_GROUPS, TRAINING_DEVICES, SceneClips, development_folder, read_split
+from task1_asc.data.teacher_logits import TaughtClips
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks import KEPT_FLOAT, input_shape, make_teacher
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_teacher
+from task1_asc.networks.classify import DeviceNetworks, classify_with
+from task1_asc.networks.teachers import each_teacher, teacher_settings
 from task1_asc.settings import RampOptimSettings, Task1Settings
-from task1_asc.teacher_logits import TaughtClips
-from task1_asc.teachers import each_teacher, teacher_settings
 from task1_asc.train import QuantizedSceneTraining, SceneTraining
 from tests.benchmarks.trial_device_generalisation import METHODS, MIXSTYLE, Figures, read_pieces
 
@@ -192,7 +192,7 @@ def made_up_data(arguments: argparse.Namespace) -> tuple[Clips, dict[str, Clips]
     synthesize("task1_asc", root, arguments.clips)
 
     def read(table: pd.DataFrame) -> Clips:
-        from common.audio import resample
+        from common.data.audio import resample
 
         dataset = SceneClips(table, development_folder(root))
         batch = dataset.gather(range(len(dataset)))

@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 
 from common.output import print_table, say
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
+from task4_sed.baseline.recipe import run_recipe
 from task4_sed.evaluate import read_scores
-from task4_sed.recipe import run_recipe
 from task4_sed.settings import Task4Settings
 
 SMALL = Path("task4_sed/configs/small.yaml")

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from common.output import print_table, say
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 from task4_sed.pretraining.clips import StrongClips
 from task4_sed.pretraining.recipe import result_row, run_recipe
 from task4_sed.pretraining.settings import PretrainSettings

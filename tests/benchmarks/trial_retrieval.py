@@ -22,11 +22,11 @@ from typing import Any
 
 import pandas as pd
 
+from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
-from retrieval.imitation import run_imitation
-from retrieval.imitation_settings import ImitationSettings
+from common.synthetic.synthesize import synthesize
+from retrieval.imitation.settings import ImitationSettings
+from retrieval.imitation.train import run_imitation
 from retrieval.recipe import run_recipe
 from retrieval.settings import DataSource, RetrievalSettings
 

@@ -28,17 +28,17 @@ import torch
 
 from common.files import write_json
 from common.output import print_table, say
+from common.reports.statistics import mean_interval, paired_difference
+from common.runs.stages import Run, run_stages
 from common.settings import load_settings
-from common.stages import Run, run_stages
-from common.statistics import mean_interval, paired_difference
-from common.synthetic import synthesize
+from common.synthetic.synthesize import synthesize
 from task4_sed.evaluate import desed_figures, maestro_figures, test_sets
 from task4_sed.iterations.data import open_clips, read_clips
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.scores import load_training, write_scores
 from task4_sed.iterations.settings import TwoIterations
+from task4_sed.scores.store import read_scores as read_store
 from task4_sed.settings import Task4Settings
-from task4_sed.store import read_scores as read_store
 from tests.benchmarks.trial_office_scenes import write_tree
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")

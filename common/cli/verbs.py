@@ -1,0 +1,195 @@
+"""The command line of every package: verbs are typed functions, settings come from a YAML file.
+
+A package's `__main__.py`:
+
+    import sys
+    from pathlib import Path
+
+    from common.cli import Positional, Repeated, config_verb, print_json, run
+    from task1_asc.settings import Task1Settings
+
+
+    def train(
+        settings: Task1Settings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+    ) -> None:
+        '''Train the models of a configuration.
+
+        Args:
+            resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
+            redo: stage to do again, with those that build on it; may be given several times.
+            fast_check: two steps of everything, to see that it works.
+        '''
+        from task1_asc.recipe import train  # torch is imported here, never at the top of this file
+
+        train(settings, folder=resume, redo=redo, fast_check=fast_check)
+
+
+    def evaluate(run: Positional[Path], *, json: bool = False) -> int:
+        '''Score a run on the test split.
+
+        Args:
+            run: run folder.
+            json: print the figures as JSON.
+        '''
+        ...
+
+
+    VERBS = {
+        "data": {"check": check_data, "pack": pack_data},  # `data check`, `data pack`
+        "train": config_verb(Task1Settings, train),  # `train CONFIG.yaml --optim.lr 0.01 --subset 25 --fast_check`
+        "evaluate": evaluate,
+    }
+
+    if __name__ == "__main__":
+        sys.exit(run("python -m task1_asc", VERBS))
+
+A verb returns None (done, exit 0) or an exit code. It raises `UserError` for a mistake of the caller (exit 2) and
+`CheckFailed` for a check that did not hold (exit 1). Results go to stdout (`print_json`, `print_table`), what happens
+meanwhile to stderr (`say`). Options of settings are spelled, and their values written, as in the YAML:
+`--optim.lr 1e-3`, `--optim.betas [0.9, 0.99]` or `--optim.betas 0.9 0.99`, `--clip null`.
+"""
+
+import errno
+import os
+import re
+import select
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import Any, Union
+
+from common.cli.arguments import ConfigVerb, Positional, Repeated, call_function, call_with_config, config_verb
+from common.errors import CheckFailed, UserError, nearest
+from common.output import print_json, print_table, say, tell_error
+
+__all__ = ["Positional", "Repeated", "Verb", "config_verb", "print_json", "print_table", "run", "say"]
+
+Verb = Union[Callable[..., int | None], ConfigVerb, Mapping[str, Any]]  # noqa: UP007
+"""A typed function, a verb with a configuration, or a group of further verbs."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM came."""
+
+
+def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None) -> int:
+    """Run the verb that the command line names.
+
+    Args:
+        prog: how the program is called, such as "python -m task1_asc".
+        verbs: names and what they do; a mapping in it is a group of verbs.
+        words: the words of the call, in place of those of this process.
+
+    Returns:
+        Exit code: 0 done, 1 a check failed, 2 a mistake in the call or the settings, 130 Ctrl-C, 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    before = _on_terminate(_raise_terminated)
+    try:
+        code = _dispatch(prog, verbs, words) or 0
+        sys.stdout.flush()
+        return code
+    except (UserError, CheckFailed) as error:
+        tell_error(_sentence(error))
+        return 1 if isinstance(error, CheckFailed) else 2
+    except SystemExit as stop:
+        return _exit_code(stop)
+    except KeyboardInterrupt:
+        tell_error("Stopped by Ctrl-C.")
+        return 130
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return 0
+    except OSError as error:
+        if (sentence := _system_refusal(error)) is None:
+            raise
+        tell_error(sentence)
+        return 2
+    finally:
+        _on_terminate(before)
+
+
+def _sentence(error: Exception) -> str:
+    """What an error tells; of one that a loader's process met, without the traceback that torch puts before it."""
+    text = str(error)
+    if not re.match(r"Caught \w+ in DataLoader worker", text):
+        return text
+    return re.split(r"^[\w.]*(?:Error|Failed): ", text, flags=re.MULTILINE)[-1].strip()
+
+
+def _dispatch(prog: str, verbs: Mapping[str, Verb], words: list[str]) -> int | None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(prog, verbs), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    name, *rest = words
+    if name not in verbs:
+        near = nearest(name, verbs)
+        hint = f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(verbs)}."
+        raise UserError(f"{prog} has no verb {name}. {hint}")
+    verb = verbs[name]
+    if isinstance(verb, Mapping):
+        return _dispatch(f"{prog} {name}", verb, rest)
+    if isinstance(verb, ConfigVerb):
+        return call_with_config(verb, f"{prog} {name}", rest)
+    return call_function(verb, f"{prog} {name}", rest)
+
+
+def _overview(prog: str, verbs: Mapping[str, Verb]) -> str:
+    width = max(len(name) for name in verbs)
+    lines = [f"  {name:<{width}}  {_first_line(verb)}" for name, verb in verbs.items()]
+    return "\n".join([f"usage: {prog} VERB ...", "", *lines, "", f"{prog} VERB --help tells more."])
+
+
+def _first_line(verb: Verb) -> str:
+    if isinstance(verb, Mapping):
+        return " | ".join(verb)
+    function = verb.function if isinstance(verb, ConfigVerb) else verb
+    return (function.__doc__ or "").strip().split("\n")[0]
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Set what SIGTERM does; gives what it did before. Only the main thread may."""
+    try:
+        return signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
+    except ValueError:
+        return None
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated(143)
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if isinstance(stop, Terminated):
+        tell_error("Stopped by SIGTERM.")
+        return 143
+    if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into SystemExit
+        tell_error("Stopped by Ctrl-C.")
+        return 130
+    if isinstance(stop.code, str):
+        tell_error(stop.code)
+        return 1
+    return stop.code or 0
+
+
+def _reader_has_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads; then point it elsewhere, so that Python ends without complaint."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+def _system_refusal(error: OSError) -> str | None:
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"No space is left to write{where or ' a file'}; free some and call again."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"No permission for{where or ' a file'}; choose another place or change its permissions."
+    if error.errno == errno.EROFS:
+        return f"{where.strip() or 'A file'} cannot be written: its file system is read-only."
+    return None

@@ -1,0 +1,1 @@
+"""Clips on disk: audio files, tables, labels, downloads, packed and encoded stores."""

@@ -1,0 +1,338 @@
+"""Large compressed data sets in HDF5: the encoded files as they are, decoded when they are needed.
+
+    audio_name   (clips,) bytes such as b"Y--4gqARaEJE.mp3"; the unbalanced files of AudioSet put a folder in front
+    mp3          (clips,) variable-length uint8, each a whole encoded file (mp3, or what else libsndfile reads)
+    target       (clips, bytes) uint8, optional: numpy.packbits of the labels
+
+The layout that PaSST, EfficientAT and PretrainedSED share (kkoutini/PaSST, audioset/prepare_scripts), so that files
+made for them are read here and the other way round. Outputs of teachers lie beside it: see `KeyedOutputs`.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from common.data.audio import MP3_SLACK, AudioError, Waveform, read_audio, resample
+from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter, clip_key, open_hdf5
+from common.data.loading import empty_batch
+from common.errors import UserError
+from common.files import atomic_path, human_size
+from common.progress import Progress
+
+__all__ = [
+    "EncodedClips",
+    "EncodedReport",
+    "KeyedOutputs",
+    "OutputWriter",
+    "clip_key",
+    "decode",
+    "encode_mp3",
+    "open_hdf5",
+    "pack_encoded",
+]
+
+
+@dataclass
+class EncodedReport:
+    """What `pack_encoded` did."""
+
+    path: Path
+    num_clips: int = 0
+    num_bytes: int = 0
+    missing: list[str] = field(default_factory=list)
+    """Files that do not exist."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that cannot be decoded, a sentence each."""
+
+    def __str__(self) -> str:
+        parts = [f"{self.path}: {self.num_clips:,} clips, {human_size(self.num_bytes)}"]
+        if self.missing:
+            parts.append(f"{len(self.missing):,} files are missing (first {self.missing[0]})")
+        if self.unreadable:
+            parts.append(f"{len(self.unreadable):,} files cannot be read (first: {self.unreadable[0].rstrip('.')})")
+        return "; ".join(parts) + "."
+
+
+def pack_encoded(
+    files: Iterable[Path],
+    out: Path,
+    targets: NDArray | None = None,
+    names: Sequence[str] | None = None,
+    *,
+    encode_rate: int | None = None,
+    encode_format: Literal["mp3", "flac"] = "mp3",
+    strict: bool = False,
+    quiet: bool = False,
+) -> EncodedReport:
+    """Put encoded files into one HDF5 file; it appears whole or not at all. Broken and missing files are left out.
+
+    Args:
+        files: in the order of the rows. Each is decoded once, to see that it can be.
+        out: the HDF5 file; replaced when it is there.
+        targets: (files, classes) of 0 and 1, stored as packed bits.
+        names: what to call the clips; None takes the files' own names.
+        encode_rate: Hz; makes a mono file of this rate of every file. None stores the files byte for byte.
+        encode_format: of these: mp3, or flac, which takes six times the room and loses nothing but what 16 bits lose.
+        strict: refuse missing and broken files instead.
+        quiet: no progress on stderr.
+
+    Returns:
+        How many clips, and what was missing or unreadable.
+
+    Raises:
+        UserError: if no file can be read (`strict`: if one cannot), or two clips have the same name.
+    """
+    files = [Path(path) for path in files]
+    called = [path.name for path in files] if names is None else list(names)
+    if len(called) != len(files) or (targets is not None and len(targets) != len(files)):
+        counts = f"{len(files)} files, {len(called)} names, {len(files) if targets is None else len(targets)} targets"
+        raise ValueError(f"names and targets are one for each file, not {counts}")
+    KeyIndex(called, "The list of files to pack")
+    report = EncodedReport(Path(out))
+    kept: list[int] = []
+    with atomic_path(Path(out)) as temporary, h5py.File(temporary, "w") as file:
+        rows = file.create_dataset("mp3", (len(files),), maxshape=(None,), dtype=h5py.vlen_dtype(np.dtype("uint8")))
+        with Progress("Packing", len(files), quiet=quiet) as progress:
+            for index, path in enumerate(files):
+                encoded = _encoded(path, encode_rate, encode_format, report)
+                if encoded is None and strict:
+                    raise UserError(_first(report))
+                if encoded is not None:
+                    rows[len(kept)] = np.frombuffer(encoded, dtype=np.uint8)
+                    kept.append(index)
+                    report.num_bytes += len(encoded)
+                progress.advance()
+        if not kept:
+            raise UserError(f"None of the {len(files)} files can be read, so {out} was not written. {_first(report)}")
+        rows.resize(len(kept), axis=0)
+        file.create_dataset("audio_name", data=np.array([called[index].encode() for index in kept]))
+        if targets is not None:
+            file.create_dataset("target", data=np.packbits(np.asarray(targets, dtype=bool)[kept], axis=1))
+    report.num_clips = len(kept)
+    return report
+
+
+class EncodedClips(Dataset):
+    """Clips of such files, decoded when asked for. Files are opened by each process for itself, after fork or spawn.
+
+    Items are dicts: ``waveform`` float32 (samples,), mono, cut to `seconds` or padded with zeros; ``filename``;
+    ``index`` (position in this data set). An item is asked for by its index, which gives the beginning of a clip that
+    is longer, or by (index, seed), which gives a part of it that the seed chooses.
+
+    Args:
+        paths: HDF5 files, read one behind the other.
+        sample_rate: Hz of the waveforms.
+        seconds: of every waveform; None gives each clip as long as it is, in batches of one.
+        names: the clips to give, in this order, with or without ".mp3"; None gives all.
+
+    Attributes:
+        filenames: names as stored, without folder and ending, in the order of the items.
+        num_samples: of every waveform, or None.
+
+    Raises:
+        UserError: if a file is missing, cut off or of another layout, a clip is there twice, or one of `names` is not.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], sample_rate: int, seconds: float | None = 10.0, names: Sequence[str] | None = None
+    ):
+        self.paths = [Path(path) for path in paths]
+        self.sample_rate = sample_rate
+        self.num_samples = None if seconds is None else round(seconds * sample_rate)
+        stored = [_read_names(path) for path in self.paths]
+        starts = np.cumsum([0, *map(len, stored)])
+        where = str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0]} with {len(self.paths) - 1} more"
+        self._keys = KeyIndex((name for part in stored for name in part), where)
+        rows = np.arange(starts[-1]) if names is None else self._keys.rows(names)
+        self._file_of = np.searchsorted(starts, rows, side="right") - 1
+        self._row_in_file = rows - starts[self._file_of]
+        self._rows = rows
+        self._open: dict[int, h5py.Dataset] = {}  # which keep their files open
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def filenames(self) -> list[str]:
+        """Names of the items."""
+        return [self._keys.key(row) for row in self._rows]
+
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
+        import torch
+
+        place, seed = index if isinstance(index, tuple) else (index, None)
+        waveform = torch.from_numpy(self._read(int(place), seed))
+        return {"waveform": waveform, "filename": self._keys.key(self._rows[place]), "index": int(place)}
+
+    def gather(self, indices: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
+        """A batch: ``waveform`` float32 (batch, samples), ``filename`` (list), ``index`` int64 (batch,)."""
+        import torch
+
+        pairs = [index if isinstance(index, tuple) else (index, None) for index in indices]
+        if self.num_samples is None:
+            if len(pairs) > 1:
+                raise ValueError("clips of their own length come in batches of one")
+            waveforms = torch.from_numpy(self._read(int(pairs[0][0]), None))[None]
+        else:
+            waveforms = empty_batch(len(pairs), self.num_samples)
+            for row, (place, seed) in enumerate(pairs):
+                waveforms[row] = torch.from_numpy(self._read(int(place), seed))
+        return {
+            "waveform": waveforms,
+            "filename": [self._keys.key(self._rows[place]) for place, _ in pairs],
+            "index": torch.tensor([place for place, _ in pairs], dtype=torch.int64),
+        }
+
+    def targets(self, num_classes: int) -> NDArray[np.uint8]:
+        """(clips, num_classes) of 0 and 1, from the files' packed bits; errors as `packed_targets`."""
+        return np.unpackbits(self.packed_targets(num_classes), axis=1, count=num_classes)
+
+    def packed_targets(self, num_classes: int) -> NDArray[np.uint8]:
+        """(clips, bytes) of packed bits, as they stand in the files.
+
+        Raises:
+            UserError: if a file has no targets, or such of another number of classes.
+        """
+        parts = []
+        for path in self.paths:
+            with open_hdf5(path) as file:
+                if "target" not in file:
+                    raise UserError(f"{path} has no targets; pack it with a table of labels.")
+                packed = file["target"][:]
+            # The bits behind the last class must be 0: 520 classes fit into as many bytes as 513.
+            beyond = np.unpackbits(packed, axis=1)[:, num_classes:] if packed.dtype == np.uint8 else np.zeros(0)
+            if packed.dtype != np.uint8 or packed.shape[1] != -(-num_classes // 8) or beyond.any():
+                raise UserError(
+                    f"{path}: targets of shape {packed.shape} are not packed bits of {num_classes} classes; "
+                    "take the table of classes that it was packed with."
+                )
+            parts.append(packed)
+        return np.concatenate(parts)[self._rows]
+
+    def encoded(self, index: int) -> bytes:
+        """The encoded file of an item."""
+        return self._bytes(index).tobytes()
+
+    def _read(self, index: int, seed: int | None) -> Waveform:
+        name = f"{self._keys.key(self._rows[index])} in {self.paths[self._file_of[index]]}"
+        if self.num_samples is None:
+            return decode(self._bytes(index).data, self.sample_rate, name)
+        seconds = None if seed is not None else self.num_samples / self.sample_rate
+        waveform = decode(self._bytes(index).data, self.sample_rate, name, seconds)
+        longer = len(waveform) - self.num_samples
+        if longer > 0:
+            start = 0 if seed is None else int(np.random.default_rng(seed).integers(longer + 1))
+            return waveform[start : start + self.num_samples]
+        return waveform if longer == 0 else np.pad(waveform, (0, -longer))
+
+    def _bytes(self, index: int) -> NDArray[np.uint8]:
+        number = int(self._file_of[index])
+        if self._process != os.getpid():  # handles of the parent process must not be used, nor closed
+            self._open, self._process = {}, os.getpid()
+        if number not in self._open:
+            self._open[number] = open_hdf5(self.paths[number])["mp3"]
+        try:
+            return self._open[number][int(self._row_in_file[index])]
+        except OSError as error:
+            name = self._keys.key(self._rows[index])
+            raise UserError(f"{self.paths[number]} is damaged where {name} lies; download or pack it again.") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+
+def decode(encoded: Any, sample_rate: int, name: str, seconds: float | None = None) -> Waveform:
+    """Decode a file that lies in memory, to mono at `sample_rate`.
+
+    Args:
+        encoded: bytes of the file.
+        sample_rate: Hz of the result.
+        name: of the clip, for the message.
+        seconds: only the first so many; None for all.
+
+    Raises:
+        AudioError: if it is empty, cannot be decoded, ends before it should, or holds NaN.
+    """
+    waveform, rate = _decode_as_it_is(encoded, name, seconds)
+    mono = waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(axis=1, dtype=np.float32)
+    return np.ascontiguousarray(resample(mono, rate, sample_rate))
+
+
+def _decode_as_it_is(encoded: Any, name: str, seconds: float | None) -> tuple[Waveform, int]:
+    """(samples, channels) and Hz."""
+    if len(encoded) == 0:
+        raise AudioError(f"{name} is empty (0 bytes); leave it out, or pack it again.")
+    try:
+        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            rate = file.samplerate
+            wanted = file.frames if seconds is None else min(file.frames, math.ceil(seconds * rate))
+            waveform = file.read(wanted, dtype="float32", always_2d=True)
+            slack = MP3_SLACK if file.format == "MP3" else 0
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(f"{name} cannot be decoded; leave it out, or pack it again.") from error
+    if len(waveform) < wanted - slack or len(waveform) == 0:
+        raise AudioError(
+            f"{name} is cut off: {len(waveform) / rate:.2f} s of {wanted / rate:.2f} s can be decoded; leave it out, "
+            "or pack it again."
+        )
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{name} holds a sample that is not a finite number; leave it out, or pack it again.")
+    return waveform, rate
+
+
+def encode_mp3(waveform: Waveform, sample_rate: int) -> bytes:
+    """(samples,) to a mono mp3 file."""
+    return _encode(waveform, sample_rate, "mp3")
+
+
+def _encode(waveform: Waveform, sample_rate: int, encode_format: str) -> bytes:
+    subtype = {"mp3": "MPEG_LAYER_III", "flac": "PCM_16"}[encode_format]
+    if (peak := float(np.abs(waveform).max())) > 1:  # resampling may overshoot; 16 bits would clip it
+        waveform = waveform / peak
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sample_rate, format=encode_format.upper(), subtype=subtype)
+    return buffer.getvalue()
+
+
+def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: EncodedReport) -> bytes | None:
+    if not path.is_file():
+        report.missing.append(str(path))
+        return None
+    try:
+        if encode_rate is not None:
+            return _encode(read_audio(path, encode_rate), encode_rate, encode_format)
+        encoded = path.read_bytes()
+        _decode_as_it_is(encoded, str(path), seconds=None)
+        return encoded
+    except UserError as error:
+        report.unreadable.append(str(error))
+        return None
+
+
+def _read_names(path: Path) -> list[str]:
+    with open_hdf5(path) as file:
+        if "audio_name" not in file or "mp3" not in file:
+            raise UserError(
+                f"{path} is no file of encoded clips: it needs audio_name and mp3, it has {', '.join(file)}."
+            )
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in file["audio_name"][:]]
+        if len(names) != len(file["mp3"]):
+            raise UserError(f"{path} names {len(names)} clips but holds {len(file['mp3'])}; pack it again.")
+    return names
+
+
+def _first(report: EncodedReport) -> str:
+    if report.unreadable:
+        return report.unreadable[0]
+    return f"{report.missing[0]} does not exist." if report.missing else "There are none."

@@ -1,0 +1,203 @@
+"""Data sets for training: clips of a packed store, and loaders that gather a whole batch at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+
+from common.data.packed_store import ReadClip, read_info, read_table, verify
+from common.data.packing import PackReport, pack
+from common.errors import UserError
+
+__all__ = ["EpochSampler", "PackReport", "PackedClips", "ReadClip", "make_loader", "pack", "verify"]
+
+
+class Gathers(Protocol):
+    """A data set that can give a whole batch at once."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
+        """What `default_collate` would make of the items."""
+        ...
+
+
+class PackedClips(Dataset):
+    """Clips of a packed store. The array is mapped when the first clip is read, in each process for itself.
+
+    Items are dicts: ``waveform`` float32 (samples,), ``filename``, ``index`` (row of the store's table).
+
+    Args:
+        folder: of the store.
+        filenames: the clips to give, in this order; None gives all.
+
+    Attributes:
+        clips: the rows of the table that are given, columns as packed.
+        sample_rate: Hz.
+        num_samples: samples of each clip.
+
+    Raises:
+        UserError: if there is no finished store, a file of it is missing or was changed, or a name of `filenames` is
+            not in it.
+    """
+
+    def __init__(self, folder: Path, filenames: Sequence[str] | None = None):
+        self.folder = Path(folder)
+        info = read_info(self.folder)
+        problems = verify(self.folder)
+        if problems:
+            raise UserError(" ".join(problems))
+        self.sample_rate, self.num_samples = info.plan.sample_rate, info.plan.num_samples
+        self._shape = (info.plan.num_clips, info.plan.num_samples)
+        self._dtype, self._scale = info.plan.dtype, info.scale
+        self._header_bytes = len(info.plan.header)
+        self._array: Tensor | None = None
+        table = read_table(self.folder)
+        self.rows = np.arange(len(table)) if filenames is None else self._find(table, filenames)
+        self.clips = table.iloc[self.rows].reset_index(drop=True)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = int(self.rows[index])
+        waveform = self._mapped[row].to(torch.float32).div_(self._scale)
+        return {"waveform": waveform, "filename": self.clips["filename"].iat[index], "index": row}
+
+    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
+        """A batch: ``waveform`` float32 (batch, samples), ``filename`` (list), ``index`` int64 (batch,)."""
+        rows = self.rows[np.asarray(indices)]
+        return {
+            "waveform": self.waveforms(rows),
+            "filename": self.clips["filename"].iloc[np.asarray(indices)].tolist(),
+            "index": torch.from_numpy(rows),
+        }
+
+    def waveforms(self, rows: NDArray, out: Tensor | None = None) -> Tensor:
+        """(len(rows), samples), float32; `rows` are those of the store. Written into `out` where it is given."""
+        gathered = empty_batch(len(rows), self.num_samples) if out is None else out
+        for place, row in enumerate(rows.tolist()):
+            # One pass per clip: what is read is still in the processor's cache when it is converted.
+            torch.mul(self._mapped[row], 1 / self._scale, out=gathered[place])
+        return gathered
+
+    @property
+    def _mapped(self) -> Tensor:
+        if self._array is None:
+            path = self.folder / "waveforms.npy"
+            # Copy on write ("c"): torch takes no read-only arrays, and the file stays as it is whatever happens.
+            mapped = np.memmap(path, dtype=self._dtype, mode="c", offset=self._header_bytes, shape=self._shape)
+            self._array = torch.from_numpy(mapped.view(np.ndarray))
+        return self._array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_array": None}  # a worker process maps the file itself
+
+    def _find(self, table: pd.DataFrame, filenames: Sequence[str]) -> NDArray:
+        rows = pd.Index(table["filename"]).get_indexer(pd.Index(filenames))
+        if (rows < 0).any():
+            absent = [name for name, row in zip(filenames, rows) if row < 0]
+            raise UserError(
+                f"The packed store {self.folder} lacks {len(absent)} of {len(filenames)} clips (first {absent[0]}); "
+                "pack the data again into another folder."
+            )
+        return rows
+
+
+class EpochSampler(Sampler):
+    """A permutation that depends on seed and epoch only, so that a resumed run sees the clips in the same order.
+
+    Lightning calls `set_epoch`.
+
+    Args:
+        num_items: length of the data set.
+        seed: another seed, another order.
+    """
+
+    def __init__(self, num_items: int, seed: int):
+        self.num_items, self.seed, self.epoch = num_items, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is given next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_items)
+        return iter(order.tolist())
+
+
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    *,
+    shuffle_seed: int | None = None,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+    sampler: Sampler | None = None,
+) -> DataLoader:
+    """A loader of dicts of batches. Data sets with a method `gather` give each batch in one piece.
+
+    Args:
+        dataset: map-style data set.
+        batch_size: clips per batch.
+        shuffle_seed: order drawn from (seed, epoch) by an `EpochSampler`; None keeps the order of the data set.
+        num_workers: processes; kept between epochs.
+        drop_last: leave out a last batch that is shorter.
+        pin_memory: for a GPU.
+        sampler: gives the order, or what else the data set is asked by, in place of `shuffle_seed`.
+    """
+    collate: Callable[[Any], Any] = _as_it_is if hasattr(dataset, "gather") else default_collate
+    return DataLoader(
+        _Gathered(dataset) if hasattr(dataset, "gather") else dataset,
+        batch_size=batch_size,
+        sampler=sampler or (None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed)),
+        num_workers=num_workers,
+        collate_fn=collate,
+        drop_last=drop_last,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        # Otherwise each epoch would draw a number from the global generator.
+        generator=torch.Generator().manual_seed(shuffle_seed or 0),
+    )
+
+
+def rank_and_count() -> tuple[int, int]:
+    """Number of this process, and how many train together; (0, 1) outside of a distributed training."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class _Gathered(Dataset):
+    """Lets the loader ask for a batch at once."""
+
+    def __init__(self, dataset: Gathers):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        return self.dataset.gather(indices)
+
+
+def empty_batch(clips: int, samples: int) -> Tensor:
+    """(clips, samples) float32, in a worker process in shared memory, so that handing it over copies nothing."""
+    if get_worker_info() is None:
+        return torch.empty(clips, samples)
+    storage = torch.UntypedStorage._new_shared(clips * samples * 4)
+    return torch.empty(0).set_(storage, 0, (clips, samples), (samples, 1))
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch

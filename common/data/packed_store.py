@@ -1,0 +1,274 @@
+"""The packed store: all clips of a fixed-length set as one array on disk, beside the table they come from.
+
+    waveforms.npy   (clips, samples), int16 or float16; any program with numpy can map it
+    clips.tsv       the table, one row per clip in the array's order, with size and time of the source files
+    store.json      rate, scale, digests; written last, so that its presence means that the store is whole
+    packing.jsonl   only while packing: the plan, then one line per finished block
+
+Packing goes on where it was stopped, also by kill -9. No torch here: worker processes start quickly.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from common.data.audio import AudioError, Waveform, read_audio
+from common.errors import UserError
+from common.files import atomic_write
+
+VERSION = 1
+# int16 holds waveform * 32768, as soundfile reads a 16-bit file; float16 holds the waveform itself.
+SCALES = {"int16": 32768.0, "float16": 1.0}
+
+ReadRow = Callable[[dict], Waveform]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store holds and is made from; two stores with equal plans are equal."""
+
+    dtype: str
+    sample_rate: int
+    num_samples: int
+    num_clips: int
+    table_sha256: str
+    block_clips: int
+    version: int = VERSION
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of `block_clips` clips, the last one shorter."""
+        return -(-self.num_clips // self.block_clips)
+
+    @property
+    def header(self) -> bytes:
+        """The .npy header in front of the samples."""
+        buffer = io.BytesIO()
+        shape = (self.num_clips, self.num_samples)
+        description = {"descr": np.dtype(self.dtype).str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(buffer, description)
+        return buffer.getvalue()
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of one clip."""
+        return self.num_samples * np.dtype(self.dtype).itemsize
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of waveforms.npy."""
+        return len(self.header) + self.num_clips * self.clip_bytes
+
+    def rows(self, block: int) -> range:
+        """Rows of the table that a block holds."""
+        return range(block * self.block_clips, min((block + 1) * self.block_clips, self.num_clips))
+
+    def offset(self, block: int) -> int:
+        """Position of a block in waveforms.npy, in bytes."""
+        return len(self.header) + block * self.block_clips * self.clip_bytes
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """The content of store.json."""
+
+    plan: Plan
+    block_sha256: list[str]
+    clipped: dict[str, int] = field(default_factory=dict)
+    """Samples that int16 could not hold, of the clips that have any."""
+
+    @property
+    def scale(self) -> float:
+        """Stored value of a waveform's 1.0."""
+        return SCALES[self.plan.dtype]
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """Reads the clip of a table row, demanding a length and, if given, the file's rate and channels.
+
+    Args:
+        root: folder that the column ``filename`` is relative to.
+        sample_rate: Hz of the result.
+        num_samples: samples of the result, after resampling.
+        expected_rate: Hz that the file must have.
+        expected_channels: channels that the file must have.
+    """
+
+    root: Path
+    sample_rate: int
+    num_samples: int
+    expected_rate: int | None = None
+    expected_channels: int | None = None
+
+    def __call__(self, row: dict) -> Waveform:
+        """(num_samples,)."""
+        path = Path(self.root) / row["filename"]
+        waveform = read_audio(
+            path, self.sample_rate, expected_rate=self.expected_rate, expected_channels=self.expected_channels
+        )
+        if len(waveform) != self.num_samples:
+            raise AudioError(
+                f"{path} lasts {len(waveform) / self.sample_rate:.4f} s, "
+                f"expected {self.num_samples / self.sample_rate:.4f} s; copy or download it again."
+            )
+        return waveform
+
+
+def encode(waveform: Waveform, dtype: str) -> tuple[NDArray, int]:
+    """Convert to the stored type.
+
+    Returns:
+        The samples as `dtype`, and how many of them were beyond its range by more than one step (int16 only: float16
+        reaches 65,504).
+    """
+    if dtype == "float16":
+        return waveform.astype(np.float16), 0
+    scaled = np.rint(waveform * SCALES["int16"])
+    clipped = int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
+    return np.clip(scaled, -32768, 32767).astype(np.int16), clipped
+
+
+def read_info(folder: Path) -> StoreInfo:
+    """Read store.json.
+
+    Raises:
+        UserError: if there is no store, packing was not finished, or the file is not one that this version wrote.
+    """
+    folder = Path(folder)
+    path = folder / "store.json"
+    if not path.is_file():
+        if (folder / "packing.jsonl").is_file():
+            raise UserError(f"Packing of {folder} was not finished; `data pack` goes on with it.")
+        raise UserError(f"{folder} is not a packed store (no store.json); make it with `data pack`.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["plan"]["version"] != VERSION:
+            raise UserError(
+                f"{folder} was packed in version {content['plan']['version']} of the layout, this kit reads {VERSION}; "
+                "delete the folder and run `data pack` again."
+            )
+        return StoreInfo(Plan(**content["plan"]), content["block_sha256"], content["clipped"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {folder} and run `data pack` again.") from error
+
+
+def write_info(folder: Path, info: StoreInfo) -> None:
+    """Write store.json; the store counts as whole from here on."""
+    with atomic_write(folder / "store.json") as file:
+        json.dump(asdict(info), file, indent=1)
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read clips.tsv; empty cells stay empty strings."""
+    return pd.read_csv(Path(folder) / "clips.tsv", sep="\t", keep_default_na=False)
+
+
+def table_text(clips: pd.DataFrame, root: Path | None) -> str:
+    """The table as text, with size and modification time of each file below `root`."""
+    clips = clips.reset_index(drop=True)
+    if root is not None:
+        stats = [_stat(Path(root) / name) for name in clips["filename"]]
+        clips = clips.assign(size=[size for size, _ in stats], mtime_ns=[time for _, time in stats])
+    return clips.to_csv(sep="\t", index=False, lineterminator="\n")
+
+
+def digest(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_block(path: Path, plan: Plan, block: int) -> bytes:
+    """The bytes of one block of waveforms.npy; fewer when the file ends early."""
+    with path.open("rb") as file:
+        file.seek(plan.offset(block))
+        return file.read(len(plan.rows(block)) * plan.clip_bytes)
+
+
+def verify(folder: Path, full: bool = False) -> list[str]:
+    """Compare a store with its digests.
+
+    Args:
+        folder: of the store.
+        full: read every block; otherwise sizes, the table, and the first, middle and last block.
+
+    Returns:
+        What is wrong, a sentence each; empty when all is well.
+
+    Raises:
+        UserError: if it is no finished store.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    waveforms, table = folder / "waveforms.npy", folder / "clips.tsv"
+    for path in (waveforms, table):
+        if not path.is_file():
+            return [f"{path} is missing; delete {folder} and run `data pack` again."]
+    problems = []
+    if digest(table.read_bytes()) != info.plan.table_sha256:
+        problems.append(f"{table} was changed after packing; delete {folder} and run `data pack` again.")
+    if waveforms.stat().st_size != info.plan.file_bytes:
+        problems.append(f"{waveforms} has {waveforms.stat().st_size} bytes, expected {info.plan.file_bytes}.")
+    last = info.plan.num_blocks - 1
+    for block in range(last + 1) if full else sorted({0, last // 2, last}):
+        if digest(read_block(waveforms, info.plan, block)) != info.block_sha256[block]:
+            rows = info.plan.rows(block)
+            problems.append(
+                f"{waveforms}: clips {rows.start} to {rows.stop - 1} are not what was packed; "
+                f"delete {folder} and run `data pack` again."
+            )
+    return problems
+
+
+def differences(old: Plan, old_table: str, new: Plan, new_table: str) -> list[str]:
+    """What differs between the plan of a store and the one that is asked for; empty when nothing does."""
+    found = [
+        f"{name} was {getattr(old, name)}, is now {getattr(new, name)}"
+        for name in ("dtype", "sample_rate", "num_samples", "version")
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if old.table_sha256 != new.table_sha256:
+        found += _table_differences(_parse(old_table), _parse(new_table))
+    return found
+
+
+def _table_differences(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
+    if list(old.columns) != list(new.columns):
+        return [f"the table's columns were {' '.join(old.columns)}, are now {' '.join(new.columns)}"]
+    found = []
+    gone, added = set(old["filename"]) - set(new["filename"]), set(new["filename"]) - set(old["filename"])
+    if gone:
+        found.append(f"{len(gone)} clips are gone (first {min(gone)})")
+    if added:
+        found.append(f"{len(added)} clips are new (first {min(added)})")
+    if found:
+        return found
+    stats = [name for name in ("size", "mtime_ns") if name in old.columns]
+    others = [name for name in old.columns if name not in (*stats, "filename")]
+    old, new = old.set_index("filename"), new.set_index("filename").loc[old["filename"]]
+    for columns, what in ((stats, "files"), (others, "rows of the table")):
+        changed = old.index[(old[columns] != new[columns]).any(axis=1)]
+        if len(changed):
+            found.append(f"{len(changed)} {what} changed (first {changed[0]})")
+    return found or ["the order of the clips changed"]
+
+
+def _parse(text: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False)
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise AudioError(
+            f"{path} does not exist, but the table names it; run `data check` to see what is missing."
+        ) from (error)
+    return stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,290 @@
+"""Making a packed store: decode every clip once, in several processes, and go on where an earlier call was stopped."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from common.data import packed_store as store
+from common.data.audio import AudioError
+from common.data.packed_store import Plan, ReadRow, StoreInfo
+from common.errors import UserError
+from common.files import atomic_write, human_size
+from common.output import say
+from common.progress import Progress
+
+BLOCK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What `pack` did."""
+
+    folder: Path
+    num_clips: int
+    num_bytes: int
+    packed: int
+    """Clips that this call packed; 0 when the store was already there."""
+    clipped: dict[str, int]
+    """Samples beyond the range of int16, of the clips that have any."""
+    seconds: float
+
+    def __str__(self) -> str:
+        what = f"{self.folder}: {self.num_clips} clips, {human_size(self.num_bytes)}"
+        what += f", {self.packed} packed now in {self.seconds:.1f} s" if self.packed else ", already packed"
+        if self.clipped:
+            worst = max(self.clipped, key=lambda name: self.clipped[name])
+            what += (
+                f". {sum(self.clipped.values())} samples of {len(self.clipped)} clips were clipped to int16's range "
+                f"(most in {worst}: {self.clipped[worst]}); float16 would keep them"
+            )
+        return what + "."
+
+
+def pack(
+    clips: pd.DataFrame,
+    read: ReadRow,
+    folder: Path,
+    *,
+    sample_rate: int,
+    num_samples: int,
+    dtype: str = "int16",
+    root: Path | None = None,
+    workers: int = 1,
+    quiet: bool = False,
+) -> PackReport:
+    """Make the packed store of a table of clips, or finish it, or keep it when it is there and the same.
+
+    Args:
+        clips: table with the column ``filename``; its order is the order of the array.
+        read: gives the waveform (num_samples,) of a row (a dict); picklable when there are several workers.
+        folder: of the store; made when absent.
+        sample_rate: Hz of what `read` gives.
+        num_samples: samples of every clip.
+        dtype: "int16" or "float16".
+        root: folder of the source files. With it, size and time of each file are kept, and a store whose files have
+            changed since is refused.
+        workers: processes that decode.
+        quiet: no progress on stderr.
+
+    Raises:
+        UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
+            length, two rows have the same file, or there is no room. A folder that another process packs is waited for.
+    """
+    begin = time.monotonic()
+    folder = Path(folder)
+    plan, table = _make_plan(clips, dtype, sample_rate, num_samples, root)
+    if (folder / "store.json").is_file():
+        info = store.read_info(folder)
+        _refuse_other(folder, info.plan, plan, table)
+        problems = store.verify(folder)
+        if problems:
+            raise UserError(" ".join(problems))
+        return PackReport(folder, plan.num_clips, plan.file_bytes, 0, info.clipped, 0.0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _journal(folder, plan, table) as (journal, done):
+            before = sum(len(plan.rows(block)) for block in done)
+            _reserve(folder / "waveforms.npy", plan, keep=bool(done))
+            rows_digests = _rows_digests(plan, table)
+            left = [block for block in range(plan.num_blocks) if block not in done]
+            with Progress("Packing", plan.num_clips, done=before, quiet=quiet) as progress:
+                for block, result in _pack_blocks(folder, plan, clips.to_dict("records"), read, workers, left):
+                    done[block] = {**result, "rows_sha256": rows_digests[block]}
+                    journal.write(json.dumps({"block": block, **done[block]}) + "\n")
+                    journal.flush()
+                    progress.advance(len(plan.rows(block)))
+            info = _finish(folder, plan, [done[block] for block in range(plan.num_blocks)])
+    except _Busy:  # its lock is free when it is done, or was stopped
+        say(f"{folder} is being packed by another process; waiting for it.")
+        with suppress(FileNotFoundError), (folder / "packing.jsonl").open(encoding="utf-8") as journal:
+            fcntl.flock(journal, fcntl.LOCK_SH)
+        return pack(
+            clips, read, folder, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=root,
+            workers=workers, quiet=quiet,
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"Cannot write the packed store {folder}: {error.strerror or error}.") from error
+    seconds = time.monotonic() - begin
+    return PackReport(folder, plan.num_clips, plan.file_bytes, plan.num_clips - before, info.clipped, seconds)
+
+
+def _finish(folder: Path, plan: Plan, blocks: list[dict]) -> StoreInfo:
+    with (folder / "waveforms.npy").open("rb+") as file:
+        os.fsync(file.fileno())
+    clipped = {name: count for block in blocks for name, count in block["clipped"].items()}
+    info = StoreInfo(plan, [block["sha256"] for block in blocks], clipped)
+    store.write_info(folder, info)
+    (folder / "packing.jsonl").unlink()
+    return info
+
+
+def _make_plan(
+    clips: pd.DataFrame, dtype: str, sample_rate: int, num_samples: int, root: Path | None
+) -> tuple[Plan, str]:
+    if dtype not in store.SCALES:
+        raise UserError(f"A packed store holds {' or '.join(store.SCALES)}, not {dtype}.")
+    if clips.empty:
+        raise UserError("There are no clips to pack: the table is empty.")
+    doubled = clips["filename"][clips["filename"].duplicated()]
+    if len(doubled):
+        raise UserError(f"The table names {doubled.iloc[0]} twice; each clip is packed once, take the second row out.")
+    table = store.table_text(clips, root)
+    block_clips = max(1, BLOCK_BYTES // (num_samples * np.dtype(dtype).itemsize))
+    return Plan(dtype, sample_rate, num_samples, len(clips), store.digest(table.encode()), block_clips), table
+
+
+def _refuse_other(folder: Path, old: Plan, new: Plan, table: str) -> None:
+    path = folder / "clips.tsv"
+    old_table = path.read_text(encoding="utf-8") if path.is_file() else "filename\n"
+    found = store.differences(old, old_table, new, table)
+    if found:
+        raise UserError(
+            f"{folder} was packed from other data: {'; '.join(found)}. Pack into another folder, or delete this one."
+        )
+
+
+class _Busy(Exception):
+    """Another process packs the folder."""
+
+
+@contextmanager
+def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], dict[int, dict]]]:
+    """Give the journal, opened for appending and locked, and the blocks that are finished and still whole."""
+    path = folder / "packing.jsonl"
+    with path.open("a+", encoding="utf-8") as journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _Busy from error
+        if (folder / "store.json").is_file():  # finished between our first look and our lock
+            path.unlink(missing_ok=True)
+            raise _Busy
+        journal.seek(0)
+        lines = [_parse_line(line) for line in journal]
+        done: dict[int, dict] = {}
+        with atomic_write(folder / "clips.tsv") as file:
+            file.write(table)
+        if lines and lines[0]:
+            # A clip that stopped the packing may have been mended since: blocks of unchanged rows are kept.
+            _refuse_other(folder, Plan(**{**lines[0], "table_sha256": plan.table_sha256}), plan, table)
+            rows_digests = _rows_digests(plan, table)
+            for entry in lines[1:]:
+                block = entry.pop("block", plan.num_blocks)
+                if block < plan.num_blocks and entry["rows_sha256"] == rows_digests[block]:
+                    done[block] = entry
+            done = {block: entry for block, entry in done.items() if _is_whole(folder, plan, block, entry["sha256"])}
+        else:
+            journal.truncate(0)
+            journal.write(json.dumps(asdict(plan)))
+        journal.write("\n")  # also ends a line that kill -9 cut
+        yield journal, done
+
+
+def _rows_digests(plan: Plan, table: str) -> list[str]:
+    """A digest of each block's rows, with the columns' names."""
+    columns, *lines = table.splitlines(keepends=True)
+    blocks = [plan.rows(block) for block in range(plan.num_blocks)]
+    return [store.digest("".join([columns, *lines[rows.start : rows.stop]]).encode()) for rows in blocks]
+
+
+def _parse_line(line: str) -> dict:
+    try:
+        return json.loads(line)
+    except ValueError:  # an empty line, or one that kill -9 cut
+        return {}
+
+
+def _is_whole(folder: Path, plan: Plan, block: int, sha256: str) -> bool:
+    path = folder / "waveforms.npy"
+    return path.is_file() and store.digest(store.read_block(path, plan, block)) == sha256
+
+
+def _reserve(path: Path, plan: Plan, keep: bool) -> None:
+    """Write the header and take the room on disk at once, so that a full disk shows before hours of decoding."""
+    with path.open("ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, plan.file_bytes)
+        except OSError as error:
+            if not keep:
+                path.unlink()
+            raise UserError(
+                f"There is no room for {path}: it needs {human_size(plan.file_bytes)} ({error.strerror})."
+            ) from error
+        file.truncate(plan.file_bytes)
+    with path.open("rb+") as file:
+        file.write(plan.header)
+
+
+def _pack_blocks(
+    folder: Path, plan: Plan, rows: list[dict], read: ReadRow, workers: int, blocks: list[int]
+) -> Iterator[tuple[int, dict]]:
+    """Pack blocks in any order; yield each with its digest and its clipped clips."""
+    jobs = [(block, [rows[index] for index in plan.rows(block)]) for block in blocks]
+    path = folder / "waveforms.npy"
+    if workers <= 1 or len(jobs) <= 1:
+        for block, block_rows in jobs:
+            yield block, _pack_block(path, plan, read, block, block_rows)
+        return
+    # Not fork: the calling process may have threads of torch, and their locks would be copied in any state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
+        futures = {pool.submit(_pack_block, path, plan, read, block, part): block for block, part in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"A worker process ended while packing {folder} (no memory?); run `data pack` again with fewer workers."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pack_block(path: Path, plan: Plan, read: ReadRow, block: int, rows: list[dict]) -> dict:
+    samples = np.empty((len(rows), plan.num_samples), dtype=plan.dtype)
+    clipped = {}
+    for place, row in enumerate(rows):
+        waveform = read(row)
+        if waveform.shape != (plan.num_samples,):
+            raise AudioError(
+                f"{row['filename']} has the shape {waveform.shape}, expected {plan.num_samples} samples; pad or cut it "
+                "when reading."
+            )
+        samples[place], count = store.encode(waveform, plan.dtype)
+        if count:
+            clipped[row["filename"]] = count
+    data = samples.tobytes()
+    with path.open("rb+") as file:
+        file.seek(plan.offset(block))
+        file.write(data)
+    return {"sha256": store.digest(data), "clipped": clipped}
+
+
+def _prepare_worker() -> None:
+    """One thread per process, and an end when the parent ends (also by kill -9)."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,165 @@
+"""Augmentation of whole batches, on the device of the batch.
+
+Every function takes the generator that it draws from. Draw from a CPU generator (`common.training.trainer.step_generator`): the
+numbers are few, they are the same on every device, and deciding on them never waits for the accelerator.
+"""
+
+import torch
+from torch import Tensor
+
+
+def freq_mixstyle(
+    spectrogram: Tensor, probability: float, alpha: float, generator: torch.Generator, dominant: bool = False
+) -> Tensor:
+    """Mix the mean and deviation of each frequency with those of another clip of the batch.
+
+    Freq-MixStyle as in the DCASE 2024 Task 1 baseline (helpers/utils.py): one decision per batch, one weight per clip;
+    the variance is the unbiased one, and no gradient flows through the statistics. Labels stay as they are.
+
+    Args:
+        spectrogram: (batch, channels, mels, frames), after the logarithm.
+        probability: of mixing this batch.
+        alpha: weights are drawn from Beta(alpha, alpha).
+        generator: source of the random numbers.
+        dominant: give each clip's own statistics the larger weight (the Task 4 winner of 2024).
+
+    Returns:
+        (batch, channels, mels, frames).
+    """
+    if not _decide(probability, generator):
+        return spectrogram
+    weight, partner = draw_mixup(spectrogram.shape[0], alpha, generator, dominant)
+    weight, partner = weight.to(spectrogram).view(-1, 1, 1, 1), partner.to(spectrogram.device)
+    with torch.no_grad():
+        variance, mean = torch.var_mean(spectrogram, dim=(1, 3), keepdim=True)
+        deviation = (variance + 1e-6).sqrt()
+        scale = torch.lerp(deviation[partner], deviation, weight) / deviation
+        shift = torch.lerp(mean[partner], mean, weight) - mean * scale
+    return torch.addcmul(shift, spectrogram, scale)
+
+
+def time_roll(waveform: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """Shift each clip in a circle by a whole number of samples, uniform in -max_shift..max_shift.
+
+    Args:
+        waveform: (batch, samples).
+        max_shift: in samples, at most the length of the clips.
+        generator: source of the random numbers.
+
+    Returns:
+        (batch, samples).
+    """
+    if max_shift == 0:
+        return waveform
+    batch, num_samples = waveform.shape
+    if max_shift > num_samples:
+        raise ValueError(f"clips of {num_samples} samples cannot be rolled by up to {max_shift}")
+    shift = torch.randint(-max_shift, max_shift + 1, (batch,), generator=generator, device=generator.device)
+    # All shifted versions exist as overlapping views of the wrapped clip: one gather copies the chosen rows.
+    wrapped = torch.cat([waveform[:, num_samples - max_shift :], waveform, waveform[:, :max_shift]], dim=1)
+    versions = wrapped.unfold(1, num_samples, 1)
+    clips = torch.arange(batch, device=waveform.device)
+    return versions[clips, (max_shift - shift).to(waveform.device)]
+
+
+def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator, value: float = 0.0) -> Tensor:
+    """Cover one band of each clip and channel: width uniform in [0, max_width), place uniform.
+
+    torchaudio's FrequencyMasking with iid_masks=True. On the power mel spectrogram 0 means silence.
+
+    Args:
+        spectrogram: (batch, channels, mels, frames).
+        max_width: in mel bands.
+        generator: source of the random numbers.
+        value: what the covered cells become.
+
+    Returns:
+        (batch, channels, mels, frames).
+    """
+    return _mask(spectrogram, max_width, -2, generator, value)
+
+
+def time_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator, value: float = 0.0) -> Tensor:
+    """Cover one stretch of frames of each clip and channel; see `frequency_mask`."""
+    return _mask(spectrogram, max_width, -1, generator, value)
+
+
+def gain(waveform: Tensor, max_db: float, generator: torch.Generator) -> Tensor:
+    """Make each clip louder or softer by a number of decibels that is uniform in -max_db..max_db.
+
+    Args:
+        waveform: (batch, samples).
+        max_db: in decibels of amplitude.
+        generator: source of the random numbers.
+
+    Returns:
+        (batch, samples), not clipped.
+    """
+    if max_db == 0:
+        return waveform
+    decibels = (2 * _uniform(waveform.shape[0], generator) - 1) * max_db
+    return waveform * (10 ** (decibels / 20)).to(waveform)[:, None]
+
+
+def mixup(
+    inputs: Tensor, target: Tensor, alpha: float, generator: torch.Generator, dominant: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Add to each clip a part of another clip of the batch, and do the same to the targets.
+
+    Args:
+        inputs: (batch, ...), waveforms or spectrograms.
+        target: (batch, classes), float: one-hot, multi-hot or soft.
+        alpha: weights are drawn from Beta(alpha, alpha), one per clip.
+        generator: source of the random numbers.
+        dominant: give each clip the larger weight and its partner the smaller one.
+
+    Returns:
+        Mixed inputs (batch, ...) and mixed targets (batch, classes).
+    """
+    weight, partner = draw_mixup(inputs.shape[0], alpha, generator, dominant)
+    return mix(inputs, weight, partner), mix(target, weight, partner)
+
+
+def draw_mixup(batch: int, alpha: float, generator: torch.Generator, dominant: bool = False) -> tuple[Tensor, Tensor]:
+    """Weights (batch,) and partners (batch,) for `mix`, where one draw must serve several tensors."""
+    weight = draw_beta(batch, alpha, generator)
+    if dominant:
+        weight = torch.maximum(weight, 1 - weight)
+    return weight, torch.randperm(batch, generator=generator, device=generator.device)
+
+
+def mix(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
+    """weight * values + (1 - weight) * values of the partner; values (batch, ...), weight and partner (batch,)."""
+    weight = weight.to(values).view(-1, *[1] * (values.dim() - 1))
+    return torch.lerp(values[partner.to(values.device)], values, weight)
+
+
+def draw_beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """(count,) float32 numbers in 0..1 from Beta(alpha, alpha)."""
+    # torch.distributions.Beta takes no generator. In double precision a small alpha does not give 0 / 0.
+    concentration = torch.full((2, count), alpha, dtype=torch.float64, device=generator.device)
+    first, second = torch._standard_gamma(concentration, generator=generator)
+    return (first / (first + second)).float()
+
+
+def _decide(probability: float, generator: torch.Generator) -> bool:
+    return bool(_uniform(1, generator).item() < probability)
+
+
+def _uniform(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Generator, value: float) -> Tensor:
+    if max_width == 0:
+        return spectrogram
+    size = spectrogram.shape[dim]
+    shape = spectrogram.shape[:2]
+    width = torch.rand(shape, generator=generator, device=generator.device) * max_width
+    start = torch.rand(shape, generator=generator, device=generator.device) * (size - width)
+    # torchaudio rounds both down, so that the last cell is covered less often; kept, since the baseline does it.
+    first, last = start.long(), start.long() + width.long()
+    cells = torch.arange(size, device=generator.device)
+    covered = ((cells >= first[..., None]) & (cells < last[..., None])).to(spectrogram.device)
+    covered = covered[..., :, None] if dim == -2 else covered[..., None, :]
+    return spectrogram.masked_fill(covered, value)

@@ -1,0 +1,1 @@
+"""Trained models at work: complexity, quantization, export, tagging, embeddings."""

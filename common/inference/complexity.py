@@ -1,0 +1,225 @@
+"""How large a network is and how much it computes, by the counts that challenges and papers use.
+
+Counts of multiply-accumulate operations (MACs), which differ by what they see:
+
+- challenge: DCASE Task 1's, torchinfo with a batch of one. For every module's weight and bias: elements times output
+  positions for convolutions, elements otherwise. Batch norms count twice their channels, activations nothing, and
+  operations without a module (attention products, kernels made for each clip) nothing.
+- all_calls: every convolution and matrix product that runs, fused attention included, without biases (torch's counter).
+- repo: that of EfficientAT, modules only, one MAC for each bias of an output; papers on MN quote it.
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError, unknown
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+COUNTED = {torch.float32: 4, torch.int32: 4, torch.float16: 2, torch.bfloat16: 2, torch.int8: 1, torch.uint8: 1,
+           torch.qint8: 1, torch.quint8: 1}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Figures of one network for one input (1, 1, mels, frames)."""
+
+    parameters: int  # learned; of a quantised network the packed ones
+    buffers: int  # entries of tables and running statistics, which no count includes
+    precision: str
+    bytes: int  # of the parameters at `precision`
+    input_shape: tuple[int, ...]
+    challenge_macs: int
+    all_calls: dict[str, int]  # conv, linear, matmul, total
+    repo_macs: int
+
+
+def measure(
+    network: nn.Module,
+    input_shape: Sequence[int],
+    precision: str = "float32",
+    also_reads: Mapping[str, Sequence[int]] | None = None,
+) -> Complexity:
+    """Count everything without computing anything: parameters and inputs live on torch's meta device meanwhile.
+
+    Args:
+        network: spectrogram to ModelOutput; it is not changed.
+        input_shape: of the spectrogram, with a batch of one, as the challenge counts.
+        precision: what `bytes` is given for.
+        also_reads: further inputs of the network: name and shape without the batch.
+
+    Raises:
+        UserError: for an unknown precision.
+    """
+    if precision not in BYTES:
+        raise unknown("precision", precision, BYTES)
+    parameters = count_parameters(network)
+    shadow = on_meta(network)
+    inputs = {"spectrogram": torch.empty(tuple(input_shape), device="meta")}
+    for name, shape in (also_reads or {}).items():
+        inputs[name] = torch.empty((1, *shape), device="meta")
+    return Complexity(
+        parameters=parameters,
+        buffers=sum(buffer.numel() for buffer in network.buffers()),
+        precision=precision,
+        bytes=parameters * BYTES[precision],
+        input_shape=tuple(input_shape),
+        challenge_macs=challenge_macs(shadow, inputs),
+        all_calls=all_call_macs(shadow, inputs),
+        repo_macs=repo_macs(shadow, inputs),
+    )
+
+
+def on_meta(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode without values."""
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    # What stands in `memo` is taken as the copy: no weights are copied.
+    return copy.deepcopy(network, memo).to("meta").eval()
+
+
+def challenge_macs(network: nn.Module, inputs: Mapping[str, Tensor]) -> int:
+    """The count of DCASE Task 1 (torchinfo's total_mult_adds)."""
+    import torchinfo
+
+    device = inputs["spectrogram"].device.type
+    return int(torchinfo.summary(network, input_data=dict(inputs), verbose=0, device=device).total_mult_adds)
+
+
+@torch.no_grad()
+def all_call_macs(network: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+    """MACs of all that runs: "conv", "linear" (layers with bias), "matmul" (all other products), and their "total"."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        network(**inputs)
+    counts = {"conv": 0, "linear": 0, "matmul": 0}
+    for operation, flops in counter.get_flop_counts()["Global"].items():
+        name = str(operation)
+        kind = "conv" if "convolution" in name else "linear" if "addmm" in name else "matmul"
+        counts[kind] += flops // 2
+    return {**counts, "total": sum(counts.values())}
+
+
+@torch.no_grad()
+def repo_macs(network: nn.Module, inputs: Mapping[str, Tensor]) -> int:
+    """EfficientAT's count (helpers/flop_count.py): Conv2d and Linear modules, plus one MAC for each bias added."""
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            taps = math.prod(module.kernel_size) * module.in_channels // module.groups
+        else:
+            taps = inputs[0].shape[-1]
+        total += output.numel() // output.shape[0] * (taps + (module.bias is not None))
+
+    hooks = [
+        module.register_forward_hook(count) for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        network(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Parameters, tied ones once; of quantised modules, which show none, the packed weights and biases."""
+    return sum(tensor.numel() for tensor in _stored(network))
+
+
+def stored_bytes(network: nn.Module) -> int:
+    """Bytes of the parameters as they are stored (rule of 2025), packed int8 weights included.
+
+    Raises:
+        UserError: for a data type that the rule does not know.
+    """
+    total = 0
+    for tensor in _stored(network):
+        if tensor.dtype not in COUNTED:
+            raise UserError(f"a parameter is {tensor.dtype}; the rule counts {', '.join(map(str, COUNTED))} only.")
+        total += tensor.numel() * COUNTED[tensor.dtype]
+    return total
+
+
+def _stored(network: nn.Module) -> list[Tensor]:
+    tensors: list[Tensor] = list(network.parameters())
+    for module in network.modules():
+        # Static quantisation keeps weights in packed form behind methods; the bias there is float32.
+        if type(module).__module__.startswith("torch.ao.nn") and not list(module.parameters(recurse=False)):
+            for name in ("weight", "bias"):
+                method = getattr(module, name, None)
+                packed = method() if callable(method) else None
+                if isinstance(packed, Tensor):
+                    tensors.append(packed)
+    return tensors
+
+
+def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
+    """The row that `python -m common complexity` shows: figures of a model's architecture, or of the model of a run.
+
+    Raises:
+        UserError: for a name that is no model and no run folder, or an unknown precision.
+    """
+    from common.models.released import find_architecture
+    from common.registry import create_front_end, create_model
+
+    name, front_end_options, options = _model_settings(name_or_run)
+    architecture = find_architecture(name)
+    with torch.device("meta"):
+        network = create_model(name, **options)
+    front_end = create_front_end(name, **front_end_options).eval()
+    samples = round(architecture.macs_seconds * int(front_end.sample_rate))  # type: ignore[arg-type]
+    shape = front_end(torch.zeros(1, samples)).shape
+    figures = measure(network, shape, precision, architecture.also_reads)
+    return {"model": name_or_run, "seconds": architecture.macs_seconds, **asdict(figures)}
+
+
+def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of `describe` as rows of a table: what was counted, the number, how."""
+    calls = figures["all_calls"]
+    seconds, shape = figures["seconds"], "x".join(map(str, figures["input_shape"]))
+    rows = (
+        ("parameters", figures["parameters"], "learned"),
+        ("buffers", figures["buffers"], "entries of tables and running statistics, in no count"),
+        ("bytes", figures["bytes"], f"of the parameters in {figures['precision']}"),
+        (
+            "MACs, challenge",
+            figures["challenge_macs"],
+            f"DCASE Task 1 (torchinfo), batch 1, input {shape}, {seconds:g} s",
+        ),
+        ("MACs, all calls", calls["total"], "every product that runs, attention included, no biases"),
+        ("  convolutions", calls["conv"], ""),
+        ("  linear layers", calls["linear"], "those with a bias"),
+        ("  other products", calls["matmul"], "attention, kernels made for each clip, layers without bias"),
+        ("MACs, EfficientAT", figures["repo_macs"], "Conv2d and Linear modules and their biases"),
+    )
+    return [{"count": name, figures["model"]: f"{number:,}", "how": how} for name, number, how in rows]
+
+
+def _model_settings(name_or_run: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name, front-end options and network options of a model's name or a run folder."""
+    folder = Path(name_or_run)
+    if not folder.is_dir():
+        return name_or_run, {}, {}
+    file = folder / "settings.yaml"
+    if not file.exists():
+        raise UserError(f"{folder} is a folder without settings.yaml; name a run folder or a model.")
+    import yaml
+
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    options = dict(settings.get("model") or {})
+    if "name" not in options:
+        raise UserError(f"{file} has no model.name, which says what model the run trains.")
+    return options.pop("name"), settings.get("front_end") or {}, options

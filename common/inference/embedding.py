@@ -1,0 +1,111 @@
+"""One vector for each recording, from any model of the registry or any HEAR embedding."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.data.audio import list_audio, read_audio
+from common.errors import UserError, unknown
+from common.files import atomic_path, atomic_write
+from common.inference.hear import get_scene_embeddings
+from common.inference.hear import load_model as load_hear_model
+from common.inference.hear_names import LIKE_PUBLISHED, parse_name
+from common.inference.tagging import load_model, names_a_folder
+from common.models.audio_model import prepare_for_inference
+from common.models.released import is_model_name
+from common.progress import Progress
+from common.registry import list_models
+
+Embed = Callable[[Path], np.ndarray]
+ENDINGS = (".npz", ".parquet")
+
+
+def load_embedder(name: str, weights: Path | None = None) -> Embed:
+    """A function from an audio file to its embedding (size,), float32.
+
+    Args:
+        name: a model of the registry or the folder of a run (its pooled last layer; any length in constant memory), or
+            a HEAR name such as mn10_all_b_mel_avgs or passt_base.
+        weights: file of released weights.
+
+    Raises:
+        UserError: for an unknown name or weights that do not fit.
+    """
+    if not is_model_name(name) and not (weights is None and names_a_folder(name)):
+        try:
+            parse_name(name)
+        except UserError as error:
+            raise unknown("model or HEAR embedding", name, [*list_models(), *LIKE_PUBLISHED]) from error
+        hear_model = load_hear_model(weights or "", name)
+
+        def embed_at_once(path: Path) -> np.ndarray:
+            waveform = torch.from_numpy(read_audio(path, hear_model.sample_rate))
+            return get_scene_embeddings(waveform[None], hear_model)[0].cpu().numpy()
+
+        return embed_at_once
+    model = prepare_for_inference(load_model(name, weights))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def embed_in_windows(path: Path) -> np.ndarray:
+        with torch.inference_mode():
+            return model.clip_scores(path).embedding[0].float().cpu().numpy()
+
+    return embed_in_windows
+
+
+def embed_files(paths: Iterable[Path], embed: Embed) -> np.ndarray:
+    """Embeddings (files, size), float32, in the order of the paths."""
+    paths = list(paths)
+    embeddings = []
+    with Progress("Embedding", len(paths), "files") as progress:
+        for path in paths:
+            embeddings.append(embed(path))
+            progress.advance()
+    return np.stack(embeddings)
+
+
+def embed_folder(folder: Path, name: str, out: Path, weights: Path | None = None) -> tuple[int, int]:
+    """Embed all audio below a folder into one file, whole or not at all.
+
+    `.npz` holds `filename` (relative to the folder, as on the disk) and `embedding` (files, size); `.parquet` holds the
+    same as columns.
+
+    Returns:
+        Files and size of an embedding.
+
+    Raises:
+        UserError: no audio in the folder, an unreadable file, or another ending than .npz and .parquet.
+    """
+    if out.suffix not in ENDINGS:
+        raise UserError(f"{out} ends neither in .npz nor in .parquet; choose one of these forms.")
+    if out.suffix == ".parquet":
+        _arrow()
+    paths = list_audio(folder)
+    embeddings = embed_files(paths, load_embedder(name, weights))
+    write_embeddings(out, [str(path.relative_to(folder)) for path in paths], embeddings)
+    return embeddings.shape[0], embeddings.shape[1]
+
+
+def write_embeddings(out: Path, names: list[str], embeddings: np.ndarray) -> None:
+    """Write names and embeddings (files, size) as .npz or .parquet."""
+    if out.suffix == ".npz":
+        with atomic_write(out, "wb") as file:
+            np.savez(file, filename=np.array(names, dtype=np.str_), embedding=embeddings)
+        return
+    arrow = _arrow()
+    import pyarrow.parquet
+
+    table = arrow.table({"filename": names, "embedding": list(embeddings)})
+    with atomic_path(out) as temporary:
+        pyarrow.parquet.write_table(table, temporary)
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise UserError("Parquet files need pyarrow; install it (pip install pyarrow) or write an .npz.") from error
+    return pyarrow

@@ -1,0 +1,248 @@
+"""A model as one ONNX file: front end and network, waveform in, scores out, compared with PyTorch."""
+
+import copy
+import importlib
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import CheckFailed, UserError
+from common.features.mel import MelSpectrum
+from common.files import atomic_path, human_size
+from common.fold import fold_batch_norms
+from common.models.audio_model import AudioModel
+from common.models.dynamic_mobilenet import DynamicMobileNet
+from common.models.released import find_released
+from common.output import say
+from common.registry import create_audio_model, load_audio_model
+
+OPSET = 18
+TOLERANCE = 1e-3  # largest difference of an output, relative to its spread
+SMALLEST_SPREAD = 1e-3  # random weights may let a signal die; differences of such outputs say nothing
+PARTS = ("onnx", "onnxscript", "onnxruntime")
+
+
+class MatrixMelSpectrum(nn.Module):
+    """A MelSpectrum as a convolution with cosines and sines: ONNX knows no STFT that its runtimes agree on."""
+
+    def __init__(self, mel: MelSpectrum):
+        super().__init__()
+        n_fft = mel.n_fft
+        used = mel.window.nonzero().flatten()
+        first, last = int(used[0]), int(used[-1]) + 1
+        time = torch.arange(first, last, dtype=torch.float64)
+        angle = 2 * torch.pi / n_fft * torch.arange(n_fft // 2 + 1, dtype=torch.float64)[:, None] * time
+        basis = torch.cat([angle.cos(), angle.sin()]) * mel.window[first:last].double()
+        self.basis: Tensor
+        self.bank: Tensor
+        self.register_buffer("basis", basis.float().unsqueeze(1))
+        self.register_buffer("bank", mel.mel.bank.clone())
+        self.hop_length, self.power = mel.hop_length, mel.power
+        self.reflected = n_fft // 2
+        self.unused = first, n_fft - last  # samples of a frame that the window leaves out
+
+    def forward(self, waveform: Tensor, bank: Tensor | None = None) -> Tensor:
+        """(batch, samples) to (batch, frames, mels)."""
+        padded = F.pad(waveform.unsqueeze(1), (self.reflected, self.reflected), mode="reflect")
+        padded = padded[..., self.unused[0] : padded.shape[-1] - self.unused[1]]
+        real, imaginary = F.conv1d(padded, self.basis, stride=self.hop_length).mT.chunk(2, dim=-1)
+        spectrum = real.square() + imaginary.square()
+        return (spectrum.sqrt() if self.power == 1 else spectrum) @ self.bank
+
+
+class Exported(nn.Module):
+    """Waveform to the outputs that a model has, in the order of ModelOutput."""
+
+    def __init__(self, model: AudioModel):
+        super().__init__()
+        self.front_end, self.network = model.front_end, model.network
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
+        """(batch, samples) to logits, embedding, and for frame models frames and frame logits."""
+        output = self.network(self.front_end(waveform))
+        return tuple(value for value in output if value is not None)
+
+
+def export_onnx(
+    name: str, out: Path, weights: Path | None = None, seconds: float | None = None, check: bool = True
+) -> dict[str, Any]:
+    """Write a model of the registry as ONNX; an architecture without weights gets random ones.
+
+    Args:
+        name: of the registry.
+        out: .onnx file.
+        weights: file of released weights.
+        seconds: as for `export_model`.
+        check: as for `export_model`.
+
+    Returns:
+        As `export_model`.
+
+    Raises:
+        UserError: as `export_model`; also for an unknown name, or weights that are not at hand.
+        CheckFailed: as `export_model`.
+    """
+    need_parts(check)
+    return export_model(_model(name, weights), out, seconds, check)
+
+
+def export_model(model: AudioModel, out: Path, seconds: float | None = None, check: bool = True) -> dict[str, Any]:
+    """Write an audio model as ONNX, whole or not at all.
+
+    Args:
+        model: front end and network; it stays as it is.
+        out: .onnx file.
+        seconds: length of the clips; None for the model's window. The batch may have any size, of a DyMN it is 1.
+        check: compare with PyTorch on made-up clips, together and alone where the batch is free.
+
+    Returns:
+        File, size, input, outputs, and the largest difference of an output relative to its spread.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is missing; a model that ONNX cannot hold.
+        CheckFailed: the file computes something else than PyTorch; it is not kept.
+    """
+    need_parts(check)
+    model.eval()
+    samples = round((seconds or model.windows.window) * model.sample_rate)
+    fixed_batch = isinstance(model.network, DynamicMobileNet)
+    clips = torch.randn(1 if fixed_batch else 2, samples, generator=torch.Generator().manual_seed(0)) / 10
+    with torch.inference_mode():
+        kept = model.run(clips)
+    expected = tuple(value for value in kept if value is not None)
+    names = [field for field, value in zip(kept._fields, kept, strict=True) if value is not None]
+    graph = Exported(copy.deepcopy(model)).eval()
+    if not fixed_batch:  # a DyMN is simpler to export as it is
+        fold_batch_norms(graph.network)
+    _replace_spectra(graph)
+    with atomic_path(out) as temporary:
+        write_onnx(graph, clips, temporary, "waveform", names, model.name, free_batch=not fixed_batch)
+        difference = _difference(temporary, clips, expected) if check else None
+        if difference is not None and difference > TOLERANCE:
+            raise CheckFailed(
+                f"The ONNX file of {model.name} differs from PyTorch by {difference:.1e}; it was not kept."
+            )
+    return {
+        "file": str(out),
+        "size": human_size(out.stat().st_size),
+        "input": f"waveform ({'1' if fixed_batch else 'batch'}, {samples}) at {model.sample_rate} Hz",
+        "outputs": ", ".join(names),
+        "largest difference": difference,
+    }
+
+
+def need_parts(check: bool = True) -> None:
+    """Look for the optional parts that exporting needs.
+
+    Args:
+        check: the file is to be run, too.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    for part in PARTS if check else PARTS[:2]:
+        try:
+            importlib.import_module(part)
+        except ImportError as error:
+            raise UserError(
+                f"Exporting needs {part}, an optional part; install it with `pip install {' '.join(PARTS)}`."
+            ) from error
+
+
+def _model(name: str, weights: Path | None) -> AudioModel:
+    """Released weights where the name has some or a file is given, else random ones (told on stderr)."""
+    if weights is not None or find_released(name) is not None:
+        return load_audio_model(name, weights)
+    say(f"{name} is an architecture without weights: the file gets random ones.")
+    return create_audio_model(name).eval()
+
+
+def _replace_spectra(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, MelSpectrum):
+            setattr(module, name, MatrixMelSpectrum(child))
+        else:
+            _replace_spectra(child)
+
+
+def write_onnx(
+    graph: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str], name: str, free_batch: bool = True
+) -> None:
+    """Write a network as ONNX.
+
+    Args:
+        graph: called with `example`, in evaluation mode.
+        example: (batch, ...); a batch of 2 where the batch is free.
+        path: file to write.
+        takes, gives: names of the input and of the outputs.
+        name: of the network, for messages.
+        free_batch: the file takes batches of any size, not that of the example alone.
+
+    Raises:
+        UserError: if the network has a step that ONNX cannot hold.
+    """
+    import onnx
+
+    shapes = {"example": {0: torch.export.Dim("batch")}} if free_batch else None
+    loggers = [logging.getLogger(part) for part in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _OneInput(graph),
+                (example,),
+                str(path),
+                input_names=[takes],
+                output_names=list(gives),
+                dynamic_shapes=shapes,
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise UserError(f"{name} has a step that ONNX cannot hold: {str(error).splitlines()[0]}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    written = onnx.load(path)
+    for node in written.graph.node:
+        node.ClearField("metadata_props")  # where each step stands in our source: several times what small weights take
+    onnx.save(written, path)
+
+
+class _OneInput(nn.Module):
+    """A module whose input has a name that we know."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, example: Tensor) -> Any:
+        return self.module(example)
+
+
+def _difference(path: Path, clips: Tensor, expected: tuple[Tensor, ...]) -> float:
+    """Largest difference of any output, relative to that output's spread; the clips together and each alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    if len(clips) > 1 and session.get_inputs()[0].shape[0] == len(clips):
+        raise CheckFailed(f"The exporter tied the file to batches of {len(clips)}; it was not kept.")
+    largest = 0.0
+    rows = [slice(0, len(clips)), *([slice(0, 1), slice(1, 2)] if len(clips) > 1 else [])]
+    for own in rows:
+        given = session.run(None, {"waveform": clips[own].numpy()})
+        for ours, theirs in zip(given, expected, strict=True):
+            spread = max(float(theirs.std()), SMALLEST_SPREAD)
+            largest = max(largest, float((torch.from_numpy(ours) - theirs[own]).abs().max()) / spread)
+    return largest

@@ -1,0 +1,364 @@
+"""How much of a task an embedding already holds: HEAR's shallow evaluation.
+
+hear-eval-kit, heareval/predictions/task_predictions.py (arXiv 2203.03022), for tasks with one embedding per clip: a
+network with one or two hidden layers is trained on frozen embeddings. Eight of the sixteen points of the grid are tried
+on the first fold's validation clips, the best one is used for all folds.
+
+One thing differs: among equal validation scores the lower validation loss is better, where HEAR keeps what came first.
+On small sets the accuracy soon stands at 100 %, and the first such epoch is hardly trained. `first_best` does as HEAR.
+"""
+
+import copy
+import itertools
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from common.data.audio import list_audio
+from common.errors import UserError
+from common.inference.embedding import embed_files, load_embedder
+from common.output import say
+from common.reports.statistics import bootstrap_interval
+
+TRIED = 8  # points of the grid
+LABEL_COLUMNS = ("label", "category", "scene_label", "class")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Hyper-parameters of one training; the defaults are those that the published grid does not vary."""
+
+    hidden_layers: int = 1
+    lr: float = 1e-3
+    initialization: str = "xavier_uniform"
+    hidden_dim: int = 1024
+    dropout: float = 0.1
+    batch_size: int = 1024
+    max_epochs: int = 500
+    validate_every: int = 3
+    patience: int = 20  # validations without a better score
+
+
+PUBLISHED: dict[str, Sequence[Any]] = {
+    "hidden_layers": (1, 2),
+    "lr": (3.2e-3, 1e-3, 3.2e-4, 1e-4),
+    "initialization": ("xavier_uniform", "xavier_normal"),
+}
+GRIDS: dict[str, dict[str, Sequence[Any]]] = {
+    "published": PUBLISHED,
+    "fast": {**PUBLISHED, "max_epochs": (10, 50), "validate_every": (3, 10)},
+    "faster": {
+        **PUBLISHED,
+        "hidden_layers": (0, 1),
+        "hidden_dim": (64, 128),
+        "patience": (1, 3),
+        "max_epochs": (10,),
+        "validate_every": (1,),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Clips with labels and folds.
+
+    paths: audio files.
+    targets: (clips, labels), 0 or 1.
+    labels: names of the columns of `targets`.
+    folds: name of each clip's fold; "train", "valid", "test" for a task with fixed splits.
+    """
+
+    paths: list[Path]
+    targets: np.ndarray
+    labels: list[str]
+    folds: list[str]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a clip may have several labels: scored by mAP, not by accuracy."""
+        return bool((self.targets.sum(axis=1) != 1).any())
+
+
+def grid_points(grid: str = "published") -> list[Point]:
+    """The points that are tried, drawn from a grid by shuffling with seed 42."""
+    values = GRIDS[grid]
+    points = [Point(**dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
+    random.Random(42).shuffle(points)
+    return points[:TRIED]
+
+
+class ShallowNetwork(nn.Sequential):
+    """Hidden layers of linear, batch norm, dropout, ReLU; then a linear layer. Embeddings are not normalised."""
+
+    def __init__(self, size: int, num_labels: int, point: Point):
+        start = nn.init.xavier_uniform_ if point.initialization == "xavier_uniform" else nn.init.xavier_normal_
+        layers: list[nn.Module] = []
+        gain = 1.0
+        for _ in range(point.hidden_layers):
+            linear = nn.Linear(size, point.hidden_dim)
+            start(linear.weight, gain=gain)
+            layers += [linear, nn.BatchNorm1d(point.hidden_dim), nn.Dropout(point.dropout), nn.ReLU()]
+            size, gain = point.hidden_dim, 2**0.5
+        layers.append(nn.Linear(size, num_labels))
+        start(layers[-1].weight, gain=gain)  # type: ignore[arg-type]
+        super().__init__(*layers)
+
+
+def score(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
+    """Accuracy, or for several labels per clip the mean average precision over the labels that occur."""
+    if not multilabel:
+        return float((logits.argmax(dim=1) == targets.argmax(dim=1)).double().mean())
+    present = targets.any(dim=0)
+    return float(average_precision_score(targets[:, present].numpy(), logits[:, present].numpy(), average="macro"))
+
+
+def train(
+    embeddings: tuple[Tensor, Tensor],
+    targets: tuple[Tensor, Tensor],
+    point: Point,
+    multilabel: bool,
+    seed: int = 42,
+    shuffle: bool = False,
+    first_best: bool = False,
+) -> tuple[nn.Module, tuple[float, float]]:
+    """Train on the first of each pair, keep the network that scores best on the second.
+
+    Args:
+        embeddings: training and validation, (clips, size).
+        targets: likewise, (clips, labels).
+        point: hyper-parameters.
+        multilabel: binary cross-entropy and mAP in place of cross-entropy and accuracy.
+        seed: of weights, order and dropout.
+        shuffle: a new order in every epoch; HEAR shuffles once.
+        first_best: among equal scores keep the first, not the one of the lowest loss.
+
+    Returns:
+        The network, and its score and negative loss on validation (0 with `first_best`).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ShallowNetwork(embeddings[0].shape[1], targets[0].shape[1], point)
+        optimiser = torch.optim.Adam(network.parameters(), lr=point.lr)
+        order = torch.randperm(len(embeddings[0]))
+        best, reached, waited = copy.deepcopy(network.state_dict()), (-1.0, 0.0), 0
+        for epoch in range(1, point.max_epochs + 1):
+            if shuffle:
+                order = torch.randperm(len(order))
+            network.train()
+            for batch in order.split(point.batch_size):
+                if len(batch) < 2:  # batch norm needs two
+                    continue
+                loss = _loss(network(embeddings[0][batch]), targets[0][batch], multilabel)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            if epoch % point.validate_every and epoch < point.max_epochs:
+                continue
+            logits = _predict(network, embeddings[1])
+            loss = torch.zeros(()) if first_best else _loss(logits, targets[1], multilabel)
+            now = score(logits, targets[1], multilabel), -float(loss)
+            waited = 0 if now > reached else waited + 1
+            if now > reached:
+                best, reached = copy.deepcopy(network.state_dict()), now
+            if waited >= point.patience:
+                break
+        network.load_state_dict(best)
+    return network.eval(), reached
+
+
+def fold_plan(folds: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Folds of each round for test (fold i), validation (fold i + 1, cyclic) and training (the rest).
+
+    Folds named train, valid and test make one round.
+    """
+    names = sorted(set(folds), key=lambda name: (len(name), name))
+    if set(names) == set(SPLITS):
+        return [("test", "valid", ["train"])]
+    if len(names) < 3:
+        raise UserError(f"{len(names)} folds are too few: one tests, one validates, the others train.")
+    rounds = []
+    for position, test in enumerate(names):
+        valid = names[(position + 1) % len(names)]
+        rounds.append((test, valid, [name for name in names if name not in (test, valid)]))
+    return rounds
+
+
+def evaluate_embeddings(
+    embeddings: np.ndarray,
+    task: Task,
+    grid: str = "published",
+    folds: Sequence[str] = (),
+    seed: int = 42,
+    shuffle: bool = False,
+    first_best: bool = False,
+) -> dict[str, Any]:
+    """HEAR's score of embeddings (clips, size) on a task.
+
+    Args:
+        embeddings: in the order of the task's clips.
+        task: labels and folds.
+        grid: published, fast or faster.
+        folds: test only these; all by default. The hyper-parameters are always chosen on the first fold of the task.
+        seed: of weights, order and dropout.
+        shuffle: as for `train`.
+        first_best: as for `train`.
+
+    Returns:
+        score (mean over folds), standard_deviation, interval (95 %, clips resampled), metric, folds, point.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
+    targets = torch.from_numpy(task.targets.astype(np.float32))
+    members = {name: torch.tensor([name == fold for fold in task.folds]) for name in set(task.folds)}
+    plan = fold_plan(task.folds)
+    if missing := [fold for fold in folds if fold not in members]:
+        raise UserError(f"There is no fold {missing[0]}; the table has {', '.join(sorted(members))}.")
+
+    def run(plan_round: tuple[str, str, list[str]], point: Point) -> tuple[nn.Module, tuple[float, float]]:
+        _, valid, training = plan_round
+        train_clips = torch.stack([members[name] for name in training]).any(dim=0)
+        rows = train_clips, members[valid]
+        pairs = (values[rows[0]], values[rows[1]]), (targets[rows[0]], targets[rows[1]])
+        return train(*pairs, point, task.multilabel, seed, shuffle, first_best)
+
+    tried = [(run(plan[0], point)[1], point) for point in grid_points(grid)]
+    best = max(tried, key=lambda pair: pair[0])[1]
+    scores, logits = {}, torch.zeros_like(targets)
+    for plan_round in plan:
+        test = plan_round[0]
+        if folds and test not in folds:
+            continue
+        network, _ = run(plan_round, best)
+        logits[members[test]] = _predict(network, values[members[test]])
+        scores[test] = score(logits[members[test]], targets[members[test]], task.multilabel)
+    tested = torch.stack([members[name] for name in scores]).any(dim=0)
+    return {
+        "metric": "mAP" if task.multilabel else "accuracy",
+        "score": float(np.mean(list(scores.values()))),
+        "standard_deviation": float(np.std(list(scores.values()))),
+        "interval": _interval(logits, targets, tested, task, seed),
+        "folds": scores,
+        "point": asdict(best),
+        "grid": grid,
+        "clips": int(tested.sum()),
+    }
+
+
+def read_task(source: Path) -> Task:
+    """Read a table (csv or tsv) of filename, label (several: separated by ;), fold; or a folder.
+
+    Files of a table lie beside it or in `audio/` beside it. A folder holds one such table, or a folder of audio for
+    each label (five folds are then made, each label spread evenly).
+
+    Raises:
+        UserError: for a missing column, a missing file or a folder without labels.
+    """
+    if source.is_dir():
+        tables = [path for path in sorted(source.iterdir()) if path.suffix in (".csv", ".tsv") and _is_task(path)]
+        if len(tables) != 1:
+            return _task_of_folders(source)
+        source = tables[0]
+    if not source.exists():
+        raise UserError(f"There is no table or folder {source}.")
+    table = _read_table(source)
+    column = next((name for name in LABEL_COLUMNS if name in table), None)
+    for name, found in (("filename", "filename" in table), ("label", column), ("fold", "fold" in table)):
+        if not found:
+            raise UserError(f"{source} has no column {name}; it has {', '.join(table.columns)}.")
+    folder = source.parent
+    paths = [_find(folder, name, source) for name in table["filename"]]
+    return _make_task(paths, [str(label).split(";") for label in table[column]], table["fold"].astype(str).tolist())
+
+
+def probe(
+    source: Path,
+    name: str,
+    weights: Path | None = None,
+    grid: str = "published",
+    folds: Sequence[str] = (),
+    first_best: bool = False,
+) -> dict[str, Any]:
+    """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took.
+
+    Raises:
+        UserError: as `read_task` and `common.inference.embedding.load_embedder`; or an unknown grid.
+    """
+    if grid not in GRIDS:
+        raise UserError(f"grid is {', '.join(GRIDS)}, not {grid}.")
+    task = read_task(source)
+    fold_plan(task.folds)
+    started = time.monotonic()
+    embeddings = embed_files(task.paths, load_embedder(name, weights))
+    embedded = time.monotonic()
+    say(f"{len(task.paths)} clips embedded in {embedded - started:.1f} s; training shallow networks.")
+    result = evaluate_embeddings(embeddings, task, grid, folds, first_best=first_best)
+    seconds = {"embedding": embedded - started, "training": time.monotonic() - embedded}
+    return {"model": name, "size": embeddings.shape[1], **result, "seconds": seconds}
+
+
+def _loss(logits: Tensor, targets: Tensor, multilabel: bool) -> Tensor:
+    if multilabel:
+        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    return nn.functional.cross_entropy(logits, targets.argmax(dim=1))
+
+
+@torch.no_grad()
+def _predict(network: nn.Module, embeddings: Tensor) -> Tensor:
+    return network.eval()(embeddings)
+
+
+def _interval(logits: Tensor, targets: Tensor, tested: Tensor, task: Task, seed: int) -> tuple[float, float] | None:
+    """95 % interval of the accuracy by resampling clips; None for mAP, which is no mean over clips."""
+    if task.multilabel:
+        return None
+    right = (logits.argmax(dim=1) == targets.argmax(dim=1))[tested].double().numpy()
+    values = np.stack([right, np.ones_like(right)], axis=1)
+    generator = np.random.default_rng(seed)
+    found = bootstrap_interval(lambda sums: sums[..., 0] / sums[..., 1], values, np.arange(len(right)), generator)
+    return found.low, found.high
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
+
+
+def _is_task(path: Path) -> bool:
+    columns = set(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", nrows=0).columns)
+    return {"filename", "fold"} <= columns and bool(columns & set(LABEL_COLUMNS))
+
+
+def _find(folder: Path, name: str, source: Path) -> Path:
+    for path in (folder / name, folder / "audio" / name):
+        if path.exists():
+            return path
+    raise UserError(f"{source} names {name}, which is neither in {folder} nor in {folder / 'audio'}.")
+
+
+def _task_of_folders(folder: Path) -> Task:
+    paths = list_audio(folder)
+    if any(path.parent == folder for path in paths):
+        raise UserError(
+            f"{folder} needs one table with the columns filename, label and fold, or a folder of audio for each label."
+        )
+    labels = [path.relative_to(folder).parts[0] for path in paths]
+    seen: dict[str, int] = {}
+    folds = []
+    for label in labels:
+        folds.append(str(seen.get(label, 0) % 5 + 1))
+        seen[label] = seen.get(label, 0) + 1
+    return _make_task(paths, [[label] for label in labels], folds)
+
+
+def _make_task(paths: list[Path], labels: list[list[str]], folds: list[str]) -> Task:
+    names = sorted({name for own in labels for name in own})
+    targets = np.array([[name in own for name in names] for own in labels], dtype=np.int64)
+    return Task(paths, targets, names, folds)

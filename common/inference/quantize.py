@@ -1,0 +1,159 @@
+"""Networks in 8-bit integers: integer weights with a scale per channel, integer activations with a scale per tensor.
+
+PyTorch's static quantisation (FX graph mode, the defaults of fbgemm). A converted network holds packed int8 weights and
+float32 biases and computes with integer kernels; quantised activations use 7 bits, so that no kernel overflows. It runs
+on a CPU. torch.ao.quantization is deprecated in favour of torchao's PT2E, and still part of the torch that
+requirements.txt fixes.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from common.fold import fold_batch_norms
+from common.inference.complexity import Complexity, measure
+
+SETTINGS_OF = "fbgemm"  # the x86 kernels whose published defaults are taken
+
+
+def prepare_calibration(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
+    """A copy of a trained network, batch norms folded, that reads the ranges of its activations from what it is given.
+
+    Args:
+        network: spectrogram to ModelOutput.
+        input_shape: of a spectrogram.
+        keep_float: classes of modules that are computed in float, between a conversion back and forth.
+    """
+    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+
+    mapping = get_default_qconfig_mapping(SETTINGS_OF)
+    return _prepare(quantize_fx.prepare_fx, _plain_copy(network).eval(), mapping, input_shape, keep_float)
+
+
+def prepare_training(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
+    """A copy in training mode that computes as if in 8 bit; gradients pass through the rounding unchanged.
+
+    Batch norms are folded within each step; see `freeze` for the end of such a training. Arguments as for
+    `prepare_calibration`.
+    """
+    from torch.ao.quantization import get_default_qat_qconfig_mapping, quantize_fx
+
+    mapping = get_default_qat_qconfig_mapping(SETTINGS_OF)
+    return _prepare(quantize_fx.prepare_qat_fx, _plain_copy(network).train(), mapping, input_shape, keep_float)
+
+
+def freeze(prepared: nn.Module) -> None:
+    """Keep the ranges of activations and the statistics of batch norms as they are from now on."""
+    from torch.ao.nn.intrinsic.qat import freeze_bn_stats
+    from torch.ao.quantization import disable_observer
+
+    prepared.apply(disable_observer)
+    prepared.apply(freeze_bn_stats)
+
+
+def convert(prepared: Any) -> GraphModule:
+    """The network in 8 bit, on the CPU; `prepared` stays as it is."""
+    from torch.ao.quantization import quantize_fx
+
+    with _quiet():
+        return quantize_fx.convert_fx(copy.deepcopy(prepared).cpu().eval())
+
+
+@torch.no_grad()
+def quantize_trained(
+    network: nn.Module, spectrograms: Iterable[Tensor], keep_float: tuple[type, ...] = ()
+) -> GraphModule:
+    """Quantise a trained network with ranges read from batches of training spectrograms (batch, 1, mels, frames).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    prepared = None
+    for spectrogram in spectrograms:
+        if prepared is None:
+            prepared = prepare_calibration(network.cpu(), spectrogram[:1].shape, keep_float)
+        prepared(spectrogram.cpu())
+    if prepared is None:
+        raise ValueError("no spectrograms to calibrate with")
+    return convert(prepared)
+
+
+def blank_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> GraphModule:
+    """The 8-bit form of a network, whose weights and ranges mean nothing until `load_state_dict` fills them."""
+    return convert(prepare_calibration(network.cpu(), input_shape, keep_float))
+
+
+def measure_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Complexity:
+    """Figures of the 8-bit form of a float network, without making it.
+
+    Multiply-accumulates are those of the network with folded batch norms, whose biases the challenge counts at every
+    output position; for bytes see `int8_bytes`.
+    """
+    folded = folded_copy(network)
+    return replace(measure(folded, input_shape, "int8"), bytes=_bytes_of_folded(folded, keep_float))
+
+
+def int8_bytes(network: nn.Module, keep_float: tuple[type, ...] = ()) -> int:
+    """Bytes of the 8-bit form of a float network, as they are stored.
+
+    One for each weight of a convolution or linear layer, four for each bias (one per channel, from the batch norm) and
+    for each parameter of a module that is kept in float. Scales and zero points are no parameters.
+    """
+    return _bytes_of_folded(folded_copy(network), keep_float)
+
+
+def folded_copy(network: nn.Module) -> nn.Module:
+    """A copy for inference whose convolutions hold the batch norms behind them, as those of an 8-bit network do."""
+    folded = copy.deepcopy(network).eval()
+    fold_batch_norms(folded)
+    return folded
+
+
+def _bytes_of_folded(folded: nn.Module, keep_float: tuple[type, ...]) -> int:
+    weights = sum(
+        module.weight.numel()
+        for module in folded.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, keep_float)
+    )
+    return weights + 4 * (sum(parameter.numel() for parameter in folded.parameters()) - weights)
+
+
+def _prepare(prepare: Any, network: nn.Module, mapping: Any, shape: Sequence[int], keep_float: tuple[type, ...]) -> Any:
+    from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
+
+    for kind in keep_float:
+        mapping.set_object_type(kind, None)
+    leaves = PrepareCustomConfig().set_non_traceable_module_classes(list(keep_float))
+    example = (torch.zeros(1, *tuple(shape)[1:]),)
+    with _quiet():
+        return prepare(network, mapping, example, prepare_custom_config=leaves)
+
+
+def _plain_copy(network: nn.Module) -> nn.Module:
+    """A copy without identities, which would keep an addition and its ReLU from becoming one step."""
+    plain = copy.deepcopy(network)
+    for module in list(plain.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Identity and not isinstance(module, nn.Sequential):
+                delattr(module, name)
+                setattr(module, name, _pass_on)
+    return plain
+
+
+def _pass_on(value: Tensor) -> Tensor:
+    return value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the notices of the deprecated package away from users; requirements.txt says why it is used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

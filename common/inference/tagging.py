@@ -1,0 +1,227 @@
+"""What is heard in a recording: labels of the whole, and events with their times."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.data.audio import audio_info, list_audio
+from common.errors import UserError
+from common.files import atomic_write
+from common.inference.events import Event, EventFinder
+from common.models.audio_model import AudioModel, ModelOutput, Passage, prepare_for_inference
+from common.models.released import is_model_name
+from common.models.windows import ClipScores, WindowPolicy
+from common.output import say
+from common.registry import load_audio_model
+
+EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
+
+
+@dataclass(frozen=True)
+class EventOptions:
+    """How scores become events.
+
+    threshold: 0..1; None takes 0.5 for frame models and 0.3 for clip models, whose windows dilute short events.
+    median: frames of the median filter; None takes 9 (360 ms) for frame models, 1 for clip models.
+    window, hop: seconds; only for clip models, which hear windows. Below 5 s the quality of MN falls.
+    """
+
+    threshold: float | None = None
+    median: int | None = None
+    window: float = 5.0
+    hop: float = 1.0
+
+    def __post_init__(self):
+        """Refuse what gives no events."""
+        if not 0 < self.hop <= self.window:
+            raise UserError(f"hop is {self.hop} s; it must be above 0 and at most the window of {self.window} s.")
+        if self.median is not None and (self.median < 1 or self.median % 2 == 0):
+            raise UserError(f"median is {self.median} frames; it must be odd and at least 1.")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UserError(f"threshold is {self.threshold}; it must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Labels of one file, the most probable first, and its events where they were asked for."""
+
+    filename: str
+    duration: float
+    tags: list[tuple[str, float]]
+    events: list[Event]
+
+
+def load_tagger(name: str, weights: Path | None) -> AudioModel:
+    """A model made ready for inference, on the GPU where there is one.
+
+    Args:
+        name: of the registry, or the folder of a run of `pretrain` or `finetune`.
+        weights: file, for a name of the registry.
+
+    Raises:
+        UserError: no such model, weights or run, or it has no classifier.
+    """
+    model = prepare_for_inference(load_model(name, weights))
+    if not model.labels:
+        raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(name: str, weights: Path | None) -> AudioModel:
+    """The model of a name or of a run's folder, see `load_tagger`."""
+    if weights is None and names_a_folder(name):
+        from common.audioset.trained import load_run
+
+        return load_run(Path(name))
+    return load_audio_model(name, weights)
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a name is that of a folder; names of the registry go first."""
+    return not is_model_name(name) and Path(name).is_dir()
+
+
+@torch.inference_mode()
+def tag_file(model: AudioModel, path: Path, top: int = 10, events: EventOptions | None = None) -> Tags:
+    """Tag one file of any length and rate in constant memory.
+
+    Args:
+        model: from `load_tagger`.
+        path: audio file.
+        top: how many labels.
+        events: also find events.
+
+    Raises:
+        UserError: if the file cannot be read, with its name.
+    """
+    duration = audio_info(path).duration
+    scores = ClipScores(model.activation)
+    found: list[Event] = []
+    if events is None or model.windows.frame is None:
+        output = model.clip_scores(path)
+        if events is not None:
+            found = _events_of_windows(model, path, duration, events)
+    else:
+        found = list(_events_of_frames(model, _scored(model.stream(path), scores), duration, events))
+        output = ModelOutput(*scores.result())
+    if output.logits is None:
+        raise UserError(f"{model.name} has no clip classifier, so it cannot tag.")
+    probabilities = model.probabilities(output.logits)[0].cpu()
+    best = probabilities.topk(min(top, len(probabilities)))
+    tags = [(model.labels[i], score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    return Tags(str(path), duration, tags, found)
+
+
+def tag_files(
+    files: Sequence[Path],
+    name: str,
+    weights: Path | None = None,
+    top: int = 10,
+    events_file: Path | None = None,
+    options: EventOptions | None = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Tag files (of folders: all audio below them); see the verb `tag` of common/__main__.py.
+
+    Returns:
+        One row per file: filename, duration, tags (label, score) and, if `events_file` is given, events; and how many
+        files could not be tagged (each is told on stderr, the others go on).
+
+    Raises:
+        UserError: if no file could be tagged.
+    """
+    paths = [path for given in files for path in (list_audio(given) if given.is_dir() else [given])]
+    if not paths:
+        raise UserError("Name at least one audio file, or a folder of them.")
+    model = load_tagger(name, weights)
+    options = options or EventOptions()
+    rows, failed = [], []
+    for path in paths:
+        try:
+            tagged = tag_file(model, path, top, None if events_file is None else options)
+        except UserError as error:
+            say(str(error))
+            failed.append(path)
+            continue
+        row = asdict(tagged)
+        row["tags"] = [{"label": label, "score": score} for label, score in tagged.tags]
+        row["events"] = [_event_row(model, tagged, event) for event in tagged.events]
+        rows.append(row)
+    if failed and not rows:
+        raise UserError(f"None of {len(paths)} files could be tagged." if len(paths) > 1 else "Nothing was tagged.")
+    if events_file is not None:
+        write_events(events_file, (event for row in rows for event in row["events"]))
+    else:
+        for row in rows:
+            del row["events"]
+    if failed:
+        say(f"{len(failed)} of {len(paths)} files could not be tagged; the others were.")
+    return rows, len(failed)
+
+
+def write_events(path: Path, events: Iterable[dict[str, Any]]) -> None:
+    """Write filename, onset, offset, label, score as tab-separated text, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write("\t".join(EVENT_COLUMNS) + "\n")
+        for event in events:
+            values = [event["filename"], f"{event['onset']:.3f}", f"{event['offset']:.3f}", event["label"]]
+            file.write("\t".join([*values, f"{event['score']:.4f}"]) + "\n")
+
+
+def _event_row(model: AudioModel, tagged: Tags, event: Event) -> dict[str, Any]:
+    values = tagged.filename, event.onset, event.offset, model.labels[event.index], event.score
+    return dict(zip(EVENT_COLUMNS, values, strict=True))
+
+
+def _scored(passages: Iterator[Passage], scores: ClipScores) -> Iterator[Passage]:
+    """The passages, their clip outputs summed on the way."""
+    for passage in passages:
+        scores.add(passage.output.logits, passage.output.embedding)
+        yield passage
+
+
+def _events_of_frames(
+    model: AudioModel, passages: Iterable[Passage], duration: float, options: EventOptions
+) -> Iterator[Event]:
+    frame = model.windows.frame
+    assert frame is not None
+    threshold = 0.5 if options.threshold is None else options.threshold
+    finder = EventFinder(frame, threshold, options.median or 9)
+    for passage in passages:
+        if passage.output.frame_logits is not None:
+            yield from finder.add(model.probabilities(passage.output.frame_logits)[0].cpu())
+    yield from finder.finish(duration)
+
+
+def _events_of_windows(model: AudioModel, path: Path, duration: float, options: EventOptions) -> list[Event]:
+    """Events of a clip model: every window is a frame of `hop` seconds around the window's centre."""
+    kept = model.windows
+    shortest = min(kept.shortest, options.window)
+    model.windows = WindowPolicy(options.window, options.window - options.hop, shortest)
+    threshold = 0.3 if options.threshold is None else options.threshold
+    finder = EventFinder(options.hop, threshold, options.median or 1)
+    before = (options.window - options.hop) / 2  # the first window also speaks for what lies before its centre
+    events: list[Event] = []
+    try:
+        for passage in model.stream(path):
+            assert passage.output.logits is not None
+            events += finder.add(_probabilities(model, passage.output.logits))
+    finally:
+        model.windows = kept
+    events += finder.finish(finder.position * options.hop)
+    last = finder.position * options.hop
+    return [_shifted(event, before, last, duration) for event in events]
+
+
+def _probabilities(model: AudioModel, logits: Tensor) -> Tensor:
+    return model.probabilities(logits).cpu()
+
+
+def _shifted(event: Event, before: float, last: float, duration: float) -> Event:
+    """From the count of windows to seconds: the first frame begins with the file, the last ends with it."""
+    onset = 0.0 if event.onset == 0 else min(event.onset + before, duration)
+    offset = duration if event.offset >= last else min(event.offset + before, duration)
+    return replace(event, onset=onset, offset=offset)

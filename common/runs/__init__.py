@@ -1,0 +1,1 @@
+"""Run folders, stages, sweeps, SLURM and energy."""

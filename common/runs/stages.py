@@ -1,0 +1,381 @@
+"""A run folder and the stages that fill it; each stage leaves a record as its last act.
+
+runs/<task>/<name>/settings.yaml         the settings of the run
+runs/<task>/<name>/<stage>/stage.json    written last: settings that the stage used, code, time, energy, inputs
+
+A call with the same settings keeps what is done and goes on with what is not; other settings are refused, with what
+changed.
+
+    STAGES = [
+        Stage("teachers", train_teachers, uses=("data", "teacher")),
+        Stage("student", train_student, uses=("data", "teacher", "student")),
+    ]
+    run_stages(Run(Path("runs/task4_sed/two_iterations"), settings), STAGES, redo=("student",))
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from common.errors import UserError, unknown
+from common.files import atomic_write, sha256_of, write_json
+from common.output import leave_words_to_the_first, say
+from common.runs.code_version import code_version
+from common.runs.folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
+from common.settings import Settings, changed_settings, dump_settings, load_settings, plain_settings
+
+RECORD = "stage.json"
+SECONDS_BETWEEN_LOOKS = 0.2
+_BEGUN = ".begun.json"  # settings with which a stage began that has no record yet
+_REDO = ".redo"  # what lies here is out of date and goes when the stage starts
+_PLAN = "DCASE_KIT_STAGES"  # tells processes that Lightning starts within a stage which stages are to do
+_TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # tells them the temporary folder of a run of two steps
+
+
+@dataclass
+class Run:
+    """A run folder and the settings that fill it.
+
+    folder: its stages have one folder each in it.
+    settings: of the whole run.
+    notes: facts that a stage adds to its record, such as {"energy_kwh": 0.02}.
+    """
+
+    folder: Path
+    settings: Settings
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def files(self, pattern: str) -> list[Path]:
+        """Files of the run that a pattern such as "teachers/*/best.ckpt" names, sorted.
+
+        Raises:
+            UserError: there is none.
+        """
+        paths = sorted(self.folder.glob(pattern))
+        if not paths:
+            raise UserError(f"{self.folder} has no {pattern}; finish its earlier stages with --resume {self.folder}.")
+        return paths
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a recipe.
+
+    name: also the name of its folder.
+    work: called with the run and its settings; fills run.folder / name, and goes on where an interrupted call stopped.
+    uses: names of the settings that decide what comes out, such as ("data", "optim.lr").
+    needs: earlier stages whose products it reads; None for all of them.
+    alone: of several processes that train together only the first does it, and the others wait until it is done;
+        right for all that neither trains nor scores with several processes.
+    """
+
+    name: str
+    work: Callable[[Run, Any], None]
+    uses: tuple[str, ...]
+    needs: tuple[str, ...] | None = None
+    alone: bool = False
+
+
+Action = Literal["keep", "start", "go on", "redo"]
+
+
+Runner = Callable[[Run, Sequence[Stage], dict[str, Action]], None]
+"""Does the stages that a plan does not keep, each after those that it needs; see `common.runs.processes`."""
+
+
+def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), runner: Runner | None = None) -> None:
+    """Do the stages that are not done, in their order.
+
+    Args:
+        run: where, and with which settings.
+        stages: the recipe.
+        redo: stages to do again from nothing, with those that need them.
+        runner: does them in place of this process, several at a time.
+
+    Raises:
+        UserError: before anything is computed, when the folder cannot be used or was made with other settings.
+    """
+    for name in redo:
+        if name not in [stage.name for stage in stages]:
+            raise unknown("stage", name, [stage.name for stage in stages])
+    if not is_main_process():
+        leave_words_to_the_first()
+        _work_beside(run, stages, redo)
+        return
+    prepare_folder(run.folder)
+    with lock_folder(run.folder):
+        _refuse_foreign(run, stages)
+        plan = _plan(run, stages, redo)
+        _mark(run, plan)
+        _write_settings(run)
+        for name, action in plan.items():
+            if action == "keep":
+                say(f"{name}: kept, its settings are the same")
+        with _announced(name for name, action in plan.items() if action != "keep"):
+            (runner or _one_after_another)(run, stages, plan)
+
+
+def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
+    """Do two steps of each stage in a temporary folder, to see that all of it works.
+
+    Args:
+        settings: of the run.
+        stages: as for `quick_stages`.
+
+    Raises:
+        UserError: if torchrun or srun started several processes, which have no temporary folder in common.
+    """
+    if is_main_process():
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _environment(_TWO_STEPS, folder):
+            run_stages(Run(Path(folder) / "run", settings), quick_stages(stages))
+        say("Two steps of everything worked.")
+    elif _TWO_STEPS in os.environ:
+        run_stages(Run(Path(os.environ[_TWO_STEPS]) / "run", settings), quick_stages(stages))
+    else:
+        raise UserError("--fast_check starts its processes itself: call it once, without torchrun or srun.")
+
+
+def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
+    """The same stages, of which each does two steps; their work takes `fast_check`."""
+    return [replace(stage, work=partial(cast(Any, stage.work), fast_check=True)) for stage in stages]
+
+
+def open_run(folder: Path, settings_class: type[Settings]) -> Run:
+    """The run in a folder.
+
+    Raises:
+        UserError: if there is none, or it is one of another task.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
+    return Run(Path(folder), load_settings(settings_class, path))
+
+
+def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
+    """The record of a finished stage: settings, code, started, seconds, energy_kwh (None when not measured), inputs.
+
+    Raises:
+        UserError: the stage is not finished.
+    """
+    record = _read_json(run_folder / stage / RECORD)
+    if record is None:
+        raise UserError(f"{run_folder} has no finished stage {stage}; finish it with --resume {run_folder}.")
+    return record
+
+
+def _plan(run: Run, stages: Sequence[Stage], redo: Collection[str]) -> dict[str, Action]:
+    """What to do with each stage; refuses stages that were made, or begun, with other settings."""
+    plan: dict[str, Action] = {}
+    refused: dict[str, list[str]] = {}
+    for stage in stages:
+        folder = run.folder / stage.name
+        record, begun = _read_json(folder / RECORD), _read_json(folder / _BEGUN)
+        earlier = record or begun
+        if (folder / _REDO).exists() or earlier is None:
+            plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
+        elif stage.name in redo or any(plan[name] != "keep" for name in needs_of(stage, stages)):
+            plan[stage.name] = "redo"
+        elif changed := changed_settings(earlier["settings"], _used(run.settings, stage)):
+            refused[stage.name] = changed
+            plan[stage.name] = "go on" if record is None else "keep"
+        elif record is None:
+            plan[stage.name] = "go on"
+        else:
+            plan[stage.name] = "keep" if record["inputs"] == _inputs(run, stage, stages) else "redo"
+    if refused:
+        changes = ", ".join(dict.fromkeys(change for changed in refused.values() for change in changed))
+        raise UserError(
+            f"{run.folder} was made with other settings: {changes}. "
+            f"Give the new run a name of its own (--name X), or do the stage again (--redo {next(iter(refused))})."
+        )
+    return plan
+
+
+def _mark(run: Run, plan: dict[str, Action]) -> None:
+    """Void the records of what is to be redone, so that an interruption does not bring them back."""
+    for name, action in plan.items():
+        folder = run.folder / name
+        if action == "redo" and folder.exists():
+            (folder / _REDO).touch()
+            (folder / RECORD).unlink(missing_ok=True)
+            (folder / _BEGUN).unlink(missing_ok=True)
+
+
+def _one_after_another(run: Run, stages: Sequence[Stage], plan: dict[str, Action]) -> None:
+    for stage in stages:
+        if plan[stage.name] != "keep":
+            _do_stage(run, stage, stages, plan[stage.name])
+
+
+def do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+    """Do one stage of a recipe in a process of its own, as planned, and write its record."""
+    with _announced([stage.name]):
+        _do_stage(run, stage, stages, action)
+
+
+def _announced(names: Iterable[str]) -> AbstractContextManager[None]:
+    """Tell processes that are started in this block which stages are to do."""
+    return _environment(_PLAN, ",".join(names))
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable of this block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+    folder = run.folder / stage.name
+    if action == "redo":
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{stage.name}: {_TOLD[action]}")
+    settings = _used(run.settings, stage)
+    inputs = _inputs(run, stage, stages)
+    write_json(folder / _BEGUN, {"settings": settings})
+    run.notes = {}
+    started, clock = datetime.now(UTC), time.monotonic()
+    try:
+        stage.work(run, run.settings)
+    except (KeyboardInterrupt, SystemExit):
+        say(f"{stage.name} is not finished; go on with --resume {run.folder}.")
+        raise
+    energy = _read_json(folder / "energy.json") or {}
+    record = {
+        "stage": stage.name,
+        "settings": settings,
+        "inputs": inputs,
+        "code": code_version(),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - clock, 3),  # of the last call, when there were several
+        "interrupted_before": action == "go on",
+        "energy_kwh": energy.get("energy_kwh"),
+        **run.notes,
+    }
+    write_json(folder / RECORD, record)
+
+
+_TOLD = {"start": "starts", "go on": "goes on where it stopped", "redo": "done again"}
+
+
+def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None:
+    """Take part in the stages as one of several processes; only the first keeps records, which all wait for."""
+    announced = os.environ.get(_PLAN)  # by the process that had Lightning start this one, within a stage
+    if announced is not None:
+        to_do = announced.split(",")
+    else:  # torchrun or srun started them all: this one plans as the first does, from what that one finds or has marked
+        _wait_until((run.folder / SETTINGS_FILE).exists)
+        to_do = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
+    for stage in stages:
+        folder = run.folder / stage.name
+        if stage.name not in to_do or (announced is not None and (folder / RECORD).exists()):
+            continue
+        if not stage.alone:
+            if announced is None:
+                _wait_until(partial(_is_begun, folder))
+            if not run.folder.exists():  # two steps were done, and their folder is gone
+                return
+            folder.mkdir(parents=True, exist_ok=True)
+            stage.work(run, run.settings)
+        _wait_until(partial(_is_over, folder))
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether the first process is at work in a stage's folder: what was to be redone is gone."""
+    return (folder / _BEGUN).exists() and not (folder / RECORD).exists()
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether the first process is done in a stage's folder, or has removed the whole run after two steps."""
+    return (folder / RECORD).exists() or not folder.parent.exists()
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    """Until another process has done something; ends this process when its parent is gone."""
+    parent = os.getppid()
+    while not happened():
+        if os.getppid() != parent:
+            raise SystemExit(1)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:
+    """Refuse a folder that is not a run, or the run of another recipe."""
+    visible = [path.name for path in run.folder.iterdir() if not path.name.startswith(".")]
+    if visible and SETTINGS_FILE not in visible:
+        raise UserError(
+            f"{run.folder} is no run folder: it has {visible[0]} but no {SETTINGS_FILE}. Choose another name."
+        )
+    names = [stage.name for stage in stages]
+    for path in sorted(run.folder.glob(f"*/{RECORD}")):
+        if path.parent.name not in names:
+            raise UserError(
+                f"{run.folder} is the run of another recipe: it has the stage {path.parent.name}, this one has "
+                f"{', '.join(names)}. Give the new run a name of its own (--name X)."
+            )
+
+
+def is_done(run: Run, stage: str) -> bool:
+    """Whether a stage has left its record."""
+    return (run.folder / stage / RECORD).is_file()
+
+
+def _write_settings(run: Run) -> None:
+    with atomic_write(run.folder / SETTINGS_FILE) as file:
+        file.write(dump_settings(run.settings))
+
+
+def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
+    """The settings that a stage names in `uses`, by their dotted names."""
+    used = {}
+    for name in stage.uses:
+        value: Any = plain_settings(settings)
+        for key in name.split("."):
+            value = value[key]
+        used[name] = value
+    return used
+
+
+def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
+    """The stages whose products a stage reads."""
+    names = [other.name for other in stages]
+    earlier = names[: names.index(stage.name)]
+    if stage.needs is None:
+        return earlier
+    assert set(stage.needs) <= set(earlier), f"stage {stage.name} needs {stage.needs}, before it come {earlier}"
+    return list(stage.needs)
+
+
+def _inputs(run: Run, stage: Stage, stages: Sequence[Stage]) -> str:
+    """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
+    records = {name: sha256_of(run.folder / name / RECORD) for name in needs_of(stage, stages)}
+    content = json.dumps([_used(run.settings, stage), records], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{path} is damaged; remove it to do its stage again.") from None

@@ -1,0 +1,202 @@
+"""Settings: pydantic classes are the schema, a YAML file fills them, the command line lays values on top.
+
+Every mistake of a file is told at once, one line each, with file and line, dotted name and the nearest real name.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
+
+from common.errors import UserError
+from common.settings.mistakes import describe_mistakes, setting_fields
+from common.settings.yaml_file import Place, YamlFile, dotted, parse_value, read_yaml, to_yaml
+
+__all__ = [
+    "Field",
+    "Settings",
+    "SettingsError",
+    "changed_settings",
+    "dump_settings",
+    "load_settings",
+    "parse_settings",
+    "plain_settings",
+]
+
+
+class Settings(BaseModel):
+    """One group of settings. Frozen after loading; unknown names are refused; the string under a field is its help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
+        """The class that a file's content is read into; a task with several recipes tells them apart by it."""
+        return cls
+
+
+_AFTER_THE_FILE = 10**9  # order of the mistakes of the command line among those of the file's lines
+
+
+class SettingsError(UserError):
+    """Mistakes in settings, one line each."""
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, Any] | Iterable[str] = ()) -> AnySettings:
+    """Read a YAML file into `cls`, with `overrides` on top.
+
+    Args:
+        cls: the settings class of the file.
+        path: the YAML file.
+        overrides: values that replace the file's, as {"optim.lr": 0.01} or as ["optim.lr=0.01"].
+
+    Raises:
+        SettingsError: one line for each mistake of the file and of the overrides.
+        UserError: the file is missing or is not YAML.
+    """
+    file = read_yaml(path)
+    if file.data is None:
+        raise SettingsError(f"{path} is empty; it needs settings such as {', '.join(list(cls.model_fields)[:3])}.")
+    if not isinstance(file.data, dict):
+        found = "a list" if isinstance(file.data, list) else "a single value"
+        raise SettingsError(f"{path}:1: settings are needed, lines of the form `name: value`, not {found}.")
+    known = [(line, f"{path}:{line}: {sentence}") for line, sentence in file.mistakes]
+    cls = cast(type[AnySettings], cls.for_data(file.data))
+    return _validate(cls, file.data, lambda place: _source(file, path, place), _as_mapping(overrides), known)
+
+
+def parse_settings(cls: type[AnySettings], data: Mapping[str, Any], origin: str = "settings") -> AnySettings:
+    """Settings from a plain mapping, such as one row of a sweep; mistakes are told with `origin` in front."""
+    return _validate(cls, dict(data), lambda place: (0, f"{origin}: "), {}, [])
+
+
+def dump_settings(settings: Settings) -> str:
+    """YAML text that `load_settings` reads back as equal settings."""
+    return to_yaml(plain_settings(settings))
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Settings as dicts, lists, numbers and texts, as they stand in YAML or JSON."""
+    return settings.model_dump(mode="json")
+
+
+def changed_settings(old: Settings | Mapping[str, Any], new: Settings | Mapping[str, Any]) -> list[str]:
+    """What differs, such as ["optim.lr: 0.005 -> 0.001"]; empty when both are equal."""
+    before, after = _flat(old), _flat(new)
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        f"{name}: {_text(before, name)} -> {_text(after, name)}"
+        for name in names
+        if name not in before or name not in after or before[name] != after[name]
+    ]
+
+
+def _validate(
+    cls: type[AnySettings],
+    data: dict[str, Any],
+    source: Callable[[Place], tuple[int, str]],
+    overrides: Mapping[str, Any],
+    mistakes: list[tuple[int, str]],
+) -> AnySettings:
+    """Lay `overrides` over `data` and let pydantic judge it.
+
+    source: gives (order, words in front) for the mistake at a place. mistakes: (order, line) known already.
+    """
+    mistakes = list(mistakes)
+    from_call: set[Place] = set()
+    for name, value in overrides.items():
+        try:
+            from_call.add(_lay_over(cls, data, tuple(name.split(".")), value))
+        except LookupError as error:
+            mistakes.append((_AFTER_THE_FILE, str(error.args[0])))
+    settings = None
+    try:
+        # Strict JSON: 5 is a number for a float and "a/b" a path, but "5" is no number and true is no 1.
+        settings = cls.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        for place, sentence in describe_mistakes(cls, data, error):
+            called = any(place[: len(option)] == option for option in from_call)
+            order, prefix = (_AFTER_THE_FILE, "--") if called else source(place)
+            mistakes.append((order, prefix + sentence))
+    if mistakes or settings is None:
+        raise SettingsError("\n".join(line for _, line in sorted(mistakes, key=itemgetter(0))))
+    return settings
+
+
+def _source(file: YamlFile, path: Path, place: Place) -> tuple[int, str]:
+    while place and place not in file.lines:
+        place = place[:-1]
+    line = file.lines.get(place, 1)
+    return line, f"{path}:{line}: "
+
+
+def _lay_over(cls: type[BaseModel] | None, data: Any, place: Place, value: Any) -> Place:
+    """Put `value` at `place` in `data`, starting a group that the file leaves out from its defaults.
+
+    Returns:
+        The first place on the way that was not in `data` before, or `place`.
+    """
+    first_new: Place | None = None
+    here: Place = ()
+    for position, key in enumerate(place):
+        if isinstance(data, list):
+            if not (str(key).isdigit() and int(key) < len(data)):
+                known = f"{dotted(here)} is a list of {len(data)} values, counted from 0."
+                raise LookupError(f"--{dotted(place)}: {known}")
+            key = int(key)
+        here = (*here, key)
+        if first_new is None and isinstance(data, dict) and key not in data:
+            first_new = here
+        if position == len(place) - 1:
+            data[key] = value
+        elif isinstance(data, dict) and not isinstance(data.get(key), dict | list):
+            data[key] = {} if key in data else _default_group(cls, str(key))
+        cls = _class_of(cls, str(key))
+        data = data[key]
+    return first_new or here
+
+
+def _default_group(cls: type[BaseModel] | None, name: str) -> Any:
+    """The default of a group or list, plain; an empty group where there is none."""
+    field = cls.model_fields.get(name) if cls else None
+    default = field.get_default(call_default_factory=True, validated_data={}) if field else None
+    return to_jsonable_python(default) if isinstance(default, BaseModel | dict | list | tuple) else {}
+
+
+def _class_of(cls: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    if cls is None or name not in cls.model_fields:
+        return None
+    classes = list(setting_fields(cls.model_fields[name].annotation))
+    return classes[0] if len(classes) == 1 else None
+
+
+def _as_mapping(overrides: Mapping[str, Any] | Iterable[str]) -> Mapping[str, Any]:
+    if isinstance(overrides, Mapping):
+        return overrides
+    pairs = [text.partition("=") for text in overrides]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise SettingsError(f"{name} is no override; write name=value, such as optim.lr=0.01.")
+    return {name: parse_value(value) for name, _, value in pairs}
+
+
+def _flat(settings: Settings | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    plain = plain_settings(settings) if isinstance(settings, Settings) else settings
+    values: dict[str, Any] = {}
+    for name, value in plain.items():
+        if isinstance(value, Mapping) and value:
+            values |= _flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name], ensure_ascii=False).strip('"') if name in values else "(none)"

@@ -1,0 +1,1 @@
+"""Made-up data sets in the official layout of each task."""

@@ -1,0 +1,154 @@
+"""A miniature AudioSet: classes of which some are rare, sounds that come together, labels that are missing.
+
+    class_labels_indices.csv, {...}_segments.csv         the official tables, of fewer classes
+    audio/{...}_segments/[NN/]Y<video>.mp3              clips of up to 2.5 s, 32 kHz
+    {...}_segments_mp3.hdf                               the same, packed
+
+As in AudioSet, labels of training clips are incomplete (one in six is missing), classes of a kind have a parent class,
+and some segments of the tables are no longer to be had.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+
+from common.data.audio import Waveform, resample
+from common.data.encoded_store import encode_mp3
+from common.data.labels import label_table
+from common.files import atomic_write
+from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
+from common.synthetic.synthesize import claim_folder, finish_folder
+
+DEFAULT_CLIPS = 900
+SECONDS = 2.5
+OUTPUT_RATE = 32_000
+SHARES = {"balanced_train": 0.2, "unbalanced_train": 0.55, "eval": 0.25}
+MISSING_LABELS = 1 / 6
+GONE = 0.02
+ALPHABET = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
+
+# AudioSet's class, how it sounds, its parent, where it is heard; frequent ones first.
+SOUNDS = (
+    ("Speech", "Speech", None, "home street"),
+    ("Car", "car", "Vehicle", "street"),
+    ("Dog", "Dog", "Animal", "home street"),
+    ("Bird", "birds_singing", "Animal", "street"),
+    ("Wind", "wind_blowing", None, "street"),
+    ("Dishes, pots, and pans", "Dishes", None, "home"),
+    ("Cat", "Cat", "Animal", "home"),
+    ("Truck", "large_vehicle", "Vehicle", "street"),
+    ("Walk, footsteps", "footsteps", None, "home street"),
+    ("Frying (food)", "Frying", None, "home"),
+    ("Vacuum cleaner", "Vacuum_cleaner", None, "home"),
+    ("Alarm", "Alarm_bell_ringing", None, "home street"),
+    ("Blender", "Blender", None, "home"),
+    ("Electric toothbrush", "Electric_shaver_toothbrush", None, "home"),
+)
+
+
+def write_audioset(root: Path, clips: int | None, seed: int) -> dict[str, int]:
+    """Write the miniature below `root`.
+
+    Args:
+        root: made when absent.
+        clips: about how many clips over all splits; None for 900.
+        seed: the same seed gives the same files.
+
+    Returns:
+        Clips of each split, and classes.
+    """
+    from common.audioset.packing import pack_split
+
+    clips = clips or DEFAULT_CLIPS
+    made_from = {"task": "audioset", "clips": clips, "seed": seed}
+    counts = {split: max(len(SOUNDS), round(share * clips)) for split, share in SHARES.items()}
+    names = _class_names()
+    if not claim_folder(root, made_from):
+        _write_classes(root, names)
+        videos = _draw_videos(sum(counts.values()), np.random.default_rng((seed, 0)))
+        for number, (split, count) in enumerate(counts.items()):
+            _write_split(
+                root, split, [videos.pop() for _ in range(count)], names, np.random.default_rng((seed, 1, number))
+            )
+            pack_split(root, root / "audio" / f"{split}_segments", split, quiet=True)
+        finish_folder(root, made_from, {**counts, "classes": len(names)})
+    return {**counts, "classes": len(names)}
+
+
+def _write_split(root: Path, split: str, videos: list[str], names: list[str], random: Generator) -> None:
+    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
+    # Frequent classes come about ten times as often as rare ones, but for the balanced part.
+    slope = 1.0 if split == "unbalanced_train" else 0.25
+    prior = 1 / np.arange(1, len(SOUNDS) + 1) ** slope
+    rows = []
+    for number, video in enumerate(videos):
+        heard = _draw_sounds(prior, random)
+        waveform = _render(heard, random)
+        if random.random() >= GONE or number == 0:
+            part = f"{number % 3:02d}" if split == "unbalanced_train" else ""
+            path = root / "audio" / f"{split}_segments" / part / f"Y{video}.mp3"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_mp3(resample(waveform, SAMPLE_RATE, OUTPUT_RATE), OUTPUT_RATE))
+        labels = _labels(heard, random, complete=split == "eval")
+        start = 10 * int(random.integers(30))
+        rows.append((video, start, start + 10, ",".join(mids[name] for name in names if name in labels)))
+    with atomic_write(root / f"{split}_segments.csv") as file:
+        file.write("# Segments csv, made up\n")
+        file.write(f"# num_ytids={len(rows)}, num_segs={len(rows)}, num_unique_labels={len(names)}\n")
+        file.write("# YTID, start_seconds, end_seconds, positive_labels\n")
+        file.writelines(f'{video}, {start:.3f}, {end:.3f}, "{labels}"\n' for video, start, end, labels in rows)
+
+
+def _draw_sounds(prior: np.ndarray, random: Generator) -> list[int]:
+    """One to three sounds that are heard in the same place."""
+    first = int(random.choice(len(SOUNDS), p=prior / prior.sum()))
+    place = random.choice(SOUNDS[first][3].split())
+    together = np.array([place in where for *_, where in SOUNDS]) * prior
+    together[first] = 0
+    count = int(random.choice(3, p=(0.45, 0.35, 0.2)))
+    return [first, *random.choice(len(SOUNDS), count, replace=False, p=together / together.sum()).tolist()]
+
+
+def _labels(heard: list[int], random: Generator, complete: bool) -> set[str]:
+    """Names of what is heard and of the parents; of training clips some are left out, never all."""
+    kept = [sound for sound in heard if complete or random.random() >= MISSING_LABELS] or heard[:1]
+    names = {SOUNDS[sound][0] for sound in kept}
+    return names | {parent for sound in kept if (parent := SOUNDS[sound][2]) is not None}
+
+
+def _render(heard: list[int], random: Generator) -> Waveform:
+    """Events over noise, 16 kHz, at most 2.5 s; one clip in ten is shorter."""
+    seconds = random.uniform(1.2, SECONDS) if random.random() < 0.1 else SECONDS
+    samples = round(seconds * SAMPLE_RATE)
+    waveform = 0.01 * band_noise(samples, (60, random.uniform(800, 4000)), random)
+    for sound in heard:
+        recipe = EVENT_SOUNDS[SOUNDS[sound][1]]
+        length = min(seconds, random.uniform(max(0.4, recipe.seconds[0]), max(1.0, recipe.seconds[1])))
+        event = render_event(recipe, length, random)[:samples]
+        first = int(random.integers(samples - len(event) + 1))
+        waveform[first : first + len(event)] += 0.01 * 10 ** (random.uniform(-6, 14) / 20) * event
+    return (waveform * (random.uniform(0.1, 0.9) / np.abs(waveform).max())).astype(np.float32)
+
+
+def _class_names() -> list[str]:
+    """The classes in AudioSet's order: those that sound, and their parents."""
+    wanted = {name for name, *_ in SOUNDS} | {parent for _, _, parent, _ in SOUNDS if parent}
+    return [row["name"] for row in label_table("audioset") if row["name"] in wanted]
+
+
+def _write_classes(root: Path, names: list[str]) -> None:
+    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
+    with atomic_write(root / "class_labels_indices.csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["index", "mid", "display_name"])
+        writer.writerows((number, mids[name], name) for number, name in enumerate(names))
+
+
+def _draw_videos(count: int, random: Generator) -> list[str]:
+    """Different names of eleven characters."""
+    drawn: set[str] = set()
+    while len(drawn) < count:
+        drawn.add("".join(random.choice(ALPHABET, 11)))
+    return sorted(drawn)

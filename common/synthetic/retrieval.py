@@ -1,0 +1,306 @@
+"""A made-up Clotho: clips of one to three layered sounds, with captions that say what can be heard.
+
+Captions name one sound or all of them, so several clips fit many captions: that is what estimated correspondences
+can find. Which clips truly fit each evaluation caption is written beside them in the form of DCASE 2025.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import signal
+
+from common.data.audio import write_wav
+from common.files import atomic_write
+from common.synthetic.synthesize import claim_folder, finish_folder
+
+SAMPLE_RATE = 44100
+SPLITS = {"development": 4, "validation": 1, "evaluation": 1}  # shares of the clips
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One thing that can be heard: how it is rendered, and in what words people put it."""
+
+    name: str
+    render: Callable[[int, np.random.Generator, float], Array]  # samples, generator, pace (0.5 slow .. 2 fast)
+    phrases: tuple[str, ...]
+    rhythmic: bool  # whether slow and fast can be told apart
+
+
+def _noise(samples: int, rng: np.random.Generator, low: float, high: float) -> Array:
+    sos = signal.butter(2, [low, high], "bandpass", fs=SAMPLE_RATE, output="sos")
+    return signal.sosfilt(sos, rng.standard_normal(samples))
+
+
+def _tone(frequency: Array, harmonics: tuple[float, ...]) -> Array:
+    phase = 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
+    return sum((level * np.sin((k + 1) * phase) for k, level in enumerate(harmonics)), np.zeros_like(phase))
+
+
+def _repeat(
+    samples: int, rng: np.random.Generator, interval: float, jitter: float, event: Callable[[], Array]
+) -> Array:
+    """The same kind of event again and again, every `interval` seconds give or take `jitter`."""
+    out = np.zeros(samples)
+    time = rng.uniform(0, interval)
+    while (start := int(time * SAMPLE_RATE)) < samples:
+        piece = event()[: samples - start]
+        out[start : start + len(piece)] += piece
+        time += interval * (1 + jitter * rng.uniform(-1, 1))
+    return out
+
+
+def _decay(length: int, rate: float) -> Array:
+    return np.exp(-rate * np.arange(length) / SAMPLE_RATE)
+
+
+def _bark(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    pitch = rng.uniform(350, 650)
+
+    def event() -> Array:
+        length = int(rng.uniform(0.12, 0.2) * SAMPLE_RATE)
+        bend = pitch * np.linspace(1.3, 0.8, length)
+        return (_tone(bend, (1, 0.8, 0.6, 0.4)) + 0.5 * rng.standard_normal(length)) * np.hanning(length)
+
+    return _repeat(samples, rng, 0.8 / pace, 0.3, event)
+
+
+def _chirp(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    pitch = rng.uniform(2500, 4500)
+
+    def event() -> Array:
+        length = int(rng.uniform(0.06, 0.14) * SAMPLE_RATE)
+        sweep = pitch * (1 + 0.25 * np.sin(np.linspace(0, rng.uniform(2, 7), length)))
+        return _tone(sweep, (1, 0.1)) * np.hanning(length)
+
+    return _repeat(samples, rng, 0.35 / pace, 0.5, event)
+
+
+def _rain(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    drops = _repeat(samples, rng, 0.03 / pace, 0.9, lambda: rng.standard_normal(220) * np.hanning(220))
+    return 0.6 * _noise(samples, rng, 1000, 12000) + 0.4 * drops
+
+
+def _engine(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    frequency = rng.uniform(45, 80) * pace * (1 + 0.03 * np.sin(np.linspace(0, samples / SAMPLE_RATE * 3, samples)))
+    return _tone(frequency, (1, 0.8, 0.7, 0.5, 0.4, 0.3, 0.2)) + 0.2 * _noise(samples, rng, 60, 900)
+
+
+def _siren(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    time = np.arange(samples) / SAMPLE_RATE
+    frequency = 900 + 350 * np.sin(2 * np.pi * 0.5 * pace * time + rng.uniform(0, 6))
+    return _tone(frequency, (1, 0.4, 0.25))
+
+
+def _bell(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    pitch = rng.uniform(500, 1100)
+
+    def event() -> Array:
+        envelope = _decay(int(1.5 * SAMPLE_RATE), 3)
+        ratios = (1, 2.0, 2.76, 5.4)
+        return envelope * sum(_tone(np.full(len(envelope), pitch * r), (1 / (k + 1),)) for k, r in enumerate(ratios))
+
+    return _repeat(samples, rng, 1.2 / pace, 0.1, event)
+
+
+def _steps(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    def event() -> Array:
+        length = int(0.09 * SAMPLE_RATE)
+        return _noise(length, rng, 80, 1400) * _decay(length, 45)
+
+    return _repeat(samples, rng, 0.6 / pace, 0.08, event)
+
+
+def _drip(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    def event() -> Array:
+        envelope = _decay(int(0.08 * SAMPLE_RATE), 60)
+        return envelope * _tone(rng.uniform(1200, 2000) * np.linspace(0.7, 1.4, len(envelope)), (1,))
+
+    return _repeat(samples, rng, 0.7 / pace, 0.4, event)
+
+
+def _wind(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    gusts = np.interp(np.arange(samples), np.linspace(0, samples, 12), rng.uniform(0.1, 1, 12))
+    return _noise(samples, rng, 120, 700) * gusts
+
+
+def _beep(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    pitch = rng.uniform(1500, 2400)
+    length = int(0.15 * SAMPLE_RATE)
+    return _repeat(
+        samples, rng, 0.5 / pace, 0.0, lambda: _tone(np.full(length, pitch), (1, 0, 0.3)) * np.hanning(length) ** 0.3
+    )
+
+
+def _clock(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    return _repeat(samples, rng, 0.5 / pace, 0.0, lambda: _noise(900, rng, 2500, 6000) * _decay(900, 300))
+
+
+def _voices(samples: int, rng: np.random.Generator, pace: float) -> Array:
+    def event() -> Array:
+        length = int(rng.uniform(0.12, 0.3) * SAMPLE_RATE)
+        voiced = _tone(rng.uniform(110, 240) * np.linspace(1.1, 0.9, length), tuple(1 / k for k in range(1, 18)))
+        low = rng.uniform(350, 800)
+        sos = signal.butter(2, [low, low * rng.uniform(1.8, 3)], "bandpass", fs=SAMPLE_RATE, output="sos")
+        return signal.sosfilt(sos, voiced) * np.hanning(length)
+
+    return _repeat(samples, rng, 0.22 / pace, 0.5, event)
+
+
+SOUNDS = (
+    Sound("dog", _bark, ("a dog barks", "a dog is barking", "barking of a dog", "a hound woofs"), True),
+    Sound("birds", _chirp, ("birds chirp", "birds are singing", "a bird tweets", "chirping of birds"), True),
+    Sound("rain", _rain, ("rain falls", "it is raining", "rain patters", "a heavy shower pours down"), False),
+    Sound("engine", _engine, ("an engine runs", "a motor is idling", "an engine hums", "a machine rumbles"), False),
+    Sound("siren", _siren, ("a siren wails", "an alarm siren is sounding", "an emergency siren rises and falls"), True),
+    Sound("bell", _bell, ("a bell rings", "a bell is tolling", "chimes of a bell", "a church bell sounds"), True),
+    Sound("steps", _steps, ("someone walks", "footsteps are heard", "a person is walking on a hard floor"), True),
+    Sound("drip", _drip, ("water drips", "drops of water fall", "a tap is dripping", "dripping of water"), True),
+    Sound("wind", _wind, ("the wind blows", "wind is howling", "gusts of wind", "a breeze rushes past"), False),
+    Sound("beep", _beep, ("a device beeps", "an electronic beeping", "a machine is beeping"), True),
+    Sound("clock", _clock, ("a clock ticks", "a clock is ticking", "ticking of a clock"), True),
+    Sound("voices", _voices, ("people talk", "people are speaking", "a conversation of several people"), False),
+)  # fmt: skip
+
+
+def write_retrieval(root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Write a made-up Clotho of `clips` clips (default 240) into `root`; give the number of clips of each split.
+
+    Layout as Zenodo 4783391 unpacked beside its tables: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv`,
+    `<split>/*.wav` (44.1 kHz, mono); `relevance_evaluation.csv` (columns query, audio_filenames); and the challenge's
+    evaluation set: `retrieval_captions.csv`, `test/*.wav`. Clips last 3 to 8 s (Clotho: 15 to 30 s).
+    """
+    clips = 240 if clips is None else clips
+    counts = {split: max(2, clips * share // sum(SPLITS.values())) for split, share in SPLITS.items()}
+    counts["test"] = counts["evaluation"]
+    made_from = {"task": "retrieval", "clips": clips, "seed": seed}
+    if claim_folder(root, made_from):
+        return counts
+    rng = np.random.default_rng((seed, 8))
+    number = 0
+    for split in SPLITS:
+        count = counts[split]
+        scenes = [_draw_scene(rng) for _ in range(count)]
+        names = [_file_name(scene, number + i, i == 0 and split != "evaluation") for i, scene in enumerate(scenes)]
+        number += count
+        for name, scene in zip(names, scenes, strict=True):
+            write_wav(root / split / name, _render(scene, rng), SAMPLE_RATE, subtype="PCM_16")
+        captions = [_captions(scene, rng) for scene in scenes]
+        _write_tables(root, split, names, captions, number)
+        if split == "evaluation":
+            _write_relevance(root / "relevance_evaluation.csv", names, scenes, captions)
+    _write_challenge_set(root, counts["test"], rng)
+    finish_folder(root, made_from, counts)
+    return counts
+
+
+@dataclass(frozen=True)
+class _Layer:
+    sound: Sound
+    pace: str  # "slowly", "quickly" or ""
+    far: bool
+
+
+def _draw_scene(rng: np.random.Generator) -> tuple[_Layer, ...]:
+    count = rng.choice([1, 2, 3], p=[0.25, 0.55, 0.2])
+    layers: list[_Layer] = []
+    for index in rng.choice(len(SOUNDS), size=count, replace=False):
+        sound = SOUNDS[index]
+        pace = rng.choice(["slowly", "quickly", ""]) if sound.rhythmic else ""
+        layers.append(_Layer(sound, str(pace), bool(len(layers) > 0 and rng.random() < 0.5)))
+    return tuple(layers)
+
+
+def _render(scene: tuple[_Layer, ...], rng: np.random.Generator) -> Array:
+    samples = int(rng.uniform(3, 8) * SAMPLE_RATE)
+    mixture = 0.01 * rng.standard_normal(samples)
+    for layer in scene:
+        pace = {"slowly": 0.6, "quickly": 1.8, "": 1.0}[layer.pace]
+        sound = layer.sound.render(samples, rng, pace)
+        sound = sound / (np.sqrt(np.mean(sound**2)) + 1e-9)
+        mixture += sound * (0.25 if layer.far else 1.0)
+    return (0.5 * mixture / np.abs(mixture).max()).astype(np.float32)
+
+
+def _describe(layer: _Layer, detailed: bool, rng: np.random.Generator) -> str:
+    phrase = str(rng.choice(layer.sound.phrases))
+    details = (layer.pace, "in the distance" if layer.far else "") if detailed else ()
+    return " ".join(part for part in (phrase, *details) if part)
+
+
+@dataclass(frozen=True)
+class _Caption:
+    text: str
+    named: tuple[_Layer, ...]
+    detailed: bool  # whether pace and distance are told
+
+    def fits(self, scene: tuple[_Layer, ...]) -> bool:
+        if self.detailed:
+            return set(self.named) <= set(scene)
+        return {layer.sound.name for layer in self.named} <= {layer.sound.name for layer in scene}
+
+
+def _captions(scene: tuple[_Layer, ...], rng: np.random.Generator) -> list[_Caption]:
+    """Five captions: one tells everything, two every sound, two a single sound; one has commas and quotes."""
+    captions = []
+    for number in range(5):
+        detailed = number == 0
+        named = scene if number < 3 else (scene[int(rng.integers(len(scene)))],)
+        parts = [_describe(named[i], detailed, rng) for i in rng.permutation(len(named))]
+        joined = str(rng.choice([" while ", " and ", " as "])).join(parts)
+        text = joined[0].upper() + joined[1:] + "."
+        if number == 4 and len(scene) == 1:
+            text = f'In this clip, "{joined}", nothing else stands out.'
+        captions.append(_Caption(text, named, detailed))
+    return captions
+
+
+def _file_name(scene: tuple[_Layer, ...], number: int, awkward: bool) -> str:
+    stem = " ".join(layer.sound.name for layer in scene) + f" {number:04d}"
+    return f" {stem}, take (1).wav" if awkward else f"{stem}.wav"  # Clotho has names with a leading blank and commas
+
+
+def _write_tables(root: Path, split: str, names: list[str], captions: list, first_id: int) -> None:
+    line_end = "\n" if split == "evaluation" else "\r\n"  # as Clotho's own files
+    header = ["file_name", *(f"caption_{i}" for i in range(1, 6))]
+    rows = [[name, *(caption.text for caption in five)] for name, five in zip(names, captions, strict=True)]
+    _write_csv(root / f"clotho_captions_{split}.csv", [header, *rows], line_end)
+    header = ["file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license"]
+    rows = [
+        [name, "made up;synthetic", str(900000 + first_id - i), "", "", "made up", "http://creativecommons.org/publicdomain/zero/1.0/"]
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    _write_csv(root / f"clotho_metadata_{split}.csv", [header, *rows], line_end, "iso-8859-1")
+
+
+def _write_relevance(path: Path, names: list[str], scenes: list, captions: list) -> None:
+    """For every caption, the clips that hold all it names, at the pace and distance that it says."""
+    rows, seen = [["query", "audio_filenames"]], set()
+    for five in captions:
+        for caption in five:
+            if caption.text not in seen:
+                seen.add(caption.text)
+                fitting = [name for name, scene in zip(names, scenes, strict=True) if caption.fits(scene)]
+                rows.append([caption.text, repr(fitting)])
+    _write_csv(path, rows, "\n")
+
+
+def _write_challenge_set(root: Path, count: int, rng: np.random.Generator) -> None:
+    queries = [["caption"]]
+    for number in range(count):
+        scene = _draw_scene(rng)
+        write_wav(root / "test" / f"{number:04d}.wav", _render(scene, rng), SAMPLE_RATE, subtype="PCM_16")
+        queries.append([_captions(scene, rng)[0].text])
+    _write_csv(root / "retrieval_captions.csv", queries, "\n")
+
+
+def _write_csv(path: Path, rows: list[list[str]], line_end: str, encoding: str = "utf-8") -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator=line_end).writerows(rows)
+    with atomic_write(path, "wb") as file:
+        file.write(text.getvalue().encode(encoding))

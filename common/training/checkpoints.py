@@ -1,0 +1,93 @@
+"""Checkpoints: written whole or not at all, read without running code that they might hold."""
+
+import io
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.files import atomic_write
+
+
+def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
+    """Write tensors and plain values; a reader sees the old file or the new one, never a part."""
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    with atomic_write(Path(path), "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a file that `save_checkpoint` or Lightning wrote.
+
+    Raises:
+        UserError: if the file is missing, was cut off, is no checkpoint, or holds code or objects besides tensors and
+            plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol of files from elsewhere
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error):  # the pickle asks for a class or function
+            raise UserError(
+                f"{path} holds code or objects, not only weights, and was not loaded; use a checkpoint that holds "
+                "a state_dict."
+            ) from error
+        raise UserError(_damaged(path)) from error
+    except PermissionError as error:
+        raise UserError(f"{path} may not be read: {error.strerror}.") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise UserError(_damaged(path)) from error
+    if not isinstance(checkpoint, dict):
+        raise UserError(f"{path} holds a {type(checkpoint).__name__}, not the dict of a checkpoint.")
+    return checkpoint
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is cut off or is no checkpoint; delete it and train again, or take another checkpoint."
+
+
+def weights_of(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
+    """The state dict in a Lightning checkpoint (or a bare one), of the submodule whose names start with `prefix`."""
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("state_dict", checkpoint)
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not weights:
+        raise UserError(f"{path} has no weights whose names start with {prefix!r}.")
+    return weights
+
+
+def load_weights(module: nn.Module, path: Path | str, prefix: str = "") -> None:
+    """Load weights strictly.
+
+    Raises:
+        UserError: as `read_checkpoint`, or if names or shapes differ from those of `module`.
+    """
+    try:
+        module.load_state_dict(weights_of(path, prefix))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"The weights in {path} are those of another network: {first}") from error
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """What Lightning saves and loads through."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
+        """See `common.training.checkpoints.save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Path | str, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """See `read_checkpoint`; never runs code, whatever `weights_only` says."""
+        return read_checkpoint(path, map_location or "cpu")

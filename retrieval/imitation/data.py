@@ -1,0 +1,191 @@
+"""Vocal imitations and the recordings that they imitate, in the layouts of QBV, VimSketch and QVIM.
+
+Tables: pairs have imitation, recording (paths) and label; searches have queries and items, see `Search`.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import UserError
+from retrieval.imitation.settings import ImitationData
+
+
+@dataclass(frozen=True)
+class Search:
+    """Queries and the items among which each looks.
+
+    queries: paths of imitations.
+    items: paths of recordings.
+    target: row of the imitated item, per query.
+    label: class of each item; items of one class all count for NDCG.
+    group: of each query, only items of the same group are candidates (one group: all are).
+    item_group: group of each item.
+    """
+
+    queries: list[Path]
+    items: list[Path]
+    target: list[int]
+    label: list[str]
+    group: list[str]
+    item_group: list[str]
+
+
+def read_training(data: ImitationData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs to train on, and pairs of the same sounds by other imitations to choose the best epoch by.
+
+    Raises:
+        UserError: if tables or files are missing.
+    """
+    root = Path(data.root)
+    if data.layout == "vimsketch":
+        pairs = _read_vimsketch(root)
+        # Published: no validation. Here the last imitation of each sound chooses the epoch.
+        last = ~pairs.duplicated("recording", keep="last") & pairs.duplicated("recording", keep="first")
+        return pairs[~last].reset_index(drop=True), pairs[last].reset_index(drop=True)
+    meta = _read_meta(root / ("splits/meta.csv" if data.layout == "qbv_coarse" else "meta.csv"))
+    splits = root / "splits" / f"fold{data.fold}" if data.layout == "qbv_coarse" else root
+    return _pairs(root, meta, splits / "train.csv"), _pairs(root, meta, splits / "val.csv")
+
+
+def read_search(data: ImitationData) -> Search:
+    """The test of the layout's protocol."""
+    root = Path(data.root)
+    if data.layout == "qbv_coarse":
+        meta = _read_meta(root / "splits" / "meta.csv")
+        return coarse_search(_pairs(root, meta, root / "splits" / f"fold{data.fold}" / "test.csv"))
+    if data.test_root is None:
+        wanted = "VocalImitationSet" if data.layout == "qbv_fine" else "the QVIM development set"
+        raise UserError(f"data.test_root is not set; name the folder of {wanted}.")
+    if data.layout == "qbv_fine":
+        return _read_fine(Path(data.test_root))
+    return read_qvim(Path(data.test_root))
+
+
+def coarse_search(pairs: pd.DataFrame) -> Search:
+    """Each imitation ranks the references of all test sounds."""
+    items = list(dict.fromkeys(pairs["recording"]))
+    row = {path: i for i, path in enumerate(items)}
+    label_of = dict(zip(pairs["recording"], pairs["label"], strict=True))
+    target = [row[path] for path in pairs["recording"]]
+    labels = [label_of[path] for path in items]
+    return Search(list(pairs["imitation"]), items, target, labels, ["all"] * len(pairs), ["all"] * len(items))
+
+
+def read_qvim(root: Path) -> Search:
+    """QVIM development set: `DEV Dataset.csv` with one line above its header, `Items/<Class>/`, `Queries/<Class>/`."""
+    path = root / "DEV Dataset.csv"
+    _demand(path)
+    table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
+    missing = {"Label", "Class", "Items", "Query 1"} - set(table.columns)
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(sorted(missing))} below its first line")
+    items, labels, queries, target = [], [], [], []
+    for row in table.to_dict("records"):
+        if not row["Items"]:
+            continue
+        items.append(root / "Items" / row["Class"] / _wav(row["Items"]))
+        labels.append(row["Class"])
+        for column in ("Query 1", "Query 2", "Query 3"):
+            if row.get(column):
+                queries.append(root / "Queries" / row["Class"] / _wav(row[column]))
+                target.append(len(items) - 1)
+    search = Search(queries, items, target, labels, ["all"] * len(queries), ["all"] * len(items))
+    return _existing(search, root)
+
+
+def _read_fine(root: Path) -> Search:
+    """VocalImitationSet: an imitation ranks its concept's reference and the other recordings of the concept."""
+    references = {path.name[:3]: path for path in sorted((root / "original_recordings" / "reference").glob("*.wav"))}
+    others = sorted((root / "original_recordings" / "non_reference").glob("*/*.wav"))
+    if not references or not others:
+        raise UserError(f"{root} lacks original_recordings/reference/*.wav or non_reference/*/*.wav")
+    items, labels = [], []
+    for concept, path in references.items():
+        items.append(path)
+        labels.append(concept)
+        more = [other for other in others if other.parent.name[:3] == concept]
+        items += more
+        labels += [concept] * len(more)
+    first = {concept: labels.index(concept) for concept in references}
+    queries = [path for path in sorted((root / "vocal_imitations").rglob("*.wav")) if path.name[:3] in references]
+    concepts = [path.name[:3] for path in queries]
+    return _existing(Search(queries, items, [first[c] for c in concepts], labels, concepts, labels), root)
+
+
+def _read_vimsketch(root: Path) -> pd.DataFrame:
+    """The id of a name is what follows its first underscore; imitation and reference share it."""
+    references = {_id(name): root / "references" / name for name in _lines(root / "reference_file_names.csv")}
+    rows = []
+    for name in _lines(root / "vocal_imitation_file_names.csv"):
+        if _id(name) not in references:
+            raise UserError(f"{root}: the imitation {name} belongs to no reference (id {_id(name)})")
+        rows.append((root / "vocal_imitations" / name, references[_id(name)], _id(name)))
+    return _existing_pairs(pd.DataFrame(rows, columns=["imitation", "recording", "label"]), root)
+
+
+def _read_meta(path: Path) -> dict[str, str]:
+    """Imitation to the recording that it imitates."""
+    _demand(path)
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    missing = {"filename", "positive_pair"} - set(table.columns)
+    if missing:
+        raise UserError(f"{path} has no column {', '.join(sorted(missing))}; it must be tab separated")
+    return dict(zip(table["filename"], table["positive_pair"], strict=True))
+
+
+def _pairs(root: Path, meta: dict[str, str], path: Path) -> pd.DataFrame:
+    _demand(path)
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    # The published lists hold every imitation twice, for another loss; once is enough.
+    table = table.drop_duplicates("filename").reset_index(drop=True)
+    absent = [name for name in table["filename"] if name not in meta]
+    if absent:
+        raise UserError(f"{path} lists {len(absent)} imitations that meta.csv lacks, the first is {absent[0]}")
+    pairs = pd.DataFrame(
+        {
+            "imitation": [root / "vocal_imitations" / Path(name).name for name in table["filename"]],
+            "recording": [root / "sound_recordings" / Path(meta[name]).name for name in table["filename"]],
+            "label": table["scene_label"],
+        }
+    )
+    return _existing_pairs(pairs, root)
+
+
+def _existing_pairs(pairs: pd.DataFrame, root: Path) -> pd.DataFrame:
+    if pairs.empty:
+        raise UserError(f"{root} holds no pairs of imitation and recording")
+    absent = [path for path in {*pairs["imitation"], *pairs["recording"]} if not path.is_file()]
+    if absent:
+        raise UserError(f"{root}: {len(absent)} sounds are missing, the first is {min(absent)}")
+    return pairs
+
+
+def _existing(search: Search, root: Path) -> Search:
+    absent = [path for path in (*search.queries, *search.items) if not path.is_file()]
+    if absent:
+        raise UserError(f"{root}: {len(absent)} sounds are missing, the first is {min(absent)}")
+    if not search.queries:
+        raise UserError(f"{root} holds no imitations")
+    return search
+
+
+def _lines(path: Path) -> list[str]:
+    _demand(path)
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row[0] for row in csv.reader(file) if row]
+
+
+def _demand(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+
+
+def _id(name: str) -> str:
+    return name.partition("_")[2]
+
+
+def _wav(name: str) -> str:
+    return name if name.lower().endswith(".wav") else f"{name}.wav"

@@ -1,0 +1,197 @@
+"""`data check`: is the data on disk what was published? Counts, and every file's header."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from common.data.audio import AudioError, audio_info
+from common.progress import Progress
+from common.synthetic.synthesize import is_made_up, read_marker
+from task1_asc.data.tau2022 import (
+    CLASSES,
+    CLIP_SAMPLES,
+    DEVICE_GROUPS,
+    DEVICES,
+    SAMPLE_RATE,
+    SUBSETS,
+    development_folder,
+    evaluation_folder,
+    read_clips,
+    read_evaluation,
+    read_split,
+)
+
+# Clips per device in the order of DEVICES, counted in the published lists; the classes as the publisher gives them.
+OFFICIAL_DEVICES = {
+    "5": (5080, 380, 380, 380, 380, 380, 0, 0, 0),
+    "10": (10190, 730, 790, 740, 750, 760, 0, 0, 0),
+    "25": (25520, 1900, 1920, 1840, 1850, 1870, 0, 0, 0),
+    "50": (51100, 3780, 3780, 3720, 3700, 3720, 0, 0, 0),
+    "100": (102150, 7490, 7480, 7500, 7500, 7500, 0, 0, 0),
+    "test": (3300, 3290, 3290, 3300, 3300, 3300, 3300, 3300, 3300),
+    "neither": (38550, 0, 0, 0, 0, 0, 7500, 7500, 7500),
+}
+OFFICIAL_SCENES = {
+    "100": (13930, 14000, 13820, 13800, 14290, 14270, 13730, 13860, 14130, 13790),
+    "test": (2960, 2970, 2970, 2970, 2970, 2970, 2970, 2970, 2970, 2960),
+}
+OFFICIAL_EVALUATION = {2024: 135_730}
+FILES_SHOWN = 5
+
+
+@dataclass
+class CheckReport:
+    """What `check_data` found.
+
+    Attributes:
+        folder: that was checked.
+        made_up: whether it holds made-up data, compared with its own numbers.
+        rows: one per split: clips, segments, and clips of each device, found and expected.
+        problems: a sentence each, with what to do; empty when all is well.
+    """
+
+    folder: Path
+    made_up: bool
+    rows: list[dict] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def heading(self) -> str:
+        """What was checked, and that it is made up where it is."""
+        return f"{self.folder}" + (
+            " (made-up data, compared with the numbers it was made with)" if self.made_up else ""
+        )
+
+
+def check_data(root: Path, evaluation: int | None = None, workers: int = 8) -> CheckReport:
+    """Compare the development set, or a year's evaluation set, with what was published.
+
+    Args:
+        root: of the data.
+        evaluation: year of an evaluation set; None checks the development set.
+        workers: threads that open files.
+
+    Raises:
+        UserError: if a table cannot be used at all (see `read_clips`, `read_split`).
+    """
+    if evaluation is not None:
+        return _check_evaluation(root, evaluation, workers)
+    folder = development_folder(root)
+    clips = read_clips(root)
+    report = CheckReport(folder, is_made_up(folder))
+    expected = _made_up_numbers(folder) if report.made_up else _official_numbers()
+    splits = {str(split): read_split(root, split, clips) for split in (*SUBSETS, "test")}
+    used = set(splits["100"]["filename"]) | set(splits["test"]["filename"])
+    splits["neither"] = clips[~clips["filename"].isin(used)]
+    for split, members in splits.items():
+        _compare(report, split, members, expected.get(split, {}))
+    _check_nesting(report, splits)
+    _check_files(report, folder, clips["filename"], workers)
+    return report
+
+
+def _check_evaluation(root: Path, year: int, workers: int) -> CheckReport:
+    folder = evaluation_folder(root, year)
+    clips = read_evaluation(root, year)
+    report = CheckReport(folder, is_made_up(folder))
+    expected = OFFICIAL_EVALUATION.get(year)
+    if report.made_up:
+        expected = read_marker(folder).get("numbers", {}).get("evaluation", {}).get("clips")
+    report.rows.append({"split": f"evaluation {year}", "clips": len(clips), "expected": expected})
+    if expected is not None and len(clips) != expected:
+        report.problems.append(_count_sentence(f"evaluation set {year}", "clips", len(clips), expected))
+    _check_files(report, folder, clips["filename"], workers)
+    return report
+
+
+def _official_numbers() -> dict[str, dict]:
+    return {
+        split: {
+            "clips": sum(devices),
+            "segments": sum(devices) // 10,
+            "devices": dict(zip(DEVICES, devices)),
+            "scenes": dict(zip(CLASSES, OFFICIAL_SCENES.get(split, ()))),
+        }
+        for split, devices in OFFICIAL_DEVICES.items()
+    }
+
+
+def _made_up_numbers(folder: Path) -> dict[str, dict]:
+    return read_marker(folder).get("numbers", {})
+
+
+def _compare(report: CheckReport, split: str, members: pd.DataFrame, expected: dict) -> None:
+    devices, scenes = members["source_label"].value_counts(), members["scene_label"].value_counts()
+    segments = len(members[["segment", "source_label"]].drop_duplicates())
+    row = {"split": split, "clips": len(members), "expected": expected.get("clips"), "segments": segments}
+    report.rows.append(row | {device: int(devices.get(device, 0)) for device in DEVICES})
+    found = [("clips", len(members), expected.get("clips")), ("segments", segments, expected.get("segments"))]
+    found += [(f"clips of device {name}", devices.get(name, 0), n) for name, n in expected.get("devices", {}).items()]
+    found += [(f"clips of {name}", scenes.get(name, 0), n) for name, n in expected.get("scenes", {}).items()]
+    for what, count, wanted in found:
+        if wanted is not None and count != wanted:
+            report.problems.append(_count_sentence(f"split {split}", what, int(count), wanted))
+
+
+def _count_sentence(where: str, what: str, found: int, expected: int) -> str:
+    return f"The {where} has {found} {what}, expected {expected}; run `data download` again for its lists and tables."
+
+
+def _check_nesting(report: CheckReport, splits: dict[str, pd.DataFrame]) -> None:
+    for smaller, larger in pairwise(SUBSETS):
+        outside = set(splits[str(smaller)]["filename"]) - set(splits[str(larger)]["filename"])
+        if outside:
+            report.problems.append(
+                f"{len(outside)} clips of split {smaller} are not in split {larger} (first {min(outside)}); "
+                "run `data download` again for the lists."
+            )
+    shared = set(splits["100"]["identifier"]) & set(splits["test"]["identifier"])
+    if shared:
+        report.problems.append(
+            f"{len(shared)} places are in training and test (first {min(shared)}); use the official lists."
+        )
+    unseen = splits["100"]["source_label"].isin(DEVICE_GROUPS["unseen"]).sum()
+    if unseen:
+        report.problems.append(f"{unseen} training clips are of devices that occur in the test split only.")
+
+
+def _check_files(report: CheckReport, folder: Path, filenames: Iterable[str], workers: int) -> None:
+    names = list(filenames)
+    found: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(workers) as pool, Progress("Checking", len(names)) as progress:
+        for name, problem in zip(names, pool.map(lambda name: _file_problem(folder / name), names)):
+            if problem:
+                found.setdefault(problem, []).append(name)
+            progress.advance()
+    for problem, clips in found.items():
+        more = f" and {len(clips) - FILES_SHOWN} more" if len(clips) > FILES_SHOWN else ""
+        report.problems.append(
+            f"{len(clips)} of {len(names)} files {problem}: {', '.join(clips[:FILES_SHOWN])}{more}. {REMEDIES[problem]}"
+        )
+
+
+REMEDIES = {
+    "are missing": "Run `data download` again; it unpacks what is not there.",
+    "cannot be read": "Delete them and run `data download` again.",
+    "are not mono": "Restore the published files; the kit does not mix them down.",
+    f"are not sampled at {SAMPLE_RATE} Hz": "Restore the published files; the kit resamples them itself.",
+    "do not last one second": "Delete them and run `data download` again.",
+}
+
+
+def _file_problem(path: Path) -> str | None:
+    if not path.is_file():
+        return "are missing"
+    try:
+        info = audio_info(path)
+    except AudioError:
+        return "cannot be read"
+    if info.channels != 1:
+        return "are not mono"
+    if info.sample_rate != SAMPLE_RATE:
+        return f"are not sampled at {SAMPLE_RATE} Hz"
+    return None if info.samples == CLIP_SAMPLES else "do not last one second"

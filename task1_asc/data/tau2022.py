@@ -1,0 +1,348 @@
+"""TAU Urban Acoustic Scenes 2022 Mobile: its tables, its splits, and its clips for training.
+
+ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/   audio/ meta.csv evaluation_setup/
+ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/    audio/ evaluation_setup/fold1_test.csv
+ROOT/split_setup/                                         split5.csv .. split100.csv test.csv
+ROOT/packed/                                              made by `data pack`
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from common.data.loading import PackedClips, PackReport, ReadClip, pack
+from common.data.tables import read_tsv, refuse_unknown
+from common.errors import UserError, unknown
+from common.synthetic.synthesize import is_made_up
+
+CLASSES = (
+    "airport",
+    "bus",
+    "metro",
+    "metro_station",
+    "park",
+    "public_square",
+    "shopping_mall",
+    "street_pedestrian",
+    "street_traffic",
+    "tram",
+)
+DEVICE_GROUPS = {"real": ("a", "b", "c"), "seen": ("s1", "s2", "s3"), "unseen": ("s4", "s5", "s6")}
+DEVICES = tuple(device for group in DEVICE_GROUPS.values() for device in group)
+TRAINING_DEVICES = DEVICE_GROUPS["real"] + DEVICE_GROUPS["seen"]
+SUBSETS = (5, 10, 25, 50, 100)
+SAMPLE_RATE = 44_100
+CLIP_SAMPLES = 44_100
+DEVELOPMENT = "TAU-urban-acoustic-scenes-2022-mobile-development"
+EVALUATION = "TAU-urban-acoustic-scenes-{year}-mobile-evaluation"
+NAME_PATTERN = (
+    r"^audio/(?P<scene>[a-z_]+)-(?P<city>[a-z]+)-(?P<location>[^-]+)-(?P<segment>[^-]+)-(?P<piece>\d)-"
+    r"(?P<device>[a-z0-9]+)\.wav$"
+)
+
+
+def development_folder(root: Path) -> Path:
+    """The development set's folder below `root`; `root` may be that folder itself.
+
+    Raises:
+        UserError: if there is no meta.csv in it.
+    """
+    root = Path(root)
+    for folder in (root / DEVELOPMENT, root):
+        if (folder / "meta.csv").is_file():
+            return folder
+    raise UserError(
+        f"{root / DEVELOPMENT} has no meta.csv. Run `python -m task1_asc data download --root {root}`, or "
+        f"`python -m common synthesize task1_asc --root {root}` for made-up data."
+    )
+
+
+def evaluation_folder(root: Path, year: int = 2024) -> Path:
+    """The folder of a year's evaluation set below `root`; `root` may be that folder itself.
+
+    Raises:
+        UserError: if there is no evaluation_setup/fold1_test.csv in it.
+    """
+    root = Path(root)
+    named = root / EVALUATION.format(year=year)
+    for folder in (named, root):
+        # The development set has a file of this name too.
+        if (folder / "evaluation_setup" / "fold1_test.csv").is_file() and folder.name != DEVELOPMENT:
+            return folder
+    raise UserError(
+        f"{named} has no evaluation_setup/fold1_test.csv. "
+        f"Run `python -m task1_asc data download --root {root}`, or give its folder with --root."
+    )
+
+
+def is_made_up_data(root: Path) -> bool:
+    """Whether the development (or else the evaluation) set below `root` is a made-up one."""
+    root = Path(root)
+    return any(is_made_up(folder) for folder in (root, root / DEVELOPMENT, root / EVALUATION.format(year=2024)))
+
+
+def read_clips(root: Path) -> pd.DataFrame:
+    """All development clips, in the order of meta.csv.
+
+    Returns:
+        Columns filename, scene_label, identifier, source_label (recording device), city, location, segment (its
+        name without piece, device and ending), piece (0..9).
+
+    Raises:
+        UserError: with file and line, for a missing column, an empty or doubled row, a name that is not of the official
+            form or contradicts the row, and an unknown scene or device.
+    """
+    path = development_folder(root) / "meta.csv"
+    table = read_tsv(path, ["filename", "scene_label"], key="filename")
+    parts = table["filename"].str.extract(NAME_PATTERN)
+    malformed = parts.index[parts["scene"].isna()]
+    if len(malformed):
+        raise UserError(
+            f"{path}:{malformed[0] + 2} has the file name {table['filename'][malformed[0]]}, expected "
+            "audio/<scene>-<city>-<location>-<segment>-<piece>-<device>.wav."
+        )
+    refuse_unknown(path, table, "scene_label", "scene", CLASSES)
+    parts["identifier"] = parts["city"] + "-" + parts["location"]
+    for column, part in (("scene_label", "scene"), ("identifier", "identifier"), ("source_label", "device")):
+        if column not in table.columns:
+            table[column] = parts[part]
+        wrong = table.index[table[column] != parts[part]]
+        if column == "source_label":
+            refuse_unknown(path, table, "source_label", "recording device", DEVICES)
+        if len(wrong):
+            raise UserError(
+                f"{path}:{wrong[0] + 2} has the {column} {table[column][wrong[0]]}, but the file is named "
+                f"{table['filename'][wrong[0]]}."
+            )
+    table["city"], table["location"] = parts["city"], parts["location"]
+    table["segment"] = table["filename"].str.replace(r"^audio/|-\d-[a-z0-9]+\.wav$", "", regex=True)
+    table["piece"] = parts["piece"].astype(int)
+    columns = ["filename", "scene_label", "identifier", "source_label", "city", "location", "segment", "piece"]
+    return table[columns]
+
+
+def split_list(root: Path, split: int | str) -> Path:
+    """The file that lists a split: a subset (5, 10, 25, 50, 100) or "test".
+
+    Raises:
+        UserError: if there is no such split, or its list is not found.
+    """
+    root, name = Path(root), str(split)
+    if name not in (*map(str, SUBSETS), "test"):
+        raise unknown("split", name, [*map(str, SUBSETS), "test"])
+    folder = development_folder(root)
+    file_name = "test.csv" if name == "test" else f"split{name}.csv"
+    places = [
+        base / file_name for base in (root / "split_setup", folder.parent / "split_setup", folder / "split_setup")
+    ]
+    places.append(folder / "evaluation_setup" / file_name)
+    if name == "100":
+        places.append(folder / "evaluation_setup" / "fold1_train.csv")
+    if name == "test":
+        places.append(folder / "evaluation_setup" / "fold1_evaluate.csv")
+    for path in places:
+        if path.is_file():
+            return path
+    raise UserError(f"There is no list of the split {name}: {places[0]} does not exist. Run `data download` again.")
+
+
+def read_split(root: Path, split: int | str, clips: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The clips of an official split, in the order of meta.csv.
+
+    Args:
+        root: of the data.
+        split: 5, 10, 25, 50, 100 or "test".
+        clips: what `read_clips` gives, if it was read already.
+
+    Raises:
+        UserError: with file and line, if the list names a clip that meta.csv lacks, gives it another scene, or a
+            training list holds a clip of the test split or of a recording device that occurs in the test split only.
+    """
+    clips = read_clips(root) if clips is None else clips
+    path = split_list(root, split)
+    selected = _select(clips, path, development_folder(root) / "meta.csv")
+    if str(split) == "test":
+        return selected
+    _refuse_outside(path, selected, read_split(root, "test", clips), "is a clip of the test split")
+    unseen = selected[selected["source_label"].isin(DEVICE_GROUPS["unseen"])]
+    if len(unseen):
+        _refuse_outside(path, selected, unseen, "is a recording of a device that occurs in the test split only")
+    return selected
+
+
+def read_training_list(root: Path, path: Path, subset: int, clips: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The clips of an own training list, which must lie within the declared subset.
+
+    Raises:
+        UserError: with file and line, for a clip outside the subset: the challenge allows only the subset's clips.
+    """
+    clips = read_clips(root) if clips is None else clips
+    allowed = read_split(root, subset, clips)
+    selected = _select(clips, Path(path), development_folder(root) / "meta.csv")
+    outside = selected[~selected["filename"].isin(allowed["filename"])]
+    _refuse_outside(Path(path), selected, outside, f"is not in the split {subset} that is declared")
+    return selected
+
+
+def read_evaluation(root: Path, year: int = 2024) -> pd.DataFrame:
+    """The clips of an evaluation set, in the order of its list: column filename, and device_id in 2025."""
+    path = evaluation_folder(root, year) / "evaluation_setup" / "fold1_test.csv"
+    return read_tsv(path, ["filename"], key="filename")
+
+
+def hold_out_by_location(clips: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part training clips for validation, so that no location (and so no recording) is on both sides.
+
+    Args:
+        clips: of a training subset.
+        share: of each scene's clips to hold out, about: whole locations are taken, and each scene keeps one.
+        seed: of the choice.
+
+    Returns:
+        Clips to train on, clips held out; both in the order of `clips`.
+
+    Raises:
+        UserError: if no scene has a second location, so that nothing can be held out.
+    """
+    random = np.random.default_rng(seed)
+    held: set[str] = set()
+    for _, scene in clips.groupby("scene_label", sort=True):
+        counts = scene["identifier"].value_counts().sort_index()
+        locations = random.permutation(counts.index.to_numpy())
+        wanted, taken = share * len(scene), sum(counts.get(name, 0) for name in held)
+        for location in locations[:-1]:
+            if taken >= wanted:
+                break
+            held.add(location)
+            taken += counts[location]
+    mask = clips["identifier"].isin(held)
+    if not mask.any():
+        raise UserError("Nothing can be held out for validation: every scene was recorded at one location only.")
+    return clips[~mask], clips[mask]
+
+
+class SceneClips(Dataset):
+    """One-second clips of TAU Urban Acoustic Scenes, out of wav files or a packed store.
+
+    Items are dicts: ``waveform`` float32 (samples,), ``filename``; with labels also ``target`` (index into `CLASSES`)
+    and ``recording_device`` (a, b, c, s1..s6), which evaluation clips of 2025 have too. `gather` gives a batch at once.
+
+    Args:
+        clips: table with the column ``filename``, for labelled clips ``scene_label`` and ``source_label``, for others
+            ``device_id`` where devices are known.
+        folder: that ``filename`` is relative to; its files must be mono at 44,100 Hz and last one second.
+        store: folder of a packed store that holds the clips; the wav files are not read then.
+
+    Attributes:
+        sample_rate: Hz, 44,100 or that of the store.
+    """
+
+    def __init__(self, clips: pd.DataFrame, folder: Path, store: Path | None = None):
+        self.filenames = clips["filename"].tolist()
+        self.packed = None if store is None else PackedClips(store, self.filenames)
+        self.read = ReadClip(folder, SAMPLE_RATE, CLIP_SAMPLES, expected_rate=SAMPLE_RATE, expected_channels=1)
+        self.sample_rate = SAMPLE_RATE if self.packed is None else self.packed.sample_rate
+        self.targets: torch.Tensor | None = None
+        self.recording_devices: list[str] = []
+        if "scene_label" in clips.columns:
+            self.targets = torch.tensor([CLASSES.index(label) for label in clips["scene_label"]])
+            self.recording_devices = clips["source_label"].tolist()
+        elif "device_id" in clips.columns:
+            self.recording_devices = clips["device_id"].tolist()
+
+    def __len__(self) -> int:
+        return len(self.filenames)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        filename = self.filenames[index]
+        if self.packed is None:
+            waveform = torch.from_numpy(self.read({"filename": filename}))
+        else:
+            waveform = self.packed[index]["waveform"]
+        item = {"waveform": waveform, "filename": filename}
+        if self.targets is not None:
+            item["target"] = int(self.targets[index])
+        if self.recording_devices:
+            item["recording_device"] = self.recording_devices[index]
+        return item
+
+    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
+        """A batch: ``waveform`` (batch, samples), ``target`` int64 (batch,); the others are lists."""
+        if self.packed is None:
+            waveform = torch.stack([self[index]["waveform"] for index in indices])
+        else:
+            waveform = self.packed.gather(indices)["waveform"]
+        batch: dict[str, Any] = {"waveform": waveform, "filename": [self.filenames[index] for index in indices]}
+        if self.targets is not None:
+            batch["target"] = self.targets[torch.as_tensor(indices)]
+        if self.recording_devices:
+            batch["recording_device"] = [self.recording_devices[index] for index in indices]
+        return batch
+
+
+def store_folder(root: Path, sample_rate: int, dtype: str = "int16", evaluation: int | None = None) -> Path:
+    """Where `pack_data` puts a store: of the development set, or of a year's evaluation set."""
+    name = "development" if evaluation is None else f"evaluation_{evaluation}"
+    return Path(root) / "packed" / f"{name}_{sample_rate}_{dtype}"
+
+
+def pack_data(
+    root: Path, sample_rate: int = 32_000, dtype: str = "int16", evaluation: int | None = None, workers: int = 1
+) -> PackReport:
+    """Pack the clips of the training and test splits, or of a year's evaluation set, into `store_folder`.
+
+    Development clips that are in neither split must not be used in 2024 and 2025 and are left out.
+    Resampling is the baseline's (torchaudio's windowed sinc, Hann, width 6, rolloff 0.99).
+
+    Raises:
+        UserError: as `common.data.packing.pack`.
+    """
+    if evaluation is None:
+        folder, clips = development_folder(root), read_clips(root)
+        used = set(read_split(root, 100, clips)["filename"]) | set(read_split(root, "test", clips)["filename"])
+        clips = clips[clips["filename"].isin(used)]
+    else:
+        folder, clips = evaluation_folder(root, evaluation), read_evaluation(root, evaluation)
+    num_samples = -(-CLIP_SAMPLES * sample_rate // SAMPLE_RATE)
+    read = ReadClip(folder, sample_rate, num_samples, expected_rate=SAMPLE_RATE, expected_channels=1)
+    store = store_folder(root, sample_rate, dtype, evaluation)
+    return pack(
+        clips, read, store, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=folder, workers=workers
+    )
+
+
+def _select(clips: pd.DataFrame, path: Path, meta: Path) -> pd.DataFrame:
+    """Rows of `clips` that the list at `path` names, in the order of `clips`."""
+    table = read_tsv(path, ["filename"], key="filename")
+    absent = table.index[~table["filename"].isin(clips["filename"])]
+    if len(absent):
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise UserError(
+            f"{path}:{absent[0] + 2} names {table['filename'][absent[0]]}{more}, which {meta} does not have."
+        )
+    if "scene_label" in table.columns:
+        refuse_unknown(path, table, "scene_label", "scene", CLASSES)
+        scenes = table["filename"].map(clips.set_index("filename")["scene_label"])
+        wrong = table.index[scenes != table["scene_label"]]
+        if len(wrong):
+            raise UserError(
+                f"{path}:{wrong[0] + 2} says that {table['filename'][wrong[0]]} is {table['scene_label'][wrong[0]]}, "
+                f"{meta} says {scenes[wrong[0]]}."
+            )
+    return clips[clips["filename"].isin(table["filename"])]
+
+
+def _refuse_outside(path: Path, listed: pd.DataFrame, forbidden: pd.DataFrame, why: str) -> None:
+    both = set(listed["filename"]) & set(forbidden["filename"])
+    if not both:
+        return
+    table = read_tsv(path, ["filename"])
+    line = table.index[table["filename"].isin(both)][0]
+    raise UserError(
+        f"{path}:{line + 2}: {table['filename'][line]} {why} ({len(both)} clips in all); it must not be trained on."
+    )

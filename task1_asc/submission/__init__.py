@@ -1,0 +1,1 @@
+"""Submission packages of 2024 and 2025."""

@@ -1,0 +1,287 @@
+"""The inference package of 2025: a finished run as an installable Python package that needs nothing of this kit.
+
+submissions/out/<Lastname>_<INST>_task1_2025/
+    setup.py requirements.txt complexity.py test_complexity.py evaluate_submission.py
+    <Lastname>_<INST>_task1/    <...>_1.py .. _4.py  models/ (modules that it needs)  resources/  ckpts/system_1.ckpt
+    predictions/<...>_1/        complexity.json output.csv test_accuracy.json model_state_dict.pt, by its own scripts
+"""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.data.audio import write_wav
+from common.errors import CheckFailed, UserError
+from common.files import atomic_write, write_json
+from common.models.released import find_architecture
+from common.output import say
+from common.runs.folder import run_folders
+from common.runs.stages import Run
+from common.synthetic.synthesize import is_made_up
+from common.training.checkpoints import save_checkpoint
+from submissions.package import OUT, check_label, check_package, make_zip, team_of
+from submissions.reading import DECLARATION
+from submissions.report import summary
+from submissions.rules import load_rules
+from submissions.template import TEMPLATES_FOLDER, placeholder_report
+from task1_asc.data.tau2022 import (
+    CLASSES,
+    SAMPLE_RATE,
+    development_folder,
+    evaluation_folder,
+    is_made_up_data,
+    read_evaluation,
+    split_list,
+)
+from task1_asc.evaluate import open_run, read_scores
+from task1_asc.networks.build import KEPT_FLOAT, input_shape
+from task1_asc.networks.trained import load_int8_networks, load_run_networks
+from task1_asc.settings import Task1Settings
+
+RULES, YEAR, SUBSET = "task1_2025", 2025, 25
+TEMPLATE = TEMPLATES_FOLDER / RULES
+ROOT_FILES = ("setup.py", "requirements.txt", "complexity.py", "test_complexity.py", "evaluate_submission.py")
+KIT = Path(__file__).resolve().parents[2]
+# Imported where they are used, not at the top of a module.
+ALSO_NEEDED = ("common.inference.dynamic_inference",)
+AGREEMENT = 0.5  # per cent by which the package's accuracy may differ from the run's: the packed clips have 16 bit
+
+
+def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None = None) -> Path:
+    """Write the inference package of a run, run it, check it, and zip it.
+
+    A second system of the team joins the package that is there.
+
+    Args:
+        paths: a run on the 25 % subset, or a sweep that has one.
+        label: Lastname_INST_task1_1.
+        out: folder of the packages.
+        seed: which of several runs; None takes the lowest seed.
+
+    Returns:
+        The zip. The folder lies beside it.
+
+    Raises:
+        UserError: if there is no such run, the label is wrong, or the system is in the package already.
+        CheckFailed: if the package does not run, says something else than the run, or breaks a rule.
+    """
+    final = place_of_package(label, out)
+    run = choose_run(paths, seed)
+    name, number = team_of(label), label.rpartition("_")[2]
+    unfinished = out / f".{final.name}.part"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        if final.exists():
+            shutil.copytree(final, unfinished)
+        write_package(unfinished, name, run)
+        write_system(unfinished, name, number, run)
+        run_scripts(unfinished, name, number, run)
+        compare_with_run(unfinished / "predictions" / label, run)
+        declare(unfinished, name, run)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return check_and_zip(final)
+
+
+def place_of_package(label: str, out: Path = OUT) -> Path:
+    """The folder of a team's package.
+
+    Raises:
+        UserError: if the label is wrong, or the system is in the package already.
+    """
+    check_label(label, load_rules(RULES))
+    place = out / f"{team_of(label)}_{YEAR}"
+    if (place / team_of(label) / f"{label}.py").exists():
+        raise UserError(f"{place} has {label} already. Remove the package, or give the next number to --label.")
+    return place
+
+
+def choose_run(paths: Sequence[Path], seed: int | None = None) -> Run:
+    """The run of the subset that 2025 allows.
+
+    Raises:
+        UserError: if there is none.
+    """
+    runs = [open_run(folder) for folder in run_folders(paths)]
+    fitting = [run for run in runs if run.settings.subset == SUBSET and seed in (None, run.settings.seed)]
+    if not fitting:
+        raise UserError(
+            f"{', '.join(map(str, paths))} has no run of subset {SUBSET}{'' if seed is None else f' and seed {seed}'}; "
+            f"the challenge of {YEAR} allows no other."
+        )
+    run = min(fitting, key=lambda run: run.settings.seed)
+    read_scores(run)
+    return run
+
+
+def write_package(root: Path, name: str, run: Run) -> None:
+    """What all systems share: scripts, the modules they need, the dummy clip, the list of the test split."""
+    inner = root / name
+    for file in ROOT_FILES:
+        _copy(TEMPLATE / file, root / file)
+    with atomic_write(inner / "__init__.py") as file:
+        file.write(f'"""Inference package of {name}, DCASE {YEAR} Task 1."""\n')
+    network, front_end = (target.partition(":")[0] for target in _targets(run.settings))
+    for module in modules_needed(("task1_asc.submission.packaged", network, front_end, *ALSO_NEEDED)):
+        _copy_module(module, inner / "models", name)
+    clip = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32)
+    write_wav(inner / "resources" / "dummy.wav", clip.clip(-1, 1), SAMPLE_RATE, "PCM_24")
+    _copy(split_list(run.settings.data.root, "test"), inner / "resources" / "test.csv")
+    report = root / f"{name}.technical_report.pdf"
+    if not report.exists():
+        report.write_bytes(placeholder_report(name))
+
+
+def write_system(root: Path, name: str, number: str, run: Run) -> None:
+    """A system's module and its checkpoint: the weights in the precision that they are handed in."""
+    settings = run.settings
+    _copy(TEMPLATE / "system.py", root / name / f"{name}_{number}.py")
+    _, networks = load_run_networks(run, SAMPLE_RATE)
+    networks = networks.cpu()
+    if settings.precision == "int8":
+        networks = load_int8_networks(run, networks, SAMPLE_RATE)
+    else:
+        networks = networks.half()
+    network, front_end = _targets(settings)
+    spec = {
+        "network": {"make": network, **_network_options(settings)},
+        "front_end": {"make": front_end, **_front_end_options(settings)},
+        "labels": list(CLASSES),
+        "precision": settings.precision,
+        "devices": list(networks.device_models),
+        "sample_rate": SAMPLE_RATE,
+        "input_shape": list(input_shape(settings, SAMPLE_RATE)),
+        "kept_float": [f"{kind.__module__}:{kind.__name__}" for kind in KEPT_FLOAT],
+    }
+    save_checkpoint(
+        {"spec": spec, "state_dict": networks.state_dict()}, root / name / "ckpts" / f"system_{number}.ckpt"
+    )
+
+
+def run_scripts(root: Path, name: str, number: str, run: Run) -> None:
+    """Let the package measure its complexity, score the test split and predict the evaluation set.
+
+    Raises:
+        CheckFailed: if a script fails, with what it said last.
+    """
+    data = run.settings.data.root
+    places = ["--dev_set_dir", development_folder(data), "--eval_set_dir", evaluation_folder(data, YEAR)]
+    for script, arguments in (("test_complexity.py", []), ("evaluate_submission.py", places)):
+        say(f"{name}_{number}: {script}")
+        call = [sys.executable, script, "--submission_name", name, "--submission_index", number]
+        absolute = [str(part.resolve()) if isinstance(part, Path) else part for part in arguments]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run([*call, *absolute], cwd=root, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            told = (done.stderr.strip() or "ended without a word").splitlines()[-1]
+            raise CheckFailed(f"{script} of the package failed: {told}")
+        say(done.stdout.strip())
+
+
+def compare_with_run(folder: Path, run: Run) -> None:
+    """See that the package is as right on the test split as the run was.
+
+    Raises:
+        CheckFailed: if it is not.
+    """
+    told = json.loads((folder / "test_accuracy.json").read_text(encoding="utf-8"))["Test Accuracy"]
+    tested = 100 * read_scores(run)[run.settings.precision]["accuracy"]["value"]
+    clips = read_scores(run)[run.settings.precision]["clips"]
+    if abs(told - tested) > max(AGREEMENT, 200 / clips):
+        raise CheckFailed(
+            f"The package is right on {told:.2f} % of the test split, the run {run.folder} on {tested:.2f} %."
+        )
+
+
+def declare(root: Path, name: str, run: Run) -> None:
+    """Say that the data were made up, where they were."""
+    data = run.settings.data.root
+    if is_made_up(evaluation_folder(data, YEAR)) or is_made_up_data(data):
+        files = read_evaluation(data, YEAR)["filename"].tolist()
+        write_json(root / DECLARATION, {"made_up": True, "files": files})
+
+
+def check_and_zip(folder: Path) -> Path:
+    """Check a package, its code too, which is ours; zip it.
+
+    Raises:
+        CheckFailed: if it breaks a rule; the folder stays.
+    """
+    checked, results = check_package(folder, run_code=True)
+    for finding in (finding for result in results for finding in result.findings):
+        say(f"{finding.kind}: {finding.place} {finding.sentence}")
+    broken = [result.name for result in results if not result.holds]
+    if broken:
+        raise CheckFailed(f"{folder} breaks {', '.join(broken)}; see `python -m submissions check {folder}`.")
+    say(summary(checked, results))
+    return make_zip(folder)
+
+
+def modules_needed(names: Sequence[str]) -> list[str]:
+    """These modules of the kit and those that they import at their top, in turn."""
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += _imports(_path_of(name))
+    return sorted(found)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("common", "task1_asc"):
+            yield node.module
+
+
+def _path_of(module: str) -> Path:
+    return (KIT / module.replace(".", "/")).with_suffix(".py")
+
+
+def _copy_module(module: str, models: Path, name: str) -> None:
+    """Copy a module of the kit; its imports of the kit become imports of the package."""
+    text = _path_of(module).read_text(encoding="utf-8")
+    text = re.sub(r"^(\s*from )(common|task1_asc)\b", rf"\1{name}.models.\2", text, flags=re.MULTILINE)
+    path = (models / module.replace(".", "/")).with_suffix(".py")
+    with atomic_write(path) as file:
+        file.write(text)
+    for folder in (path.parent, *path.parent.parents):
+        if not folder.is_relative_to(models):
+            break
+        if not (folder / "__init__.py").exists():
+            (folder / "__init__.py").write_text('"""Modules that the systems need."""\n', encoding="utf-8")
+
+
+def _targets(settings: Task1Settings) -> tuple[str, str]:
+    """Where network and front end are made, "module:name"."""
+    front_end = "task1_baseline" if settings.front_end is not None else settings.model.name
+    return find_architecture(settings.model.name).network, find_architecture(front_end).front_end["make"]
+
+
+def _network_options(settings: Task1Settings) -> dict[str, Any]:
+    widths = settings.model.model_dump(exclude={"name"})
+    return {**find_architecture(settings.model.name).options, "num_classes": len(CLASSES), **widths}
+
+
+def _front_end_options(settings: Task1Settings) -> dict[str, Any]:
+    if settings.front_end is not None:
+        return {"input_rate": SAMPLE_RATE, **settings.front_end.model_dump()}
+    options = find_architecture(settings.model.name).front_end
+    return {key: value for key, value in options.items() if key != "make"}
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

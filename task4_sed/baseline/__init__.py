@@ -1,0 +1,1 @@
+"""The CRNN baseline with a mean teacher."""

@@ -1,0 +1,1 @@
+"""DESED and MAESTRO Real: sets, clips, annotations, frozen embeddings."""

@@ -1,0 +1,127 @@
+"""`data check`: is the tree what was published? Counts per set, missing clips by name, files against their rows."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.data.audio import AudioError, audio_info
+from common.errors import UserError
+from common.progress import Progress
+from task4_sed.data.annotations import clip_name
+from task4_sed.data.maestro import recording_of
+from task4_sed.data.sets import (
+    SETS,
+    ClipSet,
+    check_lengths,
+    is_made_up_data,
+    missing_sentence,
+    published_clips,
+    read_set,
+    set_durations,
+)
+
+SHOWN = 5
+TOLERANCE = 0.11
+"""Seconds that a file may differ from its row: durations are published with one decimal."""
+
+
+@dataclass
+class CheckReport:
+    """What `check_data` found.
+
+    rows: one per set: clips that are there, listed and published, missing ones, labelled events.
+    problems: a sentence each; empty when all is well. missing: by set, clips without audio.
+    """
+
+    root: Path
+    made_up: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def check_data(root: Path, workers: int = 8) -> CheckReport:
+    """Compare every set with what was published, or made-up data with what was made.
+
+    Sets that are optional (public evaluation, evaluation 2024) may be absent; everything else that cannot be used is
+    among the problems.
+    """
+    report = CheckReport(Path(root), is_made_up_data(root))
+    for name, layout in SETS.items():
+        try:
+            clips = read_set(root, name, allow_missing=True)
+        except UserError as error:
+            absent = layout.optional and not any((Path(root) / folder).exists() for folder in layout.audio)
+            report.rows.append({"set": name, "clips": 0, "published": layout.clips})
+            if not absent:
+                report.problems.append(str(error))
+            continue
+        _check_set(report, clips, workers)
+    return report
+
+
+def _check_set(report: CheckReport, clips: ClipSet, workers: int) -> None:
+    listed, published = len(clips) + len(clips.missing), published_clips(report.root, clips.name)
+    row = {"set": clips.name, "clips": len(clips), "missing": len(clips.missing), "published": published}
+    report.rows.append(row | {"events": len(clips.events), "labels": clips.layout.kind})
+    if clips.missing:
+        report.missing[clips.name] = clips.missing
+        report.problems.append(missing_sentence(clips.name, len(clips.missing), listed, clips.missing))
+    if published is not None and listed != published:
+        report.problems.append(
+            f"The set {clips.name} lists {listed} clips, published are {published}; get its table (or folder) again."
+        )
+    report.problems += _file_problems(report.root, clips, workers)
+
+
+def _file_problems(root: Path, clips: ClipSet, workers: int) -> Iterator[str]:
+    """Files that are damaged, differ from their duration, or end before their labels."""
+    seconds: dict[str, float] = {}
+    damaged = []
+    paths = [clips.folder / name for name in clips.filenames]
+    with ThreadPoolExecutor(workers) as pool, Progress(f"Checking {clips.name}", len(paths)) as progress:
+        for name, found in zip(clips.filenames, pool.map(_duration, paths)):
+            if isinstance(found, str):
+                damaged.append(found)
+            else:
+                seconds[name] = found
+            progress.advance()
+    if damaged:
+        more = f" And {len(damaged) - 1} more of the set {clips.name}." if len(damaged) > 1 else ""
+        yield f"{damaged[0]}{more}"
+        return
+    try:
+        check_lengths(clips, seconds)
+    except UserError as error:
+        yield str(error)
+    if clips.layout.durations is None:
+        return
+    try:
+        table = set_durations(root, clips.name)
+    except UserError as error:
+        yield str(error)
+        return
+    yield from _compare_durations(clips, seconds, table)
+
+
+def _compare_durations(clips: ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:
+    maestro = clips.layout.domain == "maestro"
+    rows = {name: recording_of(name) if maestro else clip_name(name) for name in clips.filenames}
+    absent = [name for name, row in rows.items() if row not in table]
+    if absent:
+        yield f"{clips.layout.durations} has no row for {len(absent)} clips of the set {clips.name}, first {absent[0]}."
+    if maestro:
+        return
+    wrong = [name for name in seconds if rows[name] in table and abs(seconds[name] - table[rows[name]]) > TOLERANCE]
+    if wrong:
+        told = ", ".join(f"{name} {seconds[name]:.2f} s, row {table[rows[name]]:g} s" for name in wrong[:SHOWN])
+        yield f"{len(wrong)} clips of the set {clips.name} are longer or shorter than {clips.layout.durations}: {told}."
+
+
+def _duration(path: Path) -> float | str:
+    try:
+        return audio_info(path).duration
+    except AudioError as error:
+        return str(error)

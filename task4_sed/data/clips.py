@@ -1,0 +1,236 @@
+"""Clips of Task 4 as batches: waveforms out of packed stores, targets and cached embeddings, a whole batch at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from common.data.loading import PackedClips, empty_batch
+from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity
+from task4_sed.data.sets import ClipSet, ReadPadded, file_durations, pack_set, read_set, store_folder
+from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
+from task4_sed.settings import Task4Settings
+
+
+class SoundEventClips(Dataset):
+    """One set of clips.
+
+    `gather` gives a batch: ``waveform`` float32 (clips, 160000), 16 kHz; ``strong`` (clips, classes, 156), ``weak``
+    (clips, classes), ``valid`` bool (clips, classes); ``filename`` (list), ``duration`` (list, seconds of the whole
+    clip); with a store of embeddings ``embeddings`` float16 (clips, tokens, dim).
+
+    Args:
+        clips: the set.
+        root: of the tree, where packed stores lie.
+        labels: how events become targets.
+        packed: read the packed store, which is made when absent; otherwise the audio files.
+        embeddings: of these clips; None where there are none.
+    """
+
+    def __init__(
+        self,
+        clips: ClipSet,
+        root: Path,
+        labels: LabelSettings,
+        packed: bool = True,
+        embeddings: EmbeddingStore | None = None,
+    ):
+        self.clips = clips
+        self.embeddings = embeddings
+        self.targets = EventTargets(len(clips), clips.events, clips.layout.domain, labels)
+        self.packed = open_store(clips, root, labels.classes) if packed else None
+        if self.packed is None:
+            seconds = file_durations(clips.folder, clips.filenames)
+            self.durations = np.array([seconds[name] for name in clips.filenames])
+            longest = max(CLIP_SAMPLES, round(self.durations.max() * SAMPLE_RATE))
+            self.read = ReadPadded(clips.folder, longest)
+        else:
+            self.durations = self.packed.clips["duration"].to_numpy(dtype=np.float64)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch = self.gather([index])
+        return {name: value[0] for name, value in batch.items()}
+
+    def gather(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        random: np.random.Generator | None = None,
+        out: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """A batch.
+
+        Args:
+            indices: of the clips.
+            random: where a clip longer than 10 s is cropped (its embeddings are those of its first 10 s); None takes
+                the first 10 s.
+            out: (clips, 160000) that the waveforms are written into.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        starts = self._crop_starts(indices, random)
+        targets = self.targets.gather(indices, starts / SAMPLE_RATE)
+        batch: dict[str, Any] = {
+            "waveform": self._waveforms(indices, starts, out),
+            "strong": torch.from_numpy(targets.strong),
+            "weak": torch.from_numpy(targets.weak),
+            "valid": torch.from_numpy(targets.valid),
+            "filename": [self.clips.filenames[index] for index in indices],
+            "duration": self.durations[indices].tolist(),
+        }
+        if self.embeddings is not None:
+            batch["embeddings"] = self.embeddings.gather(indices)
+        return batch
+
+    def waveforms(self, indices: np.ndarray) -> Tensor:
+        """The first 10 s of some clips, (clips, 160000)."""
+        return self._waveforms(indices, np.zeros(len(indices), dtype=np.int64))
+
+    def _crop_starts(self, indices: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+        spare = np.maximum(0, np.round(self.durations[indices] * SAMPLE_RATE).astype(np.int64) - CLIP_SAMPLES)
+        if random is None or not spare.any():
+            return np.zeros(len(indices), dtype=np.int64)
+        return random.integers(0, spare + 1)
+
+    def _waveforms(self, indices: np.ndarray, starts: np.ndarray, out: Tensor | None = None) -> Tensor:
+        out = empty_batch(len(indices), CLIP_SAMPLES) if out is None else out
+        if self.packed is not None and self.packed.num_samples == CLIP_SAMPLES:
+            return self.packed.waveforms(self.packed.rows[indices], out)
+        if self.packed is None:
+            read = [self.read({"filename": self.clips.filenames[index]}) for index in indices]
+            waveforms = torch.from_numpy(np.stack(read))
+        else:
+            waveforms = self.packed.waveforms(self.packed.rows[indices])
+        for row, first in enumerate(starts.tolist()):
+            out[row] = waveforms[row, first : first + CLIP_SAMPLES]
+        return out
+
+
+def open_store(clips: ClipSet, root: Path, classes: Sequence[str]) -> PackedClips:
+    """The packed store of a set, made when absent; in the order of `clips`."""
+    store = store_folder(root, clips.name)
+    if not (store / "store.json").is_file():
+        pack_set(root, clips.name, allow_missing=True, classes=classes)
+    return PackedClips(store, clips.filenames)
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which clips a batch holds.
+
+    rows: per group, (clips,) indices into the sets of the group laid end to end. seed: of what is random in reading.
+    """
+
+    rows: tuple[np.ndarray, ...]
+    seed: tuple[int, ...]
+
+
+class GroupSampler(Sampler):
+    """Plans the batches of an epoch: each group walks through its clips in an order drawn from (seed, epoch, group).
+
+    A group begins anew in each epoch; the epoch ends with the group that has the fewest whole batches.
+
+    Args:
+        sizes: clips of each group.
+        counts: clips of each group in a batch.
+        seed: of the orders.
+    """
+
+    def __init__(self, sizes: Sequence[int], counts: Sequence[int], seed: int):
+        self.sizes, self.counts, self.seed, self.epoch = tuple(sizes), tuple(counts), seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is planned next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return min(size // count for size, count in zip(self.sizes, self.counts))
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        orders = [
+            np.random.default_rng((self.seed, self.epoch, group)).permutation(size)
+            for group, size in enumerate(self.sizes)
+        ]
+        for number in range(len(self)):
+            rows = tuple(
+                order[number * count : (number + 1) * count] for order, count in zip(orders, self.counts, strict=True)
+            )
+            yield BatchPlan(rows, (self.seed, self.epoch, number))
+
+
+class GroupedBatches(Dataset):
+    """Training batches; an item is what `SoundEventClips.gather` gives, of all groups one after another.
+
+    Args:
+        groups: the sets of each group.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[SoundEventClips]]):
+        self.groups = [list(sets) for sets in groups]
+        self.starts = [np.concatenate(([0], np.cumsum([len(clips) for clips in sets]))) for sets in self.groups]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Clips of each group."""
+        return [int(starts[-1]) for starts in self.starts]
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
+        random = np.random.default_rng(plan.seed)
+        # Waveforms are most of a batch: each is written once, to its place.
+        waveforms = empty_batch(sum(len(rows) for rows in plan.rows), CLIP_SAMPLES)
+        parts: list[dict[str, Any]] = []
+        position = 0
+        for sets, starts, rows in zip(self.groups, self.starts, plan.rows):
+            owner = np.searchsorted(starts, rows, side="right") - 1
+            for number, clips in enumerate(sets):
+                own = rows[owner == number] - starts[number]
+                if len(own):
+                    parts.append(clips.gather(own, random, waveforms[position : position + len(own)]))
+                    position += len(own)
+        batch: dict[str, Any] = {"waveform": waveforms}
+        for name, first in parts[0].items():
+            if name in batch:
+                continue
+            values = [part[name] for part in parts]
+            batch[name] = (
+                torch.cat(values) if isinstance(first, Tensor) else [item for value in values for item in value]
+            )
+        return batch
+
+
+def make_training_loader(
+    groups: Sequence[Sequence[SoundEventClips]], counts: Sequence[int], seed: int, num_workers: int, pin_memory: bool
+) -> DataLoader:
+    """Loader of training batches; `counts` clips of each group."""
+    dataset = GroupedBatches(groups)
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=GroupSampler(dataset.sizes, counts, seed),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator().manual_seed(seed),  # otherwise each epoch would draw from the global one
+    )
+
+
+def open_clips(clips: ClipSet, settings: Task4Settings) -> SoundEventClips:
+    """A set as the settings want it read; stores of waveforms and embeddings are made when absent."""
+    root, packed, embeddings = settings.data.root, settings.data.packed, None
+    if settings.embeddings == "cached":
+        folder = embedding_folder(root, settings.embedding, clips.name)
+        if not (folder / "store.json").is_file():
+            whole = read_set(root, clips.name, allow_missing=True, classes=settings.labels.classes)
+            source = SoundEventClips(whole, root, settings.labels, packed)
+            embed_set(folder, whole.filenames, source.waveforms, settings.embedding)
+        embeddings = EmbeddingStore(folder, clips.filenames, identity(settings.embedding))
+    return SoundEventClips(clips, root, settings.labels, packed, embeddings)

@@ -1,0 +1,194 @@
+"""The verb `psds`: score any system's folder of score tables, or of detections at fixed thresholds."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.output import print_json, print_table, say
+from task4_sed.metrics.cross_check import WHY, cross_check, versions
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.f1 import F1, collar_f1, intersection_f1
+from task4_sed.metrics.operating_points import (
+    Reference,
+    collar_f1_of_points,
+    intersection_f1_of_points,
+    is_detection_table,
+    psds_of_points,
+    read_operating_points,
+    reference_of,
+)
+from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, Psds, PsdsParameters, polyphonic_scores
+from task4_sed.scores.tables import score_files
+
+Scores = dict[str, dict[str, Any]]
+"""By metric: value, per_class and interval."""
+
+
+def score(
+    scores: Path,
+    ground_truth: Path,
+    durations: Path,
+    *,
+    classes: tuple[str, ...] = (),
+    alpha_st: float = 1.0,
+    draws: int = 1000,
+    jobs: int = 0,
+    plots: bool = False,
+    out: Path | None = None,
+    with_cross_check: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Score and print; see the verb in `__main__` for the arguments."""
+    jobs = jobs or len(os.sched_getaffinity(0))
+    parameters = {"psds1": PSDS1, "psds2": PSDS2}
+    if alpha_st < 0:
+        raise UserError(f"alpha_st is the weight of the deviation over classes and cannot be {alpha_st:g}.")
+    parameters = {name: PsdsParameters(**{**vars(wanted), "alpha_st": alpha_st}) for name, wanted in parameters.items()}
+    if holds_detections(scores):
+        if with_cross_check:
+            raise UserError("Operating points can only be scored with psds_eval; a cross-check needs score tables.")
+        result, curves = score_operating_points(scores, ground_truth, durations, classes or None, parameters, jobs)
+    else:
+        evaluation = evaluation_set(scores, ground_truth, durations, classes=classes or None, jobs=jobs)
+        result, curves = score_tables(evaluation, parameters, draws, jobs)
+        for note in evaluation.notes:
+            say(note)
+        if with_cross_check:
+            result["cross_check"] = {"scores": cross_check(evaluation, parameters, jobs), "why": WHY}
+    if plots:
+        folder = out or Path("runs") / "task4_sed" / "psds" / scores.stem
+        for path in draw_curves(curves, folder):
+            say(f"Drawn: {path}")
+    if as_json:
+        print_json(result)
+    else:
+        print_scores(result, str(scores))
+
+
+def holds_detections(scores: Path) -> bool:
+    """Whether this is a folder of operating points, or one table of detections."""
+    if scores.is_file():
+        return scores.suffix in (".tsv", ".csv") and is_detection_table(scores)
+    return is_detection_table(score_files(scores)[0])
+
+
+def score_tables(
+    evaluation: EvaluationSet, parameters: Mapping[str, PsdsParameters], draws: int, jobs: int
+) -> tuple[dict[str, Any], dict[str, tuple[Curve, dict[str, Curve]]]]:
+    """All figures of score tables, and the curves behind them by metric."""
+    found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
+    result: dict[str, Any] = {name: _part(psds) for name, psds in zip(parameters, found)}
+    result["collar_f1"] = _part(collar_f1(evaluation, draws=draws, jobs=jobs))
+    result["intersection_f1"] = _part(intersection_f1(evaluation, draws=draws, jobs=jobs))
+    result["versions"] = versions()
+    result["clips"] = evaluation.report.as_json()
+    curves = {name: (psds.curve, psds.class_curves) for name, psds in zip(parameters, found)}
+    return result, curves
+
+
+def score_operating_points(
+    scores: Path, ground_truth: Path, durations: Path, classes: tuple[str, ...] | None,
+    parameters: Mapping[str, PsdsParameters], jobs: int,
+) -> tuple[dict[str, Any], dict[str, tuple[Curve, dict[str, Curve]]]]:  # fmt: skip
+    """All figures of operating points: PSDS by psds_eval, collar F1 of the table nearest to 0.5 by sed_eval."""
+    reference = reference_of(ground_truth, durations, classes)
+    for note in reference.notes:
+        say(note)
+    points = read_operating_points(scores)
+    clips = _report_points(points, reference)
+    result: dict[str, Any] = {}
+    curves = {}
+    for name, wanted in parameters.items():
+        found = psds_of_points(points, reference, wanted, jobs)
+        result[name] = {"value": found.value, "per_class": found.per_class, "interval": None}
+        curves[name] = (Curve(*found.curve), {})
+    middle = min(points, key=lambda threshold: (abs(threshold - 0.5), threshold))
+    if middle != 0.5:
+        say(f"No table is at the threshold 0.5; the F1 values are of the one at {middle:g}.")
+    for name, function in (("collar_f1", collar_f1_of_points), ("intersection_f1", intersection_f1_of_points)):
+        value, per_class = function(points[middle], reference)
+        result[name] = {"value": value, "per_class": per_class, "interval": None}
+    result["versions"] = versions()
+    result["clips"] = {**clips, "f1_threshold": middle, "operating_points": len(points)}
+    say("PSDS by psds_eval, collar F1 by sed_eval; tables of detections give no intervals.")
+    return result, curves
+
+
+def print_scores(result: Mapping[str, Any], title: str) -> None:
+    """The figures for people: one row per metric, then one per class."""
+    names = {"psds1": "PSDS1", "psds2": "PSDS2", "collar_f1": "collar F1", "intersection_f1": "intersection F1"}
+    clips = result["clips"]
+    whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
+    rows = []
+    for key, name in names.items():
+        low, high = result[key]["interval"] or (None, None)
+        rows.append({"metric": name, "value": result[key]["value"], "95 % from": low, "to": high})
+    print(f"{title}: {whole}")
+    print_table(rows)
+    classes = result["psds1"]["per_class"]
+    table = [
+        {"class": label, **{name: result[key]["per_class"].get(label) for key, name in names.items()}}
+        for label in classes
+    ]
+    print_table(table, title="per class")
+    if "cross_check" in result:
+        print_table(result["cross_check"]["scores"], title="cross-check")
+        print(result["cross_check"]["why"])
+    packages = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    print(f"PSDS as sed_scores_eval defines it. Versions: {packages}.")
+
+
+def draw_curves(curves: Mapping[str, tuple[Curve, dict[str, Curve]]], folder: Path) -> list[Path]:
+    """PSD-ROC per metric as <folder>/<metric>.png; up to 20 classes are drawn beside the whole."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    from common.files import atomic_path
+
+    paths = []
+    for name, (whole, per_class) in curves.items():
+        figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+        for label, curve in list(per_class.items())[:20]:
+            axes.step(np.append(curve.rate, whole.rate[-1]), np.append(curve.recall, curve.recall[-1]), where="post",
+                      linewidth=0.8, label=label)  # fmt: skip
+        axes.step(whole.rate, whole.recall, where="post", color="black", linewidth=2, label="all classes (effective)")
+        axes.set(xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02), title=name)
+        axes.set_xlim(0, whole.rate[-1])
+        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+        path = folder / f"{name}.png"
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+        pyplot.close(figure)
+        paths.append(path)
+    return paths
+
+
+def _part(found: Psds | F1) -> dict[str, Any]:
+    return {"value": found.value, "per_class": found.per_class, "interval": found.interval}
+
+
+def _report_points(points: Mapping[float, Any], reference: Reference) -> dict[str, Any]:
+    """Detections do not say which clips were processed: a clip without any may have been forgotten or be silent."""
+    seen = set().union(*(set(table["clip"]) for table in points.values()))
+    expected = set(reference.durations["filename"])
+    unexpected = sorted(seen - expected)
+    silent = sorted(expected - seen)
+    if unexpected:
+        raise UserError(
+            f"{len(unexpected)} clips with detections are not in the ground truth, such as {unexpected[0]}; "
+            "are these tables of another set?"
+        )
+    if silent:
+        say(f"{len(silent)} of {len(expected)} clips have no detection at any threshold, such as {silent[0]}.")
+    return {
+        "expected": len(expected),
+        "scored": len(expected),
+        "comparable": True,
+        "without_detections": silent,
+    }

@@ -1,0 +1,1 @@
+"""Median filters, event boxes (cSEBBs), and their tuning."""

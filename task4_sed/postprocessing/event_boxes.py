@@ -1,0 +1,310 @@
+"""Change-point event boxes (cSEBBs): one box with one confidence per event candidate, in place of frame scores.
+
+Ebbers et al., "Sound Event Bounding Boxes" (Interspeech 2024). Own implementation from the definition: a step filter
+finds where the score rises and falls, candidates with a shallow gap between them are joined, and each box is scored by
+its mean. Boxes do not get longer as the threshold falls, so extent and confidence are decided apart from each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numba import njit
+
+from common.errors import UserError, unknown
+from task4_sed.metrics.detections import Runs
+from task4_sed.scores.tables import ScoreTables
+
+LEVEL_OFFSET = 1e-3
+"""Added to both sides of the relative threshold, so that near-silent gaps give no endless ratio."""
+
+
+class BoxSettings(NamedTuple):
+    """step_filter_length: seconds of score compared on both sides of a moment, together.
+
+    A gap between candidates disappears if it is shallower than both merge thresholds: absolute, as a difference of
+    scores, and relative, as a ratio; infinity switches one off.
+    """
+
+    step_filter_length: float = 0.5
+    merge_threshold_abs: float = 1.0
+    merge_threshold_rel: float = 2.0
+
+
+ClassSettings = BoxSettings | Mapping[str, BoxSettings]
+"""One setting for all classes, or one by class name."""
+
+
+class Candidates(NamedTuple):
+    """Events of one class before joining, grouped by clip.
+
+    starts: (clips + 1,). onsets, offsets: seconds. highest: largest score inside. gap_lowest: smallest score of the gap
+    in front. integral: of the score from the clip's start to onset and offset, (events, 2).
+    """
+
+    starts: np.ndarray
+    onsets: np.ndarray
+    offsets: np.ndarray
+    highest: np.ndarray
+    gap_lowest: np.ndarray
+    integral: np.ndarray
+
+
+def event_boxes(scores: ScoreTables, settings: ClassSettings = BoxSettings(), jobs: int = 1) -> pd.DataFrame:  # noqa: B008
+    """Boxes of all clips and classes.
+
+    Args:
+        scores: frame scores; no -inf.
+        settings: for all classes or by class name.
+        jobs: threads, one class each.
+
+    Returns:
+        Table with clip, onset, offset, event_label, confidence; sorted by clip, class (as in `scores`) and onset.
+    """
+    runs = Parallel(n_jobs=jobs, backend="threading")(
+        delayed(class_boxes)(scores, name, settings_of(settings, name)) for name in scores.classes
+    )
+    clips = np.array(scores.clips, dtype=object)
+    parts = []
+    for number, (name, boxes) in enumerate(zip(scores.classes, runs)):
+        index = np.repeat(np.arange(len(clips)), np.diff(boxes.starts))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "clip": clips[index],
+                    "onset": boxes.onsets,
+                    "offset": boxes.offsets,
+                    "event_label": name,
+                    "confidence": boxes.high,
+                    "order": index * len(scores.classes) + number,
+                }
+            )
+        )
+    table = pd.concat(parts, ignore_index=True).sort_values(["order", "onset"], kind="stable")
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def settings_of(settings: ClassSettings, name: str) -> BoxSettings:
+    """The setting of one class."""
+    if isinstance(settings, BoxSettings):
+        return settings
+    if name not in settings:
+        raise unknown("class with box settings", name, settings)
+    return settings[name]
+
+
+def class_boxes(scores: ScoreTables, name: str, settings: BoxSettings) -> Runs:
+    """Boxes of one class as detections that exist up to their confidence."""
+    return join(candidates(scores, name, settings.step_filter_length), settings)
+
+
+def candidates(scores: ScoreTables, name: str, step_filter_length: float) -> Candidates:
+    """Event candidates of one class: where the step filter turns from rising to falling, and back."""
+    if step_filter_length <= 0:
+        raise UserError(f"The step filter length must be positive, not {step_filter_length:g} s.")
+    column = scores.column(name)
+    if np.isneginf(column).any():
+        raise UserError(f"The scores of {name} hold -inf; event boxes need the unprocessed scores.")
+    return Candidates(*_find_candidates(column, scores.starts, scores.borders, float(step_filter_length)))
+
+
+def join(found: Candidates, settings: BoxSettings) -> Runs:
+    """Boxes from candidates: shallow gaps disappear, each judged on what it was before joining."""
+    starts, onsets, offsets, confidence = _join(
+        *found, float(settings.merge_threshold_abs), float(settings.merge_threshold_rel)
+    )
+    return Runs(
+        starts, onsets, offsets, confidence, np.full(len(onsets), -np.inf), np.ones(len(onsets), dtype=np.int32)
+    )
+
+
+def box_scores(scores: ScoreTables, boxes: pd.DataFrame, fill_value: float = -np.inf) -> ScoreTables:
+    """Score tables that are a box's confidence inside it and `fill_value` elsewhere.
+
+    Frames begin and end where a box of any class does, so they differ in length and between clips.
+
+    Args:
+        scores: the tables that the boxes were found in; gives clips, classes, start and end.
+        boxes: as from `event_boxes`.
+        fill_value: -inf is never a detection; submissions need a number, 0.
+    """
+    number = {name: index for index, name in enumerate(scores.classes)}
+    groups = dict(iter(boxes.groupby("clip", sort=False)))
+    borders, values = [], []
+    for index, clip in enumerate(scores.clips):
+        ends = scores.borders_of(index)[[0, -1]]
+        part = groups.get(clip)
+        times = ends if part is None else np.concatenate((ends, part["onset"], part["offset"]))
+        edges = np.unique(np.round(times, 8))
+        frames = np.full((len(edges) - 1, len(scores.classes)), float(fill_value))
+        if part is not None:
+            first = np.searchsorted(edges, np.round(part["onset"].to_numpy(), 8))
+            last = np.searchsorted(edges, np.round(part["offset"].to_numpy(), 8))
+            labels = part["event_label"].map(number).to_numpy()
+            for begin, end, label, confidence in zip(first, last, labels, part["confidence"].to_numpy()):
+                frames[begin:end, label] = confidence
+        borders.append(edges)
+        values.append(frames)
+    return tables_of(scores.clips, scores.classes, borders, values)
+
+
+def tables_of(
+    clips: Sequence[str], classes: Sequence[str], borders: Sequence[np.ndarray], values: Sequence[np.ndarray]
+) -> ScoreTables:
+    """Score tables from (frames + 1,) borders and (frames, classes) scores per clip."""
+    starts = np.concatenate(([0], np.cumsum([len(frames) for frames in values]))).astype(np.int64)
+    joined = np.ascontiguousarray(np.concatenate(values).T)
+    return ScoreTables(tuple(clips), tuple(classes), starts, np.concatenate(borders), joined)
+
+
+@njit(cache=True, nogil=True)
+def _find_candidates(column: np.ndarray, starts: np.ndarray, borders: np.ndarray, length: float) -> tuple:
+    half = length / 2
+    num_clips = len(starts) - 1
+    found_starts = np.zeros(num_clips + 1, np.int64)
+    num_corners_max = 3 * (len(column) + num_clips)
+    onsets, offsets = np.empty(num_corners_max // 2 + 1), np.empty(num_corners_max // 2 + 1)
+    count = 0
+    for clip in range(num_clips):
+        edges = borders[starts[clip] + clip : starts[clip + 1] + clip + 1]
+        integral = _integral(column[starts[clip] : starts[clip + 1]], edges)
+        corners = _corners(edges, half)
+        inside = False
+        before, two_before = 0.0, 0.0
+        left = middle = right = 0
+        for corner in range(len(corners)):
+            now, left, middle, right = _step(corners[corner], half, edges, integral, left, middle, right)
+            if corner > 0 and not inside and now <= before and (corner == 1 or before > two_before):
+                onsets[count] = corners[corner - 1]
+                inside = True
+            elif inside and now > before and before <= two_before:
+                offsets[count] = corners[corner - 1]
+                count += 1
+                inside = False
+            two_before, before = before, now
+        if inside:
+            offsets[count] = edges[-1]
+            count += 1
+        found_starts[clip + 1] = count
+    onsets, offsets = onsets[:count].copy(), offsets[:count].copy()
+    highest, gap_lowest, integrals = np.empty(count), np.empty(count), np.empty((count, 2))
+    for clip in range(num_clips):
+        edges = borders[starts[clip] + clip : starts[clip + 1] + clip + 1]
+        scores = column[starts[clip] : starts[clip + 1]]
+        integral = _integral(scores, edges)
+        frame = 0
+        end_of_last = edges[0]
+        for event in range(found_starts[clip], found_starts[clip + 1]):
+            frame, gap_lowest[event], _ = _extremes(scores, edges, frame, end_of_last, onsets[event])
+            frame, _, highest[event] = _extremes(scores, edges, frame, onsets[event], offsets[event])
+            integrals[event, 0] = _at(onsets[event], edges, integral)
+            integrals[event, 1] = _at(offsets[event], edges, integral)
+            end_of_last = offsets[event]
+    return found_starts, onsets, offsets, highest, gap_lowest, integrals
+
+
+@njit(cache=True, nogil=True)
+def _corners(edges: np.ndarray, half: float) -> np.ndarray:
+    """Where the step filter's output can change its slope: frame borders, and half a filter before and after them."""
+    num = len(edges)
+    corners = np.empty(3 * num)
+    early, centre, late, count = 0, 0, 0, 0
+    while early < num or centre < num or late < num:
+        a = edges[early] - half if early < num else np.inf
+        b = edges[centre] if centre < num else np.inf
+        c = edges[late] + half if late < num else np.inf
+        value = min(a, b, c)
+        early += a == value
+        centre += b == value
+        late += c == value
+        value = np.rint(value * 1e8) / 1e8
+        if value < edges[0] or value > edges[-1] or (count and corners[count - 1] == value):
+            continue
+        corners[count] = value
+        count += 1
+    return corners[:count]
+
+
+@njit(cache=True, nogil=True)
+def _integral(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Integral of the score from the start to each border."""
+    integral = np.zeros(len(edges))
+    for frame in range(len(scores)):
+        integral[frame + 1] = integral[frame] + scores[frame] * (edges[frame + 1] - edges[frame])
+    return integral
+
+
+@njit(cache=True, nogil=True)
+def _step(
+    time: float, half: float, edges: np.ndarray, integral: np.ndarray, left: int, middle: int, right: int
+) -> tuple:
+    """Mean score after `time` minus mean before, rounded so that equal scores compare equal; 0 outside the clip.
+
+    left, middle, right: frames in which the filter's start, centre and end were found last.
+    """
+    lower, left = _follow(time - half, edges, integral, left)
+    centre, middle = _follow(time, edges, integral, middle)
+    upper, right = _follow(time + half, edges, integral, right)
+    return np.rint((upper - 2 * centre + lower) / half * 1e12) / 1e12, left, middle, right
+
+
+@njit(cache=True, nogil=True)
+def _follow(time: float, edges: np.ndarray, integral: np.ndarray, frame: int) -> tuple:
+    """Integral up to `time`, and its frame; times rise from call to call."""
+    if time <= edges[0]:
+        return 0.0, frame
+    if time >= edges[-1]:
+        return integral[-1], frame
+    while edges[frame + 1] < time:
+        frame += 1
+    share = (time - edges[frame]) / (edges[frame + 1] - edges[frame])
+    return integral[frame] + share * (integral[frame + 1] - integral[frame]), frame
+
+
+@njit(cache=True, nogil=True)
+def _at(time: float, edges: np.ndarray, integral: np.ndarray) -> float:
+    return _follow(time, edges, integral, max(np.searchsorted(edges, time) - 1, 0))[0]
+
+
+@njit(cache=True, nogil=True)
+def _extremes(scores: np.ndarray, edges: np.ndarray, frame: int, begin: float, end: float) -> tuple:
+    """Frame in which `end` lies, lowest and highest score between begin and end."""
+    while frame + 1 < len(scores) and edges[frame + 1] <= begin:
+        frame += 1
+    lowest, highest = np.inf, -np.inf
+    while True:
+        if edges[frame] < end and edges[frame + 1] > begin:
+            lowest, highest = min(lowest, scores[frame]), max(highest, scores[frame])
+        if frame + 1 >= len(scores) or edges[frame + 1] >= end:
+            return frame, lowest, highest
+        frame += 1
+
+
+@njit(cache=True, nogil=True)
+def _join(
+    starts: np.ndarray, onsets: np.ndarray, offsets: np.ndarray, highest: np.ndarray, gap_lowest: np.ndarray,
+    integral: np.ndarray, absolute: float, relative: float,
+) -> tuple:  # fmt: skip
+    new_starts = np.zeros(len(starts), np.int64)
+    new_onsets, new_offsets = np.empty(len(onsets)), np.empty(len(onsets))
+    confidence = np.empty(len(onsets))
+    count = 0
+    for clip in range(len(starts) - 1):
+        event = starts[clip]
+        while event < starts[clip + 1]:
+            last = event
+            while last + 1 < starts[clip + 1]:
+                gap = gap_lowest[last + 1]
+                peak = max(highest[last], highest[last + 1])
+                if peak - gap >= absolute or (peak + LEVEL_OFFSET) / (gap + LEVEL_OFFSET) >= relative:
+                    break
+                last += 1
+            new_onsets[count], new_offsets[count] = onsets[event], offsets[last]
+            length = offsets[last] - onsets[event]
+            confidence[count] = (integral[last, 1] - integral[event, 0]) / (length + 1e-6)
+            count += 1
+            event = last + 1
+        new_starts[clip + 1] = count
+    return new_starts, new_onsets[:count].copy(), new_offsets[:count].copy(), confidence[:count].copy()

@@ -1,0 +1,1 @@
+"""Report of a Task 4 run or sweep."""

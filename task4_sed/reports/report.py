@@ -1,0 +1,214 @@
+"""The report of runs: figures with intervals, per class, PSD-ROC, and the best and worst clips to look at and hear."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.output import say
+from common.reports.html import (
+    Section,
+    paragraph,
+    preformatted,
+    print_results,
+    side_by_side,
+    table,
+    with_interval,
+    write_report,
+)
+from common.reports.html import figure as picture
+from common.reports.plots import plot_lines
+from common.reports.statistics import Interval, mean_interval
+from common.runs.folder import run_folders
+from common.runs.stages import Run, read_record
+from common.settings import dump_settings
+from task4_sed.evaluate import FIGURES, open_run, read_finisher, read_published, read_scores
+from task4_sed.reports.clips import clip_parts, psd_roc
+
+TITLES = {
+    "psds1": "PSDS1",
+    "psds2": "PSDS2",
+    "collar_f1": "collar F1",
+    "intersection_f1": "intersection F1",
+    "mpauc": "mpAUC",
+    "segment_f1": "best segment F1",
+    "rank_score": "rank score",
+}
+SET_TITLES = {
+    "validation": "DESED validation",
+    "public_evaluation": "DESED public evaluation",
+    "maestro_validation": "MAESTRO Real validation",
+}
+
+
+def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Write report.html into a run's or sweep's folder, and print the table of results.
+
+    Args:
+        paths: runs and sweeps; runs that are not finished are left out, and said so.
+        out: file to write; None takes report.html in the first of `paths`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: if no run is finished.
+    """
+    runs, unfinished = read_finished(paths)
+    scores = [read_scores(run) for run in runs]
+    made_up = any(found["made_up"] for found in scores)
+    rows = figure_rows(runs)
+    print_results(rows, "Sound events, development test sets, per cent", made_up)
+    versions = ", ".join(f"{name} {number}" for name, number in scores[0]["versions"].items())
+    notes = [paragraph(f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}.")]
+    if unfinished:
+        notes.append(paragraph(f"Not finished and left out: {', '.join(folder.name for folder in unfinished)}."))
+    first = runs[0]
+    finisher = read_finisher(first)
+    classes = [table(part, caption=title) for title, part in class_rows(first).items()]
+    sections = [
+        Section("Results", [*notes, table(rows), *_raw_part(runs)]),
+        Section("Classes", [paragraph(f"Of the run {first.folder.name}, per cent."), *classes]),
+        Section("PSD-ROC", psd_roc(first, finisher)),
+        Section("Clips", clip_parts(first, finisher)),
+        Section("Learning curves", _curves_part(runs)),
+        Section("Energy", [table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
+        Section("Settings", [paragraph("Of the first run."), preformatted(dump_settings(first.settings))]),
+    ]
+    if stages := stage_rows(first):
+        sections.insert(1, Section("Stages", [paragraph(f"Of the run {first.folder.name}, per cent."), table(stages)]))
+    subtitle = f"DCASE Task 4, {len(runs)} run{'s' if len(runs) > 1 else ''}"
+    return write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
+
+
+def read_finished(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
+    """Finished runs by seed, and folders of those that are not finished."""
+    runs, unfinished = [], []
+    for folder in run_folders(paths):
+        run = open_run(folder)
+        try:
+            read_scores(run)
+            runs.append(run)
+        except UserError:
+            say(f"{folder} is not finished: left out")
+            unfinished.append(folder)
+    if not runs:
+        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Go on with `train --resume RUN`.")
+    return sorted(runs, key=lambda run: run.settings.seed), unfinished
+
+
+def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
+    """One row per test set and figure: value with interval in per cent, the published one, and how many clips."""
+    published = read_published(runs[0].settings)
+    every = [read_scores(run)["networks"][run.settings.network][kind] for run in runs]
+    rows = []
+    for name in every[0]:
+        clips = every[0][name]["clips"]
+        whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
+        for key in (*FIGURES, "rank_score"):
+            if key not in every[0][name]:
+                continue
+            found = _over_runs([figures[name][key] for figures in every])
+            row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": with_interval(*found, scale=100)}
+            known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
+            if key in known:
+                row["published"] = f"{100 * known[key]:.1f}"
+            rows.append({**row, "clips": whole})
+    return rows
+
+
+def stage_rows(run: Run) -> list[dict[str, Any]]:
+    """A row with PSDS1 and mpAUC (per cent) for each training and ensemble of a recipe that has many; else none."""
+    networks = read_scores(run)["networks"]
+    if len(networks) <= 2:
+        return []
+    rows = []
+    for name, scores in networks.items():
+        row: dict[str, Any] = {"trained": name.replace("_", " ")}
+        for kind, words in (("raw", "raw"), ("postprocessed", "post-processed")):
+            for set_name, figures in scores[kind].items():
+                key = "psds1" if "psds1" in figures else "mpauc"
+                title = f"{SET_TITLES[set_name].removeprefix('DESED ')} {TITLES[key]}, {words}"
+                row[title] = _per_cent(figures[key]["value"])
+        rows.append(row)
+    return rows
+
+
+def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Per set one row per class with its figures in per cent."""
+    scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
+    tables = {}
+    for name, figures in scores.items():
+        keys = [key for key in FIGURES if key in figures]
+        classes = list(figures[keys[0]]["per_class"])
+        tables[SET_TITLES[name]] = [
+            {"class": label, **{TITLES[key]: _per_cent(figures[key]["per_class"].get(label)) for key in keys}}
+            for label in classes
+        ]
+    return tables
+
+
+def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
+    """Over seeds where there are several runs, else over resampled recordings of the one."""
+    if len(found) == 1:
+        low, high = found[0]["interval"] or (None, None)
+        return Interval(found[0]["value"], low, high)
+    mean = mean_interval([figures["value"] for figures in found])
+    return mean._replace(low=max(0.0, mean.low))  # no figure is negative, however wide Student's t is over few runs
+
+
+def _how(runs: Sequence[Run]) -> str:
+    many = "over runs (Student's t)" if len(runs) > 1 else "over recordings (bootstrap)"
+    return f"Intervals are 95 % {many}. Published: {read_published(runs[0].settings)['system']}, on the real data."
+
+
+def _raw_part(runs: Sequence[Run]) -> list[str]:
+    return [table(figure_rows(runs, "raw"), caption="Before post-processing.")]
+
+
+def _curves_part(runs: Sequence[Run]) -> list[str]:
+    """Losses and validation figures over epochs; of recipes with many trainings, those of the first run."""
+    losses: dict[str, list] = {}
+    validation: dict[str, list] = {}
+    many = len(runs[0].settings.training_stages) > 1
+    for run in runs[:1] if many else runs:
+        for stage in run.settings.training_stages:
+            whole = run is runs[0] and not many
+            note = "" if whole else f", {stage.replace('_', ' ') if many else f'seed {run.settings.seed}'}"
+            for column, points in _curves_of(run.folder / stage / "metrics.csv").items():
+                if whole or column in ("train_loss", "val_objective"):
+                    title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
+                    (losses if column.startswith("train_") else validation)[title + note] = points
+    plots = [plot_lines(losses, "epoch", "loss", markers=False)]
+    if validation:
+        plots.append(plot_lines(validation, "epoch", "validation"))
+    return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
+
+
+def _curves_of(path: Path) -> dict[str, list]:
+    """Points of each column of a metrics.csv that is a loss or a validation figure; none without the file."""
+    curves: dict[str, list] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for column, value in row.items():
+                    if value and column.startswith(("train_", "val_")):
+                        curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
+    return curves
+
+
+def _cost_row(run: Run) -> dict[str, Any]:
+    row: dict[str, Any] = {"run": run.folder.name}
+    for title, stages in (("train", run.settings.training_stages), ("test", ["test"])):
+        records = [read_record(run.folder, stage) for stage in stages]
+        energy = [record["energy_kwh"] for record in records]
+        row[f"{title} seconds"] = round(sum(record["seconds"] for record in records), 1)
+        row[f"{title} kWh"] = "not measured" if None in energy else sum(energy)
+    return row
+
+
+def _per_cent(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(100 * value, 1)

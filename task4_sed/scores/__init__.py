@@ -1,0 +1,1 @@
+"""Score tables and stores, and ensembles of them."""

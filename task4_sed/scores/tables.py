@@ -1,0 +1,316 @@
+"""Score tables: one tab-separated file per clip with the columns onset, offset and one per class.
+
+The form that sed_scores_eval and the challenge use. Frames may have any length, but follow each other without a gap.
+In memory all clips lie in one array, class by class, so that a metric takes one class at a time; a set that would not
+fit is kept in a temporary file on disk.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError, nearest
+from common.files import atomic_write
+
+LARGEST_IN_MEMORY = 1 << 30
+"""Bytes of scores from which on they are kept on disk."""
+SMALL_FOLDER = 256_000_000
+"""Bytes of tables up to which one process reads them at once."""
+
+
+@dataclass(frozen=True)
+class ScoreTables:
+    """Scores of a set of clips.
+
+    clips: names, sorted. classes: names, in the order of the tables.
+    starts: (clips + 1,), first frame of each clip in `values`.
+    borders: (frames + clips,), seconds; clip i has its frame borders at starts[i] + i .. starts[i + 1] + i, inclusive.
+    values: (classes, frames), float64 or what a store holds; -inf is a score that no threshold reaches.
+    """
+
+    clips: tuple[str, ...]
+    classes: tuple[str, ...]
+    starts: np.ndarray
+    borders: np.ndarray
+    values: np.ndarray
+
+    def column(self, name: str) -> np.ndarray:
+        """(frames,) float64, the scores of one class over all clips."""
+        return np.ascontiguousarray(self.values[self.classes.index(name)], dtype=np.float64)
+
+    def borders_of(self, index: int) -> np.ndarray:
+        """(frames + 1,) frame borders of a clip in seconds."""
+        return self.borders[self.starts[index] + index : self.starts[index + 1] + index + 1]
+
+    def scores_of(self, index: int) -> np.ndarray:
+        """(frames, classes) scores of a clip."""
+        return np.asarray(self.values[:, self.starts[index] : self.starts[index + 1]]).T
+
+    def table(self, clip: str) -> pd.DataFrame:
+        """The score table of a clip."""
+        index = self.clips.index(clip)
+        return _frame(self.borders_of(index), self.scores_of(index), self.classes)
+
+    def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """(clip, table) of all clips."""
+        for index, clip in enumerate(self.clips):
+            yield clip, _frame(self.borders_of(index), self.scores_of(index), self.classes)
+
+    def with_values(self, values: np.ndarray) -> "ScoreTables":
+        """The same clips, classes and frames with other scores, (classes, frames)."""
+        return ScoreTables(self.clips, self.classes, self.starts, self.borders, values)
+
+    def select(self, clips: Sequence[str]) -> "ScoreTables":
+        """Only these clips, in this order."""
+        if tuple(clips) == self.clips:
+            return self
+        place = {clip: index for index, clip in enumerate(self.clips)}
+        chosen = np.array([place[clip] for clip in clips], dtype=np.int64)
+        counts = np.diff(self.starts)[chosen]
+        starts = np.concatenate(([0], np.cumsum(counts)))
+        rows = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
+        shift = self.starts[chosen] + chosen - (starts[:-1] + np.arange(len(chosen)))
+        border_rows = np.repeat(shift, counts + 1) + np.arange(starts[-1] + len(chosen))
+        values = empty_values(len(self.classes), int(starts[-1]), self.values.dtype)
+        for index in range(len(self.classes)):
+            values[index] = self.values[index][rows]
+        return ScoreTables(tuple(clips), self.classes, starts, self.borders[border_rows], values)
+
+
+def from_frames(frames: "Mapping[str, pd.DataFrame] | Iterable[tuple[str, pd.DataFrame]]") -> ScoreTables:
+    """Score tables from data frames by clip name, as sed_scores_eval takes them; checked like files."""
+    items = sorted(frames.items() if isinstance(frames, Mapping) else frames, key=lambda item: item[0])
+    if not items:
+        raise UserError("There are no score tables to evaluate.")
+    classes = _check_columns(list(items[0][1].columns), f"the score table of {items[0][0]}")
+    arrays = []
+    for clip, frame in items:
+        where = f"the score table of {clip}"
+        order = _column_order(list(frame.columns), classes, where)
+        array = frame.to_numpy(dtype=np.float64)[:, order]
+        _check_frames(array, where, with_lines=False)
+        arrays.append(array)
+    return _join([clip for clip, _ in items], classes, arrays)
+
+
+def read_score_tables(source: "ScoreTables | str | Path | Mapping[str, pd.DataFrame]", jobs: int = 1) -> ScoreTables:
+    """Score tables of a folder of .tsv files, of a score store (.h5), or from data frames by clip name.
+
+    Args:
+        source: the folder, the store, a mapping, or tables that were read before.
+        jobs: processes that parse files, used from 256 MB on.
+
+    Raises:
+        UserError: with file and line, for a gap between frames, a frame without length, NaN, wrong columns, text.
+    """
+    if isinstance(source, ScoreTables):
+        return source
+    if isinstance(source, Mapping):
+        return from_frames(source)
+    source = Path(source)
+    if source.is_file() and source.suffix in (".h5", ".hdf5"):
+        from task4_sed.scores.store import read_scores
+
+        return read_scores(source)
+    files = score_files(source)
+    classes = _check_columns(_header(files[0]), f"{files[0]}:1")
+    sizes = [file.stat().st_size for file in files]
+    if sum(sizes) < SMALL_FOLDER:
+        return _join([file.stem for file in files], classes, [_parse(file, classes) for file in files])
+    return _read_large(files, classes, jobs)
+
+
+def score_files(folder: Path) -> list[Path]:
+    """The .tsv files of a folder, sorted by name.
+
+    Raises:
+        UserError: if there is no such folder, or it holds none (sub-folders that do are named).
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder of score tables {folder}.")
+    files = sorted(file for file in folder.iterdir() if file.suffix == ".tsv" and not file.name.startswith("."))
+    if not files:
+        inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.tsv")))
+        hint = f" Its sub-folders {', '.join(inside)} do; give one of them." if inside else ""
+        raise UserError(f"{folder} holds no score tables (.tsv).{hint}")
+    return files
+
+
+def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | None = None) -> None:
+    """One table per clip, each written whole or not at all.
+
+    Args:
+        scores: what to write.
+        folder: made if it is not there.
+        fill_value: written in place of -inf (submissions use 0).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for clip, table in scores.tables():
+        if fill_value is not None:
+            table = table.replace(-np.inf, fill_value)
+        with atomic_write(folder / f"{clip}.tsv") as file:
+            table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+
+
+def _frame(borders: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    data = np.column_stack((borders[:-1], borders[1:], scores.astype(np.float64)))
+    return pd.DataFrame(data, columns=["onset", "offset", *classes])
+
+
+def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
+    """(classes, frames) in memory, or in a temporary file that goes away with the array."""
+    if classes * frames * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
+        return np.empty((classes, frames), dtype=dtype)
+    with tempfile.TemporaryFile(prefix="scores.") as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=(classes, frames))
+
+
+def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) -> ScoreTables:
+    starts = np.concatenate(([0], np.cumsum([len(array) for array in arrays]))).astype(np.int64)
+    borders = np.concatenate([np.append(array[:, 0], array[-1, 1]) for array in arrays])
+    values = empty_values(len(classes), int(starts[-1]))
+    for array, start in zip(arrays, starts):
+        values[:, start : start + len(array)] = array[:, 2:].T
+    return ScoreTables(tuple(clips), classes, starts, borders, values)
+
+
+def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
+    """Two passes, so that no more than a batch of files is in memory: count the frames, then parse."""
+    from joblib import Parallel, delayed
+
+    counts = [_count_rows(file) for file in files]
+    starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    values = empty_values(len(classes), int(starts[-1]))
+    borders = np.empty(int(starts[-1]) + len(files))
+    batches = [range(first, min(first + 64, len(files))) for first in range(0, len(files), 64)]
+    parsed = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(_parse_batch)([files[index] for index in batch], classes) for batch in batches
+    )
+    for batch, arrays in zip(batches, parsed):
+        rows = np.concatenate(arrays)
+        values[:, starts[batch[0]] : starts[batch[-1] + 1]] = rows[:, 2:].T
+        for index, array in zip(batch, arrays):
+            first = starts[index] + index
+            borders[first : first + len(array)] = array[:, 0]
+            borders[first + len(array)] = array[-1, 1]
+    return ScoreTables(tuple(file.stem for file in files), classes, starts, borders, values)
+
+
+def _count_rows(file: Path) -> int:
+    data = file.read_bytes()
+    return data.count(b"\n") - (1 if data.endswith(b"\n") else 0)
+
+
+def _parse_batch(files: list[Path], classes: tuple[str, ...]) -> list[np.ndarray]:
+    return [_parse(file, classes) for file in files]
+
+
+def _parse(file: Path, classes: tuple[str, ...]) -> np.ndarray:
+    """(frames, 2 + classes) of one table, checked; numpy's text reader is several times faster than a csv parser."""
+    data = file.read_bytes()
+    head, _, body = data.partition(b"\n")
+    order = _column_order(_split(head, file), classes, f"{file}:1")
+    width = len(head.split(b"\t"))
+    lines = body.count(b"\n") + (0 if body.endswith(b"\n") or not body else 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # before numpy 2.3, text ends the reading early
+            numbers = np.fromstring(body, sep="\t")
+    except ValueError:
+        numbers = np.empty(0)
+    if lines == 0 or numbers.size != lines * width:
+        _tell_bad_line(file, body, width)
+    array = numbers.reshape(lines, width)
+    if order != list(range(width)):
+        array = array[:, order]
+    _check_frames(array, str(file), with_lines=True)
+    return array
+
+
+def _tell_bad_line(file: Path, body: bytes, width: int) -> None:
+    """Find the cell that stopped the fast reader."""
+    if not body.strip():
+        raise UserError(f"{file} has a header but no frames.")
+    for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=2):
+        cells = line.split("\t")
+        if len(cells) != width:
+            raise UserError(f"{file}:{number}: {len(cells)} cells, but the header has {width} columns.")
+        for cell in cells:
+            try:
+                float(cell)
+            except ValueError:
+                raise UserError(f"{file}:{number}: {cell!r} is not a number.") from None
+    raise UserError(f"{file} is no table of numbers.")
+
+
+def _check_frames(array: np.ndarray, where: str, with_lines: bool) -> None:
+    onset, offset = array[:, 0], array[:, 1]
+
+    def place(row: int) -> str:
+        return f"{where}:{row + 2}" if with_lines else f"{where}, frame {row + 1}"
+
+    if not len(array):
+        raise UserError(f"{where} has no frames.")
+    if np.isnan(array).any() or np.isposinf(array).any() or not np.isfinite(array[:, :2]).all():
+        bad = np.isnan(array) | np.isposinf(array)
+        bad[:, :2] |= ~np.isfinite(array[:, :2])
+        row, column = np.argwhere(bad)[0]
+        raise UserError(f"{place(row)}: column {column + 1} is {array[row, column]}; scores must be numbers.")
+    if (offset <= onset).any():
+        row = int(np.flatnonzero(offset <= onset)[0])
+        raise UserError(f"{place(row)}: a frame from {onset[row]:g} to {offset[row]:g} s has no length.")
+    if (offset[:-1] != onset[1:]).any():
+        row = int(np.flatnonzero(offset[:-1] != onset[1:])[0]) + 1
+        raise UserError(
+            f"{place(row)}: this frame starts at {onset[row]:g} s, but the one before ends at {offset[row - 1]:g} s; "
+            "frames must follow each other in order and without a gap."
+        )
+
+
+def _header(file: Path) -> list[str]:
+    with file.open("rb") as stream:
+        return _split(stream.readline(), file)
+
+
+def _split(head: bytes, file: Path) -> list[str]:
+    try:
+        return head.decode("utf-8-sig").rstrip("\r\n").split("\t")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is no text table.") from error
+
+
+def _check_columns(columns: list[str], where: str) -> tuple[str, ...]:
+    if columns[:2] != ["onset", "offset"] or len(columns) < 3:
+        found = ", ".join(columns[:4])
+        raise UserError(
+            f"{where}: columns must be onset, offset, then one per class, with tabs; here they are {found}."
+        )
+    classes = tuple(columns[2:])
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(f"{where}: the class {twice} has two columns.")
+    if any("\\" in name or not name.strip() for name in classes):
+        raise UserError(f"{where}: a class name is empty or has a backslash, which sed_scores_eval refuses.")
+    return classes
+
+
+def _column_order(columns: list[str], classes: tuple[str, ...], where: str) -> list[int]:
+    """Where onset, offset and each class stand in these columns; classes may be in another order."""
+    found = _check_columns(columns, where)
+    if found == classes:
+        return list(range(len(columns)))
+    for name in classes:
+        if name not in found:
+            near = nearest(name, found, 1)
+            hint = f" (it has {near[0]})" if near else ""
+            raise UserError(f"{where}: no column for the class {name}, which the other tables have{hint}.")
+    extra = [name for name in found if name not in classes]
+    if extra:
+        raise UserError(f"{where}: a column for the class {extra[0]}, which the other tables lack.")
+    return [0, 1, *(columns.index(name) for name in classes)]
