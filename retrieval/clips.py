@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.audio import AudioError, audio_info, read_audio
 from common.data.loading import PackedClips, pack
 from common.errors import UserError
 from retrieval.data import check_split, exclude, missing_files, read_exclusions, read_manifest
-from retrieval.model import split_windows
 from retrieval.settings import Data, DataSource
 
 
@@ -220,3 +221,12 @@ def evaluation_loader(clips: CaptionedClips, batch_size: int, workers: int) -> D
     order = [(clip, tuple(range(len(captions))), 0) for clip, captions in enumerate(clips.captions)]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+
+
+def split_windows(waveform: Tensor, window: int) -> Tensor:
+    """A clip cut into windows without overlap, the last one filled with zeros: (samples,) to (windows, window).
+
+    A clip of 12 s gives two windows of 10 s, not three: silence that only fills a batch is never encoded.
+    """
+    count = max(1, -(-waveform.shape[-1] // window))
+    return functional.pad(waveform, (0, count * window - waveform.shape[-1])).view(count, window)

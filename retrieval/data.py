@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.data.made_up import is_made_up
 from common.errors import UserError, unknown
-from common.synthetic.synthesize import is_made_up
 
 COLUMNS = ["dataset", "split", "file_name", "path", "captions", "duration", "source_id", "licence"]
 

@@ -69,12 +69,3 @@ class DualEncoder(nn.Module):
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Captions to (captions, dim), unit length."""
         return functional.normalize(self.project_text(self.text(captions)), dim=1)
-
-
-def split_windows(waveform: Tensor, window: int) -> Tensor:
-    """A clip cut into windows without overlap, the last one filled with zeros: (samples,) to (windows, window).
-
-    A clip of 12 s gives two windows of 10 s, not three: silence that only fills a batch is never encoded.
-    """
-    count = max(1, -(-waveform.shape[-1] // window))
-    return functional.pad(waveform, (0, count * window - waveform.shape[-1])).view(count, window)

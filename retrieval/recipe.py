@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data.made_up import is_made_up
 from common.errors import unknown
 from common.files import atomic_path, atomic_write, write_json
 from common.output import say
 from common.runs.energy import EnergyMeter
 from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic.synthesize import is_made_up
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from retrieval.clips import CaptionedClips, Manifest
 from retrieval.correspondences import EstimatedCorrespondences, Teacher, text_teacher
 from retrieval.data import read_relevance

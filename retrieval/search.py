@@ -15,14 +15,14 @@ from common.cli.arguments import SETTINGS_FILE
 from common.data.audio import AudioError, list_audio, read_blocks
 from common.errors import UserError
 from common.files import atomic_path, sha256_of, write_json
-from common.output import say
-from common.progress import Progress
+from common.output import Progress, say
 from common.runs.stages import Run
 from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
+from retrieval.clips import split_windows
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.imitation.train import ImitationModel, load_imitation_model
-from retrieval.model import DualEncoder, split_windows
+from retrieval.model import DualEncoder
 from retrieval.recipe import load_model
 from retrieval.settings import RetrievalSettings
 from retrieval.train import embed_captions

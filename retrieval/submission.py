@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 
 from common.data.audio import list_audio
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import atomic_write
 from common.runs import stages
 from common.runs.stages import Run, read_record
 from common.settings.yaml_file import to_yaml
-from common.synthetic.synthesize import is_made_up
 from retrieval.clips import CaptionedClips, Manifest
 from retrieval.data import COLUMNS, read_queries
 from retrieval.recipe import load_model, write_similarity

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 from common.errors import UserError
+from common.models.factory import create_audio_model
 from common.models.text import TextEncoder
-from common.registry import create_audio_model, load_audio_model
+from common.registry import load_audio_model
 from common.settings.trainer import TrainerSettings
 from common.training.checkpoints import weights_of
 from common.training.schedules import WarmupCosine
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, evaluation_loader, training_loader
 from retrieval.correspondences import EstimatedCorrespondences, Teacher
 from retrieval.losses import contrastive_loss, distillation_loss

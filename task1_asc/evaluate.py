@@ -10,12 +10,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from common.data.loading import make_loader
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import atomic_write, sha256_of, write_json
 from common.runs import stages
 from common.runs.stages import Run, read_record
 from common.settings.yaml_file import read_yaml
-from common.synthetic.synthesize import is_made_up
 from task1_asc.data.tau2022 import (
     CLASSES,
     DEVICES,

@@ -23,7 +23,8 @@ from common.runs.energy import EnergyMeter
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, do_two_steps, run_stages
 from common.training.checkpoints import save_checkpoint
-from common.training.trainer import derive_seed, fit, make_trainer, seed_all
+from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import fit, make_trainer
 from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, is_made_up_data, store_folder
 from task1_asc.data.teacher_logits import LOGITS, write_logits, write_seen
 from task1_asc.data.training_clips import TrainingClips, loading, read_training_clips

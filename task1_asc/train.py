@@ -15,9 +15,10 @@ from common.features.impulse_responses import DeviceImpulseResponses
 from common.inference.quantize import freeze
 from common.models.audio_model import AudioModel
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, steps_of
-from common.training.trainer import step_generator, update_average
+from common.training.seeds import step_generator
+from common.training.trainer import update_average
 from task1_asc.data.tau2022 import CLASSES
-from task1_asc.networks.build import make_model
+from task1_asc.networks.build import make_model, order_for
 from task1_asc.settings import (
     AugmentSettings,
     DistillationSettings,
@@ -25,11 +26,6 @@ from task1_asc.settings import (
     RampOptimSettings,
     Task1Settings,
 )
-
-
-def order_for(network: nn.Module, device: torch.device) -> nn.Module:
-    """Order the weights so that convolutions are quickest; on a CPU with the channels last, a third less time."""
-    return network.to(memory_format=torch.channels_last) if device.type == "cpu" else network
 
 
 class Augmentation(nn.Module):

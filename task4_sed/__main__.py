@@ -9,7 +9,7 @@ from common.cli.sweep_verb import sweep_verb
 from common.errors import CheckFailed
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
-from task4_sed.settings import Task4Settings
+from task4_sed.schema import AnySystem
 
 SMALL = "task4_sed/configs/small.yaml"
 
@@ -88,7 +88,7 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_m
 
 
 def train(
-    settings: Task4Settings,
+    settings: AnySystem,
     *,
     resume: Path | None = None,
     redo: Repeated[str] = (),
@@ -113,16 +113,16 @@ def train(
         slurm_gpus: GPUs for each stage.
         slurm_cpus: cores for each stage.
     """
-    from task4_sed.baseline.recipe import check_recipe, run_recipe
     from task4_sed.reports.report import figure_rows
+    from task4_sed.systems import check_recipe, run_recipe
 
     if fast_check:
         check_recipe(settings)
         return
     runner = None
     if jobs > 1 or on == "slurm":
+        from common.runs.cells import SlurmSettings
         from common.runs.processes import SideBySide
-        from common.runs.sweep import SlurmSettings
 
         slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
         runner = SideBySide(jobs, on, slurm)
@@ -138,8 +138,9 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON; 0 to 1.
     """
-    from task4_sed.evaluate import open_run, read_published, read_scores
+    from task4_sed.evaluate import read_scores
     from task4_sed.reports.report import class_rows, figure_rows, stage_rows
+    from task4_sed.systems import open_run, read_published
 
     opened = open_run(run)
     if json:
@@ -160,8 +161,8 @@ def predict(run: Positional[Path], *, root: Path) -> None:
         run: run folder.
         root: folder of the tree (its audio/eval24), or of the audio files themselves.
     """
-    from task4_sed.evaluate import open_run
-    from task4_sed.evaluate import predict as write
+    from task4_sed.systems import open_run
+    from task4_sed.systems import predict as write
 
     print(write(open_run(run), root))
 
@@ -246,12 +247,12 @@ VERBS = {
         "check_strong": pretraining.check_strong,
         "pack_strong": pretraining.pack_strong,
     },
-    "train": config_verb(Task4Settings, train, config_for={"fast_check": SMALL}),
+    "train": config_verb(AnySystem, train, config_for={"fast_check": SMALL}),
     "sweep": sweep_verb(
-        Task4Settings,
-        "task4_sed.baseline.recipe:sweep_cell",
-        "task4_sed.baseline.recipe:is_made_up",
-        "task4_sed.baseline.recipe:prepare_stores",
+        AnySystem,
+        "task4_sed.systems:sweep_cell",
+        "task4_sed.systems:is_made_up",
+        "task4_sed.systems:prepare_stores",
     ),
     "evaluate": evaluate,
     "predict": predict,

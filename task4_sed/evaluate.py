@@ -3,74 +3,40 @@
 import json
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.data.audio import list_audio
-from common.data.loading import make_loader
 from common.errors import UserError
 from common.files import write_json
-from common.output import say
-from common.runs import stages
-from common.runs.energy import EnergyMeter
 from common.runs.stages import Run, read_record
-from common.settings.yaml_file import read_yaml
-from common.training.checkpoints import weights_of
-from task4_sed.baseline.train import MeanTeacherTraining, SoundEventTraining
 from task4_sed.data.annotations import read_events
-from task4_sed.data.clips import SoundEventClips, open_clips
-from task4_sed.data.embeddings import load_frozen
 from task4_sed.data.sets import (
     SETS,
-    ClipSet,
     audio_folder,
     is_made_up_data,
     label_file,
-    missing_sentence,
-    no_events,
     published_clips,
-    read_set,
     set_durations,
 )
+from task4_sed.mean_teacher import MeanTeacherTraining
 from task4_sed.metrics.cross_check import versions
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc, rank_interval, rank_score, segment_f1
 from task4_sed.postprocessing.finisher import Finisher, plain_boxes, tune_finisher
+from task4_sed.scores.reading import read_scores as read_store
 from task4_sed.scores.store import ScoreWriter
-from task4_sed.scores.store import read_scores as read_store
-from task4_sed.scores.tables import ScoreTables, write_score_tables
+from task4_sed.scores.tables import ScoreTables
 from task4_sed.scoring import evaluated_classes
-from task4_sed.settings import SystemSettings, Task4Settings
+from task4_sed.settings import SystemSettings
 
 PREDICTIONS = "predictions"
 FIGURES = ("psds1", "psds2", "collar_f1", "intersection_f1", "mpauc", "segment_f1")
 """Names of the figures, of DESED sets and of MAESTRO."""
 DRAWS = 1000
-
-
-def open_run(folder: Path) -> Run:
-    """The run of this task in a folder; see `common.runs.stages.open_run`."""
-    return stages.open_run(folder, Task4Settings)
-
-
-def score_network(run: Run, settings: Task4Settings, fast_check: bool = False) -> None:
-    """Score the test sets with student and teacher, raw and post-processed.
-
-    Reads train/{best,last}.ckpt. Writes test/scores/<set>_<network>.h5 (raw logits), test/evaluation.json, with event
-    boxes test/boxes.json, and the energy of the inference in test/energy.json.
-    """
-    module = load_module(run)
-    folder = run.folder / "test"
-    names = test_sets(settings)
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
-        missing = {name: _score_set(module, settings, name, folder / "scores", fast_check) for name in names}
-    networks = ["student"] if settings.teacher is None else ["student", "teacher"]
-    write_evaluation(folder, settings, networks, missing)
 
 
 def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[str], missing: dict[str, int]) -> None:
@@ -126,100 +92,11 @@ def read_scores(run: Run) -> dict[str, Any]:
     return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
 
 
-def load_module(run: Run) -> SoundEventTraining:
-    """Student and teacher of a run in evaluation mode, on the GPU where there is one."""
-    settings = run.settings
-    choice = settings.validation
-    name = "best.ckpt" if choice.weak or choice.synthetic or choice.maestro else "last.ckpt"
-    path = run.folder / "train" / name
-    if not path.is_file():
-        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
-    module = SoundEventTraining(settings, frozen)
-    try:
-        module.load_state_dict(weights_of(path))
-    except RuntimeError as error:
-        raise UserError(f"The weights in {path} are those of another network: {str(error).splitlines()[-1]}") from error
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return module.eval().to("cuda" if use_gpu else "cpu")
-
-
-def predict(run: Run, root: Path) -> Path:
-    """Score the clips of an evaluation set.
-
-    Args:
-        run: finished.
-        root: of a tree with audio/eval24, or a folder of audio files.
-
-    Returns:
-        RUN/predictions: unprocessed/<clip>.tsv, postprocessed/<clip>.tsv, predictions.json (network, made_up, seconds
-        of each clip).
-    """
-    settings = run.settings
-    read_record(run.folder, "test")
-    clips = evaluation_clips(Path(root))
-    dataset = SoundEventClips(clips, Path(root), settings.labels, packed=False)
-    folder = run.folder / PREDICTIONS
-    store = folder / "logits.h5"
-    (_predict if isinstance(settings, Task4Settings) else _predict_with_transformers)(run, dataset, store)
-    raw = read_store(store)
-    finished = read_finisher(run).of_new(raw)
-    for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
-        for old in (folder / name).glob("*.tsv"):
-            old.unlink()
-        write_score_tables(tables, folder / name, fill_value=0.0)
-    durations = {name: float(seconds) for name, seconds in zip(clips.filenames, dataset.durations)}
-    facts = {"network": settings.network, "made_up": is_made_up_data(Path(root)), "durations": durations}
-    write_json(folder / "predictions.json", facts)
-    return folder
-
-
-def _predict(run: Run, dataset: SoundEventClips, store: Path) -> None:
-    """Logits of clips by the network that is handed in."""
-    settings, module = run.settings, load_module(run)
-    if settings.embeddings == "cached":
-        module.use_frozen(load_frozen(settings.embedding))
-    loader = make_loader(dataset, settings.data.scoring_batch, num_workers=settings.data.num_workers)
-    write_logits(module, loader, {settings.network: store}, settings.labels.classes)
-
-
-def _predict_with_transformers(run: Run, dataset: SoundEventClips, store: Path) -> None:
-    from task4_sed.iterations.scores import predict_logits
-
-    predict_logits(run, dataset, store)
-
-
-def evaluation_clips(root: Path) -> ClipSet:
-    """Clips of audio/eval24 below `root`, or of `root` itself."""
-    try:
-        folder = audio_folder(root, "eval24")
-    except UserError:
-        folder = root
-    filenames = tuple(str(path.relative_to(folder)) for path in list_audio(folder))
-    nested = [name for name in filenames if "/" in name]
-    if nested:
-        raise UserError(f"{folder} has no audio/eval24, and its clips lie in further folders ({nested[0]}).")
-    return ClipSet("eval24", folder, filenames, no_events())
-
-
 def read_finisher(run: Run) -> Finisher:
     """The post-processing of a finished run."""
     path = run.folder / "test" / "boxes.json"
     boxes = json.loads(path.read_text(encoding="utf-8")) if run.settings.postprocessing.boxes is not None else None
     return Finisher.read(run.settings, boxes)
-
-
-def read_published(settings: SystemSettings | None = None) -> dict[str, Any]:
-    """Figures of the published system whose recipe a run has, see published.yaml; without settings of the baseline."""
-    published = _published()
-    if settings is None or isinstance(settings, Task4Settings):
-        return published
-    return published["two_iterations"]
-
-
-@cache
-def _published() -> dict[str, Any]:
-    return read_yaml(Path(__file__).parent / "published.yaml").data
 
 
 def desed_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:
@@ -267,20 +144,6 @@ def _all_figures(
         interval = rank_interval(whole["validation"], whole["maestro_validation"]) if draws else None
         every["validation"]["rank_score"] = {"value": rank_score(psds1, mpauc), "interval": interval}
     return every
-
-
-def _score_set(module: SoundEventTraining, settings: Task4Settings, name: str, folder: Path, fast_check: bool) -> int:
-    """Write a set's logits of both networks; gives how many of its clips are missing."""
-    clips = read_set(settings.data.root, name, settings.data.allow_missing, settings.labels.classes)
-    if clips.missing:
-        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
-    loader = make_loader(
-        open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers
-    )
-    networks = ["student"] if module.teacher is None else ["student", "teacher"]
-    stores = {network: folder / f"{name}_{network}.h5" for network in networks}
-    write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
-    return len(clips.missing)
 
 
 @torch.inference_mode()

@@ -13,9 +13,9 @@ from task4_sed.labels import FRAME_SECONDS, MAESTRO_CLASSES, MAESTRO_EVALUATED, 
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import intersection_f1
 from task4_sed.metrics.segments import segment_f1
-from task4_sed.postprocessing.filters import median_filter
+from task4_sed.scores.median_filter import median_filter
 from task4_sed.scores.tables import ScoreTables
-from task4_sed.settings import Task4Settings
+from task4_sed.settings import SystemSettings
 
 
 class Scored(NamedTuple):
@@ -72,7 +72,7 @@ def count_frames(duration: float) -> int:
 
 
 def objective(
-    scored: dict[str, list[Scored]], references: Sequence[Reference], settings: Task4Settings
+    scored: dict[str, list[Scored]], references: Sequence[Reference], settings: SystemSettings
 ) -> dict[str, float]:
     """Weak macro F1, intersection macro F1 (both at 0.5), best segment macro F1 on MAESTRO, and their sum.
 
@@ -114,7 +114,7 @@ def weak_f1(probabilities: np.ndarray, target: np.ndarray, threshold: float = 0.
     return float(np.mean(2 * hits / np.maximum(either, 1)))
 
 
-def evaluated_classes(settings: Task4Settings, maestro: bool) -> tuple[str, ...]:
+def evaluated_classes(settings: SystemSettings, maestro: bool) -> tuple[str, ...]:
     """Classes of the system that a data set is scored for."""
     if maestro:
         return tuple(name for name in MAESTRO_EVALUATED if name in settings.labels.classes)
@@ -144,7 +144,7 @@ def _segment_f1(tables: ScoreTables, annotations: Annotations, classes: Sequence
     return segment_f1(evaluation, threshold="best", draws=0).value
 
 
-def joined(parts: Sequence[Scored], settings: Task4Settings) -> ScoreTables:
+def joined(parts: Sequence[Scored], settings: SystemSettings) -> ScoreTables:
     names = [name for part in parts for name in part.filenames]
     durations = [seconds for part in parts for seconds in part.durations]
     frames = np.concatenate([part.frames for part in parts])

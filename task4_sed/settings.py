@@ -1,26 +1,16 @@
 """Settings of Task 4: what a YAML file in configs/ may say. No torch here."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.settings.trainer import MachineSettings, TrainerSettings
+from common.settings.trainer import MachineSettings
 from task4_sed.labels import POOLING, LabelSettings
 
 TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]
-
-
-class GroupSettings(Settings):
-    """A part of every training batch."""
-
-    sets: list[TRAINING_SETS] = Field(min_length=1)
-    """Where its clips are drawn from, together; sets of one group must have the same kind of labels."""
-    clips: int = Field(ge=1)
-    """How many there are in each batch."""
 
 
 class SourceSettings(Settings):
@@ -36,13 +26,6 @@ class SourceSettings(Settings):
     """Processes that put batches together; with packed stores none is needed."""
     scoring_batch: int = Field(24, ge=1)
     """Clips that are scored at once."""
-
-
-class DataSettings(SourceSettings):
-    """Where the clips are, and how a batch is put together."""
-
-    batch: list[GroupSettings] = Field(min_length=1)
-    """Groups of each batch, in order. An epoch ends with the group that has the fewest batches."""
 
 
 class EmbeddingSettings(Settings):
@@ -107,55 +90,6 @@ class ModelSettings(Settings):
             )
 
 
-class MixupSettings(Settings):
-    """Within weak, strong and MAESTRO clips each, a batch is mixed with itself, on mel magnitudes."""
-
-    probability: float = Field(0.5, ge=0, le=1)
-    """Of mixing a batch."""
-    alpha: float = Field(0.2, gt=0)
-    """One weight for all clips of a kind is drawn from Beta(alpha, alpha)."""
-    draws: Literal["consistent", "official"] = "consistent"
-    """official draws weight and partners anew for the embeddings, so that features and embeddings of a clip belong to
-    different mixtures, and mixes the labels twice."""
-    weak_labels: Literal["soft", "union"] = "soft"
-    """union, as published: a mixed weak clip has every class of both; soft mixes them like the others."""
-
-
-class LossSettings(Settings):
-    """Weights of the parts of the loss."""
-
-    strong: float = Field(1.0, ge=0)
-    """Binary cross-entropy of frames, over strong and soft labels."""
-    weak: float = Field(1.0, ge=0)
-    """Binary cross-entropy of clips, over weak labels."""
-    consistency: float = Field(2.0, ge=0)
-    """Mean squared difference between student and teacher, after its ramp."""
-
-
-class TeacherSettings(Settings):
-    """Mean teacher: a moving average of the student that sees the same batch, and that the student is to agree with."""
-
-    decay: float = Field(0.999, gt=0, lt=1)
-    """Of the average, per step; less at the start, where it is the plain mean."""
-    average_statistics: bool = True
-    """Average the batch norms' statistics too; as published, only parameters, and the teacher keeps its own."""
-    ramp_epochs: int = Field(50, ge=0)
-    """The consistency loss rises over this many epochs."""
-    maestro: bool = False
-    """Whether MAESTRO clips count in the consistency loss."""
-
-
-class OptimSettings(Settings):
-    """Adam; the learning rate rises as exp(-5 (1 - t)^2) and falls as a quarter of a cosine, step by step."""
-
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate."""
-    warmup_epochs: int = Field(50, ge=0)
-    """Length of the rise."""
-    decay_from_epoch: int | None = Field(None, ge=0)
-    """Where the fall to 0 at the last epoch begins; null keeps the peak."""
-
-
 class ValidationSettings(Settings):
     """Clips held out of training choose the best epoch: the sum of weak macro F1, intersection F1 and segment F1."""
 
@@ -192,13 +126,6 @@ class FilterSettings(Settings):
     """Event boxes in place of median filters; null does not use them."""
 
 
-class PostProcessing(FilterSettings):
-    """From raw scores to those that are handed in."""
-
-    network: Literal["teacher", "student"] = "teacher"
-    """Whose scores are tested and handed in."""
-
-
 class SystemSettings(Settings):
     """What every system has, whatever its recipe."""
 
@@ -228,15 +155,6 @@ class SystemSettings(Settings):
         """Folders of all that is trained."""
         return ["train"]
 
-    @classmethod
-    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
-        """The schema of a file: its line `recipe: two_iterations` tells the winner's recipe from a single training."""
-        if data.get("recipe") == "two_iterations":
-            from task4_sed.iterations.settings import TwoIterations
-
-            return TwoIterations
-        return cls
-
     @model_validator(mode="after")
     def _every_class_has_a_median(self) -> "SystemSettings":
         medians = self.postprocessing.median_frames
@@ -244,38 +162,4 @@ class SystemSettings(Settings):
             absent = [name for name in self.labels.classes if name not in medians]
             if absent:
                 raise ValueError(f"postprocessing.median_frames has no length for {absent[0]}")
-        return self
-
-
-class Task4Settings(SystemSettings):
-    """One training of a sound event detector on DESED and MAESTRO Real."""
-
-    data: DataSettings
-    embeddings: Literal["none", "cached", "live"] = "none"
-    """cached: worked out once per clip and kept in half precision; live: in each step."""
-    embedding: EmbeddingSettings = EmbeddingSettings()
-    front_end: FrontEndSettings = FrontEndSettings()
-    model: ModelSettings = ModelSettings()
-    mixup: MixupSettings | None = MixupSettings()
-    """Null does not mix."""
-    loss: LossSettings = LossSettings()
-    teacher: TeacherSettings | None = TeacherSettings()
-    """Null trains on labels alone."""
-    optim: OptimSettings = OptimSettings()
-    validation: ValidationSettings = ValidationSettings()
-    postprocessing: PostProcessing = PostProcessing()
-    trainer: TrainerSettings
-
-    @property
-    def network(self) -> str:
-        """Whose scores are tested."""
-        return "student" if self.teacher is None else self.postprocessing.network
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Task4Settings":
-        self.model.refuse_other_sizes(self.front_end.n_mels, "model")
-        kinds = {"maestro_train": "soft", "weak": "weak", "unlabeled": "none"}
-        for number, group in enumerate(self.data.batch, start=1):
-            if len({kinds.get(name, "strong") for name in group.sets}) > 1:
-                raise ValueError(f"group {number} of data.batch mixes sets with different kinds of labels")
         return self

@@ -18,8 +18,9 @@ from common.settings.yaml_file import to_yaml
 from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
-from task4_sed.evaluate import PREDICTIONS, open_run, predict, read_scores
-from task4_sed.settings import Task4Settings
+from task4_sed.baseline.settings import Task4Settings
+from task4_sed.evaluate import PREDICTIONS, read_scores
+from task4_sed.systems import open_run, predict
 
 RULES = "task4_2024"
 NUM_RUNS = 3

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.models.audio_model import AudioModel
-from common.registry import create_audio_model, load_released_state_dict
+from common.models.factory import create_audio_model
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 
 PARTS = ("tokens", "block_0", "block_5", "sequence", "pooled", "strong_logits", "weak_logits")

@@ -6,10 +6,12 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from common.models.audio_model import AudioModel, ModelOutput, prepare_for_inference
+from common.inference.prepare import prepare_for_inference
+from common.models.audio_model import AudioModel
+from common.models.factory import create_audio_model
+from common.models.output import ModelOutput
 from common.models.released import find_architecture
 from common.models.windows import ClipScores, FrameJoiner, WindowPolicy, cut_windows
-from common.registry import create_audio_model
 
 RATE = 1000
 

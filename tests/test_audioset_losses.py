@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from common.audioset import sampling
 from common.audioset.data import PackedTargets
-from common.audioset.losses import distillation_loss, teacher_probabilities, weighted_bce
 from common.audioset.sampling import EpochDraws, class_balance_weights
 from common.audioset.settings import OptimSettings
+from common.audioset.train import distillation_loss, teacher_probabilities, weighted_bce
 from common.errors import UserError
 from common.features import augment
 from common.training.schedules import ExponentialWarmupLinearDown

@@ -16,16 +16,16 @@ import torch
 from common.__main__ import VERBS
 from common.audioset import finetune, recipe
 from common.audioset.data import read_classes
-from common.audioset.evaluate import read_evaluation
+from common.audioset.evaluate import load_run, read_evaluation
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, make_model
-from common.audioset.trained import load_run
 from common.cli import run as run_command
 from common.data.encoded_store import KeyedOutputs
 from common.errors import UserError
 from common.inference.tagging import load_tagger, names_a_folder, tag_file
-from common.registry import create_model, load_audio_model
+from common.models.factory import create_model
+from common.registry import load_audio_model
 from common.settings import load_settings, parse_settings
 from common.training.checkpoints import save_checkpoint, weights_of
 

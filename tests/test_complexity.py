@@ -10,11 +10,11 @@ import yaml
 from torch import nn
 
 from common.errors import UserError
-from common.fold import fold_batch_norms
 from common.inference.complexity import describe, measure, stored_bytes
-from common.models.audio_model import ModelOutput
+from common.inference.prepare import fold_batch_norms
+from common.models.factory import create_model
+from common.models.output import ModelOutput
 from common.models.released import find_architecture
-from common.registry import create_model
 from tests.golden_case import GoldenCase
 
 

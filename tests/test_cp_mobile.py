@@ -5,7 +5,8 @@ import torch
 
 from common.inference.complexity import measure
 from common.models.cp_mobile import GlobalResponseNorm
-from common.registry import create_audio_model, create_model, load_released_state_dict
+from common.models.factory import create_audio_model, create_model
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 
 TOLERANCE = 1e-4  # relative to the spread

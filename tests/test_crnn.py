@@ -5,7 +5,8 @@ import torch
 
 from common.errors import UserError
 from common.models.crnn import Crnn, desed_crnn_2023, desed_crnn_2023_beats, desed_crnn_2024, mask_time, recipe_options
-from common.registry import create_audio_model, load_released_state_dict
+from common.models.factory import create_audio_model
+from common.registry import load_released_state_dict
 from tests.frame_model_case import layout_differences
 from tests.golden_case import GoldenCase, drawn_tensor, relative_error
 

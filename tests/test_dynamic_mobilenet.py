@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from common.models.audio_model import prepare_for_inference
+from common.inference.prepare import prepare_for_inference
 from common.models.dynamic_mobilenet import (
     DynamicConvolution,
     DynamicMobileNet,
     DynamicReLU,
     temperature_after,
 )
-from common.registry import create_audio_model, create_model, load_released_state_dict
+from common.models.factory import create_audio_model, create_model
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 from tests.test_mobilenet import compare_with_official, layout
 

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from common.models.asit import asit
 from common.models.atst import atst_frame
-from common.models.audio_model import ModelOutput
 from common.models.beats import beats
 from common.models.encoder import Block, DropPath, Encoder
 from common.models.frame_passt import fpasst
@@ -20,6 +19,7 @@ from common.models.frame_prediction import (
     stretch,
 )
 from common.models.m2d import m2d
+from common.models.output import ModelOutput
 from tests.plain_transformer import plain_block
 
 

@@ -11,9 +11,11 @@ from common.features.front_ends import KaldiLogMel
 from common.features.mel import MelSpectrum, kaldi_mel_bank
 from common.inference import export
 from common.inference.export import MatrixMelSpectrum, export_model, export_onnx
-from common.models.audio_model import AudioModel, ModelOutput
+from common.models.audio_model import AudioModel
+from common.models.factory import create_audio_model
 from common.models.mobilenet import Block, InvertedResidual
-from common.registry import create_audio_model, load_released_state_dict
+from common.models.output import ModelOutput
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase
 from tests.test_tagging import verb
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from common.models.factory import create_audio_model
 from common.models.frame_mobilenet import frame_mobilenet, released_key
-from common.registry import create_audio_model, load_released_state_dict
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from common.errors import UserError
 from common.inference import hear
 from common.inference.hear_names import LIKE_PUBLISHED, PASST, parse_name
-from common.registry import create_audio_model, load_released_state_dict
+from common.models.factory import create_audio_model
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 
 PUBLISHED_SIZES = {

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from common.models.audio_model import prepare_for_inference
+from common.inference.prepare import prepare_for_inference
+from common.models.factory import create_audio_model, create_model
 from common.models.mobilenet import MobileNet, make_divisible
-from common.registry import create_audio_model, create_model, load_released_state_dict
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 
 TOLERANCE = 1e-4

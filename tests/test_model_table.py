@@ -7,7 +7,7 @@ import pytest
 from common.__main__ import VERBS
 from common.cli import run
 from common.errors import UserError
-from common.model_table import describe_models
+from common.models.released import describe_models
 
 
 def test_a_pattern_finds_architectures_and_their_released_weights():

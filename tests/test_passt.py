@@ -5,8 +5,9 @@ import warnings
 import pytest
 import torch
 
+from common.models.factory import create_audio_model, create_model
 from common.models.passt import PaSST, from_image_weights
-from common.registry import create_audio_model, create_model, load_released_state_dict
+from common.registry import load_released_state_dict
 from tests.golden_case import GoldenCase, relative_error
 from tests.test_mobilenet import layout
 

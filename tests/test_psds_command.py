@@ -8,8 +8,7 @@ import pytest
 from common.cli import run
 from task4_sed.__main__ import VERBS
 from task4_sed.metrics.cross_check import detections_at
-from task4_sed.scores.store import write_scores
-from task4_sed.scores.tables import read_score_tables
+from task4_sed.scores.reading import read_score_tables, write_scores
 from tests.golden_sed import expected, golden_set, write_golden
 
 

@@ -14,9 +14,9 @@ from common.inference.quantize import (
     prepare_training,
     quantize_trained,
 )
-from common.models.audio_model import ModelOutput
 from common.models.cp_mobile import GlobalResponseNorm
-from common.registry import create_model
+from common.models.factory import create_model
+from common.models.output import ModelOutput
 
 SHAPE = (1, 1, 32, 17)
 KEPT = (GlobalResponseNorm,)

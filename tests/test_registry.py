@@ -18,15 +18,9 @@ from common.data.labels import label_set
 from common.errors import UserError
 from common.models import weights as released_weights
 from common.models.audio_model import AudioModel
+from common.models.factory import create_audio_model, create_front_end, create_model
 from common.models.released import Architecture, find_architecture, read_table
-from common.registry import (
-    create_audio_model,
-    create_front_end,
-    create_model,
-    list_models,
-    load_audio_model,
-    load_released_state_dict,
-)
+from common.registry import list_models, load_audio_model, load_released_state_dict
 from tests.golden_case import GOLDEN, GoldenCase
 
 ARCHITECTURES = list(read_table().architectures)

@@ -8,7 +8,7 @@ import torch
 from common.data.audio import write_wav
 from common.errors import UserError
 from common.synthetic.synthesize import synthesize
-from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader
+from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader, split_windows
 from retrieval.data import (
     CLOTHO,
     check_split,
@@ -20,7 +20,6 @@ from retrieval.data import (
     read_relevance,
 )
 from retrieval.evaluate import several_relevant
-from retrieval.model import split_windows
 from retrieval.settings import Data, DataSource
 
 

@@ -32,7 +32,8 @@ from task4_sed.metrics.operating_points import (
 )
 from task4_sed.metrics.resampling import affordable_draws, interval, recording_weights
 from task4_sed.metrics.segments import file_events, segment_evaluation_set
-from task4_sed.scores.tables import from_frames, read_score_tables
+from task4_sed.scores.reading import read_score_tables
+from task4_sed.scores.tables import from_frames
 from tests.benchmarks.made_up_scores import made_up_scores
 from tests.golden_sed import arrays, expected, golden_scores, golden_set, golden_table, write_golden
 

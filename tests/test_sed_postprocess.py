@@ -10,16 +10,14 @@ from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candid
 from task4_sed.postprocessing.filters import (
     BASELINE_MEDIAN_FRAMES,
     join_classes,
-    median_filter,
-    median_filter_seconds,
-    only_classes,
     to_event_boxes,
     to_segments,
 )
 from task4_sed.postprocessing.tuning import GRID, WINNER_GRID, box_grid, tune_boxes
 from task4_sed.scores.ensemble import ensemble, ensemble_stores
+from task4_sed.scores.median_filter import median_filter
 from task4_sed.scores.store import ScoreStore, ScoreWriter
-from task4_sed.scores.tables import ScoreTables, from_frames
+from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
 from tests.benchmarks.made_up_scores import made_up_scores
 from tests.golden_sed import expected, golden_scores, golden_set, golden_table
 
@@ -56,13 +54,6 @@ def test_the_published_median_filter_gives_the_official_scores():
     assert collar_f1(evaluation, draws=0).value == pytest.approx(figures["collar_macro_f1_at_0.5"], abs=CLOSE)
 
 
-def test_the_median_over_time_gives_the_official_scores():
-    figures = expected("desed_public20")["after_time_median_filter_0.5s"]
-    found = psds(score(median_filter_seconds(golden_scores("desed_public20"), 0.5)), draws=0)
-    assert found.value == pytest.approx(figures["psds1"], abs=CLOSE)
-    assert found.per_class == pytest.approx(figures["psds1_per_class"], abs=CLOSE)
-
-
 def test_the_median_filter_mirrors_the_ends_and_keeps_clips_apart():
     tables = from_frames({**dict(one_clip([5, 1, 1, 9]).tables()), **dict(one_clip([7, 7, 0], clip="b").tables())})
     filtered = median_filter(tables, 3)
@@ -75,8 +66,6 @@ def test_median_filters_refuse_lengths_that_make_no_sense():
         median_filter(one_clip([1, 2]), {"cat": 3})
     with pytest.raises(UserError, match="must be 1 frame or more"):
         median_filter(one_clip([1, 2]), 0)
-    with pytest.raises(UserError, match="cannot be negative"):
-        median_filter_seconds(one_clip([1, 2]), -1.0)
 
 
 @pytest.mark.parametrize("name", ["global", "class_wise"])

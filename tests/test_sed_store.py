@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from task4_sed.scores.store import ScoreStore, ScoreWriter, folder_to_store, read_scores, store_to_folder, write_scores
-from task4_sed.scores.tables import from_frames, read_score_tables, write_score_tables
+from task4_sed.scores.reading import read_score_tables, read_scores, write_scores
+from task4_sed.scores.store import ScoreStore, ScoreWriter
+from task4_sed.scores.tables import from_frames, write_score_tables
 from tests.benchmarks.made_up_scores import made_up_scores
 
 CLASSES = ["dog", "cat", "speech"]
@@ -138,9 +139,9 @@ def test_tables_and_store_can_be_turned_into_each_other(tmp_path, kind):
     scores["clip_00002"] = scores["clip_00002"].iloc[:70]  # a shorter clip
     scores["clip_00003"].loc[155, "offset"] = 9.97  # a last frame that the end of the clip cuts
     write_score_tables(from_frames(scores), tmp_path / "tables")
-    folder_to_store(tmp_path / "tables", tmp_path / "scores.h5", kind=kind)
+    write_scores(read_score_tables(tmp_path / "tables"), tmp_path / "scores.h5", kind=kind)
     assert ScoreStore(tmp_path / "scores.h5").kind == kind
-    store_to_folder(tmp_path / "scores.h5", tmp_path / "again")
+    write_score_tables(read_scores(tmp_path / "scores.h5"), tmp_path / "again")
     before, after = read_score_tables(tmp_path / "tables"), read_score_tables(tmp_path / "again")
     assert before.clips == after.clips
     assert after.borders == pytest.approx(before.borders, abs=1e-6)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckFailed, UserError
+from common.runs.cells import SlurmSettings
 from common.runs.results_table import ResultsTable
-from common.runs.sweep import SlurmSettings, make_cells, parse_over, sweep
+from common.runs.sweep import make_cells, parse_over, sweep
 from common.settings import Settings
 from common.settings.trainer import TrainerSettings
 from tests.sweep_cells import CellSettings, die, fail_sometimes, train
@@ -24,7 +25,8 @@ OVER = {"subset": [5, 25], "seed": [0, 1, 2]}
 PROGRAM = """
 import sys
 from pathlib import Path
-from common.runs.sweep import SlurmSettings, sweep
+from common.runs.sweep import sweep
+from common.runs.cells import SlurmSettings
 from tests.sweep_cells import CellSettings, train
 folder, jobs, sleep_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 sweep(CellSettings(folder=folder, sleep_s=sleep_s), {"subset": [5, 25], "seed": [0, 1, 2]}, train, folder / "sweep",

@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from common.data.made_up import MARKER, is_made_up, read_marker
 from common.errors import UserError
 from common.files import sha256_of
 from common.synthetic.scenes import draw_place, record
-from common.synthetic.synthesize import MARKER, is_made_up, read_marker, synthesize
+from common.synthetic.synthesize import synthesize
 from common.synthetic.task1 import DEVELOPMENT, EVALUATION, PLACES, SOUND, plan_recordings, write_task1
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS, TRAINING_DEVICES
 
@@ -147,8 +148,8 @@ def test_an_unknown_task_and_a_size_of_nothing_are_refused(tmp_path):
 
 def test_every_recording_device_colours_the_same_sound_in_its_own_way(root):
     """Mean spectra of parallel recordings differ by several dB between devices, and hardly between pieces of one."""
-    from common.synthetic_devices import DEVICES as COLOURS
-    from common.synthetic_devices import record_with
+    from common.synthetic.scenes import DEVICES as COLOURS
+    from common.synthetic.scenes import record_with
 
     random = np.random.default_rng(0)
     noise = (0.05 * random.standard_normal(441000)).astype(np.float32)

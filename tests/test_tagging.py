@@ -14,9 +14,10 @@ from common.data.audio import read_audio
 from common.inference import tagging
 from common.inference.embedding import write_embeddings
 from common.inference.events import EventFinder
-from common.models.audio_model import prepare_for_inference
+from common.inference.prepare import prepare_for_inference
+from common.models.factory import create_audio_model
 from common.models.windows import WindowPolicy
-from common.registry import create_audio_model, load_audio_model
+from common.registry import load_audio_model
 
 ESC10 = {  # labels of AudioSet that stand for a category of ESC-10
     "dog": ["Bark", "Dog"],

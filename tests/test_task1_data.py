@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.data.loading import make_loader
+from common.data.made_up import MARKER
 from common.errors import UserError
-from common.synthetic.synthesize import MARKER
 from task1_asc.data import check, download
 from task1_asc.data.check import check_data
 from task1_asc.data.tau2022 import (

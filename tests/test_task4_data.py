@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import soundfile
 
+from common.data.made_up import read_marker
 from common.errors import UserError
 from common.synthetic.events import EVENT_SOUNDS, render_event
-from common.synthetic.synthesize import read_marker
 from task4_sed.data.annotations import read_durations
 from task4_sed.data.check import check_data
 from task4_sed.data.clips import GroupedBatches, GroupSampler, SoundEventClips

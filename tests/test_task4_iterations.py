@@ -19,11 +19,10 @@ from common.errors import UserError
 from common.runs.stages import Run, read_record, run_stages
 from common.settings import dump_settings, load_settings
 from common.training.checkpoints import read_checkpoint
-from common.training.trainer import derive_seed
+from common.training.seeds import derive_seed
 from task4_sed.augment import Streams
-from task4_sed.baseline.recipe import result_row, run_recipe
 from task4_sed.data.clips import GroupSampler
-from task4_sed.evaluate import predict, read_scores
+from task4_sed.evaluate import read_scores
 from task4_sed.iterations.data import STORES, PseudoLabels, SharedBatches, open_clips, training_loader, training_sets
 from task4_sed.iterations.memory import memory_of
 from task4_sed.iterations.network import decay_groups, make_network, parameter_groups
@@ -35,9 +34,10 @@ from task4_sed.iterations.views import Rows, Views
 from task4_sed.labels import CLASSES, DESED_CLASSES
 from task4_sed.losses import agreement_loss, interpolated, linear_ramp, teacher_decay
 from task4_sed.reports.report import figure_rows, stage_rows
+from task4_sed.schema import AnySystem
 from task4_sed.scores.store import ScoreStore, ScoreWriter
-from task4_sed.settings import Task4Settings
 from task4_sed.submission import complexity_figures
+from task4_sed.systems import predict, result_row, run_recipe
 from tests.allocations import allocations
 
 SMALL = Path(__file__).parents[1] / "task4_sed" / "configs" / "two_iterations_small.yaml"
@@ -70,7 +70,7 @@ def quick(tiny_task4, tmp_path):
     def make(**overrides) -> TwoIterations:
         places = {"data.root": str(tiny_task4), "runs": str(tmp_path), "name": "quick"}
         overrides = {name.replace("__", "."): value for name, value in overrides.items()}
-        return load_settings(Task4Settings, SMALL, {**QUICK, **places, **overrides})
+        return load_settings(AnySystem, SMALL, {**QUICK, **places, **overrides})
 
     return make
 
@@ -313,7 +313,7 @@ def test_a_frozen_transformer_stays_as_it_was_and_belongs_to_both(quick):
 
 def test_the_transformers_rate_halves_from_group_to_group_and_all_is_trained_once():
     twelve = {"dim": 24, "depth": 12, "num_heads": 2}
-    settings = load_settings(Task4Settings, SMALL, {"transformers.atst.options": twelve, "data.root": "x"})
+    settings = load_settings(AnySystem, SMALL, {"transformers.atst.options": twelve, "data.root": "x"})
     stage = settings.stage("atst", 1, 2)
     optim = stage.optim.model_copy(update={"transformer_lr": 1e-4, "layer_decay": 0.5, "cnn_lr": 1e-5, "rnn_lr": 1e-4})
     network = make_network(settings, "atst", stage)
@@ -479,8 +479,9 @@ torch.set_num_threads(1)
 from common.settings import load_settings
 from common.runs.stages import Run
 from task4_sed.iterations.recipe import train_stage
-from task4_sed.settings import Task4Settings
-settings = load_settings(Task4Settings, Path(sys.argv[1]))
+from task4_sed.baseline.settings import Task4Settings
+from task4_sed.schema import AnySystem
+settings = load_settings(AnySystem, Path(sys.argv[1]))
 for number in (1, 2):
     run = Run(Path(sys.argv[2]), settings)
     (run.folder / f"iteration1_stage{number}_atst").mkdir(parents=True, exist_ok=True)
@@ -545,7 +546,7 @@ def test_the_teacher_follows_once_in_a_step_however_many_batches_it_has(quick, m
 def finished(tiny_task4, tmp_path_factory) -> Run:
     """A whole run with two transformers."""
     places = {"data.root": str(tiny_task4), "runs": str(tmp_path_factory.mktemp("runs")), "name": "whole"}
-    settings = load_settings(Task4Settings, SMALL, {**QUICK, **places, "members": ["atst", "beats"]})
+    settings = load_settings(AnySystem, SMALL, {**QUICK, **places, "members": ["atst", "beats"]})
     return run_recipe(settings)
 
 

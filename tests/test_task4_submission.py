@@ -15,11 +15,10 @@ from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from submissions.template import TEMPLATES_FOLDER, write_template
 from task4_sed.__main__ import VERBS
-from task4_sed.baseline.recipe import prepare_stores, run_recipe
-from task4_sed.evaluate import open_run
+from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
-from task4_sed.settings import Task4Settings
 from task4_sed.submission import package
+from task4_sed.systems import open_run, prepare_stores, run_recipe
 from tests.test_task4_train import QUICK, SMALL
 
 LABEL = "Lastname_INST_task4_1"

@@ -14,16 +14,19 @@ from common.errors import UserError
 from common.runs.stages import Run, run_stages
 from common.settings import SettingsError, load_settings
 from common.training.checkpoints import read_checkpoint
-from task4_sed.baseline.recipe import STAGES, check_recipe, result_row, run_recipe
+from task4_sed.baseline.recipe import STAGES
+from task4_sed.baseline.scores import score_network
+from task4_sed.baseline.settings import MixupSettings, Task4Settings
 from task4_sed.baseline.train import BatchParts, SoundEventTraining, make_network, mix_parts
 from task4_sed.data.clips import open_clips
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
 from task4_sed.data.sets import SETS, audio_folder, read_set
-from task4_sed.evaluate import predict, read_scores, score_network
+from task4_sed.evaluate import read_scores
 from task4_sed.labels import CLASSES, DESED_CLASSES
 from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.scoring import weak_f1
-from task4_sed.settings import EmbeddingSettings, MixupSettings, Task4Settings
+from task4_sed.settings import EmbeddingSettings
+from task4_sed.systems import check_recipe, predict, result_row, run_recipe
 
 FOLDER = Path(__file__).parents[1] / "task4_sed" / "configs"
 CONFIGS = [FOLDER / f"{name}.yaml" for name in ("baseline", "baseline_2023", "small")]

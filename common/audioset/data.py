@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from common.audioset.losses import teacher_probabilities
 from common.audioset.sampling import Draw
 from common.audioset.settings import AugmentSettings, TeacherSettings
+from common.audioset.train import teacher_probabilities
 from common.data.encoded_store import EncodedClips, KeyedOutputs
 from common.data.labels import label_table
 from common.errors import UserError

@@ -19,6 +19,7 @@ from common.audioset.tasks import LabelledClips, read_task
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
 from common.data.encoded_store import EncodedClips, OutputWriter, pack_encoded
 from common.data.loading import make_loader
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import write_json
 from common.models.audio_model import AudioModel
@@ -26,9 +27,9 @@ from common.output import say
 from common.runs.energy import EnergyMeter
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import save_checkpoint, weights_of
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 
 SPLIT = "split"
 """Folder of the one network of a set without folds."""

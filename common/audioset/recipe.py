@@ -14,6 +14,7 @@ from common.audioset.settings import PretrainSettings
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
 from common.data.encoded_store import KeyedOutputs, OutputWriter
 from common.data.loading import make_loader
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import write_json
 from common.models.audio_model import AudioModel
@@ -21,9 +22,9 @@ from common.output import say
 from common.runs.energy import EnergyMeter
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import save_checkpoint, weights_of
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 
 WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""

@@ -17,8 +17,7 @@ from common.data.encoded_store import EncodedClips, OutputWriter
 from common.data.loading import make_loader
 from common.errors import UserError
 from common.models.audio_model import AudioModel
-from common.output import say
-from common.progress import Progress
+from common.output import Progress, say
 from common.registry import load_audio_model
 from common.runs.stages import open_run
 

@@ -7,23 +7,25 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.audioset.losses import distillation_loss, soft_cross_entropy, weighted_bce
 from common.audioset.metrics import mean_average_precision
 from common.audioset.settings import OptimSettings, TaggingSettings
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
+from common.models.factory import create_audio_model, create_model
 from common.models.passt import PaSST, from_image_weights
 from common.models.released import find_released
 from common.models.weights import plain_tensors, read_tensors
-from common.registry import create_audio_model, create_model, load_audio_model
+from common.registry import load_audio_model
 from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
-from common.training.trainer import step_generator, update_average
+from common.training.seeds import step_generator
+from common.training.trainer import update_average
 
 Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."
@@ -270,3 +272,33 @@ def tag_clips(model: AudioModel, loader: Any, limit: int | None = None) -> tuple
         filenames += batch["filename"]
     facts = {"target": np.concatenate(targets), "weight": np.concatenate(weights), "filename": filenames}
     return np.concatenate(logits), facts
+
+
+def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Binary cross entropy with logits, summed over weighted targets, mean over batch and classes.
+
+    Cross entropy is linear in its target, so that mixing targets is mixing losses. A target p with weight w stands as
+    (w p, w); two mixed clips add up. With weight 1 it is F.binary_cross_entropy_with_logits. What is unknown (weight 0)
+    counts as loss 0, also in the mean: so do EfficientAT for clips without teacher, and the OpenMIC scripts.
+
+    Args:
+        logits: (batch, classes).
+        target: (batch, classes), weight times probability.
+        weight: (batch, classes) or (batch, 1).
+    """
+    return (weight * F.softplus(logits) - target * logits).mean()
+
+
+def distillation_loss(label_loss: Tensor, teacher_loss: Tensor, label_weight: float) -> Tensor:
+    """label_weight * label_loss + (1 - label_weight) * teacher_loss; published with 0.1 (kd_lambda)."""
+    return label_weight * label_loss + (1 - label_weight) * teacher_loss
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy over classes with probabilities (batch, classes) as target; `weight` must be 1 and is not used."""
+    return F.cross_entropy(logits, target)
+
+
+def teacher_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """sigmoid(logits / temperature) in single precision."""
+    return torch.sigmoid(logits.float() / temperature)

@@ -42,7 +42,8 @@ def sweep_verb(settings_class: type[Settings], cell: str, made_up: str, prepare:
             slurm_cpus: cores for each run.
         """
         from common.reports.html import print_results
-        from common.runs.sweep import SlurmSettings, parse_over
+        from common.runs.cells import SlurmSettings
+        from common.runs.sweep import parse_over
         from common.runs.sweep import sweep as go_over
 
         values = parse_over(over)

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import human_size
-from common.progress import Progress
+from common.output import Progress
 
 CHUNK = 2**16  # what is lost at most when a connection breaks off
 TRIES = 4

@@ -27,7 +27,7 @@ from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter, clip
 from common.data.loading import empty_batch
 from common.errors import UserError
 from common.files import atomic_path, human_size
-from common.progress import Progress
+from common.output import Progress
 
 __all__ = [
     "EncodedClips",

@@ -24,8 +24,7 @@ from common.data.audio import AudioError
 from common.data.packed_store import Plan, ReadRow, StoreInfo
 from common.errors import UserError
 from common.files import atomic_write, human_size
-from common.output import say
-from common.progress import Progress
+from common.output import Progress, say
 
 BLOCK_BYTES = 8 * 2**20
 

@@ -1,6 +1,6 @@
 """Augmentation of whole batches, on the device of the batch.
 
-Every function takes the generator that it draws from. Draw from a CPU generator (`common.training.trainer.step_generator`): the
+Every function takes the generator that it draws from. Draw from a CPU generator (`common.training.seeds.step_generator`): the
 numbers are few, they are the same on every device, and deciding on them never waits for the accelerator.
 """
 

@@ -13,10 +13,10 @@ from common.files import atomic_path, atomic_write
 from common.inference.hear import get_scene_embeddings
 from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
+from common.inference.prepare import prepare_for_inference
 from common.inference.tagging import load_model, names_a_folder
-from common.models.audio_model import prepare_for_inference
 from common.models.released import is_model_name
-from common.progress import Progress
+from common.output import Progress
 from common.registry import list_models
 
 Embed = Callable[[Path], np.ndarray]

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.inference.hear_names import HearName, Level, parse_name
-from common.models.audio_model import AudioModel, prepare_for_inference
+from common.inference.prepare import prepare_for_inference
+from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.mobilenet import MobileNet, SqueezeExcitation
 from common.registry import load_audio_model

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from common.fold import fold_batch_norms
 from common.inference.complexity import Complexity, measure
+from common.inference.prepare import fold_batch_norms
 
 SETTINGS_OF = "fbgemm"  # the x86 kernels whose published defaults are taken
 

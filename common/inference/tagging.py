@@ -12,7 +12,9 @@ from common.data.audio import audio_info, list_audio
 from common.errors import UserError
 from common.files import atomic_write
 from common.inference.events import Event, EventFinder
-from common.models.audio_model import AudioModel, ModelOutput, Passage, prepare_for_inference
+from common.inference.prepare import prepare_for_inference
+from common.models.audio_model import AudioModel, Passage
+from common.models.output import ModelOutput
 from common.models.released import is_model_name
 from common.models.windows import ClipScores, WindowPolicy
 from common.output import say
@@ -74,7 +76,7 @@ def load_tagger(name: str, weights: Path | None) -> AudioModel:
 def load_model(name: str, weights: Path | None) -> AudioModel:
     """The model of a name or of a run's folder, see `load_tagger`."""
     if weights is None and names_a_folder(name):
-        from common.audioset.trained import load_run
+        from common.audioset.evaluate import load_run
 
         return load_run(Path(name))
     return load_audio_model(name, weights)

@@ -11,22 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.models.output import ModelOutput
 from common.models.windows import ClipScores, FrameJoiner, Window, WindowPolicy, cut_windows
-
-
-class ModelOutput(NamedTuple):
-    """Output of every network and audio model; all scores are before sigmoid or softmax.
-
-    logits: (batch, classes), or None for a network without clip classifier.
-    embedding: (batch, dim), one vector per clip.
-    frames: (batch, time, dim), or None for a clip model.
-    frame_logits: (batch, time, classes), or None.
-    """
-
-    logits: Tensor | None
-    embedding: Tensor
-    frames: Tensor | None = None
-    frame_logits: Tensor | None = None
 
 
 def _each(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutput:
@@ -92,7 +78,7 @@ class AudioModel(nn.Module):
     @property
     def sample_rate(self) -> int:
         """Hz that the waveform must have."""
-        return int(self.front_end.sample_rate)  # type: ignore[arg-type]
+        return int(self.front_end.sample_rate)
 
     def forward(self, waveform: Tensor) -> ModelOutput:
         """(batch, samples), -1..1 at `sample_rate`, of any length but 0."""
@@ -214,35 +200,6 @@ class AudioModel(nn.Module):
             for index, window in enumerate(group):
                 own = slice(index * batch, (index + 1) * batch)
                 yield window, _each(output, itemgetter(own))
-
-
-def prepare_for_inference(
-    model: AudioModel,
-    fold: bool = True,
-    channels_last: bool = True,
-    compile: bool = False,
-    dtype: torch.dtype | None = None,
-) -> AudioModel:
-    """Set a model to evaluation and make it fast; it is changed in place and cannot be trained or saved as before.
-
-    Args:
-        fold: batch norms into the convolutions before them.
-        channels_last: memory layout of convolutions; 2x on CPU for MN when batch norms are folded.
-        compile: torch.compile of the network; the first call of each shape takes long.
-        dtype: torch.bfloat16 or torch.float16 for the network, under autocast; the front end stays in float32.
-    """
-    from common.fold import fold_batch_norms
-
-    model.eval().requires_grad_(False)
-    if fold:
-        fold_batch_norms(model.network)
-    if channels_last and any(isinstance(module, nn.Conv2d) for module in model.network.modules()):
-        model.memory_format = torch.channels_last
-        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compile:
-        model.network.compile()
-    model.autocast_dtype = dtype
-    return model
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.models.audio_model import ModelOutput
 from common.models.mobilenet import make_divisible
+from common.models.output import ModelOutput
 
 Stride = int | tuple[int, int]  # (frequency, time)
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from common.models.audio_model import ModelOutput
+from common.models.output import ModelOutput
 
 
 class BasicBlock(nn.Module):

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.models.audio_model import ModelOutput
 from common.models.mobilenet import (
     BatchNorm,
     Block,
@@ -22,6 +21,7 @@ from common.models.mobilenet import (
     make_head,
     square_strides,
 )
+from common.models.output import ModelOutput
 
 
 class DynamicConvolution(nn.Module):

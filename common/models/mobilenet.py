@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.models.audio_model import ModelOutput
+from common.models.output import ModelOutput
 
 BatchNorm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 

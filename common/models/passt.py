@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.models.audio_model import ModelOutput
 from common.models.encoder import Encoder, initialise_like_vit
+from common.models.output import ModelOutput
 
 
 class PatchEmbedding(nn.Module):

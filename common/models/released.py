@@ -5,7 +5,7 @@ share; what stands closer to the weights wins, and groups (`options`, `front_end
 """
 
 import fnmatch
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def is_model_name(name: str) -> bool:
     return name in {*table.architectures, *table.released, *table.aliases}
 
 
-def list_names(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*") -> list[str]:
     """Names of architectures and released weights that fit a pattern with * and ?; official names count too."""
     table = read_table()
     wanted = {table.aliases[alias] for alias in fnmatch.filter(table.aliases, pattern)}
@@ -193,3 +193,39 @@ def _released(
 
 
 _CHANGEABLE = ("options", "front_end", "labels", "windows", "parameters", "macs", "macs_seconds", "activation")
+
+
+def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
+    """A row per architecture and per file of released weights whose name fits `pattern`.
+
+    Raises:
+        UserError: no name fits.
+    """
+    names = list_models(pattern)
+    if not names:
+        raise unknown("model", pattern, list_models())
+    return [_describe(name) for name in names]
+
+
+def summary_row(model: dict[str, Any]) -> dict[str, Any]:
+    """The few columns that fit a terminal."""
+    size = model.get("bytes")
+    return {
+        "name": model["name"],
+        "parameters": model["parameters"],
+        "million MACs": round(model["macs"] / 1e6) if model["macs"] else None,
+        "labels": model["labels"],
+        "weights MB": round(size / 1e6, 1) if size else None,
+        "published figure": model.get("figure"),
+        "licence": model.get("licence"),
+    }
+
+
+def _describe(name: str) -> dict[str, Any]:
+    architecture = asdict(find_architecture(name))
+    released = find_released(name)
+    return {**architecture, **(_weights(released) if released else {}), "name": name}
+
+
+def _weights(released: Released) -> dict[str, Any]:
+    return {key: value for key, value in asdict(released).items() if key != "architecture"}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.models.audio_model import AudioModel
+from common.models.factory import create_audio_model
 from common.models.released import Architecture, Released, find_architecture, find_released, read_table
 
 logger = logging.getLogger(__name__)
@@ -29,19 +30,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dcase_kit")
 
 
-def load_weights(
-    name: str, file: Path | str | None, num_classes: int | None, labels: Sequence[str] | None
+def load_audio_model(
+    name: str, weights: Path | str | None = None, num_classes: int | None = None, labels: Sequence[str] | None = None
 ) -> AudioModel:
-    """See `common.registry.load_audio_model`."""
-    from common.registry import create_audio_model
+    """A model with released weights, in evaluation mode.
 
+    Args:
+        name: released weights (`mn10.as`), or an architecture together with `weights`.
+        weights: file to read instead of the cache (or a download).
+        num_classes: a new classifier of this size replaces the released one; said in the log.
+        labels: names for it; sets `num_classes`.
+
+    Raises:
+        UserError: unknown name, missing or wrong file, weights of another architecture, no network.
+    """
     find_architecture(name)
     entry = find_released(name)
-    if file is None:
+    if weights is None:
         if entry is None:
             raise _names_no_file(name)
-        file = fetch(entry)
-    state = read_tensors(Path(file))
+        weights = fetch(entry)
+    state = read_tensors(Path(weights))
     model = create_audio_model(name)
     count = len(labels) if labels is not None else num_classes
     if count is not None and count != len(model.labels):
@@ -49,13 +58,17 @@ def load_weights(
     try:
         _load(model, state, new_head=count is not None, backbone_only=entry is not None and entry.backbone_only)
     except UserError as error:
-        raise UserError(f"{file} does not fit {name}: {error}") from error
+        raise UserError(f"{weights} does not fit {name}: {error}") from error
     return model.eval()
 
 
-def load_into(audio_model: AudioModel, official: Mapping[str, Any]) -> None:
-    """See `common.registry.load_released_state_dict`."""
-    _load(audio_model, official, new_head=False, backbone_only=False)
+def load_released_state_dict(audio_model: AudioModel, official_state_dict: Mapping[str, Any]) -> None:
+    """Load weights as their authors wrote them; strict.
+
+    Raises:
+        UserError: for a key that is unknown or missing, or a shape that differs; names them.
+    """
+    _load(audio_model, official_state_dict, new_head=False, backbone_only=False)
 
 
 def fetch(entry: Released) -> Path:
@@ -204,7 +217,7 @@ def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbo
 
 def head_keys(architecture: Architecture) -> set[str]:
     """Our keys of the tensors whose shape depends on the number of classes, and of the layers that they are in."""
-    from common.registry import create_model
+    from common.models.factory import create_model
 
     with torch.device("meta"):
         few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
@@ -258,7 +271,7 @@ def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str
 
 def _share_that_fits(architecture: Architecture, tensors: Mapping[str, Tensor]) -> float:
     """Of the tensors of a network, the share that a file has with the right name and shape."""
-    from common.registry import create_model
+    from common.models.factory import create_model
 
     with torch.device("meta"):
         network = create_model(architecture.name)

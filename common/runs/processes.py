@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from common.errors import CheckFailed, UserError
 from common.output import say
+from common.runs.cells import Cell, Outcome, SlurmSettings, end_with
 from common.runs.stages import Action, Run, Stage, do_stage, is_done, needs_of
-from common.runs.sweep import Cell, Outcome, SlurmSettings, end_with
 
 _DONE = "done"
 

@@ -13,7 +13,7 @@ from common.files import write_json
 from common.output import say
 
 if TYPE_CHECKING:
-    from common.runs.sweep import Cell, Outcome, RunFunction, SlurmSettings
+    from common.runs.cells import Cell, Outcome, RunFunction, SlurmSettings
 
 _LOOKS_BEFORE_LOST = 3
 
@@ -23,7 +23,7 @@ class CellTask:
 
     def __call__(self, run: "RunFunction", cell: "Cell") -> "Outcome":
         """Run the cell."""
-        from common.runs.sweep import run_cell
+        from common.runs.cells import run_cell
 
         return run_cell(run, cell)
 
@@ -42,7 +42,7 @@ def run_on_slurm(
     Raises:
         UserError: if submitit or SLURM is missing.
     """
-    from common.runs.sweep import Outcome
+    from common.runs.cells import Outcome
 
     try:
         import submitit
@@ -100,7 +100,7 @@ def _earlier_job(submitit: Any, folder: Path, job_id: str | None) -> Any:
 
 
 def _outcome(cell: "Cell", job: Any) -> "Outcome":
-    from common.runs.sweep import Outcome
+    from common.runs.cells import Outcome
 
     error = job.exception()
     if error is None:

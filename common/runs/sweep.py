@@ -11,68 +11,19 @@ import itertools
 import json
 import os
 import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
 from common.output import say
+from common.runs.cells import Cell, Outcome, RunFunction, SlurmSettings, end_with, run_cell
 from common.runs.folder import lock_folder, prepare_folder
 from common.runs.results_table import ResultsTable, as_text
-from common.settings import AnySettings, Field, Settings, changed_settings, parse_settings, plain_settings
+from common.settings import AnySettings, Settings, changed_settings, parse_settings, plain_settings
 from common.settings.trainer import MachineSettings
 from common.settings.yaml_file import parse_value
-
-RunFunction = Callable[[Any], Mapping[str, Any]]
-"""Trains and scores one cell; at the top of a module, so that other processes find it. Its row has names and figures,
-nothing that differs from machine to machine (times, energy), so that equal sweeps give equal files."""
-
-
-class SlurmSettings(Settings):
-    """What a cell asks of SLURM."""
-
-    partition: str | None = None
-    """Partition; null takes the cluster's default."""
-    minutes: int = Field(24 * 60, ge=1)
-    """Time limit of a cell. A cell that reaches it is queued again and goes on."""
-    gpus: int = Field(0, ge=0)
-    """GPUs for each cell."""
-    cpus: int = Field(2, ge=1)
-    """Cores for each cell."""
-    memory_gb: int | None = Field(None, ge=1)
-    """Memory for each cell; null takes the cluster's default."""
-    at_once: int = Field(64, ge=1)
-    """Cells that may run at the same time."""
-    poll_s: float = Field(10.0, gt=0)
-    """Seconds between looks at what is done."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid: values of the settings that are swept, as text, and the whole settings."""
-
-    names: tuple[str, ...]
-    values: tuple[str, ...]
-    settings: Any
-
-    @property
-    def title(self) -> str:
-        """Such as "subset=5 seed=0"."""
-        return " ".join(f"{name}={value}" for name, value in zip(self.names, self.values))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a cell: its row, or what went wrong."""
-
-    cell: Cell
-    row: dict[str, Any] | None = None
-    error: str = ""
-    trace: str = ""
 
 
 def parse_over(options: Sequence[str]) -> dict[str, list[Any]]:
@@ -196,16 +147,6 @@ def _outcomes(
     return _run_in_processes(cells, run, jobs)
 
 
-def run_cell(run: RunFunction, cell: Cell) -> Outcome:
-    """Run one cell; an error becomes part of the outcome, so that the others go on."""
-    try:
-        return Outcome(cell, row=dict(run(cell.settings)))
-    except UserError as error:
-        return Outcome(cell, error=str(error), trace=traceback.format_exc())
-    except Exception as error:
-        return Outcome(cell, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-
-
 def _run_in_processes(cells: list[Cell], run: RunFunction, jobs: int) -> Iterator[Outcome]:
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -226,13 +167,6 @@ def _run_in_processes(cells: list[Cell], run: RunFunction, jobs: int) -> Iterato
 def _run_cell_apart(run: RunFunction, cell: Cell, parent: int) -> Outcome:
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     return run_cell(run, cell)
-
-
-def end_with(parent: int) -> None:
-    """End this process when the sweep is gone: a training that nobody waits for would block its run's folder."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def refuse_several_devices(settings: Settings, prefix: str = "") -> None:

@@ -17,9 +17,9 @@ from numpy.random import Generator
 from common.data.audio import Waveform, resample
 from common.data.encoded_store import encode_mp3
 from common.data.labels import label_table
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
-from common.synthetic.synthesize import claim_folder, finish_folder
 
 DEFAULT_CLIPS = 900
 SECONDS = 2.5

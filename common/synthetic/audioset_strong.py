@@ -14,10 +14,10 @@ from numpy.random import Generator
 from common.data.audio import Waveform
 from common.data.encoded_store import encode_mp3
 from common.data.labels import label_set, label_table
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_path, atomic_write
-from common.progress import Progress
+from common.output import Progress
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, EventSound, band_noise, render_event
-from common.synthetic.synthesize import claim_folder, finish_folder
 
 DEFAULT_CLIPS = 240
 SHARES = {"balanced_train": 0.25, "unbalanced_train": 0.5, "eval": 0.25}

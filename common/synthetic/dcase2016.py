@@ -7,10 +7,10 @@ import numpy as np
 from numpy.random import Generator
 
 from common.data.audio import Waveform, write_wav
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
-from common.progress import Progress
+from common.output import Progress
 from common.synthetic.events import EVENT_SOUNDS, RICH, SAMPLE_RATE, EventSound, band_noise, render_event
-from common.synthetic.synthesize import claim_folder, finish_folder
 
 DEFAULT_CLIPS = 4
 SECONDS = 120

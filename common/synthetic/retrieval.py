@@ -14,8 +14,8 @@ import numpy as np
 from scipy import signal
 
 from common.data.audio import write_wav
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
-from common.synthetic.synthesize import claim_folder, finish_folder
 
 SAMPLE_RATE = 44100
 SPLITS = {"development": 4, "validation": 1, "evaluation": 1}  # shares of the clips

@@ -26,12 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from common.data.audio import write_wav
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
-from common.progress import Progress
-from common.synthetic.scenes import SCENES, draw_place, record
+from common.output import Progress
+from common.synthetic.scenes import SCENES, draw_place, record, record_with
 from common.synthetic.sounds import SAMPLE_RATE
-from common.synthetic.synthesize import claim_folder, finish_folder
-from common.synthetic_devices import record_with
 
 VERSION = 1
 DEVELOPMENT = "TAU-urban-acoustic-scenes-2022-mobile-development"

@@ -14,10 +14,10 @@ from numpy.random import Generator
 
 from common.data.audio import Waveform, write_wav
 from common.data.labels import DESED, MAESTRO
+from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
-from common.progress import Progress
+from common.output import Progress
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
-from common.synthetic.synthesize import claim_folder, finish_folder
 
 DEFAULT_CLIPS = 460
 # Shares of the DESED clips; the published sets have 1578, 14412, 10000, 2500, 3470, 1168 and 692 clips.

@@ -7,30 +7,25 @@ the clips depends on (seed, epoch), all that is random in a step on (seed, step)
 import atexit
 import gc
 import logging
-import random
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from torch import nn
 
 from common.errors import UserError
-from common.files import atomic_write
 from common.settings.trainer import TrainerSettings
+from common.training.callbacks import KeepCheckpoints, MetricsTable, PlainProgress, StepSeeds
 from common.training.checkpoints import WholeCheckpointIO
-
-SECONDS_BETWEEN_LINES = 15.0
 
 
 def make_trainer(
@@ -131,25 +126,6 @@ def leave_other_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def derive_seed(*numbers: int) -> int:
-    """One seed out of several numbers, such as (seed, step); near numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def step_generator(module: LightningModule, seed: int, batch_index: int) -> torch.Generator:
-    """CPU generator for the augmentation of one training step: the same for the same seed, step and process."""
-    numbers = (seed, module.global_step, batch_index, module.global_rank, 1)
-    return torch.Generator().manual_seed(derive_seed(*numbers))
-
-
-def seed_all(*numbers: int) -> None:
-    """Seed the global generators of torch, numpy and random, before weights are drawn or within a step."""
-    seed = derive_seed(*numbers)
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of weights: average = decay * average + (1 - decay) * model.
@@ -161,99 +137,6 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
     for name in averaged.keys() - floats:
         averaged[name].copy_(current[name])
-
-
-class StepSeeds(Callback):
-    """Sets the global seeds before each training step from (seed, step): dropout and the like can be resumed."""
-
-    def __init__(self, seed: int):
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the step."""
-        seed_all(self.seed, trainer.global_step, batch_idx, trainer.global_rank)
-
-
-class MetricsTable(Callback):
-    """One row per epoch in metrics.csv: epoch, step, seconds, learning rate and all that was logged.
-
-    The rows travel in the checkpoint, so that after a resume the table holds each epoch once.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-        self._started = 0.0
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the row and write the table."""
-        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        row["seconds"] = round(time.monotonic() - self._started, 3)
-        for optimizer in trainer.optimizers[:1]:
-            row["lr"] = float(optimizer.param_groups[0]["lr"])
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append(row)
-        if trainer.is_global_zero:
-            self._write()
-
-    def _write(self) -> None:
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        lines = [",".join(f"{row[name]:.9g}" if name in row else "" for name in columns) for row in self.rows]
-        with atomic_write(self.path) as file:
-            file.write("\n".join([",".join(columns), *lines, ""]))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a checkpoint."""
-        self.rows = list(state_dict["rows"])
-
-
-class KeepCheckpoints(Checkpoint):
-    """last.ckpt after each epoch; best.ckpt when the monitored metric of the validation is better than before."""
-
-    def __init__(self, folder: Path, monitor: str | None, mode: str):
-        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
-        self.best: float | None = None
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; Lightning calls this after the validation and after all other callbacks."""
-        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        if self.monitor is not None and validated:
-            value = float(trainer.callback_metrics[self.monitor])
-            if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
-                self.best = value
-                trainer.save_checkpoint(self.folder / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "last.ckpt")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on comparing with the best value of a checkpoint."""
-        self.best = state_dict["best"]
-
-
-class PlainProgress(Callback):
-    """A line on stderr now and then, for logs and pipes."""
-
-    def __init__(self) -> None:
-        self._last_line = -SECONDS_BETWEEN_LINES
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell where the training is."""
-        done, last = trainer.current_epoch + 1, trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.is_global_zero and (last or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES):
-            self._last_line = time.monotonic()
-            values = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items()]
-            print("  ".join([f"epoch {done}/{trainer.max_epochs}", *values]), file=sys.stderr, flush=True)
 
 
 def silence_lightning() -> None:

@@ -19,16 +19,17 @@ from torch.utils.data import Dataset
 
 from common.data.audio import read_audio
 from common.data.loading import make_loader
+from common.data.made_up import is_made_up
 from common.features.augment import freq_mixstyle, frequency_mask, time_mask, time_roll
 from common.files import write_json
 from common.models.audio_model import AudioModel
 from common.reports.statistics import Interval
 from common.runs.energy import EnergyMeter
 from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
-from common.training.trainer import fit, make_trainer, seed_all, step_generator
+from common.training.seeds import seed_all, step_generator
+from common.training.trainer import fit, make_trainer
 from retrieval.evaluate import TIE_RULE, as_json, mean_interval_over
 from retrieval.imitation.data import Search, coarse_search, read_search, read_training
 from retrieval.imitation.settings import ImitationAugmentation, ImitationSettings

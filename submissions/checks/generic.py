@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from submissions.checks import Finding, check, shorten
+from submissions.checks.registry import Finding, check, shorten
 from submissions.reading import DECLARATION, Package, System
 from submissions.template import PLACEHOLDER_MARK
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import soundfile
 
-from submissions.checks import Finding, check
+from submissions.checks.registry import Finding, check
 from submissions.reading import Package, System, Unreadable
 
 INTERFACE = {

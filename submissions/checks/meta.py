@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from common.settings.yaml_file import Place
-from submissions.checks import Finding, check
+from submissions.checks.registry import Finding, check
 from submissions.meta_file import BrokenMeta
 from submissions.reading import System, Unreadable
 from submissions.schema import dotted, mistakes

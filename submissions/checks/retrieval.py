@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from submissions.checks import Finding, check, shorten
 from submissions.checks.meta import number
+from submissions.checks.registry import Finding, check, shorten
 from submissions.checks.tables import as_numbers
 from submissions.reading import Package, System, Unreadable
 

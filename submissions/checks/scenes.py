@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from submissions.checks import Finding, check, shorten
 from submissions.checks.meta import number
+from submissions.checks.registry import Finding, check, shorten
 from submissions.checks.tables import as_numbers, bad_cells, score_columns
 from submissions.reading import System, Unreadable
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from submissions.checks import Finding, check, shorten
 from submissions.checks.meta import number
+from submissions.checks.registry import Finding, check, shorten
 from submissions.reading import Package, System, Unreadable
 
 TIME_TOLERANCE = 1e-6

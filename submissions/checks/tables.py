@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from submissions.checks import Finding, check, shorten
+from submissions.checks.registry import Finding, check, shorten
 from submissions.reading import Package, System, read_table
 
 

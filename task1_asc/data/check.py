@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from common.data.audio import AudioError, audio_info
-from common.progress import Progress
-from common.synthetic.synthesize import is_made_up, read_marker
+from common.data.made_up import is_made_up, read_marker
+from common.output import Progress
 from task1_asc.data.tau2022 import (
     CLASSES,
     CLIP_SAMPLES,

@@ -16,9 +16,9 @@ import torch
 from torch.utils.data import Dataset
 
 from common.data.loading import PackedClips, PackReport, ReadClip, pack
+from common.data.made_up import is_made_up
 from common.data.tables import read_tsv, refuse_unknown
 from common.errors import UserError, unknown
-from common.synthetic.synthesize import is_made_up
 
 CLASSES = (
     "airport",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.models.audio_model import AudioModel
 from common.training.checkpoints import load_weights
-from common.training.trainer import derive_seed
+from common.training.seeds import derive_seed
 from task1_asc.networks.build import make_teacher
 from task1_asc.networks.trained import device_of
 from task1_asc.settings import Task1Settings, TeacherSettings

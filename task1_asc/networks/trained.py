@@ -12,10 +12,9 @@ from common.models.audio_model import AudioModel
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
 from task1_asc.data.tau2022 import TRAINING_DEVICES
-from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_model, make_network
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_model, make_network, order_for
 from task1_asc.networks.classify import DeviceNetworks, InHalf, OnCPU
 from task1_asc.settings import Task1Settings
-from task1_asc.train import order_for
 
 
 def load_run_model(run: Run, sample_rate: int) -> AudioModel:

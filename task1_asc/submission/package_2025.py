@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import write_wav
+from common.data.made_up import is_made_up
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
 from common.models.released import find_architecture
 from common.output import say
 from common.runs.folder import run_folders
 from common.runs.stages import Run
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import save_checkpoint
 from submissions.package import OUT, check_label, check_package, make_zip, team_of
 from submissions.reading import DECLARATION

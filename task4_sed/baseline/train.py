@@ -1,18 +1,17 @@
 """How one sound event detector learns from strong, soft, weak and missing labels, as a mean teacher."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from common.features.augment import draw_beta, mix
 from common.features.front_ends import DesedMel
-from common.models.audio_model import ModelOutput
-from common.registry import create_model
-from common.training.trainer import step_generator
+from common.models.factory import create_model
+from common.models.output import ModelOutput
+from common.training.seeds import step_generator
+from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames
 from task4_sed.data.sets import SETS
 from task4_sed.losses import (
@@ -20,14 +19,9 @@ from task4_sed.losses import (
     consistency_weight,
     rate_factor,
     strong_loss,
-    teacher_decay,
-    update_teacher,
     weak_loss,
 )
-from task4_sed.scoring import Scored, objective
-from task4_sed.settings import GroupSettings, MixupSettings, Task4Settings
-
-Batch = dict[str, Any]
+from task4_sed.mean_teacher import Batch, MeanTeacherTraining
 
 
 def make_network(settings: Task4Settings) -> nn.Module:
@@ -57,65 +51,6 @@ class BatchParts:
         consistent = ("strong", "weak", "unlabeled", "soft") if maestro_consistent else ("strong", "weak", "unlabeled")
         self.consistent = _where(kinds, *consistent)
         self.mixed = [part for part in (_where(kinds, kind) for kind in ("weak", "strong", "soft")) if len(part) > 1]
-
-
-class MeanTeacherTraining(LightningModule):
-    """What every training with student and teacher has: the moving average, and the validation of whole sets.
-
-    Logs val_objective and its parts.
-
-    Args:
-        settings: of the whole run.
-        student: network that is trained.
-        average: decay of the teacher, and whether statistics are averaged; None trains without a teacher.
-        validation: events and durations that scores are compared with; None where nothing is held out.
-    """
-
-    def __init__(self, settings: Any, student: nn.Module, average: Any = None, validation: Any = None):
-        super().__init__()
-        self.settings = settings
-        self.student = student
-        self.average = average
-        self.teacher: nn.Module | None = None
-        if average is not None:
-            self.teacher = copy.deepcopy(student, shared_parts(student)).requires_grad_(False)
-        self.validation = validation
-        self._scored: dict[str, list[Scored]] = {}
-
-    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
-        raise NotImplementedError
-
-    def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
-        """The objective and its parts, of the validation sets."""
-        return objective(scored, self.validation, self.settings)
-
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        """Let the teacher follow, before the step as in the published code."""
-        if self.teacher is not None:
-            decay = teacher_decay(self.global_step, self.average.decay)
-            update_teacher(self.teacher, self.student, decay, self.average.average_statistics)
-
-    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
-        """Keep the student's probabilities; the metrics need whole sets."""
-        name = self.validation[dataloader_idx].name
-        output = self.detect(batch, student=True)
-        scores = output.frame_logits.float().sigmoid().cpu().numpy()
-        weak = output.logits.float().sigmoid().cpu().numpy()
-        self._scored.setdefault(name, []).append(
-            Scored(batch["filename"], batch["duration"], scores, weak, batch["weak"].cpu().numpy())
-        )
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the objective and its parts."""
-        scored, self._scored = self._scored, {}
-        figures = self.judge(_of_all_processes(scored))
-        self.log_dict({f"val_{name}": value for name, value in figures.items()})
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of the optimiser in an epoch."""
-        return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
 
 
 class SoundEventTraining(MeanTeacherTraining):
@@ -257,19 +192,5 @@ class _Rate:
         return rate_factor(step, *self.arguments)
 
 
-def shared_parts(network: nn.Module) -> dict[int, Any]:
-    """Modules without anything to train, for `copy.deepcopy` to keep: student and teacher have them in common."""
-    parts = getattr(network, "parts_in_common", lambda: ())()
-    return {id(part): part for part in parts}
-
-
 def _where(kinds: Sequence[str], *wanted: str) -> Tensor:
     return torch.tensor([row for row, kind in enumerate(kinds) if kind in wanted], dtype=torch.long)
-
-
-def _of_all_processes(scored: dict[str, list[Scored]]) -> dict[str, list[Scored]]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return scored
-    every: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(every, scored)
-    return {name: [part for one in every for part in one.get(name, [])] for name in scored}

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.data.audio import AudioError, audio_info
 from common.errors import UserError
-from common.progress import Progress
+from common.output import Progress
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.maestro import recording_of
 from task4_sed.data.sets import (

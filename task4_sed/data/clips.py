@@ -14,7 +14,7 @@ from common.data.loading import PackedClips, empty_batch
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity
 from task4_sed.data.sets import ClipSet, ReadPadded, file_durations, pack_set, read_set, store_folder
 from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
-from task4_sed.settings import Task4Settings
+from task4_sed.settings import SystemSettings
 
 
 class SoundEventClips(Dataset):
@@ -223,7 +223,7 @@ def make_training_loader(
     )
 
 
-def open_clips(clips: ClipSet, settings: Task4Settings) -> SoundEventClips:
+def open_clips(clips: ClipSet, settings: SystemSettings) -> SoundEventClips:
     """A set as the settings want it read; stores of waveforms and embeddings are made when absent."""
     root, packed, embeddings = settings.data.root, settings.data.packed, None
     if settings.embeddings == "cached":

@@ -23,8 +23,9 @@ from common.data.audio import resample
 from common.errors import UserError
 from common.files import atomic_write, sha256_of, write_json
 from common.models.audio_model import AudioModel
-from common.progress import Progress
-from common.registry import create_audio_model, load_audio_model, load_released_state_dict
+from common.models.factory import create_audio_model
+from common.output import Progress
+from common.registry import load_audio_model, load_released_state_dict
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings

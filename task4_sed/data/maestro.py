@@ -15,7 +15,7 @@ import pandas as pd
 from common.data.audio import audio_info, read_audio, write_wav
 from common.errors import UserError
 from common.files import atomic_write
-from common.progress import Progress
+from common.output import Progress
 
 SCENES = ("cafe_restaurant", "city_center", "grocery_store", "metro_station", "residential_area")
 WINDOW_SECONDS = 10

@@ -14,9 +14,9 @@ import pandas as pd
 
 from common.data.audio import ENDINGS, Waveform, audio_info, read_audio
 from common.data.loading import PackReport, pack
+from common.data.made_up import MARKER, is_made_up, read_marker
 from common.data.tables import read_tsv
 from common.errors import UserError, unknown
-from common.synthetic.synthesize import MARKER, is_made_up, read_marker
 from task4_sed.data.annotations import Annotations, clip_name, read_durations, read_events
 from task4_sed.data.maestro import recording_of
 from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels

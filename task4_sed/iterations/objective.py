@@ -10,7 +10,7 @@ from task4_sed.iterations.settings import TwoIterations
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.polyphonic import PSDS1, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc
-from task4_sed.postprocessing.filters import median_filter
+from task4_sed.scores.median_filter import median_filter
 from task4_sed.scores.tables import ScoreTables
 from task4_sed.scoring import Reference, Scored, evaluated_classes, joined, of_clips, weak_f1
 

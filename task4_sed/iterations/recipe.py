@@ -16,8 +16,8 @@ from common.output import say
 from common.runs.energy import EnergyMeter
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import weights_of
-from common.training.trainer import derive_seed, fit, make_trainer, seed_all
-from task4_sed.baseline.recipe import reference_of
+from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.iterations.data import (
     STORES,
     PseudoLabels,
@@ -32,6 +32,7 @@ from task4_sed.iterations.memory import memory_of, refuse_what_does_not_fit
 from task4_sed.iterations.scores import checkpoint_name, load_training, test_sets, test_system, write_scores
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
+from task4_sed.mean_teacher import reference_of
 from task4_sed.scores.ensemble import ensemble_stores
 
 

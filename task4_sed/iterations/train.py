@@ -8,16 +8,16 @@ import torch.distributed
 from torch import Tensor
 
 from common.features.front_ends import DesedMel
-from common.models.audio_model import ModelOutput
+from common.models.output import ModelOutput
 from common.training.schedules import WarmupCosine
-from common.training.trainer import derive_seed, seed_all
+from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Streams
-from task4_sed.baseline.train import Batch, MeanTeacherTraining
 from task4_sed.iterations.network import batch_norms, make_ears, make_network, parameter_groups
 from task4_sed.iterations.objective import held_out_figures
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.views import Augmenter, Rows, Views
 from task4_sed.losses import agreement_loss, distillation_loss, interpolated, linear_ramp, strong_loss, weak_loss
+from task4_sed.mean_teacher import Batch, MeanTeacherTraining
 from task4_sed.scoring import Scored
 
 Answer = Callable[[Tensor | None], ModelOutput]

@@ -15,7 +15,8 @@ from task4_sed.data.annotations import (
     read_durations,
     read_events,
 )
-from task4_sed.scores.tables import ScoreTables, read_score_tables
+from task4_sed.scores.reading import read_score_tables
+from task4_sed.scores.tables import ScoreTables
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import F1, best_threshold, f1_of_counts
 from task4_sed.metrics.polyphonic import Psds
 from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
-from task4_sed.scores.tables import ScoreTables, from_frames, read_score_tables
+from task4_sed.scores.reading import read_score_tables
+from task4_sed.scores.tables import ScoreTables, from_frames
 
 WINDOW_NAME = re.compile(r"(?P<file>.+)-(?P<start>\d+)-(?P<end>\d+)$")
 """`cafe_restaurant_13-020500-021149`: file, then start and end in hundredths of a second."""

@@ -4,15 +4,14 @@ Every function takes score tables and gives score tables, so that steps combine.
 their tuning in `tuning`, means over several systems in `ensemble`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from common.errors import UserError, unknown
+from common.errors import UserError
 from task4_sed.metrics.segments import segment_means
 from task4_sed.postprocessing.event_boxes import ClassSettings, box_scores, event_boxes, tables_of
-from task4_sed.scores.tables import ScoreTables, empty_values
+from task4_sed.scores.tables import ScoreTables, only_classes
 
 BASELINE_MEDIAN_FRAMES = {
     "Alarm_bell_ringing": 3,
@@ -46,51 +45,6 @@ BASELINE_MEDIAN_FRAMES = {
 """Filter lengths of the DCASE 2024 Task 4 baseline, in frames of 64 ms."""
 
 
-def median_filter(scores: ScoreTables, frames: int | Mapping[str, int]) -> ScoreTables:
-    """Median over neighbouring frames, mirrored at the ends, as scipy's `median_filter` and the baseline do.
-
-    Args:
-        scores: tables whose frames are equally long.
-        frames: length for all classes, or by class name (`BASELINE_MEDIAN_FRAMES`).
-    """
-    from scipy.ndimage import median_filter as over_frames
-
-    lengths = {name: _of_class(frames, name, "median filter length") for name in scores.classes}
-    counts = np.diff(scores.starts)
-    values = empty_values(len(scores.classes), int(scores.starts[-1]), scores.values.dtype)
-    for index, name in enumerate(scores.classes):
-        if lengths[name] < 1 or lengths[name] != int(lengths[name]):
-            raise UserError(f"The median filter of {name} must be 1 frame or more, not {lengths[name]}.")
-        column = np.asarray(scores.values[index])
-        for count in np.unique(counts):  # clips of one length together
-            rows = scores.starts[:-1][counts == count, None] + np.arange(count)
-            values[index][rows] = over_frames(column[rows], size=(1, int(lengths[name])), mode="reflect")
-    return scores.with_values(values)
-
-
-def median_filter_seconds(scores: ScoreTables, seconds: float | Mapping[str, float], jobs: int = 1) -> ScoreTables:
-    """Median over a window of time, exact for frames of any length; sed_scores_eval's `medfilt`.
-
-    The median changes between frame borders, so the tables get other frames than they had.
-
-    Args:
-        scores: tables. seconds: length for all classes, or by class name; 0 leaves a class as it is.
-        jobs: processes.
-    """
-    lengths = [float(_of_class(seconds, name, "median filter length")) for name in scores.classes]
-    if min(lengths) < 0:
-        raise UserError("The median filter length cannot be negative.")
-    if max(lengths) == 0:
-        return scores
-    blocks = np.array_split(np.arange(len(scores.clips)), max(1, min(4 * jobs, len(scores.clips))))
-    filtered = Parallel(n_jobs=jobs)(
-        delayed(_filter_clips)([(scores.scores_of(i), scores.borders_of(i)) for i in block], lengths)
-        for block in blocks
-    )
-    pairs = [pair for block in filtered for pair in block]
-    return tables_of(scores.clips, scores.classes, [borders for _, borders in pairs], [values for values, _ in pairs])
-
-
 def to_event_boxes(
     scores: ScoreTables, settings: ClassSettings, fill_value: float = -np.inf, jobs: int = 1
 ) -> ScoreTables:
@@ -107,15 +61,6 @@ def to_segments(scores: ScoreTables, segment_length: float = 1.0) -> ScoreTables
         borders.append(np.minimum(np.arange(len(means) + 1) * segment_length, edges[-1]))
         values.append(means)
     return tables_of(scores.clips, scores.classes, borders, values)
-
-
-def only_classes(scores: ScoreTables, classes: Sequence[str]) -> ScoreTables:
-    """The same tables with only these classes, in this order."""
-    for name in classes:
-        if name not in scores.classes:
-            raise unknown("class", name, scores.classes)
-    rows = [scores.classes.index(name) for name in classes]
-    return ScoreTables(scores.clips, tuple(classes), scores.starts, scores.borders, np.asarray(scores.values[rows]))
 
 
 def join_classes(parts: Sequence[ScoreTables], order: Sequence[str] | None = None) -> ScoreTables:
@@ -147,17 +92,3 @@ def join_classes(parts: Sequence[ScoreTables], order: Sequence[str] | None = Non
         values.append(np.concatenate(columns, axis=1))
     joined = tables_of(clips, classes, borders, values)
     return joined if order is None else only_classes(joined, order)
-
-
-def _of_class(values: float | Mapping[str, float], name: str, what: str) -> float:
-    if not isinstance(values, Mapping):
-        return values
-    if name not in values:
-        raise unknown(f"class with a {what}", name, values)
-    return values[name]
-
-
-def _filter_clips(clips: list[tuple[np.ndarray, np.ndarray]], lengths: list[float]) -> list[tuple]:
-    from sed_scores_eval.base_modules.cy_medfilt import cy_medfilt
-
-    return [cy_medfilt(np.array(scores, dtype=np.float64), borders, np.array(lengths)) for scores, borders in clips]

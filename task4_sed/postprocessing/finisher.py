@@ -9,11 +9,12 @@ import numpy as np
 
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.postprocessing.event_boxes import BoxSettings
-from task4_sed.postprocessing.filters import join_classes, median_filter, only_classes, to_event_boxes, to_segments
+from task4_sed.postprocessing.filters import join_classes, to_event_boxes, to_segments
 from task4_sed.postprocessing.tuning import box_grid, tune_boxes
-from task4_sed.scores.tables import ScoreTables, from_frames
+from task4_sed.scores.median_filter import median_filter
+from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
 from task4_sed.scoring import evaluated_classes
-from task4_sed.settings import Task4Settings
+from task4_sed.settings import SystemSettings
 
 Boxes = dict[str, BoxSettings]
 
@@ -26,13 +27,13 @@ class Finisher:
     clips of each fold of the validation set.
     """
 
-    settings: Task4Settings
+    settings: SystemSettings
     boxes: Boxes | None = None
     fold_boxes: tuple[Boxes, ...] = ()
     fold_of_clip: Mapping[str, int] | None = None
 
     @classmethod
-    def read(cls, settings: Task4Settings, plain: Mapping[str, Any] | None) -> "Finisher":
+    def read(cls, settings: SystemSettings, plain: Mapping[str, Any] | None) -> "Finisher":
         """What `plain_boxes` wrote; None for median filters."""
         return cls(settings, None if plain is None else {name: _box(values) for name, values in plain.items()})
 
@@ -65,7 +66,7 @@ class Finisher:
         return join_classes(parts, scores.classes)
 
 
-def tune_finisher(raw: ScoreTables | None, events: Any, durations: Any, settings: Task4Settings) -> Finisher:
+def tune_finisher(raw: ScoreTables | None, events: Any, durations: Any, settings: SystemSettings) -> Finisher:
     """The post-processing of the settings; event boxes are tuned on the raw scores of the validation set."""
     wanted = settings.postprocessing.boxes
     if wanted is None or raw is None:

@@ -10,9 +10,9 @@ import numpy as np
 from common.data.audio import AudioError, list_audio
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
 from common.data.keyed_outputs import clip_key
+from common.data.made_up import is_made_up, read_marker
 from common.errors import UserError
-from common.progress import Progress
-from common.synthetic.synthesize import is_made_up, read_marker
+from common.output import Progress
 from task4_sed.pretraining.clips import SAMPLE_RATE, audio_files, names_in
 from task4_sed.pretraining.settings import StrongDataSettings
 from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table

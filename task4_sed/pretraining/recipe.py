@@ -11,16 +11,16 @@ import torch
 
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import rank_and_count
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import write_json
-from common.output import say
-from common.progress import Progress
+from common.output import Progress, say
 from common.runs.energy import EnergyMeter
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, do_two_steps, open_run, read_record, run_stages
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import save_checkpoint, weights_of
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.pretraining.clips import (
     CLASSES,
     KIND,

@@ -18,7 +18,7 @@ from task4_sed.labels import SAMPLE_RATE
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, polyphonic_scores
 from task4_sed.postprocessing.finisher import Finisher
-from task4_sed.scores.store import read_scores as read_store
+from task4_sed.scores.reading import read_scores as read_store
 from task4_sed.scoring import evaluated_classes
 
 SHOWN = 2

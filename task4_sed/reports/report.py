@@ -25,8 +25,9 @@ from common.reports.statistics import Interval, mean_interval
 from common.runs.folder import run_folders
 from common.runs.stages import Run, read_record
 from common.settings import dump_settings
-from task4_sed.evaluate import FIGURES, open_run, read_finisher, read_published, read_scores
+from task4_sed.evaluate import FIGURES, read_finisher, read_scores
 from task4_sed.reports.clips import clip_parts, psd_roc
+from task4_sed.systems import open_run, read_published
 
 TITLES = {
     "psds1": "PSDS1",

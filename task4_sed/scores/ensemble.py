@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from task4_sed.postprocessing.filters import only_classes
 from task4_sed.scores.store import ScoreStore, ScoreWriter, logit, sigmoid
-from task4_sed.scores.tables import ScoreTables, empty_values
+from task4_sed.scores.tables import ScoreTables, empty_values, only_classes
 
 AVERAGES = ("logits", "probabilities")
 

@@ -22,7 +22,6 @@ import numpy as np
 from common.errors import UserError, nearest
 from common.files import atomic_path
 from task4_sed.data.annotations import clip_name
-from task4_sed.scores.tables import ScoreTables, empty_values, read_score_tables, write_score_tables
 
 FRAME_SECONDS = 0.064
 KINDS = ("logits", "scores")
@@ -223,57 +222,6 @@ class ScoreStore:
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_file": None}
-
-
-def read_scores(path: Path, classes: Sequence[str] | None = None) -> ScoreTables:
-    """Probabilities of a store as score tables, sorted by clip name; float32."""
-    store = ScoreStore(path, classes)
-    clips = tuple(sorted(store.filenames))
-    counts = np.array([store.num_frames_of(clip) for clip in clips], dtype=np.int64)
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    values = empty_values(len(store.classes), int(starts[-1]), np.float32)
-    borders = []
-    for first in range(0, len(clips), CLIPS_AT_ONCE):
-        block = clips[first : first + CLIPS_AT_ONCE]
-        rows = [store.read_as("scores", clip)[: counts[first + place]] for place, clip in enumerate(block)]
-        values[:, starts[first] : starts[first + len(block)]] = np.concatenate(rows).T
-        for place, clip in enumerate(block):
-            edges = np.round(np.arange(counts[first + place] + 1) * store.frame_seconds, 6)
-            edges[-1] = store.end_of(clip)
-            borders.append(edges)
-    return ScoreTables(clips, store.classes, starts, np.concatenate(borders), values)
-
-
-def write_scores(scores: ScoreTables, path: Path, *, kind: str = "scores", dtype: str = "float32") -> None:
-    """Score tables as a store; their frames must be equally long (the last of a clip may be cut).
-
-    Args:
-        scores: probabilities. path: of the store. kind: what is stored. dtype: float16 or float32.
-    """
-    frame_seconds = float(np.round(scores.borders_of(0)[1] - scores.borders_of(0)[0], 6))
-    most = int(np.diff(scores.starts).max())
-    grid = np.arange(most + 1) * frame_seconds
-    with ScoreWriter(path, scores.classes, frame_seconds=frame_seconds, kind=kind, dtype=dtype) as writer:
-        for index, clip in enumerate(scores.clips):
-            edges = scores.borders_of(index)
-            if np.abs(edges[:-1] - grid[: len(edges) - 1]).max() > 1e-4 or edges[-1] > grid[len(edges) - 1] + 1e-4:
-                raise UserError(
-                    f"The frames of {clip} are not all {frame_seconds * 1000:g} ms long; a store needs that."
-                )
-            frames = np.zeros((most, len(scores.classes)))
-            frames[: len(edges) - 1] = scores.scores_of(index)
-            values = logit(frames) if kind == "logits" else frames
-            writer.write([clip], values[None], [float(edges[-1])])
-
-
-def store_to_folder(path: Path, folder: Path, classes: Sequence[str] | None = None) -> None:
-    """A store as a folder of score tables."""
-    write_score_tables(read_scores(path, classes), folder)
-
-
-def folder_to_store(folder: Path, path: Path, *, kind: str = "scores", dtype: str = "float32") -> None:
-    """A folder of score tables as a store."""
-    write_scores(read_score_tables(folder), path, kind=kind, dtype=dtype)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
-from common.errors import UserError, nearest
+from common.errors import UserError, nearest, unknown
 from common.files import atomic_write
 
 LARGEST_IN_MEMORY = 1 << 30
@@ -98,33 +99,6 @@ def from_frames(frames: "Mapping[str, pd.DataFrame] | Iterable[tuple[str, pd.Dat
     return _join([clip for clip, _ in items], classes, arrays)
 
 
-def read_score_tables(source: "ScoreTables | str | Path | Mapping[str, pd.DataFrame]", jobs: int = 1) -> ScoreTables:
-    """Score tables of a folder of .tsv files, of a score store (.h5), or from data frames by clip name.
-
-    Args:
-        source: the folder, the store, a mapping, or tables that were read before.
-        jobs: processes that parse files, used from 256 MB on.
-
-    Raises:
-        UserError: with file and line, for a gap between frames, a frame without length, NaN, wrong columns, text.
-    """
-    if isinstance(source, ScoreTables):
-        return source
-    if isinstance(source, Mapping):
-        return from_frames(source)
-    source = Path(source)
-    if source.is_file() and source.suffix in (".h5", ".hdf5"):
-        from task4_sed.scores.store import read_scores
-
-        return read_scores(source)
-    files = score_files(source)
-    classes = _check_columns(_header(files[0]), f"{files[0]}:1")
-    sizes = [file.stat().st_size for file in files]
-    if sum(sizes) < SMALL_FOLDER:
-        return _join([file.stem for file in files], classes, [_parse(file, classes) for file in files])
-    return _read_large(files, classes, jobs)
-
-
 def score_files(folder: Path) -> list[Path]:
     """The .tsv files of a folder, sorted by name.
 
@@ -182,7 +156,6 @@ def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) 
 
 def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
     """Two passes, so that no more than a batch of files is in memory: count the frames, then parse."""
-    from joblib import Parallel, delayed
 
     counts = [_count_rows(file) for file in files]
     starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
@@ -314,3 +287,12 @@ def _column_order(columns: list[str], classes: tuple[str, ...], where: str) -> l
     if extra:
         raise UserError(f"{where}: a column for the class {extra[0]}, which the other tables lack.")
     return [0, 1, *(columns.index(name) for name in classes)]
+
+
+def only_classes(scores: ScoreTables, classes: Sequence[str]) -> ScoreTables:
+    """The same tables with only these classes, in this order."""
+    for name in classes:
+        if name not in scores.classes:
+            raise unknown("class", name, scores.classes)
+    rows = [scores.classes.index(name) for name in classes]
+    return ScoreTables(scores.clips, tuple(classes), scores.starts, scores.borders, np.asarray(scores.values[rows]))

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
-from common.registry import create_audio_model
+from common.models.factory import create_audio_model
 from common.settings import load_settings
 from task1_asc.data.tau2022 import CLASSES
+from task1_asc.networks.build import order_for
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining, order_for
+from task1_asc.train import SceneTraining
 
 DISTILLED = Path("task1_asc/configs/distilled.yaml")
 CLIPS = 4

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.inference import hear
-from common.models.audio_model import prepare_for_inference
+from common.inference.prepare import prepare_for_inference
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicReLU
 from common.models.encoder import Attention
-from common.registry import create_audio_model
+from common.models.factory import create_audio_model
 
 SECONDS = 10
 clock = time.perf_counter

@@ -21,10 +21,11 @@ import torch.nn.functional as F
 import torchaudio
 
 from common.data.loading import PackedClips, pack
-from common.registry import create_model
+from common.models.factory import create_model
 from common.settings import load_settings
+from task1_asc.networks.build import order_for
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining, order_for
+from task1_asc.train import SceneTraining
 
 BASELINE = Path("task1_asc/configs/baseline.yaml")
 WIDTHS = {"base_channels": 32, "channels_multiplier": 1.8, "expansion_rate": 2.1}

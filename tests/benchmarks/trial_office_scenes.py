@@ -25,9 +25,9 @@ import torch
 from common.output import print_table, say
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
-from task4_sed.baseline.recipe import run_recipe
+from task4_sed.baseline.settings import Task4Settings
 from task4_sed.evaluate import read_scores
-from task4_sed.settings import Task4Settings
+from task4_sed.systems import run_recipe
 
 SMALL = Path("task4_sed/configs/small.yaml")
 TRAINED, BATCH = 60, 10

@@ -37,8 +37,8 @@ from task4_sed.iterations.data import open_clips, read_clips
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.scores import load_training, write_scores
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.scores.store import read_scores as read_store
-from task4_sed.settings import Task4Settings
+from task4_sed.schema import AnySystem
+from task4_sed.scores.reading import read_scores as read_store
 from tests.benchmarks.trial_office_scenes import write_tree
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")
@@ -70,7 +70,7 @@ def make_settings(root: Path, work: Path, seed: int, epochs: int, classes: list[
     }  # fmt: skip
     if classes is not None:
         plain["labels.classes"] = classes
-    return load_settings(Task4Settings, SMALL, plain)
+    return load_settings(AnySystem, SMALL, plain)
 
 
 def score(run: Run, name: str, iteration: int, number: int) -> dict[str, float]:
@@ -127,7 +127,7 @@ def try_without(run: Run, found: Found, seed: int, what: str) -> None:
     """Leave one part of the loss out of the training that it belongs to; what comes before it is the same."""
     number, weight = LEFT_OUT[what]
     changes = {f"{'stage2' if number == 2 else 'stage1_distilled'}.loss.weights.{weight}": 0.0}
-    settings = load_settings(Task4Settings, run.folder / "settings.yaml", changes)
+    settings = load_settings(AnySystem, run.folder / "settings.yaml", changes)
     folder = run.folder.with_name(f"{run.folder.name}_without_{weight}")
     iteration = 1 if number == 2 else 2
     wanted = f"iteration{iteration}_stage{number}_atst"

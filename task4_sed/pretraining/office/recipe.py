@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from common.data.loading import rank_and_count
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import write_json
 from common.models.audio_model import AudioModel
@@ -17,9 +18,9 @@ from common.output import say
 from common.runs.energy import EnergyMeter
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, read_record, run_stages
-from common.synthetic.synthesize import is_made_up
 from common.training.checkpoints import save_checkpoint, weights_of
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.pretraining.augment import Share, joined
 from task4_sed.pretraining.clips import batch_loader, scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights

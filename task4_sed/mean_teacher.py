@@ -1,0 +1,98 @@
+"""What every training with student and teacher shares: the moving average, and the validation of whole sets."""
+
+import copy
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from common.models.output import ModelOutput
+from task4_sed.data.sets import ClipSet, set_durations
+from task4_sed.losses import (
+    teacher_decay,
+    update_teacher,
+)
+from task4_sed.scoring import Reference, Scored, annotations_of, objective
+from task4_sed.settings import SystemSettings
+
+Batch = dict[str, Any]
+
+
+class MeanTeacherTraining(LightningModule):
+    """What every training with student and teacher has: the moving average, and the validation of whole sets.
+
+    Logs val_objective and its parts.
+
+    Args:
+        settings: of the whole run.
+        student: network that is trained.
+        average: decay of the teacher, and whether statistics are averaged; None trains without a teacher.
+        validation: events and durations that scores are compared with; None where nothing is held out.
+    """
+
+    def __init__(self, settings: Any, student: nn.Module, average: Any = None, validation: Any = None):
+        super().__init__()
+        self.settings = settings
+        self.student = student
+        self.average = average
+        self.teacher: nn.Module | None = None
+        if average is not None:
+            self.teacher = copy.deepcopy(student, shared_parts(student)).requires_grad_(False)
+        self.validation = validation
+        self._scored: dict[str, list[Scored]] = {}
+
+    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
+        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
+        raise NotImplementedError
+
+    def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
+        """The objective and its parts, of the validation sets."""
+        return objective(scored, self.validation, self.settings)
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """Let the teacher follow, before the step as in the published code."""
+        if self.teacher is not None:
+            decay = teacher_decay(self.global_step, self.average.decay)
+            update_teacher(self.teacher, self.student, decay, self.average.average_statistics)
+
+    def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
+        """Keep the student's probabilities; the metrics need whole sets."""
+        name = self.validation[dataloader_idx].name
+        output = self.detect(batch, student=True)
+        scores = output.frame_logits.float().sigmoid().cpu().numpy()
+        weak = output.logits.float().sigmoid().cpu().numpy()
+        self._scored.setdefault(name, []).append(
+            Scored(batch["filename"], batch["duration"], scores, weak, batch["weak"].cpu().numpy())
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the objective and its parts."""
+        scored, self._scored = self._scored, {}
+        figures = self.judge(_of_all_processes(scored))
+        self.log_dict({f"val_{name}": value for name, value in figures.items()})
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimiser in an epoch."""
+        return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
+
+
+def shared_parts(network: nn.Module) -> dict[int, Any]:
+    """Modules without anything to train, for `copy.deepcopy` to keep: student and teacher have them in common."""
+    parts = getattr(network, "parts_in_common", lambda: ())()
+    return {id(part): part for part in parts}
+
+
+def _of_all_processes(scored: dict[str, list[Scored]]) -> dict[str, list[Scored]]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return scored
+    every: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(every, scored)
+    return {name: [part for one in every for part in one.get(name, [])] for name in scored}
+
+
+def reference_of(clips: ClipSet, settings: SystemSettings) -> Reference:
+    """Events and durations of a set that is validated on."""
+    durations = set_durations(settings.data.root, clips.name) if clips.layout.kind == "strong" else {}
+    return Reference(clips.name, annotations_of(clips), durations)

@@ -1,0 +1,108 @@
+"""Arrows between modules point one way: each folder imports only folders on lower floors, and nothing goes in a circle.
+
+Imports inside functions count as well. The floors are the house of README.md, from top to bottom.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {
+    "": ["task1_asc task4_sed retrieval", "submissions", "common"],
+    "common": [
+        "__main__", "hear", "synthetic inference", "audioset", "cli registry", "training runs models features",
+        "data reports settings", "files output errors",
+    ],
+    "task1_asc": [
+        "__main__", "report", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data", "settings",
+    ],
+    "task4_sed": [
+        "__main__", "reports submission", "systems", "schema", "baseline iterations", "evaluate",
+        "mean_teacher postprocessing", "scoring", "pretraining", "metrics", "scores", "data", "settings",
+        "labels losses augment",
+    ],
+    "retrieval": [
+        "__main__", "report submission search", "imitation", "recipe", "evaluate train check",
+        "correspondences model metrics", "losses", "clips download", "data", "settings",
+    ],
+}  # fmt: skip
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """Each module of the source to the modules that it imports."""
+    paths = [path for package in ("common", "submissions", "task1_asc", "task4_sed", "retrieval")
+             for path in (ROOT / package).rglob("*.py") if "templates" not in path.parts]  # fmt: skip
+    modules = {module_name(path) for path in paths}
+    return {module_name(path): set(imported_by(path, modules)) - {module_name(path)} for path in paths}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_by(path: Path, modules: set[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from inner & modules or {node.module}
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """What remains when everything that imports nothing of the rest, or is imported by nothing of it, is taken away."""
+    left = {name: {other for other in others if other in graph} for name, others in graph.items()}
+    while gone := {name for name, others in left.items() if not others}:
+        left = {name: others - gone for name, others in left.items() if name not in gone}
+    return [[name, *sorted(others)] for name, others in sorted(left.items())]
+
+
+def folders_of(package: str) -> dict[str, set[str]]:
+    """Each folder or module just inside a package ("" is the whole kit) to those beside it that it imports."""
+    depth = len(package.split(".")) if package else 0
+    graph: dict[str, set[str]] = {}
+    for name, others in imports().items():
+        if not package or name.startswith(f"{package}."):
+            place = name.split(".")[depth]
+            inside = {other for other in others if not package or other.startswith(f"{package}.")}
+            graph.setdefault(place, set()).update({other.split(".")[depth] for other in inside} - {place})
+    return graph
+
+
+def test_no_module_imports_itself_through_others():
+    assert circles(imports()) == []
+
+
+@pytest.mark.parametrize("package", ["", *sorted(name for name in FLOORS if name)])
+def test_no_folder_imports_itself_through_others(package):
+    assert circles(folders_of(package)) == []
+
+
+@pytest.mark.parametrize("package", sorted(FLOORS))
+def test_a_folder_imports_lower_floors_only(package):
+    floor = {name: level for level, names in enumerate(FLOORS[package]) for name in names.split()}
+    upward = [
+        f"{name} -> {other}" for name, others in folders_of(package).items() for other in others
+        if floor[other] < floor[name]
+    ]  # fmt: skip
+    assert upward == []
+
+
+def test_tasks_do_not_import_each_other():
+    tasks = set(FLOORS[""][0].split())
+    assert {task: folders_of("")[task] & tasks for task in tasks} == {task: set() for task in tasks}
+
+
+def test_no_folder_is_crowded():
+    entries = {
+        folder.relative_to(ROOT): [path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")]
+        for package in FLOORS[""] for name in package.split() for folder in [ROOT / name, *(ROOT / name).rglob("*/")]
+        if (folder / "__init__.py").is_file()
+    }  # fmt: skip
+    assert {str(folder): len(paths) for folder, paths in entries.items() if len(paths) > 20} == {}
+    assert len(entries[Path("common")]) <= 16
