@@ -33,7 +33,7 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
         pattern: names to show, such as "mn*".
         json: print everything that is known of them as JSON.
     """
-    from common.models.released import describe_models, summary_row
+    from common.registry.released import describe_models, summary_row
 
     rows = describe_models(pattern)
     if json:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 from common.errors import UserError
-from common.models.factory import create_audio_model
 from common.models.text import TextEncoder
 from common.registry import load_audio_model
+from common.registry.factory import create_audio_model
 from common.settings.trainer import TrainerSettings
 from common.training.checkpoints import weights_of
 from common.training.schedules import WarmupCosine

@@ -1,11 +1,10 @@
 """Fixtures that every test module may use."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(os.environ.get("DCASE_KIT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+from tests.support.places import SHARED
 
 
 @pytest.fixture(scope="session")

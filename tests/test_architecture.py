@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 FLOORS = {
     "": ["task1_asc task4_sed retrieval", "submissions", "common"],
     "common": [

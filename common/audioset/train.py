@@ -17,11 +17,11 @@ from common.audioset.settings import OptimSettings, TaggingSettings
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
-from common.models.factory import create_audio_model, create_model
 from common.models.passt import PaSST, from_image_weights
-from common.models.released import find_released
-from common.models.weights import plain_tensors, read_tensors
 from common.registry import load_audio_model
+from common.registry.factory import create_audio_model, create_model
+from common.registry.released import find_released
+from common.registry.weights import plain_tensors, read_tensors
 from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
 from common.training.seeds import step_generator

@@ -18,10 +18,10 @@ from common.files import atomic_path, human_size
 from common.inference.prepare import fold_batch_norms
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
-from common.models.factory import create_audio_model
-from common.models.released import find_released
 from common.output import say
 from common.registry import load_audio_model
+from common.registry.factory import create_audio_model
+from common.registry.released import find_released
 
 OPSET = 18
 TOLERANCE = 1e-3  # largest difference of an output, relative to its spread

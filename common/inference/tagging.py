@@ -15,10 +15,10 @@ from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel, Passage
 from common.models.output import ModelOutput
-from common.models.released import is_model_name
 from common.models.windows import ClipScores, WindowPolicy
 from common.output import say
 from common.registry import load_audio_model
+from common.registry.released import is_model_name
 
 EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
 

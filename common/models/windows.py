@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WindowPolicy:
-    """How a network takes clips of any length; all in seconds. common/models/released.yaml holds one for every family.
+    """How a network takes clips of any length; all in seconds. common/registry/released.yaml holds one for every family.
 
     window: longer clips are cut into windows of this length.
     overlap: of two windows; their frames are cross-faded there.

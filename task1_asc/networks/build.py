@@ -11,10 +11,10 @@ from common.inference.complexity import BYTES, Complexity, challenge_macs, count
 from common.inference.quantize import folded_copy, int8_bytes, measure_int8
 from common.models.audio_model import AudioModel
 from common.models.cp_mobile import GlobalResponseNorm
-from common.models.factory import create_audio_model, create_front_end, create_model
-from common.models.released import find_released
 from common.models.windows import WindowPolicy
 from common.registry import load_audio_model
+from common.registry.factory import create_audio_model, create_front_end, create_model
+from common.registry.released import find_released
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.settings import ModelSettings, Task1Settings, TeacherSettings
 

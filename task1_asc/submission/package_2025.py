@@ -23,8 +23,8 @@ from common.data.audio import write_wav
 from common.data.made_up import is_made_up
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
-from common.models.released import find_architecture
 from common.output import say
+from common.registry.released import find_architecture
 from common.runs.folder import run_folders
 from common.runs.stages import Run
 from common.training.checkpoints import save_checkpoint

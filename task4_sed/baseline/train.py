@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from common.features.augment import draw_beta, mix
 from common.features.front_ends import DesedMel
-from common.models.factory import create_model
 from common.models.output import ModelOutput
+from common.registry.factory import create_model
 from common.training.seeds import step_generator
 from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames

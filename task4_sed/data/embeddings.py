@@ -23,9 +23,9 @@ from common.data.audio import resample
 from common.errors import UserError
 from common.files import atomic_write, sha256_of, write_json
 from common.models.audio_model import AudioModel
-from common.models.factory import create_audio_model
 from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
+from common.registry.factory import create_audio_model
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings
@@ -262,7 +262,7 @@ def _bytes(shape: tuple[int, ...]) -> int:
 
 def _load_file(settings: WeightsOfModel) -> AudioModel:
     """Weights of a file: of the encoder alone, as Microsoft's BEATs files, or with the heads of PretrainedSED."""
-    from common.models.weights import read_tensors
+    from common.registry.weights import read_tensors
 
     assert settings.weights is not None
     try:

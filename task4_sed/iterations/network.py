@@ -11,8 +11,8 @@ from common.errors import UserError
 from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel
 from common.models.audio_model import AudioModel
 from common.models.crnn import Crnn
-from common.models.factory import create_front_end
 from common.models.output import ModelOutput
+from common.registry.factory import create_front_end
 from task4_sed.data.embeddings import load_frame_model
 from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
 from task4_sed.labels import SAMPLE_RATE

@@ -4,7 +4,7 @@ A detection at threshold t is a run of frames with score >= t. Over all threshol
 runs as frames, and each exists for one interval of thresholds, low < t <= high. Whether a run is a false positive or
 touches another class depends on the run alone. Only for true positives the runs that exist together matter.
 sed_scores_eval walks through all frames for each threshold instead; the counts are the same
-(tests/test_sed_metrics.py), the work is some hundred times less.
+(tests/task4_sed/metrics/test_metrics.py), the work is some hundred times less.
 
 Definitions: Bilen et al. 2020 (PSDS), Ebbers et al. 2022 (all thresholds), sed_eval (collars).
 """

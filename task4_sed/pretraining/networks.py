@@ -8,11 +8,11 @@ from torch import nn
 
 from common.errors import UserError
 from common.models.audio_model import AudioModel
-from common.models.factory import create_audio_model
 from common.models.frame_mobilenet import FrameMobileNet
 from common.models.frame_prediction import FramePrediction
-from common.models.released import find_architecture, find_released
-from common.models.weights import fetch, map_official_keys, plain_tensors, read_tensors
+from common.registry.factory import create_audio_model
+from common.registry.released import find_architecture, find_released
+from common.registry.weights import fetch, map_official_keys, plain_tensors, read_tensors
 from task4_sed.pretraining.settings import ModelSettings, OptimSettings
 
 HEADS = ("strong_head.", "weak_head.", "seq_model.")

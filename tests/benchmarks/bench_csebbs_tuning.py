@@ -19,7 +19,7 @@ from task4_sed.metrics import PSDS1, EvaluationSet, evaluation_set
 from task4_sed.metrics.cross_check import by_sed_scores_eval
 from task4_sed.postprocessing.event_boxes import box_scores, event_boxes
 from task4_sed.postprocessing.tuning import GRID, tune_boxes
-from tests.benchmarks.made_up_scores import made_up_scores
+from tests.support.made_up_scores import made_up_scores
 
 
 def one_by_one(evaluation: EvaluationSet) -> dict[str, float]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
-from common.models.factory import create_audio_model
+from common.registry.factory import create_audio_model
 from common.settings import load_settings
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import order_for

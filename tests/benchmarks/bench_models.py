@@ -22,7 +22,7 @@ from common.inference import hear
 from common.inference.prepare import prepare_for_inference
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicReLU
 from common.models.encoder import Attention
-from common.models.factory import create_audio_model
+from common.registry.factory import create_audio_model
 
 SECONDS = 10
 clock = time.perf_counter

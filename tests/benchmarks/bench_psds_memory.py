@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from task4_sed.scores.store import ScoreWriter
-from tests.benchmarks.made_up_scores import made_up_scores
+from tests.support.made_up_scores import made_up_scores
 
 BLOCK = 50
 

@@ -21,7 +21,7 @@ import pandas as pd
 from task4_sed.metrics import PSDS1, PSDS2, collar_f1, evaluation_set, mean_partial_auc, polyphonic_scores
 from task4_sed.metrics.operating_points import THRESHOLDS
 from task4_sed.scores.tables import from_frames, write_score_tables
-from tests.benchmarks.made_up_scores import made_up_scores
+from tests.support.made_up_scores import made_up_scores
 
 COLLARS = {"onset_collar": 0.2, "offset_collar": 0.2, "offset_collar_rate": 0.2}
 

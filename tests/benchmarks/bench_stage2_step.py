@@ -32,7 +32,7 @@ from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Heard, Mixture, Views
 from task4_sed.schema import AnySystem
-from tests.allocations import allocations
+from tests.support.allocations import allocations
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")
 NAMES = ("atst", "fpasst", "beats")

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from common.data.loading import PackedClips, pack
-from common.models.factory import create_model
+from common.registry.factory import create_model
 from common.settings import load_settings
 from task1_asc.networks.build import order_for
 from task1_asc.settings import Task1Settings

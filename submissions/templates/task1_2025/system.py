@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .models.task1_asc import packaged
+from .models.task1_asc.submission import packaged
 
 _HERE = Path(__file__).parent
 CHECKPOINT = _HERE / "ckpts" / f"system_{Path(__file__).stem.rpartition('_')[2]}.ckpt"

@@ -1,0 +1,80 @@
+"""Networks, front ends and audio models by name, with random weights."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from common.data.labels import label_set
+from common.errors import unknown
+from common.models.audio_model import AudioModel
+from common.models.windows import WindowPolicy
+from common.registry.released import Architecture, find_architecture, find_released
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """A network (spectrogram to ModelOutput) with random weights.
+
+    Args:
+        name: an architecture, or released weights (whose options then hold).
+        options: of the network's constructor; they win over those of the table. `num_classes` (or `n_classes`, as the
+            official code has it) sets the classifier.
+
+    Raises:
+        UserError: for an unknown name (with the nearest ones) or an option that the network does not have.
+    """
+    if "n_classes" in options:
+        options["num_classes"] = options.pop("n_classes")
+    architecture = find_architecture(name)
+    return _build(architecture.network, {**architecture.options, **options}, f"model {name}")
+
+
+def create_front_end(name: str, **options: Any) -> nn.Module:
+    """The front end (waveform to spectrogram) of a model; `options` win over those of the table."""
+    made = {**find_architecture(name).front_end, **options}
+    return _build(made.pop("make"), made, f"front end of {name}")
+
+
+def create_audio_model(
+    name: str, front_end: Mapping[str, Any] | None = None, labels: Sequence[str] | None = None, **options: Any
+) -> AudioModel:
+    """Front end and network with random weights; waveform (batch, samples) to ModelOutput.
+
+    Args:
+        name: as for `create_model`.
+        front_end: options of the front end that differ from the table's.
+        labels: names of the classes; sets `num_classes`.
+        options: of the network.
+    """
+    architecture = find_architecture(name)
+    if labels is not None:
+        options.setdefault("num_classes", len(labels))
+    released = find_released(name)
+    return AudioModel(
+        front_end=create_front_end(name, **(front_end or {})),
+        network=create_model(name, **options),
+        labels=labels or _labels(architecture, options.get("num_classes")),
+        windows=WindowPolicy(**architecture.windows),
+        activation=architecture.activation,
+        name=released.name if released else name,
+    )
+
+
+def _labels(architecture: Architecture, num_classes: int | None) -> tuple[str, ...]:
+    """The label set, or numbered names where the classes have another count or their names are not shipped."""
+    labels = label_set(architecture.labels) if architecture.labels else ()
+    count = num_classes or architecture.options.get("num_classes") or len(labels)
+    return labels if count == len(labels) else tuple(f"class_{index}" for index in range(count))
+
+
+def _build(target: str, options: dict[str, Any], what: str) -> nn.Module:
+    module, _, function = target.partition(":")
+    make = getattr(importlib.import_module(module), function)
+    parameters = inspect.signature(make).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not open_ended:
+            raise unknown(f"option of {what}", option, parameters)
+    return make(**options)

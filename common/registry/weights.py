@@ -1,0 +1,300 @@
+"""Files of released weights: finding or downloading them, reading them safely, and loading them strictly."""
+
+import errno
+import fnmatch
+import importlib
+import logging
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError
+from common.models.audio_model import AudioModel
+from common.registry.factory import create_audio_model
+from common.registry.released import Architecture, Released, find_architecture, find_released, read_table
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "DCASE_KIT_CACHE"
+WRAPPINGS = ("state_dict", "model", "net", "ema_model")  # keys under which files keep their tensors
+NAMES_TOLD = 5  # of keys, in an error
+
+
+def cache_folder() -> Path:
+    """Where downloaded weights are kept: $DCASE_KIT_CACHE, or ~/.cache/dcase_kit."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "dcase_kit")
+
+
+def load_audio_model(
+    name: str, weights: Path | str | None = None, num_classes: int | None = None, labels: Sequence[str] | None = None
+) -> AudioModel:
+    """A model with released weights, in evaluation mode.
+
+    Args:
+        name: released weights (`mn10.as`), or an architecture together with `weights`.
+        weights: file to read instead of the cache (or a download).
+        num_classes: a new classifier of this size replaces the released one; said in the log.
+        labels: names for it; sets `num_classes`.
+
+    Raises:
+        UserError: unknown name, missing or wrong file, weights of another architecture, no network.
+    """
+    find_architecture(name)
+    entry = find_released(name)
+    if weights is None:
+        if entry is None:
+            raise _names_no_file(name)
+        weights = fetch(entry)
+    state = read_tensors(Path(weights))
+    model = create_audio_model(name)
+    count = len(labels) if labels is not None else num_classes
+    if count is not None and count != len(model.labels):
+        model = create_audio_model(name, labels=labels, num_classes=count)
+    try:
+        _load(model, state, new_head=count is not None, backbone_only=entry is not None and entry.backbone_only)
+    except UserError as error:
+        raise UserError(f"{weights} does not fit {name}: {error}") from error
+    return model.eval()
+
+
+def load_released_state_dict(audio_model: AudioModel, official_state_dict: Mapping[str, Any]) -> None:
+    """Load weights as their authors wrote them; strict.
+
+    Raises:
+        UserError: for a key that is unknown or missing, or a shape that differs; names them.
+    """
+    _load(audio_model, official_state_dict, new_head=False, backbone_only=False)
+
+
+def fetch(entry: Released) -> Path:
+    """The file of released weights, from the cache folder or downloaded into it.
+
+    Raises:
+        UserError: without network (which file to put where), with a full disk, or if the file is not the published one.
+    """
+    folder = cache_folder()
+    path = folder / entry.file
+    if path.exists():
+        return path
+    if not entry.url:
+        raise UserError(
+            f"{entry.file} has no address that is known; get it from {entry.repository} and put it at {path}."
+        )
+    import pooch
+    import requests
+
+    logger.warning("downloading %s to %s", entry.url, path)
+    digest = f"sha256:{entry.sha256}" if entry.sha256 else None
+    try:
+        pooch.retrieve(entry.url, known_hash=digest, fname=entry.file, path=folder)
+    except requests.RequestException as error:
+        raise UserError(
+            f"{entry.url} cannot be downloaded ({type(error).__name__}). "
+            f"Put the file at {path}, or name it with --weights."
+        ) from error
+    except ValueError as error:  # pooch's word for a wrong digest
+        raise UserError(
+            f"{entry.url} gives another file than the known one (its SHA-256 differs). "
+            f"Get {entry.file} elsewhere and put it at {path}."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        raise UserError(
+            f"{entry.file} cannot be kept in {folder}: {error.strerror}. "
+            f"Make room, or set {CACHE_VARIABLE} to another folder."
+        ) from error
+    return path
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Read a file of tensors without running code that it may hold.
+
+    Raises:
+        UserError: if it is missing, cut off, or holds anything but plain tensors, numbers and texts.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}.")
+    damaged = f"{path} is no file of weights, or it was cut off; delete it and get it again."
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # the pickle asks for a class or function
+            raise UserError(damaged) from error
+        raise UserError(
+            f"{path} holds code or objects, not only tensors, and was not loaded; use a file that holds a state dict."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise UserError(damaged) from error
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
+    return dict(loaded)
+
+
+def map_official_keys(network: nn.Module, architecture: Architecture, official: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Official tensors under the names of `network`; tables that the code computes and keys that are skipped left out.
+
+    Raises:
+        UserError: for a key that no rule knows.
+    """
+    mapped, unknown = _translate(network, architecture, plain_tensors(official))
+    if unknown:
+        raise UserError(
+            f"{architecture.name} has no tensor for {_some(unknown)}{_fits_better(architecture, official)}."
+        )
+    return mapped
+
+
+def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file by name: out of a Lightning or author's container, and without a wrapper's prefix.
+
+    Raises:
+        UserError: if there is none.
+    """
+    tensors: Mapping[str, Any] = official
+    while True:
+        inner = next((tensors[key] for key in WRAPPINGS if isinstance(tensors.get(key), Mapping)), None)
+        if inner is None:
+            break
+        tensors = inner
+    found = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    if not found:
+        raise UserError(
+            f"the file holds no tensors, only {', '.join(map(str, list(official)[:NAMES_TOLD])) or 'nothing'}"
+        )
+    found = _pretrained_part(found)
+    for prefix in ("module.", "net."):
+        # M2D's own files have keys that begin with module.ar.; they are known by its key map.
+        if all(key.startswith(prefix) and not key.startswith("module.ar.") for key in found):
+            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
+
+
+def _pretrained_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The transformer out of a Lightning module that the winners of DCASE 2024 Task 4 trained on AudioSet strong.
+
+    It is ``net_strong.model``, or ``net_strong.model.model`` where their wrapper, a linear layer above it, was trained
+    along. What else such files hold (that layer, teachers, other networks) is left out, as in CPJKU/cpjku_dcase24.
+    """
+    place = "net_strong.model."
+    if not any(key.startswith(place) for key in tensors):
+        return tensors
+    if any(key.startswith(place + "model.") for key in tensors):
+        place += "model."
+    return {"model." + key.removeprefix(place): value for key, value in tensors.items() if key.startswith(place)}
+
+
+def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbone_only: bool) -> None:
+    """Strict but for the classifier, which may be new (`new_head`: where its size differs) or absent in the file."""
+    architecture = find_architecture(model.name)
+    ours = model.network.state_dict()
+    mapped = map_official_keys(model.network, architecture, official)
+    head = head_keys(architecture) & set(ours) if backbone_only or new_head else set()
+    fresh: set[str] = set()
+    if backbone_only:
+        fresh = head
+    elif new_head:
+        differ = {key for key in head if key not in mapped or mapped[key].shape != ours[key].shape}
+        layers = {key.rpartition(".")[0] for key in differ}
+        fresh = {key for key in head if key.rpartition(".")[0] in layers}  # a layer is new as a whole
+    mapped = {key: tensor for key, tensor in mapped.items() if key not in fresh}
+    fixed = {key for key in ours if _fits(key, architecture.fixed)}
+    missing = [key for key in ours if key not in mapped and key not in fresh and key not in fixed]
+    wrong = [key for key, tensor in mapped.items() if tensor.shape != ours[key].shape]
+    if missing or wrong:
+        told = [f"{key} is {_shape(mapped[key])} instead of {_shape(ours[key])}" for key in wrong]
+        raise UserError(_differences(missing, wrong, told, architecture, official))
+    model.network.load_state_dict(mapped, strict=False)
+    if fresh:
+        names = ", ".join(sorted(fresh))
+        logger.warning("%s: new, untrained classifier of %d classes (%s)", model.name, len(model.labels), names)
+
+
+def head_keys(architecture: Architecture) -> set[str]:
+    """Our keys of the tensors whose shape depends on the number of classes, and of the layers that they are in."""
+    from common.registry.factory import create_model
+
+    with torch.device("meta"):
+        few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
+    return {key for key in few if few[key].shape != more[key].shape}
+
+
+def _translate(
+    network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Tensors under our names, and the keys that no rule knows."""
+    module = importlib.import_module(architecture.network.partition(":")[0])
+    released_key = getattr(module, "released_key", str)
+    ours = set(network.state_dict())
+    mapped: dict[str, Tensor] = {}
+    unknown = []
+    for key, tensor in tensors.items():
+        if _fits(key, architecture.fixed):
+            continue
+        name = released_key(key)
+        if name in ours:
+            mapped[name] = tensor
+        elif name is not None or not _fits(key, architecture.skipped):
+            unknown.append(key)
+    return mapped, unknown
+
+
+def _differences(
+    missing: list[str], wrong: list[str], told: list[str], architecture: Architecture, official: Mapping[str, Any]
+) -> str:
+    """The sentence for missing tensors and wrong shapes, with the way out where there is one."""
+    head = head_keys(architecture)
+    if head and set(missing) == head and not wrong:
+        return "the file holds no classifier. Give num_classes for a new one."
+    if wrong and set(wrong) <= head and not missing:
+        return f"{_some(told)}. Its classifier has other classes: give num_classes, of the file or of a new one."
+    parts = [f"tensors of {architecture.name} are missing: {_some(missing)}"] if missing else []
+    parts += [_some(told)] if told else []
+    return "; ".join(parts) + _fits_better(architecture, official) + "."
+
+
+def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str:
+    """Of the other architectures, the one whose names and shapes fit the file, if that asked for does not at all."""
+    tensors = plain_tensors(official)
+    if _share_that_fits(architecture, tensors) > 0.5:
+        return ""
+    for other in read_table().architectures.values():
+        if other.name != architecture.name and _share_that_fits(other, tensors) > 0.9:
+            return f"; the file looks like {other.name}"
+    return ""
+
+
+def _share_that_fits(architecture: Architecture, tensors: Mapping[str, Tensor]) -> float:
+    """Of the tensors of a network, the share that a file has with the right name and shape."""
+    from common.registry.factory import create_model
+
+    with torch.device("meta"):
+        network = create_model(architecture.name)
+    mapped, unknown = _translate(network, architecture, tensors)
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    return sum(tensor.shape == shapes[key] for key, tensor in mapped.items()) / (len(shapes) + len(unknown))
+
+
+def _fits(key: str, patterns: Any) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - NAMES_TOLD
+    return ", ".join(names[:NAMES_TOLD]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _names_no_file(name: str) -> UserError:
+    weights = [other for other in read_table().released if other.split(".")[0] == name]
+    if not weights:
+        return UserError(f"No weights of {name} were released; name a file with --weights.")
+    return UserError(f"{name} is an architecture; name its weights ({', '.join(weights)}) or a file with --weights.")

@@ -1,0 +1,439 @@
+"""The registry: every name can be built, loads its authors' files strictly, and says what is wrong with others."""
+
+import errno
+import http.server
+import logging
+import os
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common.data.labels import label_set
+from common.errors import UserError
+from common.models.audio_model import AudioModel
+from common.registry import list_models, load_audio_model, load_released_state_dict
+from common.registry import weights as released_weights
+from common.registry.factory import create_audio_model, create_front_end, create_model
+from common.registry.released import Architecture, find_architecture, read_table
+from tests.support.golden_case import GOLDEN, GoldenCase
+
+ARCHITECTURES = list(read_table().architectures)
+CASES = {path.stem: path.stem for path in sorted(GOLDEN.glob("*.json"))} | {"mn40_ext_like": "mn40"}
+CASES["hear_mn10_all_b_mel_avgs"] = "mn10"
+
+
+def empty_model(name: str, **options: object) -> AudioModel:
+    """A model whose weights take no memory: for names and shapes."""
+    with torch.device("meta"):
+        network = create_model(name, **options)
+    return AudioModel(nn.Identity(), network, range(options.get("num_classes", 527)), name=name)
+
+
+def layout(case: str, fixed: bool = True) -> dict[str, Tensor]:
+    """The official state dict of a case: names and shapes."""
+    return {
+        key: torch.empty(entry["shape"], device="meta")
+        for key, entry in GoldenCase(case).info["state_dict"].items()
+        if fixed or entry["kind"] != "fixed"
+    }
+
+
+def large(name: str) -> bool:
+    """Networks of which a step takes seconds."""
+    return find_architecture(name).parameters > 6_000_000
+
+
+def create_labels(name: str) -> tuple[str, ...]:
+    return label_set(find_architecture(name).labels)
+
+
+def other_inputs(architecture: Architecture, batch: int) -> dict[str, Tensor]:
+    return {name: torch.rand(batch, *shape) for name, shape in architecture.also_reads.items()}
+
+
+# The whole table
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_gives_the_documented_shapes_and_every_parameter_a_gradient(name):
+    """On the meta device: autograd runs, numbers do not."""
+    architecture, labels = find_architecture(name), create_labels(name)
+    with torch.device("meta"):
+        network = create_model(name)
+    front_end = create_front_end(name)
+    spectrogram = front_end(torch.zeros(2, round(0.5 * front_end.sample_rate))).to("meta")
+    others = {key: value.to("meta") for key, value in other_inputs(architecture, 2).items()}
+    output = network(spectrogram, **others)
+    assert output.logits.shape == (2, len(labels))
+    assert output.embedding.ndim == 2 and len(output.embedding) == 2
+    if architecture.windows.get("frame"):
+        assert output.frame_logits.shape == (*output.frames.shape[:2], len(labels))
+    sum(part.square().mean() for part in output if part is not None).backward()
+    unused = {key for module in network.modules() for key in getattr(module, "unused_parameters", ())}
+    for key, parameter in network.named_parameters():
+        if parameter.requires_grad and not any(key.endswith(name) for name in unused):
+            assert parameter.grad is not None, key
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * large(name)) for name in ARCHITECTURES])
+def test_random_weights_give_finite_scores_and_gradients(name):
+    torch.manual_seed(0)
+    model = create_audio_model(name)
+    with torch.no_grad():
+        spectrogram = model.front_end(0.1 * torch.randn(2, round(0.3 * model.sample_rate)))
+    output = model.network(spectrogram, **other_inputs(find_architecture(name), 2))
+    parts = [part for part in output if part is not None]
+    assert all(part.isfinite().all() for part in parts)
+    sum(part.square().mean() for part in parts).backward()
+    gradients = [parameter.grad for parameter in model.network.parameters() if parameter.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_file_in_the_table_can_be_built_with_the_documented_size(name):
+    """Each distinct network of an architecture and its released weights, on the meta device."""
+    seen = set()
+    for entry in list_models(f"{name}*"):
+        architecture = find_architecture(entry)
+        if architecture.name != name or str(architecture.options) in seen:
+            continue
+        seen.add(str(architecture.options))
+        with torch.device("meta"):
+            network = create_model(entry)
+        assert sum(parameter.numel() for parameter in network.parameters()) == architecture.parameters, entry
+        classes = len(label_set(architecture.labels)) if architecture.labels else architecture.options["num_classes"]
+        heads = [p.shape[0] for p in network.parameters() if p.ndim > 1]
+        assert classes in heads, entry
+
+
+def test_every_file_has_an_address_a_licence_and_a_paper():
+    for entry in read_table().released.values():
+        assert entry.url.startswith("https://github.com/") and entry.url.count("/") >= 7, entry.name
+        assert entry.licence and entry.paper and entry.file, entry.name
+
+
+def test_no_two_names_or_files_are_the_same():
+    entries = read_table().released.values()
+    assert len({entry.url for entry in entries}) == len(entries)
+    aliases = [alias for entry in entries for alias in entry.aliases]
+    assert len(set(aliases)) == len(aliases) and not set(aliases) & set(read_table().names())
+
+
+def test_the_documented_names_are_there():
+    wanted = [
+        "task1_baseline", "cp_mobile", "cp_resnet", "mn04", "mn10", "mn20", "mn40", "dymn04", "dymn10", "dymn20",
+        "passt_s_swa", "passt_20sec", "fpasst", "beats", "atst_frame", "m2d", "asit", "frame_mn06", "frame_mn10",
+        "desed_crnn_2024", "mn10.as", "passt_s_swa.as",
+    ]  # fmt: skip
+    assert set(wanted) <= set(list_models())
+    assert list_models("mn40*ext*") == ["mn40.as_ext", "mn40.as_ext_2", "mn40.as_ext_3"]
+    assert list_models("mn10_as_hop_5") == ["mn10.as_hop_5"]
+
+
+def test_front_ends_of_released_variants_follow_their_names():
+    assert create_front_end("mn10.as_hop_15").mel.hop_length == 480
+    assert create_front_end("mn10_as_mels_40").n_mels == 40
+    assert create_front_end("passt_s_swa.stfthop100").mel.hop_length == 100
+
+
+# Official keys
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_official_state_dict_loads_strictly_and_is_used_whole(case):
+    name = CASES[case]
+    model = empty_model(name)
+    load_released_state_dict(model, layout(case))
+    load_released_state_dict(model, layout(case, fixed=False))
+    official = layout(case, fixed=False)
+    tied = sum("tied_to" in entry for entry in GoldenCase(case).info["state_dict"].values())
+    ours = {key for key in model.network.state_dict() if not key.endswith((".lambdas", ".init_v", "norm_stats"))}
+    assert len(ours) == len(official) - tied
+    if case != "hear_mn10_all_b_mel_avgs":
+        shapes = sorted(tuple(tensor.shape) for tensor in official.values())
+        read = sorted(tuple(value.shape) for key, value in model.network.state_dict().items() if key in ours)
+        assert tied or shapes == read
+
+
+@pytest.mark.parametrize("case", ["mn04", "dymn10", "fpasst", "beats", "desed_crnn_2024", "task1_baseline"])
+def test_an_unknown_a_missing_and_a_misshapen_tensor_are_named(case):
+    model, official = empty_model(CASES[case]), layout(case)
+    key = next(key for key in official if key.endswith("weight") and official[key].ndim > 1)
+    with pytest.raises(UserError, match=r"no tensor for surplus\.weight"):
+        load_released_state_dict(model, {**official, "surplus.weight": torch.empty(2)})
+    with pytest.raises(UserError, match="missing"):
+        load_released_state_dict(model, {other: value for other, value in official.items() if other != key})
+    with pytest.raises(UserError, match="3x7x9 instead of"):
+        load_released_state_dict(model, {**official, key: torch.empty(3, 7, 9)})
+
+
+def renamed(official: dict[str, Tensor], *pairs: tuple[str, str]) -> dict[str, Tensor]:
+    """Keys with the first prefix that fits replaced."""
+    changed = {}
+    for key, value in official.items():
+        old, new = next((pair for pair in pairs if key.startswith(pair[0])), ("", ""))
+        changed[new + key.removeprefix(old)] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("case", "pairs"),
+    [
+        ("fpasst", [("model.fpasst.", "model.")]),
+        ("asit", [("model.asit.", "model.")]),
+        ("m2d", [("model.m2d.", "model.")]),
+        ("beats", [("model.beats.", "model.model.")]),
+        ("frame_mn06", [("model.frame_mn.", "net.model."), ("", "net.")]),
+        ("mn04", [("", "module.")]),
+    ],
+)
+def test_the_key_layouts_of_released_files_are_known_by_their_content(case, pairs):
+    load_released_state_dict(empty_model(CASES[case]), renamed(layout(case), *pairs))
+
+
+def without_heads(case: str) -> dict[str, Tensor]:
+    return {key: value for key, value in layout(case, fixed=False).items() if "_head." not in key}
+
+
+def upstream_beats() -> dict:
+    names = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    state = renamed(without_heads("beats"), ("model.beats.", ""))
+    for ours, theirs in names.items():
+        state = {key.replace(ours, theirs): value for key, value in state.items()}
+    return {"cfg": {"predictor_class": 527}, "model": {**state, "predictor.weight": torch.empty(527, 768)}}
+
+
+def upstream_atst() -> dict:
+    state = renamed(without_heads("atst_frame"), ("model.atst.norm_frame.", "model.teacher.encoder.norm."),
+                    ("model.atst.", "model.teacher.encoder."))  # fmt: skip
+    return {"state_dict": {**state, "model.teacher.encoder.cls_token": torch.empty(1, 1, 768)}, "epoch": 3}
+
+
+def upstream_m2d() -> dict:
+    state = renamed(without_heads("m2d"), ("model.m2d.backbone.", "module.ar.runtime.backbone."))
+    return {"model": {**state, "module.head.weight": torch.empty(527, 3840), "decoder_pos_embed": torch.empty(1)}}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("beats", upstream_beats), ("atst_frame", upstream_atst), ("m2d", upstream_m2d)]
+)
+def test_files_of_the_original_authors_give_the_backbone_and_a_new_classifier(name, make, tmp_path, caplog):
+    torch.save(filled(make()), tmp_path / "file.pt")
+    with pytest.raises(UserError, match="no classifier"):
+        load_audio_model(name, tmp_path / "file.pt")
+    with caplog.at_level(logging.WARNING):
+        model = load_audio_model(name, tmp_path / "file.pt", num_classes=10)
+    assert "new, untrained classifier of 10 classes" in caplog.text
+    assert model.network.strong_head.weight.shape[0] == 10
+    assert next(iter(model.network.model.blocks[0].parameters() if name != "beats" else
+                     model.network.model.encoder.layers[0].parameters())).flatten()[0] == 0.5  # fmt: skip
+
+
+def winners_file(case: str, wrapped: bool, *pairs: tuple[str, str]) -> dict:
+    """As atst_as_strong.ckpt and passt_as_strong.ckpt of CPJKU/cpjku_dcase24 are laid out."""
+    place = "net_strong.model.model." if wrapped else "net_strong.model."
+    state = {place + key.removeprefix("model."): v for key, v in renamed(without_heads(case), *pairs).items()}
+    others = {"net_strong.rnn.weight_ih_l0": torch.empty(3, 2), "teacher.head.bias": torch.empty(4)}
+    if wrapped:
+        others["net_strong.model.head_linear_layer.weight"] = torch.empty(527, 768)
+    return {"state_dict": {**state, **others}, "epoch": 3}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("case", "pairs"), [("atst_frame", []), ("fpasst", [("model.fpasst.", "model.")])])
+def test_transformers_come_out_of_the_winners_files(case, pairs, wrapped, tmp_path):
+    torch.save(filled(winners_file(case, wrapped, *pairs)), tmp_path / "file.ckpt")
+    network = load_audio_model(case, tmp_path / "file.ckpt", num_classes=10).network
+    assert next(iter(network.model.blocks[-1].parameters())).flatten()[0] == 0.5
+    assert network.strong_head.weight.unique().numel() > 1  # new
+
+
+def filled(value: object) -> object:
+    """Empty tensors made real: every entry 0.5, stored once."""
+    if isinstance(value, Tensor):
+        return torch.full((1,), 0.5).expand(value.shape)
+    return {key: filled(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+# Files
+
+
+@pytest.fixture
+def mn01_file(tmp_path) -> Path:
+    network = create_model("mn01")
+    torch.save(network.state_dict(), tmp_path / "mn01.pt")
+    return tmp_path / "mn01.pt"
+
+
+def test_weights_from_a_file_are_loaded_for_evaluation(mn01_file):
+    model = load_audio_model("mn01.as", mn01_file)
+    assert not model.training
+    assert model.labels == label_set("audioset")
+    state = torch.load(mn01_file, weights_only=True)
+    assert all(torch.equal(value, state[key]) for key, value in model.network.state_dict().items())
+
+
+def test_a_new_classifier_is_said_and_the_rest_is_kept(mn01_file, caplog):
+    with caplog.at_level(logging.WARNING):
+        model = load_audio_model("mn01_as", mn01_file, labels=["dog", "cat"])
+    assert "classifier of 2 classes (classifier.5.bias, classifier.5.weight)" in caplog.text
+    assert model.labels == ("dog", "cat")
+    state = torch.load(mn01_file, weights_only=True)
+    kept = model.network.state_dict()
+    assert torch.equal(kept["classifier.2.weight"], state["classifier.2.weight"])
+
+
+def test_a_fine_tuned_file_is_read_with_its_number_of_classes(tmp_path, caplog):
+    torch.save(create_model("mn01", num_classes=7).state_dict(), tmp_path / "own.pt")
+    with pytest.raises(UserError, match="give num_classes"):
+        load_audio_model("mn01", tmp_path / "own.pt")
+    with caplog.at_level(logging.WARNING):
+        assert len(load_audio_model("mn01", tmp_path / "own.pt", num_classes=7).labels) == 7
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("num_classes", [None, 5])
+def test_weights_of_another_width_are_refused_with_what_differs(tmp_path, num_classes):
+    torch.save(create_model("mn05").state_dict(), tmp_path / "mn05.pt")
+    with pytest.raises(UserError, match=r"is 8x1x3x3 instead of 16x1x3x3.*looks like mn05"):
+        load_audio_model("mn10.as", tmp_path / "mn05.pt", num_classes)
+
+
+def test_weights_of_another_family_are_refused(mn01_file):
+    with pytest.raises(UserError, match=r"task1_baseline has no tensor for features.*looks like mn01"):
+        load_audio_model("task1_baseline", mn01_file)
+
+
+class Harmful:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_that_holds_code_is_refused_and_the_code_not_run(tmp_path):
+    torch.save({"weight": Harmful(tmp_path / "made")}, tmp_path / "code.pt")
+    with pytest.raises(UserError, match="code or objects"):
+        load_audio_model("mn01", tmp_path / "code.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_files_that_are_no_weights_get_one_sentence(tmp_path, mn01_file):
+    whole = mn01_file.read_bytes()
+    contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not found\n" * 50, "page": b"<!DOCTYPE html>"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match="no file of weights, or it was cut off"):
+            load_audio_model("mn01", tmp_path / name)
+    torch.save([1, 2], tmp_path / "list")
+    torch.save({"epoch": 3}, tmp_path / "numbers")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name, message in (("list", "holds a list"), ("numbers", "no tensors"), ("array.npy", "no file of weights"),
+                          ("absent", "There is no weights file")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            load_audio_model("mn01", tmp_path / name)
+
+
+def test_unknown_names_and_options_get_the_nearest():
+    with pytest.raises(UserError, match="Near it: mn10_as"):
+        load_audio_model("mn11_as")
+    with pytest.raises(UserError, match="width_mult"):
+        create_model("mn10", widht_mult=2)
+    with pytest.raises(UserError, match="hop_length"):
+        create_front_end("mn10", hop_lenght=2)
+
+
+def test_an_architecture_without_a_file_names_its_weights():
+    with pytest.raises(UserError, match=r"mn04\.as"):
+        load_audio_model("mn04")
+    with pytest.raises(UserError, match="No weights of task1_baseline"):
+        load_audio_model("task1_baseline")
+
+
+def test_a_class_count_of_the_official_name_is_understood():
+    assert create_model("task1_baseline", n_classes=4)(torch.rand(1, 1, 64, 20)).logits.shape == (1, 4)
+
+
+# Downloads
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine, its folder, and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv(released_weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def released(url: str, **changes: object):
+    return replace(read_table().released["mn01.as"], url=url, **changes)
+
+
+@pytest.mark.network
+def test_a_download_is_kept_in_the_cache_and_not_repeated(server, cache):
+    folder, address = server
+    (folder / "file.pt").write_bytes(b"weights")
+    entry = released(f"{address}/file.pt", sha256="9cce4bba1d3b3c8d4fd4b8e9dd5f0c1d6b1b2ed0f6c1b5c1b5c1b5c1b5c1b5c1")
+    with pytest.raises(UserError, match="SHA-256"):
+        released_weights.fetch(entry)
+    assert not (cache / entry.file).exists()
+    path = released_weights.fetch(replace(entry, sha256=None))
+    assert path == cache / entry.file and path.read_bytes() == b"weights"
+    (folder / "file.pt").unlink()
+    assert released_weights.fetch(entry) == path
+
+
+@pytest.mark.network
+def test_without_network_the_file_and_its_place_are_named(server, cache):
+    _, address = server
+    for url in (f"{address}/absent.pt", "http://127.0.0.1:9/file.pt"):
+        with pytest.raises(UserError, match=rf"{url}.*Put the file at {cache}.*--weights"):
+            released_weights.fetch(released(url))
+    assert not list(cache.glob("*"))
+
+
+def test_a_full_disk_is_told(cache, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pooch.retrieve", full)
+    with pytest.raises(UserError, match=r"No space left.*DCASE_KIT_CACHE"):
+        released_weights.fetch(released("http://127.0.0.1:9/file.pt"))
+
+
+# Released weights at hand
+
+
+def test_the_released_mn04_fits_and_knows_silence_from_speech_like_noise(shared):
+    model = load_audio_model("mn04.as", shared / "data" / "weights" / "mn04_as_mAP_432.pt")
+    with torch.inference_mode():
+        output = model(torch.zeros(1, 320000))
+    assert output.embedding.shape == (1, 384)
+    best = [model.labels[index] for index in output.logits[0].topk(3).indices]
+    assert "Silence" in best

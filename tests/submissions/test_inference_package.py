@@ -1,0 +1,210 @@
+"""Checking and damaging the Task 1 2025 inference package."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from submissions.package import check_package, make_zip
+from submissions.rules import load_rules
+from tests.submissions.test_task1 import broken
+from tests.support.packages import task1_table
+
+NAME = "Lastname_INST_task1"
+MODULE = '''
+"""A system that gives every class its number."""
+CLASSES = {classes}
+
+class Tensor(list):
+    def numel(self):
+        return len(self)
+
+class Container:
+    model = "network"
+
+def load_model(model_file_path=None):
+    return Container()
+
+def load_inputs(file_paths, device_ids, model):
+    return [Tensor([0.0])] * len(file_paths)
+
+def get_model_for_device(model, device_id):
+    return lambda clip: Tensor(range(10))
+
+def predict(file_paths, device_ids, model_file_path=None, **official_script):
+    return [list(range(10)) for _ in file_paths], CLASSES
+'''
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory) -> Path:
+    root, rules = tmp_path_factory.mktemp("valid") / "inference", load_rules("task1_2025")
+    package, predictions = root / NAME, root / "predictions" / f"{NAME}_1"
+    for folder in (package / "resources", package / "ckpts", predictions):
+        folder.mkdir(parents=True)
+    for name in ("setup.py", "requirements.txt", "complexity.py", "test_complexity.py", "evaluate_submission.py"):
+        (root / name).write_text("# as in the template\n")
+    (package / "__init__.py").write_text('"""Package."""\n')
+    (package / f"{NAME}_1.py").write_text(MODULE.format(classes=rules.shared["classes"]))
+    (package / "ckpts" / "model.ckpt").write_bytes(b"weights")
+    (package / "resources" / "test.csv").write_text("filename\tscene_label\n")
+    soundfile.write(package / "resources" / "dummy.wav", np.zeros(44_100, dtype=np.float32), 44_100, subtype="PCM_24")
+    figures = {device: {"MACs": 29_419_156, "Params": 122_296} for device in rules.shared["devices"]}
+    complexity = {"per_device": figures, "max_MACs": 29_419_156, "max_Params": 122_296}
+    (predictions / "complexity.json").write_text(json.dumps(complexity))
+    (predictions / "test_accuracy.json").write_text(json.dumps({"Test Accuracy": 52.3}))
+    (predictions / "model_state_dict.pt").write_bytes(b"weights")
+    table = task1_table([f"audio/{number}.wav" for number in range(8)], 1)
+    table.to_csv(predictions / "output.csv", sep="\t", index=False)
+    (root / f"{NAME}.technical_report.pdf").write_bytes(b"%PDF-1.4 report")
+    return root
+
+
+@pytest.fixture
+def package(valid, tmp_path) -> Path:
+    return shutil.copytree(valid, tmp_path / valid.name)
+
+
+def module(package: Path) -> Path:
+    return package / NAME / f"{NAME}_1.py"
+
+
+def predictions(package: Path) -> Path:
+    return package / "predictions" / f"{NAME}_1"
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def edit_json(path: Path, change) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def set_figure(device: str, key: str, value: object):
+    def change(data: dict) -> None:
+        data["per_device"][device][key] = value
+
+    return lambda p: edit_json(predictions(p) / "complexity.json", change)
+
+
+DAMAGES = {
+    "no setup.py": (lambda p: (p / "setup.py").unlink(), "package_files", "setup.py is missing"),
+    "no checkpoint": (
+        lambda p: (p / NAME / "ckpts" / "model.ckpt").unlink(),
+        "package_files",
+        f"{NAME}/ckpts/*.ckpt is missing",
+    ),
+    "no predictions": (
+        lambda p: (predictions(p) / "output.csv").unlink(),
+        "package_files",
+        f"predictions/{NAME}_1/output.csv is missing",
+    ),
+    "a function missing": (
+        lambda p: replace(module(p), "def get_model_for_device", "def model_for"),
+        "interface",
+        "has no function get_model_for_device(model, device_id)",
+    ),
+    "an argument renamed": (
+        lambda p: replace(module(p), "device_ids, model_file_path=None", "devices, model_file_path=None"),
+        "interface",
+        f"{NAME}_1.py:21 predict takes (file_paths, devices, model_file_path)",
+    ),
+    "a model path without default": (
+        lambda p: replace(module(p), "load_model(model_file_path=None)", "load_model(model_file_path)"),
+        "interface",
+        "argument model_file_path of load_model needs a default",
+    ),
+    "use_cuda not taken": (
+        lambda p: replace(module(p), ", **official_script", ""),
+        "official_script",
+        f"{NAME}_1.py:21 predict does not take use_cuda",
+    ),
+    "a dummy clip of two seconds": (
+        lambda p: soundfile.write(p / NAME / "resources" / "dummy.wav", np.zeros(88_200), 44_100),
+        "dummy_clip",
+        "dummy.wav has 1 channels and lasts 2 s",
+    ),
+    "a device missing": (
+        lambda p: edit_json(predictions(p) / "complexity.json", lambda data: data["per_device"].pop("s7")),
+        "complexity_file",
+        "complexity.json has no device s7",
+    ),
+    "a device over the limit of bytes": (
+        set_figure("b", "Params", 130_000),
+        "complexity_file",
+        "device b has 130,000 bytes: 2,000 over the limit",
+    ),
+    "a device over the limit of MACs": (
+        set_figure("b", "MACs", 30_000_001),
+        "complexity_file",
+        "device b has 30,000,001 MACs: 1 over the limit",
+    ),
+    "an int8 model counted as nothing": (
+        set_figure("b", "Params", 0),
+        "complexity_file",
+        "per_device.b.Params is 0, no count",
+    ),
+    "an accuracy of 0..1": (
+        lambda p: edit_json(predictions(p) / "test_accuracy.json", lambda data: data.update({"Test Accuracy": 0.52})),
+        "test_accuracy",
+        "Test Accuracy is 0.52, expected per cent",
+    ),
+    "a label that is not the most probable": (
+        lambda p: (
+            task1_table([f"audio/{number}.wav" for number in range(8)], 1)
+            .assign(scene_label="bus")
+            .to_csv(predictions(p) / "output.csv", sep="\t", index=False)
+        ),
+        "argmax",
+        "output.csv:2 scene_label is bus",
+    ),
+}
+
+
+def test_a_valid_package_breaks_no_rule(valid):
+    assert broken(valid) == {}
+    opened, results = check_package(make_zip(valid))
+    assert opened.rules.name == "task1_2025" and all(result.holds for result in results)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_is_found_and_its_place_is_named(package, name):
+    damage, rule, told = DAMAGES[name]
+    damage(package)
+    found = broken(package)
+    assert rule in found, f"{rule} found nothing; others: {found}"
+    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+
+
+def test_the_list_of_the_evaluation_set_keeps_its_folder(package, tmp_path):
+    names = "".join(f"audio/{number}.wav\ta\n" for number in range(8))
+    (tmp_path / "fold1_test.tsv").write_text(f"filename\tdevice_id\n{names}")
+    assert broken(package, evaluation_set=tmp_path / "fold1_test.tsv") == {}
+    replace(predictions(package) / "output.csv", "audio/3.wav", "3.wav")
+    found = broken(package, evaluation_set=tmp_path / "fold1_test.tsv")
+    assert "output.csv:5" in found["evaluation_files"][0].place
+    assert "must start with audio/" in found["evaluation_files"][0].sentence
+
+
+def test_the_code_runs_only_when_asked(package):
+    replace(module(package), "    return Container()", "    raise RuntimeError('no weights')")
+    assert broken(package) == {}
+    found = broken(package, run_code=True)
+    assert "no weights" in found["runs"][0].sentence
+
+
+def test_a_working_package_runs(package):
+    assert broken(package, run_code=True) == {}
+
+
+def test_a_container_without_model_is_told(package):
+    replace(module(package), '    model = "network"', "    pass")
+    assert "without .model" in broken(package, run_code=True)["runs"][0].sentence

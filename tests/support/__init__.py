@@ -1,0 +1,1 @@
+"""What tests share: cases, fakes and fixtures of the official code."""

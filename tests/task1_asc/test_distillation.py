@@ -1,0 +1,547 @@
+"""Teachers, their logits, the student's loss and limits; and the published recipe against the facts sheet."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.errors import UserError
+from common.files import sha256_of, write_json
+from common.settings import SettingsError, load_settings
+from common.training.schedules import ExponentialWarmupLinearDown
+from task1_asc.data.tau2022 import CLASSES, development_folder, read_clips, read_split
+from task1_asc.data.teacher_logits import TaughtClips, read_logits, write_logits, write_seen
+from task1_asc.data.training_clips import open_clips, read_training_clips
+from task1_asc.evaluate import open_run, predict, read_scores
+from task1_asc.export import export_run
+from task1_asc.networks.build import input_shape, make_teacher, measure_network
+from task1_asc.networks.classify import DeviceNetworks, classify_with
+from task1_asc.networks.limits import fits, largest_widths, refuse_over_limits
+from task1_asc.networks.teachers import each_teacher, load_teacher, teacher_settings
+from task1_asc.networks.trained import int8_file, load_run_networks
+from task1_asc.recipe import check_recipe, result_row, run_recipe, stages_of
+from task1_asc.settings import DistillationSettings, ModelSettings, Task1Settings
+from task1_asc.submission.package_2024 import complexity_figures
+from task1_asc.train import SceneTraining, distillation_loss
+from tests.support.places import ROOT
+
+CONFIGS = ROOT / "task1_asc" / "configs"
+FRONT_END = {"n_mels": 32, "n_fft": 1024, "win_length": 1024, "hop_length": 2000}
+QUICK = {
+    "subset": 5,
+    "loader.batch_size": 32,
+    **{f"front_end.{name}": value for name, value in FRONT_END.items()},
+    "model.base_channels": 8,
+    "trainer.epochs": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.measure_energy": False,
+    "quantization.calibration_clips": 32,
+    "distillation.teachers.0.epochs": 1,
+    "distillation.teachers.0.front_end": FRONT_END,
+    "distillation.teachers.1.epochs": 1,
+    "distillation.teachers.1.front_end": FRONT_END,
+    "distillation.teachers.1.options": {"base_channels": 8},
+}
+
+
+TEACHER = {
+    "name": "one", "model": "cp_mobile", "epochs": 1, "batch_size": 2, "optim": {"lr": 0.1, "warmup_share": 0.1}
+}  # fmt: skip
+
+
+def quick(root, runs, **overrides):
+    """Settings of a run whose networks take milliseconds."""
+    overrides = {name.replace("__", "."): value for name, value in overrides.items()}
+    places = {"data.root": str(root), "runs": str(runs), "name": "quick"}
+    return load_settings(Task1Settings, CONFIGS / "distilled_small.yaml", {**QUICK, **places, **overrides})
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_task1, tmp_path_factory):
+    """A run from teachers to int8."""
+    return run_recipe(quick(tiny_task1, tmp_path_factory.mktemp("runs")))
+
+
+@pytest.fixture
+def logits(finished, tmp_path):
+    """A copy of the finished run's logits, to be damaged."""
+    return Path(shutil.copytree(finished.folder / "logits", tmp_path / "logits")) / "logits.h5"
+
+
+# The published recipe
+
+
+def published():
+    return load_settings(Task1Settings, CONFIGS / "distilled.yaml")
+
+
+def test_the_loss_is_the_published_one_number_by_number():
+    """fschmid56/cpjku_dcase23: 0.02 CE + 0.98 * 4 * mean over clips and classes of p_t (log p_t - log p_s), T 2."""
+    settings = DistillationSettings(logits=Path("x"))
+    assert (settings.temperature, settings.label_weight) == (2.0, 0.02)
+    random = np.random.default_rng(0)
+    student, teacher = random.normal(size=(5, 10)) * 3, random.normal(size=(5, 10)) * 3
+    labels = np.array([0, 9, 3, 3, 7])
+
+    def softmax(values):
+        exponents = np.exp(values - values.max(axis=1, keepdims=True))
+        return exponents / exponents.sum(axis=1, keepdims=True)
+
+    p_s, p_t = softmax(student / 2), softmax(teacher / 2)
+    divergence = sum(p_t[i, k] * (np.log(p_t[i, k]) - np.log(p_s[i, k])) for i in range(5) for k in range(10)) / 50
+    entropy = -np.mean([np.log(softmax(student)[i, label]) for i, label in enumerate(labels)])
+    expected = 0.02 * entropy + 0.98 * 4 * divergence
+    taught = (torch.tensor(teacher) / 2).softmax(dim=1)
+    one_hot = F.one_hot(torch.tensor(labels), 10).double()
+    given = distillation_loss(torch.tensor(student), one_hot, taught, settings)
+    assert float(given) == pytest.approx(expected, rel=1e-12)
+    # In terms of the usual batch mean the weights are 0.02 and 0.392.
+    batch_mean = F.kl_div(torch.tensor(np.log(p_s)), torch.tensor(p_t), reduction="batchmean")
+    assert float(given) == pytest.approx(0.02 * entropy + 0.392 * float(batch_mean), rel=1e-9)
+
+
+def test_a_student_that_says_what_the_teacher_says_has_only_the_labels_loss():
+    settings = DistillationSettings(logits=Path("x"))
+    logits, labels = torch.randn(4, 10), F.one_hot(torch.arange(4), 10).float()
+    loss = distillation_loss(logits, labels, (logits / 2).softmax(dim=1), settings)
+    assert float(loss) == pytest.approx(0.02 * float(F.cross_entropy(logits, torch.arange(4))), rel=1e-4)
+
+
+def test_the_student_is_the_fact_sheets():
+    settings = published()
+    assert settings.model.name == "cp_mobile" and settings.front_end is None
+    assert (settings.model.base_channels, settings.model.channels_multiplier) == (32, 2.3)
+    optim = settings.optim
+    assert (optim.lr, optim.weight_decay, optim.decay) == (9e-4, 1e-4, "l2")
+    assert (optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor) == (14, 50, 84, 0.005)
+    assert (settings.trainer.epochs, settings.loader.batch_size) == (150, 256)
+    augment = settings.augment
+    assert (augment.freq_mixstyle.probability, augment.freq_mixstyle.alpha) == (0.4, 0.3)
+    assert (augment.impulse_responses.probability, augment.impulse_responses.recording_devices) == (0.6, ["a"])
+    assert augment.roll_seconds * 32000 == 4000
+    assert augment.frequency_mask == 48
+    distillation = settings.distillation
+    assert (distillation.temperature, distillation.label_weight) == (2.0, 0.02)
+    training = settings.quantization.training
+    assert (training.epochs, training.lr, training.fall_from, training.fall_epochs) == (20, 5e-5, 1, 16)
+    assert (training.floor, training.frozen_epochs) == (0.1, 4)
+
+
+def test_the_teachers_are_the_fact_sheets():
+    """Three PaSST and three CP-ResNet, all with DIR and Freq-MixStyle."""
+    passt, cp_resnet = published().distillation.teachers
+    assert (passt.model, passt.count, passt.epochs, passt.batch_size) == ("passt_s_swa", 3, 25, 80)
+    assert (passt.optim.lr, passt.optim.weight_decay) == (1e-5, 1e-3)
+    assert passt.augment.roll_seconds * 32000 == 10_000
+    assert (passt.augment.time_mask, passt.augment.impulse_responses.probability) == (20, 0.6)
+    assert (passt.augment.freq_mixstyle.probability, passt.augment.freq_mixstyle.alpha) == (0.4, 0.4)
+    assert (cp_resnet.model, cp_resnet.count, cp_resnet.epochs, cp_resnet.batch_size) == ("cp_resnet_128k", 3, 150, 256)
+    optim = cp_resnet.optim
+    assert (optim.lr, optim.weight_decay, optim.decay) == (1e-3, 1e-3, "l2")
+    assert (optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor) == (15, 50, 85, 0.005)
+    assert (cp_resnet.augment.freq_mixstyle.probability, cp_resnet.augment.freq_mixstyle.alpha) == (0.8, 0.4)
+    assert cp_resnet.augment.impulse_responses.probability == 0.4
+
+
+def test_the_learning_rate_follows_the_published_ramps():
+    optim = published().optim
+    factor = ExponentialWarmupLinearDown(optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor)
+    assert factor(0) == pytest.approx(np.exp(-5 * (1 - 0.5 / 14) ** 2))
+    assert factor(7) == pytest.approx(np.exp(-1.25))
+    assert factor(14) == factor(50) == 1
+    assert factor(92) == pytest.approx(0.005 + 0.995 / 2)
+    assert factor(134) == factor(149) == pytest.approx(0.005)
+
+
+def test_a_training_with_ramps_uses_adam_and_steps_once_an_epoch(tiny_task1, tmp_path):
+    ramps = {"lr": 9e-4, "weight_decay": 1e-4, "rise_epochs": 14, "fall_from": 50, "fall_epochs": 84}
+    settings = quick(tiny_task1, tmp_path, optim=ramps)
+    made = SceneTraining(settings, 32000).configure_optimizers()
+    assert type(made["optimizer"]) is torch.optim.Adam
+    assert made["optimizer"].defaults["weight_decay"] == 1e-4
+    assert made["lr_scheduler"]["interval"] == "epoch"
+    rates = []
+    for _ in range(150):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates[14:51] == pytest.approx([9e-4] * 37)
+    assert rates[92] == pytest.approx(9e-4 * 0.5025)
+    assert rates[149] == pytest.approx(9e-4 * 0.005)
+    decoupled = quick(tiny_task1, tmp_path, optim={**ramps, "decay": "decoupled"})
+    assert type(SceneTraining(decoupled, 32000).configure_optimizers()["optimizer"]) is torch.optim.AdamW
+
+
+def test_the_published_configuration_does_two_steps_of_everything(tiny_task1, tmp_path):
+    """With a PaSST of one narrow block in place of the released one."""
+
+    responses = tmp_path / "micirp"
+    responses.mkdir()
+    from common.data.audio import write_wav
+
+    write_wav(responses / "one.wav", np.eye(1, 64, dtype=np.float32)[0], 44100, "PCM_24")
+    narrow = {"s_patchout_f": 6, "depth": 1, "embed_dim": 24, "num_heads": 2}
+    overrides = {
+        "data.root": str(tiny_task1), "runs": str(tmp_path / "runs"), "subset": 5, "loader.batch_size": 4,
+        "trainer.accelerator": "cpu", "trainer.measure_energy": False, "model.base_channels": 8,
+        "augment.impulse_responses.folder": str(responses), "quantization.training.epochs": 1,
+        "distillation.teachers.0.weights": None, "distillation.teachers.0.options": narrow,
+    }  # fmt: skip
+    for teacher in (0, 1):
+        place = f"distillation.teachers.{teacher}"
+        overrides |= {f"{place}.augment.impulse_responses.folder": str(responses)}
+        overrides |= {f"{place}.count": 1, f"{place}.batch_size": 4}
+    settings = load_settings(Task1Settings, CONFIGS / "distilled.yaml", overrides)
+    assert [stage.name for stage in stages_of(settings)] == ["teachers", "logits", "train", "quantize", "test"]
+    check_recipe(settings)
+
+
+# The chain
+
+
+def test_a_run_goes_from_teachers_to_scores_in_8_bit(finished):
+    stages = ["teachers", "logits", "train", "quantize", "test"]
+    assert [stage.name for stage in stages_of(finished.settings)] == stages
+    assert all((finished.folder / stage / "stage.json").is_file() for stage in stages)
+    scores = read_scores(open_run(finished.folder))
+    assert {"float32", "float16", "int8"} <= set(scores)
+    row = result_row(finished)
+    assert row["macro_accuracy_int8"] == scores["int8"]["macro_accuracy"]["value"]
+    saved = np.load(finished.folder / "test" / "logits.npz")
+    assert not np.array_equal(saved["int8"], saved["float32"])
+    assert np.abs(saved["int8"] - saved["float32"]).max() < 1
+
+
+def test_the_stored_logits_are_the_mean_of_what_the_teachers_say_about_clips_as_recorded(finished, tiny_task1):
+    settings = finished.settings
+    clips = read_split(tiny_task1, 5).iloc[::9]
+    batch = open_clips(settings, clips, development_folder(tiny_task1)).gather(range(len(clips)))
+    said = []
+    for name, number, teacher in each_teacher(settings):
+        own = teacher_settings(settings, teacher, number)
+        model = load_teacher(finished.folder / "teachers" / name, own, teacher, 32000)
+        networks = {"it": DeviceNetworks(model.network)}
+        said.append(classify_with(model.front_end, networks, [batch])[0]["it"])
+    names = clips["filename"].tolist()
+    stored = read_logits(finished.folder / "logits" / "logits.h5", 5, tiny_task1, names)
+    assert len(said) == 2 and np.abs(said[0] - said[1]).max() > 0.1
+    np.testing.assert_allclose(stored, np.mean(said, axis=0), atol=2e-3)  # float16
+    backwards = read_logits(finished.folder / "logits" / "logits.h5", 5, tiny_task1, names[::-1])
+    np.testing.assert_array_equal(backwards, stored[::-1])
+
+
+def test_a_batch_has_the_logits_of_its_own_clips(finished, tiny_task1):
+    path = finished.folder / "logits" / "logits.h5"
+    clips = read_training_clips(finished.settings, logits=path)
+    batch = clips.with_logits().gather([17, 3, 40])
+    expected = read_logits(path, 5, tiny_task1, batch["filename"])
+    np.testing.assert_array_equal(batch["teacher_logits"].numpy(), expected)
+    device = clips.of_device("a")
+    own = device.with_logits().gather([5])
+    np.testing.assert_array_equal(own["teacher_logits"][0], read_logits(path, 5, tiny_task1, own["filename"])[0])
+    assert set(own["recording_device"]) == {"a"}
+
+
+def test_mixed_clips_have_mixed_labels_and_mixed_teachers(finished, tiny_task1, tmp_path, monkeypatch):
+    settings = quick(tiny_task1, tmp_path, augment__mixup_alpha=0.4, augment__roll_seconds=0.0)
+    module = SceneTraining(settings, 32000)
+    module.log = lambda *_, **__: None
+    seen = []
+    monkeypatch.setattr(
+        "task1_asc.train.distillation_loss", lambda *given: seen.append(given) or torch.zeros((), requires_grad=True)
+    )
+    # The teacher is sure of the label, so that what is mixed must be the same for both.
+    target = torch.arange(8)
+    logits = 200.0 * F.one_hot(target, 10)
+    batch = {"waveform": 0.1 * torch.randn(8, 32000), "target": target, "recording_device": ["a"] * 8}
+    module.training_step({**batch, "teacher_logits": logits}, 0)
+    _, labels, taught, _ = seen[0]
+    assert ((labels > 0).sum(dim=1) == 2).any()
+    torch.testing.assert_close(labels, taught)
+
+
+def test_the_teachers_see_what_the_student_sees_and_say_so(finished, tiny_task1):
+    expected = sorted(read_split(tiny_task1, 5)["filename"])
+    folders = sorted(path for path in (finished.folder / "teachers").iterdir() if path.is_dir())
+    assert [folder.name for folder in folders] == ["cp_mobile_1", "cp_resnet_1"]
+    for folder in folders:
+        assert (folder / "seen.tsv").read_text().splitlines()[1:] == expected
+
+
+def test_a_second_call_keeps_everything_and_another_temperature_needs_no_new_teachers(finished, tiny_task1, capsys):
+    runs = finished.folder.parent
+    run_recipe(quick(tiny_task1, runs))
+    assert capsys.readouterr().err.count("kept") == 5
+    other = quick(tiny_task1, runs, distillation__temperature=3.0)
+    with pytest.raises(UserError, match=r"distillation\.temperature: 2\.0 -> 3\.0.*--redo train"):
+        run_recipe(other)
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(finished, tiny_task1, tmp_path, monkeypatch):
+    settings = quick(tiny_task1, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("task1_asc.recipe.write_logits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(settings)
+    run = run_recipe(settings)
+    for stage in ("teachers", "logits"):
+        assert json.loads((run.folder / stage / "stage.json").read_text())["stage"] == stage
+    pairs = [torch.load(folder / "quantize" / "general.ckpt") for folder in (run.folder, finished.folder)]
+    first, second = (pair["state_dict"] for pair in pairs)
+    assert all(_same(first[name], second[name]) for name in second)
+
+
+def _same(first, second):
+    if isinstance(first, torch.Tensor) and first.is_quantized:
+        return torch.equal(first.int_repr(), second.int_repr())
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+def test_the_table_of_a_quantised_run_is_that_of_8_bit(finished, tiny_task1):
+    from task1_asc.submission.package_2024 import SubsetRun
+
+    path = predict(finished, tiny_task1)
+    facts = json.loads(path.with_name("predictions.json").read_text())
+    assert facts["precision"] == "int8"
+    first = path.read_text()
+    predict(finished, tiny_task1, precision="float32")
+    assert path.read_text() != first
+    complexity = complexity_figures([SubsetRun(finished, {}, facts)])
+    assert complexity["total_model_size"] < 2 * complexity["total_parameters"]
+    assert complexity["precision"] == "int8"
+
+
+def test_a_run_that_is_not_quantised_has_no_8_bit_table(tiny_task1, tmp_path, finished):
+    from common.runs.stages import Run
+
+    plain = Run(finished.folder, finished.settings.model_copy(update={"quantization": None}))
+    with pytest.raises(UserError, match="not quantised"):
+        predict(plain, tiny_task1, precision="int8")
+
+
+def test_quantisation_aware_training_changes_the_weights_it_quantises(finished, tiny_task1, tmp_path):
+    """Learned with the student's loss, from the weights of the train stage."""
+    from task1_asc.recipe import train_quantized
+
+    settings = quick(tiny_task1, tmp_path, quantization__training={"epochs": 2, "lr": 1e-3, "frozen_epochs": 1})
+    clips = read_training_clips(settings, logits=finished.folder / "logits" / "logits.h5")
+    run = type(finished)(tmp_path / "run", settings)
+    shutil.copytree(finished.folder / "train", run.folder / "train")
+    front_end, networks = load_run_networks(run, 32000)
+    quantized = train_quantized(run, settings, "general", clips, front_end, networks.base_model, False)
+    after = torch.load(int8_file(finished))["state_dict"]
+    trained = quantized.state_dict()
+    assert set(trained) == set(after)
+    assert any(not _same(trained[name], after[name]) for name in after)
+    rates = (run.folder / "quantize" / "general_training" / "metrics.csv").read_text().splitlines()
+    # The rate that comes after each epoch: 1 until epoch 1, then down over 16 epochs to a tenth.
+    assert [float(line.split(",")[3]) for line in rates[1:]] == pytest.approx([1e-3, 1e-3 * (1 - 0.9 / 16)])
+
+
+# Bad input
+
+
+def read(path, root, subset=5):
+    return read_logits(path, subset, root, read_split(root, subset)["filename"].tolist())
+
+
+def test_logits_of_another_subset_are_refused(logits, tiny_task1):
+    with pytest.raises(UserError, match=r"for subset 5, the student learns subset 25"):
+        read(logits, tiny_task1, subset=25)
+
+
+def test_logits_of_a_teacher_that_saw_another_clip_are_refused(logits, tiny_task1):
+    outside = read_split(tiny_task1, 100)
+    outside = outside[~outside["filename"].isin(read_split(tiny_task1, 5)["filename"])]["filename"].iloc[0]
+    seen = logits.with_name("seen.tsv")
+    seen.write_text(seen.read_text() + outside + "\n")
+    origin = json.loads(logits.with_name("origin.json").read_text())
+    write_json(logits.with_name("origin.json"), {**origin, "seen_sha256": sha256_of(seen)})
+    with pytest.raises(UserError, match=rf"seen 1 of 101 clips outside the subset 5 \(first {outside}\): a leak"):
+        read(logits, tiny_task1)
+
+
+def test_a_run_whose_teacher_saw_a_clip_outside_the_subset_fails(finished, tiny_task1, tmp_path):
+    """The leak test: a clip of the test split among those that a teacher was trained on stops the run."""
+    run = type(finished)(tmp_path / "run", finished.settings)
+    shutil.copytree(finished.folder, run.folder)
+    shutil.rmtree(run.folder / "logits")
+    (run.folder / "train" / "stage.json").unlink()
+    stolen = read_split(tiny_task1, "test")["filename"].iloc[0]
+    seen = run.folder / "teachers" / "cp_resnet_1" / "seen.tsv"
+    seen.write_text(seen.read_text() + stolen + "\n")
+    with pytest.raises(
+        UserError, match=rf"The teacher cp_resnet_1 has seen 1 of 101 clips outside .*{stolen}.* a leak"
+    ):
+        run_recipe(run.settings, run.folder)
+    assert not (run.folder / "logits" / "logits.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("missing", r"lacks 1 of 100 clips \(first audio/.*\)"),
+        ("doubled", "more than once"),
+        ("nan", "hold NaN or infinity"),
+        ("changed", "is not the file that"),
+    ],
+)
+def test_damaged_logits_are_refused_with_the_clip(logits, tiny_task1, damage, told):
+    with h5py.File(logits, "r+") as file:
+        names, values = file["filenames"][:], file["logits"][:]
+        del file["filenames"], file["logits"]
+        if damage == "missing":
+            names, values = names[1:], values[1:]
+        if damage == "doubled":
+            names[1] = names[0]
+        if damage == "nan":
+            values[4, 2] = np.nan
+        if damage == "changed":
+            values[4, 2] += 1
+        file["filenames"], file["logits"] = names, values
+    with pytest.raises(UserError, match=told):
+        read(logits, tiny_task1)
+
+
+def test_logits_of_unknown_origin_are_refused(logits, tiny_task1):
+    logits.with_name("origin.json").unlink()
+    with pytest.raises(UserError, match="nobody knows what its teachers have seen"):
+        read(logits, tiny_task1)
+
+
+def test_logits_that_are_nan_are_not_written(tiny_task1, tmp_path):
+    names = read_split(tiny_task1, 5)["filename"].tolist()
+    (tmp_path / "teacher").mkdir()
+    write_seen(tmp_path / "teacher", names)
+    values = np.zeros((len(names), len(CLASSES)))
+    values[7] = np.nan
+    with pytest.raises(UserError, match=rf"{Path(names[7]).name}.*NaN"):
+        write_logits(tmp_path / "logits", 5, tiny_task1, names, values, {"it": tmp_path / "teacher"}, "float16")
+    assert not (tmp_path / "logits" / "logits.h5").exists()
+
+
+def test_logits_of_another_run_take_the_place_of_teachers(finished, tiny_task1, tmp_path):
+    path = finished.folder / "logits" / "logits.h5"
+    settings = quick(tiny_task1, tmp_path, distillation={"logits": str(path)}, quantization=None)
+    assert [stage.name for stage in stages_of(settings)] == ["train", "test"]
+    run = run_recipe(settings)
+    ours, theirs = (torch.load(run_.folder / "train" / "last.ckpt")["state_dict"] for run_ in (run, finished))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(UserError, match="for subset 5, the student learns subset 10"):
+        run_recipe(settings.model_copy(update={"subset": 10, "name": "other"}))
+
+
+def test_weights_that_saw_the_whole_development_set_are_refused_for_a_subset():
+    teacher = published().distillation.teachers[0].model_copy(update={"weights": "passt_s_swa.tau_dirfms_1"})
+    with pytest.raises(
+        UserError, match="trained it on the whole development-train split; with subset 25 that is a leak"
+    ):
+        make_teacher(teacher, 32000, 25)
+
+
+@pytest.mark.parametrize(
+    ("distillation", "told"),
+    [
+        ({"temperature": 2.0}, "give teachers, or logits"),
+        ({"logits": "a.h5", "teachers": []}, None),
+        (
+            {
+                "teachers": [{"name": "one", "model": "cp_mobile", "epochs": 1, "batch_size": 2, "optim": {"lr": 0.1}}]
+                * 2
+            },
+            "warmup|rise_epochs",
+        ),
+    ],
+)
+def test_distillation_needs_one_source_of_logits(tiny_task1, tmp_path, distillation, told):
+    if told is None:
+        quick(tiny_task1, tmp_path, distillation=distillation)
+        return
+    with pytest.raises(SettingsError, match=told):
+        quick(tiny_task1, tmp_path, distillation=distillation)
+
+
+def test_a_network_over_the_limits_is_refused_with_the_nearest_width_before_anything_is_trained(tiny_task1, tmp_path):
+    settings = quick(
+        tiny_task1, tmp_path, front_end=None, model__base_channels=32, model__channels_multiplier=2.3,
+        model__expansion_rate=3.0,
+    )  # fmt: skip
+    with pytest.raises(UserError) as told:
+        run_recipe(settings)
+    message = str(told.value)
+    assert "131,168 bytes in int8, 3,168 over the limit of 128,000" in message
+    assert "base_channels 32, channels_multiplier 2.3, expansion_rate 2.9" in message
+    assert not (tmp_path / "quick" / "teachers" / "cp_resnet_1").exists()
+    nearest = settings.model_copy(update={"model": settings.model.model_copy(update={"expansion_rate": 2.9})})
+    refuse_over_limits(nearest)
+
+
+def test_too_many_macs_are_told_as_such(tiny_task1, tmp_path):
+    settings = quick(tiny_task1, tmp_path, limits__max_macs=20_000)
+    with pytest.raises(UserError, match=r"multiply-accumulates for one second, [\d,]+ over the limit of 20,000"):
+        refuse_over_limits(settings)
+
+
+def test_the_search_finds_the_largest_width_within_both_limits(tiny_task1, tmp_path, monkeypatch):
+    """Against trying all of a small grid."""
+    monkeypatch.setattr("task1_asc.networks.limits.BASES", (8, 16))
+    monkeypatch.setattr("task1_asc.networks.limits.MULTIPLIERS", (1.0, 1.5, 2.0))
+    monkeypatch.setattr("task1_asc.networks.limits.EXPANSIONS", (1.0, 2.0, 3.0))
+    settings = quick(tiny_task1, tmp_path, limits__max_bytes=16_000, limits__max_macs=200_000)
+    shape, tried = input_shape(settings), {}
+    for base in (8, 16):
+        for multiplier in (1.0, 1.5, 2.0):
+            for expansion in (1.0, 2.0, 3.0):
+                dials = {"base_channels": base, "channels_multiplier": multiplier, "expansion_rate": expansion}
+                figures = measure_network(ModelSettings(name="cp_mobile", **dials), shape, "int8")
+                if fits(figures, settings.limits):
+                    tried[figures.bytes] = dials
+    best = largest_widths(settings, 1)[0]
+    assert best.figures.bytes == max(tried)
+    assert len(tried) < 18
+
+
+def test_the_packed_clips_with_logits_are_as_many_as_the_logits(finished):
+    clips = read_training_clips(finished.settings)
+    taught = TaughtClips(clips.open(clips.train), np.zeros((len(clips.train), 10), dtype=np.float32))
+    assert len(taught) == len(clips.train) == len(read_clips(finished.settings.data.root).merge(clips.train))
+
+
+# ONNX
+
+
+def test_a_run_is_exported_in_three_precisions_that_say_the_same(finished, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    rows = {row["form"]: row for row in export_run(finished, tmp_path)}
+    assert json.loads((tmp_path / "table.json").read_text()) == list(rows.values())
+    assert rows["ONNX float32"]["says the same in %"] == 100
+    assert rows["ONNX float16"]["says the same in %"] > 95
+    figures = read_scores(finished)
+    for form in ("PyTorch float32", "ONNX float32"):
+        assert rows[form]["macro accuracy in %"] == pytest.approx(100 * figures["float32"]["macro_accuracy"]["value"])
+    assert rows["PyTorch int8"]["macro accuracy in %"] == pytest.approx(
+        100 * figures["int8"]["macro_accuracy"]["value"], abs=0.01
+    )
+    parameters = rows["ONNX float32"]["bytes of parameters"] // 4
+    assert rows["ONNX float16"]["bytes of parameters"] == 2 * parameters
+    assert rows["ONNX int8"]["bytes of parameters"] == rows["PyTorch int8"]["bytes of parameters"] < 2 * parameters
+    for name in ("float32", "float16", "int8"):
+        session = onnxruntime.InferenceSession(tmp_path / f"cp_mobile_{name}.onnx")
+        shape = input_shape(finished.settings, 32000)
+        for batch in (1, 3):
+            [logits] = session.run(None, {"spectrogram": np.zeros((batch, *shape[1:]), np.float32)})
+            assert logits.shape == (batch, 10) and logits.dtype == np.float32
+
+
+def test_an_export_without_its_parts_is_refused_before_anything_is_read(finished, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"Exporting needs onnx.*pip install onnx onnxscript onnxruntime"):
+        export_run(finished, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

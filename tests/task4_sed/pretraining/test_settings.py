@@ -1,0 +1,167 @@
+"""The published settings of the pre-training (sed_transformers.md, 3 and 5.2) stand in the YAML files, one by one."""
+
+import pytest
+
+from common.registry.released import find_architecture, find_released
+from common.settings import SettingsError, load_settings
+from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
+from tests.support.places import ROOT
+
+CONFIGS = ROOT / "task4_sed" / "configs"
+TRANSFORMERS = ("atst_frame", "fpasst", "beats", "m2d", "asit")
+
+# 3.1 to 3.5: what all published trainings share.
+SHARED = {
+    "data.long_clips": "random",  # random crop to 10 s when longer, labels are not moved
+    "data.allow_missing": True,  # clips that are not in the HDF5 are left out
+    "data.num_workers": 16,
+    "model.head_bias": None,
+    "sampler.replacement": False,
+    "sampler.draws": 100_000,
+    "augmentation.wavmix.alpha": 2.0,
+    "augmentation.frame_shift": 0.125,
+    "augmentation.mixup.probability": 0.3,
+    "augmentation.mixup.alpha": 0.2,
+    "augmentation.mixstyle.alpha": 0.4,
+    "augmentation.time_mask.min_share": 0.05,
+    "augmentation.time_mask.max_share": 0.0,
+    "augmentation.time_mask.distilled": "kept",
+    "augmentation.filter_augment.min_bands": 3,
+    "augmentation.filter_augment.max_bands": 5,
+    "augmentation.filter_augment.min_width": 6,
+    "augmentation.filter_augment.max_db": 6.0,
+    "augmentation.filter_augment.scale": "multiply",
+    "augmentation.frequency_warp.smallest": 0.6,
+    "optim.algorithm": "adam",
+    "optim.weight_decay": 0.0,
+    "optim.warmup_steps": 20_000,
+    "optim.frozen": False,
+    "evaluation.median_frames": 9,
+    "trainer.precision": "16-mixed",
+    "trainer.validate_every": 5,
+}
+STUDENT = {
+    "sampler.weights": "uniform",
+    "augmentation.wavmix.probability": 0.5,
+    "augmentation.mixstyle.probability": 0.0,
+    "augmentation.filter_augment.probability": 0.0,
+    "augmentation.frequency_warp.probability": 0.0,
+    "distillation.weight": 0.9,
+    "trainer.epochs": 120,
+}
+TEACHER = {
+    "sampler.weights": "temporal",
+    "sampler.offset": 30,
+    "augmentation.wavmix.probability": 1.0,
+    "augmentation.mixstyle.probability": 0.3,
+    "augmentation.filter_augment.probability": 0.8,
+    "augmentation.frequency_warp.probability": 0.8,
+    "data.batch_size": 256,
+    "optim.lr": 7e-5,
+    "optim.layer_decay": 1.0,
+    "model.options": {"seq_model_type": "rnn", "rnn_type": "BiGRU", "rnn_layers": 2, "rnn_dim": 2048, "rnn_dropout": 0},
+    "distillation": None,
+    "trainer.epochs": 30,
+    "trainer.accumulate": 1,
+}
+OFFICE = {
+    "data.batch_size": 256,
+    "augmentation.wavmix.probability": 0.5,
+    "augmentation.wavmix.alpha": 0.2,
+    "augmentation.frame_shift": 0.0,
+    "augmentation.mixup.probability": 0.5,
+    "augmentation.mixup.alpha": 0.2,
+    "augmentation.mixstyle": None,
+    "augmentation.time_mask": None,
+    "augmentation.filter_augment": None,
+    "augmentation.frequency_warp": None,
+    "optim.algorithm": "adamw",
+    "optim.lr": 1.06e-4,
+    "optim.weight_decay": 1e-3,
+    "optim.warmup_steps": 4000,
+    "optim.layer_decay": 0.95,
+    "events.median_ms": 250,
+    "events.min_duration_ms": 125,
+    "events.threshold": 0.5,
+    "events.scores": "logits",
+    "events.borders": "centres",
+    "trainer.epochs": 300,
+    "trainer.precision": "16-mixed",
+    "trainer.validate_every": 10,
+}
+
+
+def value_of(settings, name):
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def differences(settings, wanted):
+    return {name: value_of(settings, name) for name, value in wanted.items() if value_of(settings, name) != value}
+
+
+@pytest.mark.parametrize("model", TRANSFORMERS)
+def test_the_students_of_the_transformers_are_trained_as_published(model):
+    settings = load_settings(PretrainSettings, CONFIGS / f"pretrain_{model}.yaml")
+    own = {"data.batch_size": 256, "optim.lr": 1e-4, "optim.layer_decay": 1.0, "trainer.accumulate": 1}
+    assert differences(settings, SHARED | STUDENT | own) == {}
+    assert settings.model.name == f"{model}.weak" and settings.model.options == {} and not settings.model.untrained
+    assert find_released(settings.model.name).backbone_only
+    assert settings.model.front_end == ({"batch_floor": True} if model == "atst_frame" else {})
+
+
+def test_the_teachers_are_trained_as_published():
+    settings = load_settings(PretrainSettings, CONFIGS / "pretrain_teacher.yaml")
+    assert differences(settings, SHARED | TEACHER) == {}
+    assert settings.model.name == "atst_frame.weak"
+
+
+@pytest.mark.parametrize(("model", "lr"), [("frame_mn06", 6e-3), ("frame_mn10", 3e-3)])
+def test_the_mobilenets_are_trained_as_in_their_successor(model, lr):
+    settings = load_settings(PretrainSettings, CONFIGS / f"pretrain_{model}.yaml")
+    own = {
+        "data.batch_size": 64, "trainer.accumulate": 4, "optim.lr": lr, "optim.sequence_lr": 3e-3,
+        "optim.layer_decay": 0.9,
+    }  # fmt: skip
+    assert differences(settings, SHARED | STUDENT | own) == {}
+    assert settings.model.name == f"{model}.fmn_weak"
+
+
+def test_the_jitter_of_the_mel_bank_is_the_published_one():
+    for model in ("fpasst", "frame_mn06", "frame_mn10"):
+        front_end = find_architecture(model).front_end
+        assert (front_end["f_min_jitter"], front_end["f_max_jitter"], front_end["f_max"]) == (10, 2000, 7000.0)
+
+
+def test_the_fine_tuning_is_the_published_one():
+    settings = load_settings(OfficeSettings, CONFIGS / "finetune_dcase2016.yaml")
+    assert differences(settings, OFFICE) == {}
+    assert settings.model.name == "atst_frame.strong"
+
+
+def test_our_own_file_has_none_of_the_oddities():
+    settings = load_settings(PretrainSettings, CONFIGS / "pretrain_ours.yaml")
+    ours = {
+        "data.long_clips": "start", "sampler.replacement": True, "augmentation.time_mask.distilled": "masked",
+        "augmentation.filter_augment.scale": "decibel", "optim.warmup_steps": 5000, "model.front_end": {},
+    }  # fmt: skip
+    assert differences(settings, ours) == {}
+    assert settings.model.options["time_grid"] == "exact"
+
+
+def test_a_run_is_named_after_its_model_without_the_tag():
+    assert load_settings(PretrainSettings, CONFIGS / "pretrain_beats.yaml", {"seed": 3}).folder.name == "beats_seed3"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"optim.weight_decay": 0.1}, "weight_decay needs algorithm adamw"),
+        ({"distillation.teachers": ["runs/a"]}, "either targets"),
+        ({"evaluation.median_frames": 8}, "odd number"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        load_settings(PretrainSettings, CONFIGS / "pretrain_beats.yaml", overrides)
