@@ -19,6 +19,7 @@ from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
 from common.settings.mistakes import setting_fields
+from common.settings.renamed import find_new_name
 from common.settings.yaml_file import parse_value, read_yaml
 
 Item = TypeVar("Item")
@@ -206,6 +207,8 @@ def _parse(
 
 
 def _unknown_option(option: str, options: Sequence[str]) -> UserError:
+    if new := find_new_name(option.removeprefix("--"), [known.removeprefix("--") for known in options]):
+        return UserError(f"{option} is now called --{new}.")
     near = nearest(option, options)
     hint = f"Near it: {', '.join(near)}." if near else "See --help."
     return UserError(f"No option {option}. {hint}")

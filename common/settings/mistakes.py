@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from common.errors import nearest
+from common.settings.renamed import find_new_name
 from common.settings.yaml_file import Place, dotted
 
 _EXPECTED = {
@@ -111,6 +112,9 @@ def _with_tag(place: Place, item: dict) -> Place:
 def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str, str | None]:
     """The sentence for a name that is no setting, and the name that was probably meant."""
     here = [name for group in _groups_at(cls, place[:-1], data) for name in group.model_fields]
+    everything = [dotted((*place[:-1], name)) for name in here] + list(_all_names(cls))
+    if new := find_new_name(dotted(place), everything):
+        return f"{dotted(place)} is now called {new}.", new.rsplit(".", 1)[-1]
     start = f"{dotted(place)} is not a setting."
     if near := nearest(str(place[-1]), here, count=1):
         return f"{start} Did you mean {near[0]}?", near[0]

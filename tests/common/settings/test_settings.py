@@ -252,3 +252,11 @@ def test_changed_settings_are_named_with_both_values():
         "loss_weights.weak: (none) -> 2.0",
     ]
     assert changed_settings(old, old) == []
+
+
+def test_an_old_name_is_refused_with_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.settings.renamed.RENAMED", {"decay": "weight_decay", "warmup": "optim.warmup_steps"})
+    assert mistakes(tmp_path, "name: x\nwarmup: 5\noptim:\n  decay: 0.1", {"optim.decay": 1}) == [
+        "config.yaml:2: warmup is now called optim.warmup_steps.",
+        "--optim.decay is now called optim.weight_decay.",
+    ]
