@@ -1,7 +1,8 @@
 """Augmentation of whole batches, on the device of the batch.
 
-Every function takes the generator that it draws from. Draw from a CPU generator (`common.training.seeds.step_generator`): the
-numbers are few, they are the same on every device, and deciding on them never waits for the accelerator.
+Every function takes the generator that it draws from. Draw from a CPU generator
+(`common.training.seeds.step_generator`): the numbers are few, the same on every device, and never wait for the
+accelerator.
 """
 
 import torch
@@ -28,7 +29,11 @@ def freq_mixstyle(
     """
     if not _decide(probability, generator):
         return spectrogram
-    weight, partner = draw_mixup(spectrogram.shape[0], alpha, generator, dominant)
+    return mix_statistics(spectrogram, *draw_mixup(spectrogram.shape[0], alpha, generator, dominant))
+
+
+def mix_statistics(spectrogram: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
+    """The step of `freq_mixstyle` for a draw: weight (batch,) of a clip's own statistics, and partner (batch,)."""
     weight, partner = weight.to(spectrogram).view(-1, 1, 1, 1), partner.to(spectrogram.device)
     with torch.no_grad():
         variance, mean = torch.var_mean(spectrogram, dim=(1, 3), keepdim=True)
@@ -55,10 +60,16 @@ def time_roll(waveform: Tensor, max_shift: int, generator: torch.Generator) -> T
     if max_shift > num_samples:
         raise ValueError(f"clips of {num_samples} samples cannot be rolled by up to {max_shift}")
     shift = torch.randint(-max_shift, max_shift + 1, (batch,), generator=generator, device=generator.device)
+    return roll(waveform, shift, max_shift)
+
+
+def roll(waveform: Tensor, shift: Tensor, max_shift: int) -> Tensor:
+    """Move each clip (batch, samples) in a circle by its `shift` (batch,), -max_shift..max_shift; positive is right."""
+    num_samples = waveform.shape[1]
     # All shifted versions exist as overlapping views of the wrapped clip: one gather copies the chosen rows.
     wrapped = torch.cat([waveform[:, num_samples - max_shift :], waveform, waveform[:, :max_shift]], dim=1)
     versions = wrapped.unfold(1, num_samples, 1)
-    clips = torch.arange(batch, device=waveform.device)
+    clips = torch.arange(len(waveform), device=waveform.device)
     return versions[clips, (max_shift - shift).to(waveform.device)]
 
 
@@ -129,7 +140,7 @@ def draw_mixup(batch: int, alpha: float, generator: torch.Generator, dominant: b
 
 
 def mix(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
-    """weight * values + (1 - weight) * values of the partner; values (batch, ...), weight and partner (batch,)."""
+    """Mixture weight * own + (1 - weight) * partner of values (batch, ...); weight and partner (batch,)."""
     weight = weight.to(values).view(-1, *[1] * (values.dim() - 1))
     return torch.lerp(values[partner.to(values.device)], values, weight)
 
@@ -158,8 +169,12 @@ def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Genera
     width = torch.rand(shape, generator=generator, device=generator.device) * max_width
     start = torch.rand(shape, generator=generator, device=generator.device) * (size - width)
     # torchaudio rounds both down, so that the last cell is covered less often; kept, since the baseline does it.
-    first, last = start.long(), start.long() + width.long()
-    cells = torch.arange(size, device=generator.device)
-    covered = ((cells >= first[..., None]) & (cells < last[..., None])).to(spectrogram.device)
+    return cover(spectrogram, start.long(), width.long(), dim, value)
+
+
+def cover(spectrogram: Tensor, first: Tensor, width: Tensor, dim: int, value: float = 0.0) -> Tensor:
+    """Set `width` cells from `first` on to `value`, along `dim` (-2 mels, -1 frames); both (batch, channels)."""
+    cells = torch.arange(spectrogram.shape[dim], device=first.device)
+    covered = ((cells >= first[..., None]) & (cells < (first + width)[..., None])).to(spectrogram.device)
     covered = covered[..., :, None] if dim == -2 else covered[..., None, :]
     return spectrogram.masked_fill(covered, value)
