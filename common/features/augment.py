@@ -145,12 +145,12 @@ def mix(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
     return torch.lerp(values[partner.to(values.device)], values, weight)
 
 
-def draw_beta(count: int, alpha: float, generator: torch.Generator) -> Tensor:
-    """(count,) float32 numbers in 0..1 from Beta(alpha, alpha)."""
+def draw_beta(count: int, alpha: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(count,) numbers in 0..1 from Beta(alpha, alpha)."""
     # torch.distributions.Beta takes no generator. In double precision a small alpha does not give 0 / 0.
     concentration = torch.full((2, count), alpha, dtype=torch.float64, device=generator.device)
     first, second = torch._standard_gamma(concentration, generator=generator)
-    return (first / (first + second)).float()
+    return (first / (first + second)).to(dtype)
 
 
 def _decide(probability: float, generator: torch.Generator) -> bool:

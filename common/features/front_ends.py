@@ -130,17 +130,19 @@ class KaldiLogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to (ln(mel) + 4.5) / 5, (batch, 1, mels, frames)."""
-        jitter = self.training and (self.f_min_jitter or self.f_max_jitter)
-        mel = self.mel(pre_emphasis(waveform), self._jittered_bank().to(waveform) if jitter else None)
+        bank = None
+        if self.training and (self.f_min_jitter or self.f_max_jitter):
+            bank = kaldi_mel_bank(self.n_mels, self.n_fft, self.sample_rate, *self.draw_edges()).to(waveform)
+        mel = self.mel(pre_emphasis(waveform), bank)
         log_mel = _as_image(mel.clamp(min=self.log_floor) if self.log_floor else mel + self.log_offset).log()
         if self.training and self.mask is not None:
             log_mel = self.mask(log_mel)
         return (log_mel + 4.5) / 5.0
 
-    def _jittered_bank(self) -> Tensor:
+    def draw_edges(self) -> tuple[float, float]:
+        """Lower and upper edge (Hz) of the mel bank of one batch in training."""
         f_min = self.f_min + self._draw(self.f_min_jitter)
-        f_max = self.f_max + self.f_max_jitter // 2 - self._draw(self.f_max_jitter)
-        return kaldi_mel_bank(self.n_mels, self.n_fft, self.sample_rate, f_min, f_max)
+        return f_min, self.f_max + self.f_max_jitter // 2 - self._draw(self.f_max_jitter)
 
     def _draw(self, below: int) -> int:
         device = self.generator.device if self.generator else None
