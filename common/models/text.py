@@ -19,14 +19,12 @@ Pooling = Literal["first", "mean"]
 
 
 def normalize_caption(caption: str, rule: Literal["none", "dcase2024"] = "dcase2024") -> str:
-    """A caption as the text encoder sees it.
+    """A caption as the text encoder gets it: "none" leaves it as it is.
 
-    "dcase2024": lower case without ASCII punctuation, as the 2024 winner and the 2025 baseline; "none": as it is.
-    White space of any kind, line breaks too, becomes one blank.
+    "dcase2024": lower case without ASCII punctuation, as the 2024 winner and the 2025 baseline. White space stays, as
+    RoBERTa tokenizers distinguish one blank from two.
     """
-    if rule == "dcase2024":
-        caption = caption.lower().translate(_PUNCTUATION)
-    return " ".join(caption.split())
+    return caption.lower().translate(_PUNCTUATION) if rule == "dcase2024" else caption
 
 
 class TextEncoder(nn.Module):
