@@ -2,7 +2,7 @@
 
     class_labels_indices.csv                 index, mid, display_name: the classes in the order of the outputs
     {balanced_train,unbalanced_train,eval}_segments.csv   YTID, start, end, "mid,mid,...", after three comment lines
-    {...}_segments_mp3.hdf                   encoded clips, see common.data.encoded_store; or several, {...}_mp3_000.hdf, ...
+    {...}_segments_mp3.hdf                   encoded clips, see encoded_store.py; or several, {...}_mp3_000.hdf, ...
 
 The tables are those of research.google.com/audioset, the HDF5 files those of PaSST and EfficientAT.
 """
@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 from common.audioset.sampling import Draw
 from common.audioset.settings import AugmentSettings, TeacherSettings
 from common.audioset.train import teacher_probabilities
-from common.data.encoded_store import EncodedClips, KeyedOutputs
+from common.data.encoded_store import EncodedClips
+from common.data.keyed_outputs import KeyedOutputs
 from common.data.labels import label_table
 from common.errors import UserError
 from common.output import say

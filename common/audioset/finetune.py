@@ -17,7 +17,8 @@ from common.audioset.sampling import EpochDraws
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
-from common.data.encoded_store import EncodedClips, OutputWriter, pack_encoded
+from common.data.encoded_store import EncodedClips, pack_encoded
+from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
 from common.data.made_up import is_made_up
 from common.errors import UserError

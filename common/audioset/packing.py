@@ -10,7 +10,8 @@ import numpy as np
 
 from common.audioset.data import SPLITS, Segment, read_classes, read_segments, segment_targets
 from common.data.audio import ENDINGS
-from common.data.encoded_store import EncodedClips, EncodedReport, clip_key, pack_encoded
+from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
+from common.data.keyed_outputs import clip_key
 from common.errors import UserError
 from common.files import atomic_write
 from common.output import say

@@ -12,7 +12,7 @@ from common.audioset.metrics import score_tags
 from common.audioset.sampling import EpochDraws, class_balance_weights
 from common.audioset.settings import PretrainSettings
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
-from common.data.encoded_store import KeyedOutputs, OutputWriter
+from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.loading import make_loader
 from common.data.made_up import is_made_up
 from common.errors import UserError

@@ -13,7 +13,8 @@ from common.audioset.data import open_audioset, read_classes
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
 from common.cli.arguments import SETTINGS_FILE
-from common.data.encoded_store import EncodedClips, OutputWriter
+from common.data.encoded_store import EncodedClips
+from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
 from common.errors import UserError
 from common.models.audio_model import AudioModel

@@ -5,7 +5,7 @@
     target       (clips, bytes) uint8, optional: numpy.packbits of the labels
 
 The layout that PaSST, EfficientAT and PretrainedSED share (kkoutini/PaSST, audioset/prepare_scripts), so that files
-made for them are read here and the other way round. Outputs of teachers lie beside it: see `KeyedOutputs`.
+made for them are read here and the other way round. Outputs of teachers lie beside them: keyed_outputs.py.
 """
 
 import io
@@ -23,23 +23,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.data.audio import MP3_SLACK, AudioError, Waveform, read_audio, resample
-from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter, clip_key, open_hdf5
+from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names
 from common.data.loading import empty_batch
 from common.errors import UserError
 from common.files import atomic_path, human_size
 from common.output import Progress
-
-__all__ = [
-    "EncodedClips",
-    "EncodedReport",
-    "KeyedOutputs",
-    "OutputWriter",
-    "clip_key",
-    "decode",
-    "encode_mp3",
-    "open_hdf5",
-    "pack_encoded",
-]
 
 
 @dataclass
@@ -326,7 +314,7 @@ def _read_names(path: Path) -> list[str]:
             raise UserError(
                 f"{path} is no file of encoded clips: it needs audio_name and mp3, it has {', '.join(file)}."
             )
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in file["audio_name"][:]]
+        names = read_names(file, "audio_name")
         if len(names) != len(file["mp3"]):
             raise UserError(f"{path} names {len(names)} clips but holds {len(file['mp3'])}; pack it again.")
     return names

@@ -1,18 +1,22 @@
-"""Outputs of teachers for many clips in one HDF5 file, found by file name, never by position.
+"""Arrays of many clips in one HDF5 file, found by file name, never by position: logits, frames, embeddings.
 
-    filenames                  (clips,) names; folders and audio endings do not count
-    logits | strong_logits | ...   (clips, ...) one data set, usually float16
+    filenames                          (clips,) names; audio endings do not count
+    logits | strong_logits | frames    (clips, ...) one data set, usually float16
+    ...                                (clips,) further columns, such as the ends of the clips
+    attributes                         what the rows mean: classes, the model; texts are JSON
 
-The layout of the field (PaSST, the system that won DCASE 2024 Task 4). The writer lays the rows out in one piece, so
-that the reader maps the file instead of asking HDF5 for each row; compressed or chunked files are read too.
+The layout of the field (PaSST, EfficientAT, the system that won DCASE 2024 Task 4). Rows of a list of clips that is
+known from the start lie in the file in one piece, so that they are mapped instead of asked of HDF5 one by one.
+Compressed or chunked files are read too.
 """
 
+import json
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -23,6 +27,7 @@ from common.errors import UserError
 from common.files import atomic_path
 
 NAMES = "filenames"
+WRITTEN = "written"
 MORE_ENDINGS = {".m4a", ".mp4", ".webm", ".aac"}
 
 
@@ -38,17 +43,18 @@ class KeyIndex:
 
     Args:
         names: in the order of the rows.
-        where: what they stand in, for the messages.
+        where: file or list that holds them, for the messages.
+        key: the part of a name that counts.
 
     Raises:
-        UserError: if a name is there twice, with how many are.
+        UserError: if names are doubled, with their number.
     """
 
-    def __init__(self, names: Iterable[str], where: str):
-        self.where = where
-        self._keys = np.array([clip_key(name) for name in names], dtype=np.bytes_)
-        self._order = np.argsort(self._keys, kind="stable")
-        self._sorted = self._keys[self._order]
+    def __init__(self, names: Iterable[str], where: str, key: Callable[[str], str] = clip_key):
+        self.where, self._key_of = where, key
+        self.keys = self._encode(names)
+        self._order = np.argsort(self.keys, kind="stable")
+        self._sorted = self.keys[self._order]
         doubled = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
         if len(doubled):
             raise UserError(
@@ -57,21 +63,25 @@ class KeyIndex:
             )
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     def key(self, row: int) -> str:
-        """Name of a row, without folder and ending."""
-        return self._keys[row].decode()
+        """Name of a row, without what does not count."""
+        return self.keys[row].decode()
+
+    def names(self) -> tuple[str, ...]:
+        """All names in the order of the rows, without what does not count."""
+        return tuple(key.decode() for key in self.keys)
 
     def rows(self, names: Sequence[str], allow_missing: bool = False) -> NDArray[np.int64]:
-        """Rows of `names`, with or without ending; -1 for those that are not there, where that is allowed.
+        """Rows of `names`, with or without ending; -1 for missing ones, where that is allowed.
 
         Raises:
-            UserError: if names are missing, with how many and the first.
+            UserError: if names are missing, with their number and the first.
         """
         if not len(names):
             return np.zeros(0, dtype=np.int64)
-        wanted = np.array([clip_key(name) for name in names], dtype=np.bytes_)
+        wanted = self._encode(names)
         place = np.minimum(np.searchsorted(self._sorted, wanted), max(0, len(self) - 1))
         found = self._sorted[place] == wanted if len(self) else np.zeros(len(wanted), dtype=bool)
         if not found.all() and not allow_missing:
@@ -82,30 +92,42 @@ class KeyIndex:
             )
         return np.where(found, self._order[place] if len(self) else -1, -1).astype(np.int64)
 
+    def _encode(self, names: Iterable[str]) -> NDArray[np.bytes_]:
+        return np.array([self._key_of(name).encode() for name in names], dtype=np.bytes_)
+
 
 class KeyedOutputs:
     """Reads such a file; worker processes that fork or spawn each map it for themselves.
 
     Args:
         path: of the file.
-        kind: name of the data set, such as "logits" or "strong_logits"; None takes the only one.
+        kind: name of the data set, such as "logits", or several, of which the first found is taken; None takes the
+            only one.
         shape: what a row must be, such as (527,) or (447, 250).
+        key: the part of a file name that counts; see `KeyIndex`.
 
     Attributes:
         filenames: index of the names (see `KeyIndex`).
         kind: name of the data set.
         shape: of a row.
+        attributes: what the file says about its rows.
 
     Raises:
         UserError: if the file is missing, cut off, has no such data set, other rows, or doubled names.
     """
 
-    def __init__(self, path: Path, kind: str | None = None, shape: Sequence[int] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        kind: str | Sequence[str] | None = None,
+        shape: Sequence[int] | None = None,
+        key: Callable[[str], str] = clip_key,
+    ):
         self.path = Path(path)
         with open_hdf5(self.path) as file:
             self.kind = self._find_kind(file, kind)
             data = file[self.kind]
-            names = [_text(name) for name in file[NAMES][:]]
+            names = read_names(file)
             if data.ndim < 2 or data.shape[0] != len(names):
                 raise UserError(
                     f"{self.path} names {len(names)} clips but its {self.kind} have the shape {data.shape}."
@@ -113,12 +135,13 @@ class KeyedOutputs:
             self.shape, self.dtype = tuple(data.shape[1:]), data.dtype
             # Where the values lie in the file, when they lie there in one piece and as they are.
             self._offset = data.id.get_offset()
+            self.attributes = {name: _from_attribute(value) for name, value in file.attrs.items()}
         if shape is not None and tuple(shape) != self.shape:
             raise UserError(
                 f"{self.path}: a clip has {self.kind} of shape {self.shape}, expected {tuple(shape)} (classes); "
                 "take the outputs of a teacher with the same classes."
             )
-        self.filenames = KeyIndex(names, str(self.path))
+        self.filenames = KeyIndex(names, str(self.path), key)
         self._reader: Any = None
         self._reader_process = -1
 
@@ -149,17 +172,21 @@ class KeyedOutputs:
             )
         return values
 
-    def _find_kind(self, file: h5py.File, kind: str | None) -> str:
+    def column(self, name: str) -> NDArray | None:
+        """(clips,) another data set of the file; None where it has none of this name."""
+        with open_hdf5(self.path) as file:
+            return file[name][:] if name in file else None
+
+    def _find_kind(self, file: h5py.File, kind: str | Sequence[str] | None) -> str:
         kinds = [name for name in file if name != NAMES and isinstance(file[name], h5py.Dataset)]
-        numeric = [name for name in kinds if file[name].dtype.kind == "f"]
+        wanted = [kind] if isinstance(kind, str) else kind or [name for name in kinds if file[name].dtype.kind == "f"]
+        found = [name for name in wanted if name in kinds]
         if NAMES not in file:
-            raise UserError(f"{self.path} holds no teacher outputs: it has no data set {NAMES}.")
-        if kind is None and len(numeric) == 1:
-            return numeric[0]
-        if kind is None or kind not in kinds:
-            wanted = kind or "one data set of outputs"
-            raise UserError(f"{self.path} has no {wanted} beside {NAMES}; it has {', '.join(kinds) or 'nothing else'}.")
-        return kind
+            raise UserError(f"{self.path} holds no outputs of clips: it has no data set {NAMES}.")
+        if not found or (kind is None and len(found) > 1):
+            asked = "one data set of outputs" if kind is None else " or ".join(wanted)
+            raise UserError(f"{self.path} has no {asked} beside {NAMES}; it has {', '.join(kinds) or 'nothing else'}.")
+        return found[0]
 
     def _data(self) -> Any:
         if self._reader is None or self._reader_process != os.getpid():
@@ -176,66 +203,164 @@ class KeyedOutputs:
 
 
 class OutputWriter:
-    """Writes such a file within a `with` block; it appears whole, with a row for each name, or not at all.
+    """Writes such a file within a `with` block; it appears whole or not at all.
 
     Args:
         path: of the file.
-        filenames: all clips; their outputs may come in any order.
-        shape: of a row, such as (527,).
+        filenames: all clips; their rows come in any order, and all must come. None takes clips as they come.
+        shape: of a row, such as (527,); None takes the shape of the first.
         kind: name of the data set.
         dtype: float16 halves the size; values beyond its range are cut to it.
+        attributes: what the rows mean, such as the classes; numbers, or anything that JSON can hold.
+        key: the part of a file name that counts; see `KeyIndex`.
+        resume: keep the rows of a block that ends early, also by kill -9, for the next writer of the same file. Needs
+            `filenames`.
+
+    Raises:
+        UserError: if names are doubled; with `resume`, if the rows that are there are of other clips or attributes.
     """
 
     def __init__(
-        self, path: Path, filenames: Sequence[str], shape: Sequence[int], kind: str = "logits", dtype: str = "float16"
+        self,
+        path: Path,
+        filenames: Sequence[str] | None,
+        shape: Sequence[int] | None = None,
+        kind: str = "logits",
+        dtype: str = "float16",
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        key: Callable[[str], str] = clip_key,
+        resume: bool = False,
     ):
         self.path, self.kind, self.dtype = Path(path), kind, np.dtype(dtype)
-        self.shape = tuple(shape)
-        self._keys = [clip_key(name) for name in filenames]
-        self._index = KeyIndex(self._keys, f"The list of clips for {self.path.name}")
-        self._written = np.zeros(len(self._keys), dtype=bool)
+        self.shape = None if shape is None else tuple(shape)
+        self.attributes = {name: _to_attribute(value) for name, value in (attributes or {}).items()}
+        self.resume, self._key_of = resume, key
+        self._index = None if filenames is None else KeyIndex(filenames, f"The list of clips for {self.path.name}", key)
+        self._written = np.zeros(0 if filenames is None else len(filenames), dtype=bool)
+        self._arrived: dict[str, None] = {}  # names in their order, where there is no list
 
-    def __enter__(self) -> "OutputWriter":
-        # Closing first, then renaming: in the reverse order of entering.
-        self._stack = ExitStack()
-        self._file = self._stack.enter_context(h5py.File(self._stack.enter_context(atomic_path(self.path)), "w"))
-        shape = (len(self._keys), *self.shape)
-        self._data = self._file.create_dataset(self.kind, shape, dtype=self.dtype)
+    def __enter__(self) -> Self:
+        self._context = self._writing()
+        self._context.__enter__()
         return self
-
-    def write(self, filenames: Sequence[str], values: Any) -> None:
-        """Put the outputs (len(filenames), *shape), an array or tensor, at their places.
-
-        Raises:
-            UserError: for NaN or infinity (with the clip), or a clip that is not in the list.
-        """
-        if hasattr(values, "detach"):  # a tensor; torch is not needed to tell
-            values = values.detach().float().cpu().numpy()
-        values = np.asarray(values)
-        if values.shape != (len(filenames), *self.shape):
-            raise ValueError(f"{self.path.name}: outputs of shape {values.shape}, expected {self.shape} for each clip")
-        if not np.isfinite(values).all():
-            bad = filenames[int(np.argwhere(~np.isfinite(values))[0][0])]
-            raise UserError(f"The outputs of {bad} for {self.path} hold NaN or infinity, so they were not stored.")
-        rows = self._index.rows(filenames)
-        limit = np.finfo(self.dtype).max
-        for row, value in zip(rows.tolist(), np.clip(values, -limit, limit)):
-            self._data[row] = value
-        self._written[rows] = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._stack:
-            if error is not None:
-                raise error
-            if not self._written.all():
-                absent = np.flatnonzero(~self._written)
-                raise UserError(
-                    f"{len(absent)} of {len(self._keys)} clips got no outputs (first {self._keys[absent[0]]}), "
-                    f"so {self.path} was not written."
-                )
-            self._file.create_dataset(NAMES, data=np.array(self._keys, dtype=np.bytes_))
+        self._context.__exit__(kind, error, trace)
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Places in the list of clips that have no row yet."""
+        return np.flatnonzero(~self._written)
+
+    def write(self, filenames: Sequence[str], values: Any) -> None:
+        """Store the rows (len(filenames), *shape) of clips, an array or tensor.
+
+        Raises:
+            UserError: for NaN or infinity (with the clip), a clip that is not in the list or comes twice, or a row of
+                another shape than the first.
+        """
+        if hasattr(values, "detach"):  # a tensor; torch need not be imported
+            values = values.detach().float().cpu().numpy()
+        values = np.asarray(values)
+        self._check(filenames, values)
+        rows = self._new_rows(filenames) if self._index is None else self._index.rows(filenames)
+        limit = np.finfo(self.dtype).max
+        with h5py.File(self._temporary, "a") as file:
+            data = file[self.kind] if self.kind in file else self._create(file, values.shape[1:])
+            if self._index is None:
+                data.resize(len(self._arrived), axis=0)
+            for row, value in zip(rows.tolist(), np.clip(values, -limit, limit)):
+                data[row] = value
+        if self._index is not None:
+            self._written[rows] = True
+        if self.resume:  # after the rows are in the file
+            with h5py.File(self._temporary, "a") as file:
+                file[WRITTEN][:] = self._written
+
+    def columns(self) -> dict[str, NDArray]:
+        """Further data sets of the file, with a value for each clip."""
+        return {}
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        place = _kept_path if self.resume else atomic_path
+        with place(self.path) as self._temporary:
+            if not (self.resume and self._resumes()):
+                self._begin()
+            yield
+            self._finish()
+
+    def _begin(self) -> None:
+        with h5py.File(self._temporary, "w") as file:
+            file.attrs.update(self.attributes)
+            if self._index is not None:
+                file.create_dataset(NAMES, data=self._index.keys)
+                if self.shape is not None:
+                    self._create(file, self.shape)
+            if self.resume:
+                file.create_dataset(WRITTEN, data=self._written)
+
+    def _resumes(self) -> bool:
+        """Whether there are rows of an earlier block, which are taken over."""
+        assert self._index is not None, "only a list of clips can be resumed"
+        try:
+            with h5py.File(self._temporary, "r") as file:
+                names, attributes, written = file[NAMES][:], dict(file.attrs), file[WRITTEN][:]
+        except (OSError, KeyError):  # none, or a kill cut its first bytes
+            return False
+        if attributes != self.attributes or not np.array_equal(names, self._index.keys):
+            raise UserError(
+                f"{self._temporary} is the beginning of {self.path.name} of other clips or another model; delete it."
+            )
+        self._written = written
+        return True
+
+    def _create(self, file: h5py.File, shape: Sequence[int]) -> h5py.Dataset:
+        self.shape = tuple(shape)
+        if self._index is not None:
+            return file.create_dataset(self.kind, (len(self._index), *shape), dtype=self.dtype)
+        return file.create_dataset(
+            self.kind, (0, *shape), maxshape=(None, *shape), chunks=(1, *shape), dtype=self.dtype
+        )
+
+    def _check(self, filenames: Sequence[str], values: NDArray) -> None:
+        if len(values) != len(filenames):
+            raise ValueError(f"{self.path.name}: {len(filenames)} clips cannot have outputs of shape {values.shape}")
+        if self.shape is not None and values.shape[1:] != self.shape:
+            raise UserError(
+                f"{filenames[0]} has outputs of shape {values.shape[1:]}, but {self.path} holds clips of {self.shape}."
+            )
+        if not np.isfinite(values).all():
+            bad = filenames[int(np.argwhere(~np.isfinite(values))[0][0])]
+            raise UserError(f"The outputs of {bad} for {self.path} hold NaN or infinity, so they were not stored.")
+
+    def _new_rows(self, filenames: Sequence[str]) -> NDArray[np.int64]:
+        first = len(self._arrived)
+        for name in map(self._key_of, filenames):
+            if name in self._arrived:
+                raise UserError(f"{name} was stored twice in {self.path}; file names must differ.")
+            self._arrived[name] = None
+        return np.arange(first, len(self._arrived))
+
+    def _finish(self) -> None:
+        if len(self.missing):
+            first = self._index.key(int(self.missing[0])) if self._index is not None else ""
+            raise UserError(
+                f"{len(self.missing)} of {len(self._written)} clips got no outputs (first {first}), so {self.path} was "
+                "not written."
+            )
+        if self.shape is None:
+            raise UserError(f"No clip was written to {self.path}, so there is no such file.")
+        with h5py.File(self._temporary, "a") as file:
+            if self._index is None:
+                file.create_dataset(NAMES, data=np.array([name.encode() for name in self._arrived]))
+            if self.resume:
+                del file[WRITTEN]
+            for name, values in self.columns().items():
+                file.create_dataset(name, data=values)
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -255,5 +380,26 @@ def open_hdf5(path: Path) -> h5py.File:
         raise UserError(f"{path} is cut off or no HDF5 file; write or download it again.") from error
 
 
-def _text(name: Any) -> str:
-    return name.decode("utf-8") if isinstance(name, bytes) else str(name)
+def read_names(file: h5py.File, data_set: str = NAMES) -> list[str]:
+    """File names that a data set holds, as bytes or as text."""
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in file[data_set][:]]
+
+
+@contextmanager
+def _kept_path(path: Path) -> Iterator[Path]:
+    """As `atomic_path`, always the same temporary path, which stays when the block ends with an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    yield part
+    part.replace(path)
+
+
+def _to_attribute(value: Any) -> Any:
+    return value if isinstance(value, int | float) else json.dumps(value)
+
+
+def _from_attribute(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value.item()
+    except ValueError:  # text of a file that others wrote
+        return value

@@ -22,7 +22,8 @@ from common.audioset.data import (
 )
 from common.audioset.settings import AugmentSettings, FineTuneDataSettings, TableSettings, TeacherSettings
 from common.audioset.teachers import import_published_logits
-from common.data.encoded_store import EncodedClips, KeyedOutputs, OutputWriter
+from common.data.encoded_store import EncodedClips
+from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.errors import UserError
 from common.synthetic.synthesize import synthesize
 

@@ -21,7 +21,7 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining, demand_cooling, load_trained, make_model
 from common.cli import run as run_command
-from common.data.encoded_store import KeyedOutputs
+from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
 from common.inference.tagging import load_tagger, names_a_folder, tag_file
 from common.registry import load_audio_model

@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.data.audio import resample
-from common.data.encoded_store import EncodedClips, KeyedOutputs, OutputWriter, clip_key, encode_mp3, pack_encoded
+from common.data.encoded_store import EncodedClips, encode_mp3, pack_encoded
+from common.data.keyed_outputs import KeyedOutputs, OutputWriter, clip_key
 from common.data.loading import make_loader
 from common.errors import UserError
 
@@ -273,3 +274,38 @@ def test_outputs_beyond_half_precision_are_cut_to_its_range(tmp_path):
     with OutputWriter(tmp_path / "t.hdf", ["a"], (2,)) as writer:
         writer.write(["a"], np.array([[1e6, -1e6]]))
     assert KeyedOutputs(tmp_path / "t.hdf").read([0]).tolist() == [[65504, -65504]]
+
+
+def test_rows_that_were_written_before_a_stop_are_kept(tmp_path):
+    path = tmp_path / "frames.h5"
+
+    def writer(model: str, names: str = "abc") -> OutputWriter:
+        return OutputWriter(path, list(names), kind="frames", attributes={"model": model}, resume=True)
+
+    with pytest.raises(RuntimeError), writer("beats") as rows:
+        assert rows.missing.tolist() == [0, 1, 2]
+        rows.write(["b"], np.full((1, 4, 2), 2.0))
+        raise RuntimeError
+    assert not path.exists()
+    for other in (("atst", "abc"), ("beats", "abd")):
+        with pytest.raises(UserError, match="of other clips or another model; delete it"), writer(*other):
+            pass
+    with writer("beats") as rows:
+        assert rows.missing.tolist() == [0, 2]
+        rows.write(["c", "a"], np.stack([np.full((4, 2), 3.0), np.full((4, 2), 1.0)]))
+    table = KeyedOutputs(path, "frames", (4, 2))
+    assert table.attributes == {"model": "beats"}
+    assert table.read([0, 1, 2])[:, 0, 0].tolist() == [1, 2, 3]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["frames.h5"]
+
+
+def test_clips_can_be_written_as_they_come(tmp_path):
+    path = tmp_path / "vectors.h5"
+    with OutputWriter(path, None, key=str) as writer:
+        writer.write(["é/b.wav"], np.ones((1, 3)))
+        writer.write(["a.wav", "b.wav"], np.zeros((2, 3)))
+    table = KeyedOutputs(path, key=str)
+    assert table.filenames.names() == ("é/b.wav", "a.wav", "b.wav")
+    assert table.read(table.rows(["b.wav", "é/b.wav"])).tolist() == [[0, 0, 0], [1, 1, 1]]
+    with pytest.raises(UserError, match=r"Ya was stored twice"), OutputWriter(path, None) as writer:
+        writer.write(["Ya.mp3", "Ya.wav"], np.zeros((2, 3)))

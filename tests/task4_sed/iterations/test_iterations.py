@@ -415,7 +415,7 @@ def test_pseudo_labels_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
         file.truncate(path.stat().st_size // 2)
     with pytest.raises(UserError, match="cut off"):
         PseudoLabels(path, names, CLASSES)
-    with pytest.raises(UserError, match="There is no score store"):
+    with pytest.raises(UserError, match="There is no file"):
         PseudoLabels(tmp_path / "e.h5", names, CLASSES)
 
 
@@ -439,7 +439,7 @@ def test_stores_of_another_system_take_the_place_of_the_first_iteration(quick, t
     assert set(record["pseudo_labels"]) == set(sets)
     assert "train_pseudo_loss" in (run.folder / "iteration2_stage1_atst" / "metrics.csv").read_text()
     (given / "weak_train.h5").unlink()
-    with pytest.raises(UserError, match=r"There is no score store .*weak_train.h5"):
+    with pytest.raises(UserError, match=r"There is no file .*weak_train.h5"):
         run_stages(Run(tmp_path / "other", settings), stages[:1])
 
 

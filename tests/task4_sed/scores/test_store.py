@@ -29,7 +29,7 @@ def test_scores_are_found_by_name_whatever_the_order(tmp_path):
     assert store["a"] == pytest.approx(values[1])
     assert store.read(["c.wav", "b"]) == pytest.approx(values[[2, 0]])
     assert "a.wav" in store and "d" not in store
-    with pytest.raises(UserError, match="has no scores of d"):
+    with pytest.raises(UserError, match=r"lacks 1 of 1 clips \(first d\)"):
         store["d"]
 
 
@@ -68,11 +68,12 @@ def test_a_failed_rewrite_leaves_the_old_store(tmp_path):
 def test_a_store_refuses_doubled_names_nan_and_other_lengths(tmp_path):
     for values, names, message in (
         (np.zeros((2, 5, 3)), ["a.wav", "a.flac"], "a was stored twice"),
-        (np.full((1, 5, 3), np.nan), ["a"], "scores of a for .* hold NaN"),
+        (np.full((1, 5, 3), np.nan), ["a"], "outputs of a for .* hold NaN"),
     ):
         with pytest.raises(UserError, match=message), ScoreWriter(tmp_path / "scores.h5", CLASSES) as writer:
             writer.write(names, values)
-    with pytest.raises(UserError, match="b has 4 frames"), ScoreWriter(tmp_path / "scores.h5", CLASSES) as writer:
+    shorter = pytest.raises(UserError, match=r"b has outputs of shape \(4, 3\)")
+    with shorter, ScoreWriter(tmp_path / "scores.h5", CLASSES) as writer:
         writer.write(["a"], np.zeros((1, 5, 3)))
         writer.write(["b"], np.zeros((1, 4, 3)))
 
@@ -86,7 +87,7 @@ def test_a_cut_off_store_is_refused_in_one_sentence(tmp_path):
     path.write_text("no store")
     with pytest.raises(UserError, match="is cut off or no HDF5 file"):
         ScoreStore(path)
-    with pytest.raises(UserError, match="There is no score store"):
+    with pytest.raises(UserError, match="There is no file"):
         ScoreStore(tmp_path / "none.h5")
 
 
@@ -118,11 +119,11 @@ def test_a_store_that_contradicts_itself_is_refused(tmp_path):
     with h5py.File(tmp_path / "bad.h5", "w") as file:
         file["filenames"] = np.array([b"a"])
         file["strong_logits"] = np.zeros((2, 5, 3))
-    with pytest.raises(UserError, match="names 1 clips but holds scores of shape"):
+    with pytest.raises(UserError, match="names 1 clips but its strong_logits have the shape"):
         ScoreStore(tmp_path / "bad.h5", CLASSES)
     with h5py.File(tmp_path / "none.h5", "w") as file:
         file.attrs["classes"] = json.dumps(CLASSES)
-    with pytest.raises(UserError, match="is no score store"):
+    with pytest.raises(UserError, match="it has no data set filenames"):
         ScoreStore(tmp_path / "none.h5")
 
 
