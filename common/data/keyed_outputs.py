@@ -309,6 +309,7 @@ class OutputWriter:
         try:
             with h5py.File(self._temporary, "r") as file:
                 names, attributes, written = file[NAMES][:], dict(file.attrs), file[WRITTEN][:]
+                self.shape = file[self.kind].shape[1:] if self.kind in file else self.shape
         except (OSError, KeyError):  # none, or a kill cut its first bytes
             return False
         if attributes != self.attributes or not np.array_equal(names, self._index.keys):
