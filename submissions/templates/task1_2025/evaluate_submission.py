@@ -1,6 +1,6 @@
-"""Score a system on the development-test split, and let it predict the evaluation set.
+r"""Score a system on the development-test split, and let it predict the evaluation set.
 
-python evaluate_submission.py --submission_name Lastname_INST_task1 --submission_index 1 \\
+python evaluate_submission.py --submission_name Lastname_INST_task1 --submission_index 1 \
     --dev_set_dir D --eval_set_dir E
 
 Writes output.csv, model_state_dict.pt and test_accuracy.json into predictions/<package>_<number>/.
