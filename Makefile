@@ -1,4 +1,5 @@
-# make demo | test | lint | bench. Each first makes .venv, or brings it up to requirements.txt.
+# make demo | test | lint | bench. Each first makes .venv, or brings it up to requirements.txt; test and lint also install
+# tests/requirements.txt.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -6,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/installed
+INSTALLED_FOR_TESTS := .venv/installed_for_tests
 # More threads than this make small models slower, and tests beside each other much slower.
 export OMP_NUM_THREADS ?= 2
 
@@ -46,25 +48,33 @@ demo_retrieval: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize imitation --root $(MADE_UP)/imitation
 	$(VENV_PYTHON) -m retrieval train_imitation retrieval/configs/imitation_small.yaml
 
-test: $(INSTALLED)
+test: $(INSTALLED_FOR_TESTS)
 	$(VENV_PYTHON) -m pytest -m "not slow and not slurm and not gpu"
 
-lint: $(INSTALLED)
+lint: $(INSTALLED_FOR_TESTS)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m codespell_lib
 	$(VENV_PYTHON) -m mypy
 
 bench: $(INSTALLED)
 	for file in tests/benchmarks/[a-z]*.py; do \
 		echo "$$file"; $(VENV_PYTHON) -m "$$(tr / . <<< "$${file%.py}")"; done
 
-# uv installs in a fraction of pip's time (compiled, for otherwise each start of torch takes some seconds more). Where it
-# cannot be had, or does not know the package index of this machine
-# (it does not read pip's configuration), pip does the same.
+# uv installs in a fraction of pip's time (compiled: otherwise each start of torch takes seconds longer). Without uv, or
+# where uv cannot reach the package index of this machine (it does not read pip's configuration), pip does the same.
+define install
+$(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $(VENV_PYTHON) $(1) \
+	|| $(VENV_PYTHON) -m pip install --quiet $(1)
+endef
+
 $(INSTALLED): requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -x $(VENV_PYTHON) || $(PYTHON) -m venv .venv
-	$(VENV_PYTHON) -m pip install --quiet uv || echo "No uv; going on with pip."
-	$(VENV_PYTHON) -m uv pip install --quiet --compile-bytecode --python $(VENV_PYTHON) -r requirements.txt \
-		|| $(VENV_PYTHON) -m pip install --quiet -r requirements.txt
+	$(VENV_PYTHON) -m pip install --quiet uv || echo "No uv; pip installs the rest."
+	$(call install,-r requirements.txt)
+	touch $@
+
+$(INSTALLED_FOR_TESTS): $(INSTALLED) tests/requirements.txt
+	$(call install,-r requirements.txt -r tests/requirements.txt)
 	touch $@
