@@ -37,7 +37,7 @@ class EventOptions:
     window: float = 5.0
     hop: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what gives no events."""
         if not 0 < self.hop <= self.window:
             raise UserError(f"hop is {self.hop} s; it must be above 0 and at most the window of {self.window} s.")

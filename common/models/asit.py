@@ -4,6 +4,7 @@ Atito et al., "ASiT: Local-Global Audio Spectrogram Vision Transformer for Event
 heads of PretrainedSED (Schmid et al., ICASSP 2025), models/asit.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.models.encoder import Encoder, initialise_like_vit, layer_groups
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 from common.models.m2d import PATCH, PatchProjection
 
 
@@ -82,9 +83,8 @@ class Asit(SequenceModel):
         return layer_groups(self, self.blocks, self.norm)
 
 
-def asit(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """ASiT with frame and clip heads; `options` of `FramePrediction`, of `Asit` or of the encoder."""
-    return wrap(Asit, num_classes, num_weak_classes, options)
+asit = partial(wrap, Asit)
+"""ASiT with frame and clip heads; `options` of `FramePrediction`, of `Asit` or of the encoder."""
 
 
 def released_key(key: str) -> str | None:

@@ -5,6 +5,7 @@ Li, Shao, Li: "Self-Supervised Audio Teacher-Student Transformer for Both Clip-L
 """
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.models.encoder import Encoder, initialise_like_vit, layer_groups
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 
 class SliceEmbedding(nn.Module):
@@ -77,9 +78,8 @@ class AtstFrame(SequenceModel):
         return layer_groups(self, self.blocks, self.norm_frame)
 
 
-def atst_frame(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """ATST-F with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
-    return wrap(AtstFrame, num_classes, num_weak_classes, options)
+atst_frame = partial(wrap, AtstFrame)
+"""ATST-F with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
 
 
 def released_key(key: str) -> str | None:

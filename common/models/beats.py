@@ -6,6 +6,7 @@ Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers" (ICML 2023), w
 
 import math
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from common.models.encoder import Mlp, layer_groups, run_blocks
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 PATCH = 16
 
@@ -222,9 +223,8 @@ class Beats(SequenceModel):
         return layer_groups(self, self.encoder.layers)
 
 
-def beats(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """BEATs with frame and clip heads; `options` of `FramePrediction` or `Beats`."""
-    return wrap(Beats, num_classes, num_weak_classes, options)
+beats = partial(wrap, Beats)
+"""BEATs with frame and clip heads; `options` of `FramePrediction` or `Beats`."""
 
 
 def released_key(key: str) -> str | None:

@@ -22,7 +22,7 @@ class GlobalResponseNorm(nn.Module):
     Woo et al., ConvNeXt V2 (arXiv 2301.00808), with one gamma and beta for all channels.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1))
         self.beta = nn.Parameter(torch.zeros(1))
@@ -143,6 +143,3 @@ def task1_baseline(
     return CPMobile(
         num_classes, in_channels, base_channels, channels_multiplier, expansion_rate, n_blocks, strides, False
     )
-
-
-cp_mobile = CPMobile

@@ -115,15 +115,3 @@ class CPResNet(nn.Module):
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out")
         nn.init.zeros_(self.feed_forward[0].weight)
-
-
-cp_resnet = CPResNet
-cp_resnet_128k = partial(  # 127,684 parameters
-    CPResNet,
-    rho=5,
-    n_channels=(32, 64, 92),
-    n_blocks=(2, 1, 1),
-    maxpool_stage1=(0, 1, 2),
-    maxpool_kernel0=(2, 2),
-    groups=(1, 2, 1),
-)

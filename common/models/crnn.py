@@ -150,14 +150,8 @@ class Crnn(nn.Module):
 
     def score(self, frames: Tensor, class_mask: Tensor | None = None) -> ModelOutput:
         """The heads' output of what `read` gives, as in `forward`."""
-        frame_logits = self.strong_head(frames)
-        if self.attention_head is not None:
-            logits = pooled_logits(frame_logits, self.attention_head(frames), class_mask)
-        else:
-            logits = frame_logits.float().sigmoid().mean(dim=1).logit(eps=1e-7)
-        if class_mask is not None:
-            frame_logits = frame_logits.masked_fill(~class_mask[:, None], LEAST_LOGIT)
-            logits = logits.masked_fill(~class_mask, LEAST_LOGIT)
+        attention = None if self.attention_head is None else self.attention_head(frames)
+        frame_logits, logits = score_heads(self.strong_head(frames), attention, class_mask)
         return ModelOutput(logits, frames.mean(dim=1), frames, frame_logits)
 
     def predict(
@@ -197,34 +191,53 @@ class Crnn(nn.Module):
         return interpolate_at(steps, (centres - 0.0875) / 0.16)
 
 
+def score_heads(
+    frame_logits: Tensor, attention_logits: Tensor | None, class_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Frame logits (batch, time, classes) and clip logits (batch, classes) of the heads under a class mask.
+
+    Args:
+        frame_logits: (batch, time, classes), of the linear layer.
+        attention_logits: likewise; None takes the mean over frames as clip probability.
+        class_mask: see `Crnn.forward`.
+    """
+    if attention_logits is not None:
+        logits = pooled_logits(frame_logits, attention_logits, class_mask)
+    else:
+        logits = frame_logits.float().sigmoid().mean(dim=1).logit(eps=1e-7)
+    if class_mask is not None:
+        frame_logits = frame_logits.masked_fill(~class_mask[:, None], LEAST_LOGIT)
+        logits = logits.masked_fill(~class_mask, LEAST_LOGIT)
+    return frame_logits, logits
+
+
 def mask_time(sequence: Tensor, most_frames: int, largest_share: float) -> Tensor:
     """Zeros over a random stretch of each item of (batch, frames, dim), at most `most_frames` and that share of all."""
-    batch, num_frames, _ = sequence.shape
-    draws = torch.rand(2, batch, 1, device=sequence.device)
-    width = (min(most_frames, largest_share * num_frames) * draws[0]).long()
-    start = ((num_frames - width + 1) * draws[1]).long()
-    index = torch.arange(num_frames, device=sequence.device)
-    masked = (index >= start) & (index < start + width)
+    uniform = torch.rand(2, len(sequence), device=sequence.device)
+    first, last = masked_frames(*uniform, sequence.shape[1], most_frames, largest_share)
+    index = torch.arange(sequence.shape[1], device=sequence.device)
+    masked = (index >= first[:, None]) & (index < last[:, None])
     return sequence.masked_fill(masked[..., None], 0.0)
 
 
-def desed_crnn_2024(**options: Any) -> Crnn:
-    """The baseline of 2024; `options` of `Crnn`, or the whole `net` section of the official recipe's YAML."""
+def masked_frames(
+    width: Tensor, start: Tensor, num_frames: int, most_frames: int, largest_share: float
+) -> tuple[Tensor, Tensor]:
+    """First frame of each stretch, and frame after its last, from uniform numbers (batch,) for width and start.
+
+    Both are rounded down, so the last frame is never masked (torchaudio's TimeMasking).
+    """
+    widths = width * min(most_frames, int(largest_share * num_frames))
+    first = (start * (num_frames - widths)).long()
+    return first, first + widths.long()
+
+
+def desed_crnn(**options: Any) -> Crnn:
+    """A baseline's network; `options` of `Crnn`, or the whole `net` section of the official recipe's YAML."""
     if "nclass" in options:
         options = recipe_options(options)
     check_options(options, Crnn)
     return Crnn(**options)
-
-
-def desed_crnn_2023(**options: Any) -> Crnn:
-    """The baseline of 2023 without embeddings; `options` of `Crnn`."""
-    check_options(options, Crnn)
-    return Crnn(**{"num_classes": 10, "embedding_dim": None, "rnn_dim": 128, "dropout": 0.5, **options})
-
-
-def desed_crnn_2023_beats(**options: Any) -> Crnn:
-    """The baseline of 2023 that reads BEATs embeddings; `options` of `Crnn`."""
-    return desed_crnn_2023(**{"embedding_dim": 768, "dropstep": 0.0, **options})
 
 
 RECIPE_NAMES = {

@@ -317,8 +317,3 @@ class DynamicMobileNet(nn.Module):
             maps = layer(maps)
         maps = self.out_c(maps)
         return ModelOutput(logits=self.classifier(maps), embedding=maps.mean(dim=(2, 3)))
-
-
-dymn04 = partial(DynamicMobileNet, width_mult=0.4)
-dymn10 = partial(DynamicMobileNet, width_mult=1.0)
-dymn20 = partial(DynamicMobileNet, width_mult=2.0)

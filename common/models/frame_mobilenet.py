@@ -4,11 +4,10 @@ PretrainedSED, models/frame_mn (AudioSet strong), with widths of its successor E
 """
 
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 from common.models.mobilenet import (
     ConcurrentSqueezeExcitation,
     InvertedResidual,
@@ -53,18 +52,10 @@ class FrameMobileNet(SequenceModel):
         return [list(stage.parameters()) for stage in reversed(self.features)]
 
 
-def frame_mobilenet(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """A FrameMobileNet with its heads; options are those of FramePrediction and of FrameMobileNet."""
-    return wrap(FrameMobileNet, num_classes, num_weak_classes, options)
+frame_mobilenet = partial(wrap, FrameMobileNet)
+"""A FrameMobileNet with its heads; options are those of FramePrediction and of FrameMobileNet."""
 
 
 def released_key(key: str) -> str:
     """Our name for a key of a released file."""
     return plain_key(key, "frame_mn", "fmn")
-
-
-frame_mn04 = partial(frame_mobilenet, width_mult=0.4)
-frame_mn06 = partial(frame_mobilenet, width_mult=0.6)
-frame_mn10 = partial(frame_mobilenet, width_mult=1.0)
-frame_mn20 = partial(frame_mobilenet, width_mult=2.0)
-frame_mn30 = partial(frame_mobilenet, width_mult=3.0)

@@ -1,9 +1,10 @@
 """fPaSST: a Patchout transformer with one token for 40 ms, for sound event detection.
 
 Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Detection" (ICASSP 2025),
-PretrainedSED models/frame_passt. Builds without network: the ImageNet start is an own function.
+PretrainedSED, models/frame_passt.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.models.encoder import Encoder, initialise_like_vit, layer_groups
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 
 class PatchProjection(nn.Module):
@@ -92,38 +93,10 @@ class FramePasst(SequenceModel):
         return layer_groups(self, self.blocks, self.norm)
 
 
-def fpasst(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """fPaSST with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
-    return wrap(FramePasst, num_classes, num_weak_classes, options)
+fpasst = partial(wrap, FramePasst)
+"""fPaSST with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
 
 
 def released_key(key: str) -> str | None:
     """Our name for a key of the official files: ``model.*``, in the wrapped network ``model.fpasst.*``."""
     return plain_key(key, "fpasst")
-
-
-def start_from_image_model(network: FramePrediction, image_state: dict[str, Tensor]) -> None:
-    """Start the encoder from DeiT (``deit_base_distilled_patch16_384``) as the authors do; changes `network` in place.
-
-    Its 24 x 24 positions are resized to one row of 250: time positions are the mean over that row's height, the
-    frequency position the mean over its width. The patch weights are repeated from 3 to 16 channels (times 3 / 16) and
-    reshaped. The convolutional stem stays random; the classifiers of the file are not used.
-    """
-    model = network.model
-    assert isinstance(model, FramePasst)
-    state = {key: value for key, value in image_state.items() if key.startswith(("blocks.", "norm.", "cls_", "dist_"))}
-    positions = image_state["pos_embed"]
-    state["new_pos_embed"] = positions[:, :2]
-    side = int((positions.shape[1] - 2) ** 0.5)
-    grid = positions[:, 2:].mT.unflatten(-1, (side, side))
-    grid = F.interpolate(grid, size=(1, model.max_steps), mode="bicubic", align_corners=False)
-    state["time_new_pos_embed"] = grid.mean(dim=2, keepdim=True)
-    state["freq_new_pos_embed"] = grid.mean(dim=3, keepdim=True)
-    weight = image_state["patch_embed.proj.weight"]
-    in_channels = model.patch_embed.proj.in_channels
-    repeated = weight.repeat(1, -(-in_channels // weight.shape[1]), 1, 1)[:, :in_channels]
-    repeated = repeated * (weight.shape[1] / in_channels)
-    state["patch_embed.proj.weight"] = repeated.reshape(model.patch_embed.proj.weight.shape)
-    state["patch_embed.proj.bias"] = image_state["patch_embed.proj.bias"]
-    stem = {key: value for key, value in model.state_dict().items() if key.startswith("conv_in_")}
-    model.load_state_dict(stem | state)

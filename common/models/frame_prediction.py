@@ -5,7 +5,6 @@ base model, 250 frames of 40 ms, optional recurrent layers, one linear layer for
 """
 
 import inspect
-from collections.abc import Iterator
 from itertools import pairwise
 from math import ceil
 from typing import Any, Literal
@@ -143,10 +142,6 @@ class FramePrediction(nn.Module):
         """Parameters of the base model for layer-wise decay: last block first, what comes before the blocks last."""
         return self.model.layer_groups()
 
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of everything above the base model."""
-        return (p for name, p in self.named_parameters() if not name.startswith("model."))
-
 
 def pooled_logits(frame_logits: Tensor, attention_logits: Tensor, class_mask: Tensor | None = None) -> Tensor:
     """Clip logits whose sigmoid is the attention-weighted mean of the frame probabilities.
@@ -221,7 +216,7 @@ def plain_key(key: str, *inner: str) -> str:
 
 
 def wrap(
-    base: type[SequenceModel], num_classes: int, num_weak_classes: int | None, options: dict[str, Any]
+    base: type[SequenceModel], num_classes: int = 447, num_weak_classes: int | None = None, **options: Any
 ) -> FramePrediction:
     """`base` under a `FramePrediction`; the options that the wrapper does not know go to the base model."""
     names = inspect.signature(FramePrediction).parameters

@@ -4,6 +4,7 @@ Niizumi et al., "Masked Modeling Duo: Towards a Universal Audio Pre-training Fra
 m2d_clap_vit_base-80x1001p16x16 with the heads of PretrainedSED (Schmid et al., ICASSP 2025), models/m2d.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.models.encoder import Encoder, initialise_like_vit, layer_groups
-from common.models.frame_prediction import FramePrediction, SequenceModel, plain_key, wrap
+from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 PATCH = 16
 
@@ -101,9 +102,8 @@ def keep_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, *_: obje
     state[f"{prefix}norm_stats"] = module.norm_stats.detach()
 
 
-def m2d(num_classes: int = 447, num_weak_classes: int | None = None, **options: Any) -> FramePrediction:
-    """M2D with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
-    return wrap(M2d, num_classes, num_weak_classes, options)
+m2d = partial(wrap, M2d)
+"""M2D with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
 
 
 NOT_THE_ENCODER = ("decoder", "mask_token", "audio_proj.", "text_proj.", "text_encoder.", "head", "to_spec.")

@@ -309,18 +309,3 @@ class MobileNet(nn.Module):
         """(batch, 1, mels, frames) to logits (batch, classes) and the pooled last convolution (batch, 6 c)."""
         maps = self.features(spectrogram)
         return ModelOutput(logits=self.classifier(maps), embedding=maps.mean(dim=(2, 3)))
-
-
-mn01 = partial(MobileNet, width_mult=0.1)
-mn02 = partial(MobileNet, width_mult=0.2)
-mn04 = partial(MobileNet, width_mult=0.4)
-mn05 = partial(MobileNet, width_mult=0.5)
-mn06 = partial(MobileNet, width_mult=0.6)
-mn08 = partial(MobileNet, width_mult=0.8)
-mn10 = partial(MobileNet, width_mult=1.0)
-mn12 = partial(MobileNet, width_mult=1.2)
-mn14 = partial(MobileNet, width_mult=1.4)
-mn16 = partial(MobileNet, width_mult=1.6)
-mn20 = partial(MobileNet, width_mult=2.0)
-mn30 = partial(MobileNet, width_mult=3.0)
-mn40 = partial(MobileNet, width_mult=4.0)

@@ -3,8 +3,6 @@
 PaSST, models/passt.py (Koutini et al., Interspeech 2022, arXiv 2110.05069).
 """
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -169,9 +167,3 @@ def from_image_weights(state_dict: dict[str, Tensor], network: PaSST) -> dict[st
     state["freq_new_pos_embed"] = grid.mean(dim=3, keepdim=True)
     state["time_new_pos_embed"] = grid.mean(dim=2, keepdim=True)
     return state
-
-
-passt_s = PaSST
-passt_l = partial(PaSST, depth=7)
-passt_20sec = partial(PaSST, input_tdim=2000)
-passt_30sec = partial(PaSST, input_tdim=3000)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WindowPolicy:
-    """How a network takes clips of any length; all in seconds. common/registry/released.yaml holds one for every family.
+    """How a network takes clips of any length, in seconds; common/registry/released.yaml holds one for every family.
 
     window: longer clips are cut into windows of this length.
     overlap: of two windows; their frames are cross-faded there.
@@ -24,7 +24,7 @@ class WindowPolicy:
     shortest: float = 0.0
     frame: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse a policy that would never come to an end."""
         if not 0 <= self.overlap < self.window:
             raise ValueError(

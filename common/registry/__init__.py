@@ -4,8 +4,25 @@ A name is an architecture (`mn10`) or an architecture with released weights (`mn
 accepted too. `common/registry/released.yaml` describes each.
 """
 
-from common.registry.factory import create_audio_model, create_model
+from typing import TYPE_CHECKING, Any
+
 from common.registry.released import list_models
-from common.registry.weights import load_audio_model, load_released_state_dict
+
+if TYPE_CHECKING:
+    from common.registry.factory import create_audio_model, create_model
+    from common.registry.weights import load_audio_model, load_released_state_dict
 
 __all__ = ["create_audio_model", "create_model", "list_models", "load_audio_model", "load_released_state_dict"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is asked for: the table of models is shown without torch."""
+    if name in ("create_audio_model", "create_model"):
+        from common.registry import factory
+
+        return getattr(factory, name)
+    if name in ("load_audio_model", "load_released_state_dict"):
+        from common.registry import weights
+
+        return getattr(weights, name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

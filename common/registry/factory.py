@@ -1,8 +1,7 @@
 """Networks, front ends and audio models by name, with random weights."""
 
-import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,6 +10,7 @@ from common.data.labels import label_set
 from common.errors import unknown
 from common.models.audio_model import AudioModel
 from common.models.windows import WindowPolicy
+from common.registry.networks import find_front_end, find_network
 from common.registry.released import Architecture, find_architecture, find_released
 
 
@@ -28,13 +28,13 @@ def create_model(name: str, **options: Any) -> nn.Module:
     if "n_classes" in options:
         options["num_classes"] = options.pop("n_classes")
     architecture = find_architecture(name)
-    return _build(architecture.network, {**architecture.options, **options}, f"model {name}")
+    return _build(find_network(architecture.network).make, {**architecture.options, **options}, f"model {name}")
 
 
 def create_front_end(name: str, **options: Any) -> nn.Module:
     """The front end (waveform to spectrogram) of a model; `options` win over those of the table."""
     made = {**find_architecture(name).front_end, **options}
-    return _build(made.pop("make"), made, f"front end of {name}")
+    return _build(find_front_end(made.pop("make")), made, f"front end of {name}")
 
 
 def create_audio_model(
@@ -69,9 +69,7 @@ def _labels(architecture: Architecture, num_classes: int | None) -> tuple[str, .
     return labels if count == len(labels) else tuple(f"class_{index}" for index in range(count))
 
 
-def _build(target: str, options: dict[str, Any], what: str) -> nn.Module:
-    module, _, function = target.partition(":")
-    make = getattr(importlib.import_module(module), function)
+def _build(make: Callable[..., nn.Module], options: dict[str, Any], what: str) -> nn.Module:
     parameters = inspect.signature(make).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for option in options:

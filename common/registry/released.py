@@ -1,7 +1,6 @@
 """The table of architectures and released weights, read without torch.
 
-common/registry/released.yaml holds the data. A family says what its architectures share, an architecture what its weights
-share; what stands closer to the weights wins, and groups (`options`, `front_end`, `windows`) are merged.
+released.yaml holds the data and says at its top how entries inherit from one another.
 """
 
 import fnmatch
@@ -33,9 +32,9 @@ class Architecture:
 
     name: str
     family: str
-    network: str  # "module:function"
+    network: str  # a name of networks.py
     options: dict[str, Any]
-    front_end: dict[str, Any]  # "make": "module:Class", the rest are its options
+    front_end: dict[str, Any]  # "make": a name of networks.py; the rest are its options
     labels: str | None  # a name of common/data/labels.py
     activation: str
     windows: dict[str, float]

@@ -2,7 +2,6 @@
 
 import errno
 import fnmatch
-import importlib
 import logging
 import os
 import pickle
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry.factory import create_audio_model
+from common.registry.networks import find_network
 from common.registry.released import Architecture, Released, find_architecture, find_released, read_table
 
 logger = logging.getLogger(__name__)
@@ -228,8 +228,7 @@ def _translate(
     network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors under our names, and the keys that no rule knows."""
-    module = importlib.import_module(architecture.network.partition(":")[0])
-    released_key = getattr(module, "released_key", str)
+    released_key = find_network(architecture.network).released_key
     ours = set(network.state_dict())
     mapped: dict[str, Tensor] = {}
     unknown = []

@@ -24,6 +24,7 @@ from common.data.made_up import is_made_up
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
 from common.output import say
+from common.registry.networks import find_front_end, find_network
 from common.registry.released import find_architecture
 from common.runs.folder import run_folders
 from common.runs.stages import Run
@@ -267,7 +268,12 @@ def _copy_module(module: str, models: Path, name: str) -> None:
 def _targets(settings: Task1Settings) -> tuple[str, str]:
     """Where network and front end are made, "module:name"."""
     front_end = "task1_baseline" if settings.front_end is not None else settings.model.name
-    return find_architecture(settings.model.name).network, find_architecture(front_end).front_end["make"]
+    network = find_network(find_architecture(settings.model.name).network).make
+    return _place(network), _place(find_front_end(find_architecture(front_end).front_end["make"]))
+
+
+def _place(make: Any) -> str:
+    return f"{make.__module__}:{make.__qualname__}"
 
 
 def _network_options(settings: Task1Settings) -> dict[str, Any]:

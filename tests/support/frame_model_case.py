@@ -63,21 +63,20 @@ class FrameModelCase:
 
 def layout_differences(name: str) -> list[str]:
     """What differs between the official key layout of a case and our network, shapes and parameter counts included."""
-    from importlib import import_module
-
+    from common.registry.factory import create_model
+    from common.registry.networks import find_network
     from common.registry.released import find_architecture
 
     case = GoldenCase(name)
-    module_name, _, function = find_architecture(name).network.partition(":")
-    module = import_module(module_name)
+    released_key = find_network(find_architecture(name).network).released_key
     with torch.device("meta"):
-        network = getattr(module, function)()
+        network = create_model(name)
     ours = {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
     theirs, differences = {}, []
     for key, entry in case.info["state_dict"].items():
         if entry["kind"] == "fixed":
             continue
-        mapped = module.released_key(key)
+        mapped = released_key(key)
         if mapped is None:
             if "tied_to" not in entry:
                 differences.append(f"{key} is left out")

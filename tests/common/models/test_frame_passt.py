@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from common.errors import UserError
-from common.models.frame_passt import fpasst, released_key, start_from_image_model
+from common.models.frame_passt import fpasst, released_key
 from tests.support.frame_model_case import PARTS, FrameModelCase, layout_differences
 
 
@@ -68,31 +67,6 @@ def test_every_parameter_gets_a_gradient():
     output = model(torch.randn(2, 1, 128, 400))
     (output.logits.sum() + output.frame_logits.sum()).backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-
-
-def test_the_image_model_gives_mean_positions_and_repeated_patch_weights():
-    model = small()
-    torch.manual_seed(1)
-    image = {
-        "cls_token": torch.randn(1, 1, 16),
-        "dist_token": torch.randn(1, 1, 16),
-        "pos_embed": torch.randn(1, 2 + 24 * 24, 16),
-        "patch_embed.proj.weight": torch.randn(16, 3, 16, 16),
-        "patch_embed.proj.bias": torch.randn(16),
-        "head.weight": torch.randn(1000, 16),
-        **{k: torch.randn_like(v) for k, v in model.model.state_dict().items() if k.startswith(("blocks.", "norm."))},
-    }
-    stem = model.model.conv_in_2.weight.clone()
-    start_from_image_model(model, image)
-    base = model.model
-    assert torch.equal(base.new_pos_embed, image["pos_embed"][:, :2])
-    assert torch.equal(base.conv_in_2.weight, stem)
-    grid = image["pos_embed"][:, 2:].reshape(24, 24, 16).permute(2, 0, 1)[None]
-    resized = F.interpolate(grid, size=(1, 250), mode="bicubic", align_corners=False)
-    assert torch.allclose(base.time_new_pos_embed, resized.mean(2, keepdim=True))
-    assert torch.allclose(base.freq_new_pos_embed, resized.mean(3, keepdim=True))
-    weight = base.patch_embed.proj.weight.reshape(16, 16, 16, 16)
-    assert torch.allclose(weight[:, 4], image["patch_embed.proj.weight"][:, 1] * 3 / 16)
 
 
 @pytest.mark.parametrize("key", ["model.fpasst.conv_in_1.weight", "model.conv_in_1.weight"])

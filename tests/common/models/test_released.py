@@ -1,6 +1,8 @@
 """`python -m common models`: what is known of the models, without torch."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ from common.__main__ import VERBS
 from common.cli import run
 from common.errors import UserError
 from common.registry.released import describe_models
+from tests.support.places import ROOT
 
 
 def test_a_pattern_finds_architectures_and_their_released_weights():
@@ -38,3 +41,14 @@ def test_the_verb_prints_a_table_or_json(capsys):
 def test_the_verb_refuses_a_name_that_nothing_has(capsys):
     assert run("program", VERBS, ["models", "mn11"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_the_verb_loads_no_torch():
+    script = """
+import sys
+from common.__main__ import VERBS
+from common.cli import run
+assert run("program", VERBS, ["models", "mn*"]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)
