@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.loading import PackedClips, empty_batch
-from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity
+from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity, is_embedded
 from task4_sed.data.sets import ClipSet, ReadPadded, file_durations, pack_set, read_set, store_folder
 from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
 from task4_sed.settings import SystemSettings
@@ -228,7 +228,7 @@ def open_clips(clips: ClipSet, settings: SystemSettings) -> SoundEventClips:
     root, packed, embeddings = settings.data.root, settings.data.packed, None
     if settings.embeddings == "cached":
         folder = embedding_folder(root, settings.embedding, clips.name)
-        if not (folder / "store.json").is_file():
+        if not is_embedded(folder):
             whole = read_set(root, clips.name, allow_missing=True, classes=settings.labels.classes)
             source = SoundEventClips(whole, root, settings.labels, packed)
             embed_set(folder, whole.filenames, source.waveforms, settings.embedding)

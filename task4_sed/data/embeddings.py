@@ -1,16 +1,12 @@
-"""Frames of a frozen model for every clip of a set, worked out once and kept in half precision, memory-mapped.
+"""Frames of a frozen model for every clip of a set, computed once, in half precision, memory-mapped.
 
-embeddings.npy  (clips, tokens, dim), float16
-clips.tsv       filename of each row
-store.json      model, weights, shape; written last, so that its presence means that the store is whole
-progress.jsonl  only while embedding: the plan, then how many clips are done
+    embeddings.h5   filenames; frames (clips, tokens, dim) float16; made_by: the model, its weights and options
+
+See common/data/keyed_outputs.py. Stores of earlier versions (embeddings.npy, clips.tsv, store.json) are read as well.
 """
 
-import hashlib
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.audio import resample
+from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
-from common.files import atomic_write, sha256_of, write_json
+from common.files import sha256_of
 from common.models.audio_model import AudioModel
 from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
@@ -30,6 +27,7 @@ from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings
 
+STORE = "embeddings.h5"
 GetWaveforms = Callable[[NDArray], Tensor]
 """Rows of a set to waveforms (rows, samples) at 16 kHz."""
 
@@ -115,6 +113,11 @@ def embedding_folder(root: Path, settings: EmbeddingSettings, set_name: str) -> 
     return (settings.folder or Path(root) / "embeddings") / settings.model / set_name
 
 
+def is_embedded(folder: Path) -> bool:
+    """Whether a folder holds a whole store."""
+    return (folder / STORE).is_file() or (folder / "store.json").is_file()
+
+
 class EmbeddingStore:
     """Reads the embeddings of some clips; worker processes each map the file themselves.
 
@@ -128,45 +131,42 @@ class EmbeddingStore:
     """
 
     def __init__(self, folder: Path, filenames: Sequence[str], model: dict[str, Any]):
-        self.folder = Path(folder)
-        again = f"delete {self.folder} and call again to embed anew"
-        if not (self.folder / "store.json").is_file():
-            why = "was not finished" if (self.folder / "progress.jsonl").is_file() else "is missing"
-            raise UserError(f"The store of embeddings {self.folder} {why}; `train` makes it, or goes on with it.")
-        try:
-            info = json.loads((self.folder / "store.json").read_text(encoding="utf-8"))
-            made_by, self._shape = info["made_by"], tuple(info["shape"])
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{self.folder / 'store.json'} is damaged; {again}.") from error
+        folder = Path(folder)
+        if not is_embedded(folder):
+            raise UserError(f"The store of embeddings {folder} is missing or was not finished; `train` makes it.")
+        self._frames = KeyedOutputs(folder / STORE, key=clip_name) if (folder / STORE).is_file() else _OldStore(folder)
+        made_by = self._frames.attributes["made_by"]
         if made_by != model:
             changed = next(key for key in model if made_by.get(key) != model[key])
             raise UserError(
-                f"{self.folder} holds embeddings of another model ({changed}: {made_by.get(changed)}, asked is "
-                f"{model[changed]}); {again}, or set embedding.folder."
+                f"{folder} holds embeddings of another model ({changed}: {made_by.get(changed)}, asked is "
+                f"{model[changed]}); delete it to embed again, or set embedding.folder."
             )
-        path = self.folder / "embeddings.npy"
-        if not path.is_file() or path.stat().st_size != _bytes(self._shape):
-            raise UserError(f"{path} is cut off; {again}.")
-        names = (self.folder / "clips.tsv").read_text(encoding="utf-8").splitlines()[1:]
-        place = {clip_name(name): row for row, name in enumerate(names)}
-        absent = [name for name in filenames if clip_name(name) not in place]
-        if absent:
-            raise UserError(
-                f"{self.folder} lacks {len(absent)} of {len(filenames)} clips (first {absent[0]}); {again}."
-            )
-        self.rows = np.array([place[clip_name(name)] for name in filenames], dtype=np.int64)
-        self._array: NDArray | None = None
+        self.rows = self._frames.rows(filenames)
 
     def gather(self, indices: NDArray) -> Tensor:
         """(clips, tokens, dim), float16; indices into `filenames`."""
-        if self._array is None:
-            self._array = np.memmap(
-                self.folder / "embeddings.npy", np.float16, "r", len(_header(self._shape)), self._shape
-            ).view(np.ndarray)
-        return torch.from_numpy(np.take(self._array, self.rows[np.asarray(indices)], axis=0))
+        return torch.from_numpy(self._frames.read(self.rows[np.asarray(indices)]))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None}
+
+class _OldStore:
+    """A store of an earlier version as `KeyedOutputs`: embeddings.npy, clips.tsv and store.json."""
+
+    def __init__(self, folder: Path):
+        names = (folder / "clips.tsv").read_text(encoding="utf-8").splitlines()[1:]
+        self.rows = KeyIndex(names, str(folder), clip_name).rows
+        self._path = folder / "embeddings.npy"
+        try:
+            self.attributes = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+            self.read([0])
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self._path} or store.json beside it is cut off; delete {folder} to embed again."
+            ) from error
+
+    def read(self, rows: Sequence[int] | NDArray) -> NDArray[np.float16]:
+        """(len(rows), tokens, dim)."""
+        return np.take(np.load(self._path, mmap_mode="r"), rows, axis=0)
 
 
 def embed_set(
@@ -188,76 +188,21 @@ def embed_set(
     Raises:
         UserError: if the folder holds the beginning of a store of other clips or another model.
     """
-    if (folder / "store.json").is_file():
+    if is_embedded(folder):
         EmbeddingStore(folder, filenames, identity(settings))
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    table = "\n".join(["filename", *filenames, ""])
-    plan = {"made_by": identity(settings), "clips": hashlib.sha256(table.encode()).hexdigest()}
-    with _progress_file(folder, plan) as (journal, done), Progress("Embedding", len(filenames), done=done) as progress:
+    attributes = {"made_by": identity(settings)}
+    store = OutputWriter(folder / STORE, filenames, kind="frames", attributes=attributes, key=clip_name, resume=True)
+    with store as writer:
+        missing = writer.missing
         model = load(settings)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
-        data = None
-        for first in range(done, len(filenames), settings.batch):
-            rows = np.arange(first, min(first + settings.batch, len(filenames)))
-            frames = model(waveforms(rows).to(device)).half().cpu().numpy()
-            if not np.isfinite(frames).all():
-                raise UserError(f"The embeddings of {filenames[first]} or one of the next clips are not finite.")
-            if data is None:
-                data = _open_array(folder / "embeddings.npy", (len(filenames), *frames.shape[1:]))
-            data[rows] = frames
-            data.flush()
-            journal.write(json.dumps({"done": int(rows[-1]) + 1}) + "\n")
-            journal.flush()
-            progress.advance(len(rows))
-        shape = np.load(folder / "embeddings.npy", mmap_mode="r").shape
-    with atomic_write(folder / "clips.tsv") as file:
-        file.write(table)
-    write_json(folder / "store.json", {**plan, "shape": list(shape)})
-    (folder / "progress.jsonl").unlink()
-
-
-@contextmanager
-def _progress_file(folder: Path, plan: dict[str, Any]) -> Iterator[tuple[Any, int]]:
-    path = folder / "progress.jsonl"
-    lines = [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-    if lines and lines[0] and lines[0] != plan:
-        raise UserError(f"{folder} holds the beginning of embeddings of other clips or another model; delete it.")
-    done = max((line.get("done", 0) for line in lines), default=0)
-    with path.open("a", encoding="utf-8") as journal:
-        if not (lines and lines[0]):
-            journal.truncate(0)
-            journal.write(json.dumps(plan) + "\n")
-            done = 0
-        elif not lines[-1]:
-            journal.write("\n")  # ends a line that a kill cut
-        yield journal, done
-
-
-def _parse(line: str) -> dict[str, Any]:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return {}
-
-
-def _open_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    if not path.is_file() or path.stat().st_size != _bytes(shape):
-        with path.open("wb") as file:
-            file.write(_header(shape))
-            file.truncate(_bytes(shape))
-    return np.memmap(path, np.float16, "r+", len(_header(shape)), shape)
-
-
-def _header(shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f2", "fortran_order": False, "shape": tuple(shape)})
-    return buffer.getvalue()
-
-
-def _bytes(shape: tuple[int, ...]) -> int:
-    return len(_header(shape)) + 2 * int(np.prod(shape, dtype=np.int64))
+        with Progress("Embedding", len(filenames), done=len(filenames) - len(missing)) as progress:
+            for first in range(0, len(missing), settings.batch):
+                rows = missing[first : first + settings.batch]
+                writer.write([filenames[row] for row in rows], model(waveforms(rows).to(device)))
+                progress.advance(len(rows))
 
 
 def _load_file(settings: WeightsOfModel) -> AudioModel:
