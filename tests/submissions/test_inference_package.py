@@ -10,7 +10,7 @@ import soundfile
 
 from submissions.package import check_package, make_zip
 from submissions.rules import load_rules
-from tests.submissions.test_task1 import broken
+from tests.support.damage import broken
 from tests.support.packages import task1_table
 
 NAME = "Lastname_INST_task1"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from submissions.package import check_package, make_zip
-from tests.submissions.test_task1 import broken, drop, edit_line, put
+from tests.support.damage import broken, drop, edit_line, put
 from tests.support.packages import RETRIEVAL_FILES, edit_declaration, edit_meta, write_retrieval
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from common.errors import CheckFailed, UserError
-from submissions.checks import Finding
 from submissions.package import check_package, make_zip, new_system, pack
 from submissions.reading import open_package
 from submissions.report import as_data, lines
 from submissions.rules import load_rules, rule_names
 from submissions.template import placeholder_report, write_template
+from tests.support.damage import broken, drop, edit_line, put
 from tests.support.packages import SPLITS, edit_declaration, edit_meta, task1_table, write_task1
 
 LABEL = "Lastname_INST_task1_1"
@@ -29,13 +29,6 @@ def valid(tmp_path_factory) -> Path:
 @pytest.fixture
 def package(valid, tmp_path) -> Path:
     return shutil.copytree(valid, tmp_path / valid.name)
-
-
-def broken(path: Path, **options) -> dict[str, list[Finding]]:
-    """Rule to its errors."""
-    results = check_package(path, **options)[1]
-    errors = {result.name: [finding for finding in result.findings if finding.kind == "error"] for result in results}
-    return {name: findings for name, findings in errors.items() if findings}
 
 
 def output(package: Path, split: int = 25) -> Path:
@@ -52,39 +45,10 @@ def edit_table(package: Path, change, split: int = 25) -> None:
     table.to_csv(output(package, split), sep="\t", index=False)
 
 
-def edit_line(path: Path, number: int, change) -> None:
-    """Change line `number` (from 1) of a text file."""
-    rows = path.read_text().splitlines()
-    rows[number - 1] = change(rows[number - 1])
-    path.write_text("\n".join(rows) + "\n")
-
-
 def set_cell(row: int, column: str, value: str):
     def change(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[row, column] = value
         return table
-
-    return change
-
-
-def put(*address, value):
-    """A change of a meta file: the value at an address."""
-
-    def change(data: dict) -> None:
-        *path, last = address
-        for key in path:
-            data = data[key]
-        data[last] = value
-
-    return change
-
-
-def drop(*address):
-    def change(data: dict) -> None:
-        *path, last = address
-        for key in path:
-            data = data[key]
-        del data[last]
 
     return change
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from submissions.package import check_package, make_zip
-from tests.submissions.test_task1 import broken, drop, edit_line, put
+from tests.support.damage import broken, drop, edit_line, put
 from tests.support.packages import edit_meta, write_task4
 
 LABEL = "Lastname_INST_task4_1"

@@ -12,6 +12,10 @@ from common.runs.stages import Run, Stage, run_stages
 from common.settings import Field, Settings
 from tests.support.places import ROOT
 
+CONFIG = str(ROOT / "tests" / "support" / "example.yaml")
+COMMAND = [sys.executable, "-m", "tests.support.example_program"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+
 
 class Optim(Settings):
     """AdamW with warm-up."""
@@ -132,7 +136,7 @@ def loaded() -> None:
 
 
 VERBS = {
-    "train": config_verb(Example, train, {"fast_check": ROOT / "tests" / "support" / "example.yaml"}),
+    "train": config_verb(Example, train, {"fast_check": Path(CONFIG)}),
     "show": config_verb(Example, show),
     "grid": config_verb(Example, grid),
     "evaluate": evaluate,

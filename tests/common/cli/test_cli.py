@@ -13,12 +13,8 @@ import pytest
 from common import output
 from common.cli import print_json, print_table, run, say
 from common.errors import UserError
-from tests.support.example_program import VERBS
+from tests.support.example_program import COMMAND, CONFIG, ENVIRONMENT, VERBS
 from tests.support.places import ROOT
-
-CONFIG = str(ROOT / "tests" / "support" / "example.yaml")
-COMMAND = [sys.executable, "-m", "tests.support.example_program"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def call(capsys, *words: str) -> tuple[int, str, str]:
@@ -92,10 +88,10 @@ def test_an_option_may_be_repeated(capsys):
         (["zzz"], "program has no verb zzz. There are: train, show, grid, evaluate, fail, wait, talk, data."),
         (["data", "laoded"], "program data has no verb laoded. Near it: loaded."),
         (["show", CONFIG, "--subst", "5"], "No option --subst. Near it: --subset, --steps, --shuffle."),
-        (["evaluate", "a", "--jsn"], "No option --jsn. Near it: --json, --run."),
+        (["evaluate", "a", "--jsn"], "No option --jsn. Near it: --json."),
         (["evaluate", "a", "b"], "Not expected: b. See program evaluate --help."),
-        (["evaluate", "a", "--top", "x"], "--top: 'x' is no whole number. See program evaluate --help."),
-        (["evaluate"], "Missing: RUN run folder. See program evaluate --help."),
+        (["evaluate", "a", "--top", "x"], '--top is "x"; it must be a whole number.'),
+        (["evaluate"], "Missing: RUN. See program evaluate --help."),
         (["show", CONFIG, "--optim.lr"], "--optim.lr needs a value."),
         (["show", CONFIG, "--optim.lr", "-1"], "--optim.lr is -1; it must be greater than 0."),
         (

@@ -16,8 +16,8 @@ from common.models.mobilenet import Block, InvertedResidual
 from common.models.output import ModelOutput
 from common.registry import load_released_state_dict
 from common.registry.factory import create_audio_model
-from tests.common.inference.test_tagging import verb
 from tests.support.golden_case import GoldenCase
+from tests.support.verbs import verb
 
 
 @pytest.mark.parametrize(("n_fft", "win_length", "hop", "power"), [(1024, 800, 320, 2), (512, 512, 160, 1)])

@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.inference import probe
-from tests.common.inference.test_tagging import verb
+from tests.support.verbs import verb
 
 
 def made_task(separation, clips=120, classes=3, folds=4, seed=0):

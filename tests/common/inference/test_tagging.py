@@ -9,7 +9,6 @@ import pytest
 import soundfile
 import torch
 
-from common.cli import run
 from common.data.audio import read_audio
 from common.inference import tagging
 from common.inference.embedding import write_embeddings
@@ -18,6 +17,7 @@ from common.inference.prepare import prepare_for_inference
 from common.models.windows import WindowPolicy
 from common.registry import load_audio_model
 from common.registry.factory import create_audio_model
+from tests.support.verbs import verb
 
 ESC10 = {  # labels of AudioSet that stand for a category of ESC-10
     "dog": ["Bark", "Dog"],
@@ -42,12 +42,6 @@ def small_frame_model():
     torch.manual_seed(0)
     model = create_audio_model("frame_mn06", width_mult=0.1, num_classes=3)
     return prepare_for_inference(model)
-
-
-def verb(*words):
-    from common.__main__ import VERBS
-
-    return run("python -m common", VERBS, [str(word) for word in words])
 
 
 def found(scores, cuts, frame=0.5, threshold=0.5, median=1):

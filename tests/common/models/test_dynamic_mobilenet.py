@@ -12,8 +12,8 @@ from common.models.dynamic_mobilenet import (
 )
 from common.registry import load_released_state_dict
 from common.registry.factory import create_audio_model, create_model
-from tests.common.models.test_mobilenet import compare_with_official, layout
 from tests.support.golden_case import GoldenCase, relative_error
+from tests.support.mobilenet_case import compare_with_official, layout
 
 
 def test_every_stored_value_of_the_official_network_is_computed():

@@ -8,8 +8,8 @@ import torch
 from common.models.passt import PaSST, from_image_weights
 from common.registry import load_released_state_dict
 from common.registry.factory import create_audio_model, create_model
-from tests.common.models.test_mobilenet import layout
 from tests.support.golden_case import GoldenCase, relative_error
+from tests.support.mobilenet_case import layout
 
 TOLERANCE = 1e-4
 

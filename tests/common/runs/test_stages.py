@@ -19,7 +19,7 @@ from common.runs import stages
 from common.runs.folder import is_main_process
 from common.runs.stages import Run, Stage, do_stage, do_two_steps, read_record, run_stages
 from common.settings import Field, Settings
-from tests.common.cli.test_cli import COMMAND, CONFIG, ENVIRONMENT
+from tests.support.example_program import COMMAND, CONFIG, ENVIRONMENT
 
 PLAN = "DCASE_KIT_STAGES"  # environment variable that tells processes which stages are to do
 

@@ -1,0 +1,42 @@
+"""Damaging a package, and what the check then finds."""
+
+from pathlib import Path
+
+from submissions.checks import Finding
+from submissions.package import check_package
+
+
+def broken(path: Path, **options) -> dict[str, list[Finding]]:
+    """Rule to its errors."""
+    results = check_package(path, **options)[1]
+    errors = {result.name: [finding for finding in result.findings if finding.kind == "error"] for result in results}
+    return {name: findings for name, findings in errors.items() if findings}
+
+
+def edit_line(path: Path, number: int, change) -> None:
+    """Change line `number` (from 1) of a text file."""
+    rows = path.read_text().splitlines()
+    rows[number - 1] = change(rows[number - 1])
+    path.write_text("\n".join(rows) + "\n")
+
+
+def put(*address, value):
+    """A change of a meta file: the value at an address."""
+
+    def change(data: dict) -> None:
+        *path, last = address
+        for key in path:
+            data = data[key]
+        data[last] = value
+
+    return change
+
+
+def drop(*address):
+    def change(data: dict) -> None:
+        *path, last = address
+        for key in path:
+            data = data[key]
+        del data[last]
+
+    return change
