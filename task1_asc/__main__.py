@@ -211,8 +211,8 @@ def system(
         year: of the challenge.
         jobs: processes on this machine, which share its cores.
     """
-    from common.cli.sweep_verb import sweep_name
-    from common.runs.sweep import sweep
+    from common.cli.recipe_verbs import make_executor
+    from common.runs.sweep import sweep, sweep_name
     from task1_asc.data.tau2022 import SUBSETS
     from task1_asc.recipe import sweep_cell
     from task1_asc.submission.package_2024 import check_before_training
@@ -225,7 +225,7 @@ def system(
         check_before_training(label, meta)
     subsets = list(SUBSETS) if year == 2024 else [settings.subset]
     folder = settings.runs / sweep_name(settings.name)
-    sweep(settings, {"subset": subsets}, sweep_cell, folder, jobs=jobs)
+    sweep(settings, {"subset": subsets}, sweep_cell, folder, make_executor(jobs))
     report((folder,), precision=settings.precision)
     package((folder,), label=label, meta=meta, year=year, seed=settings.seed)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
+from common.cli.recipe_verbs import make_executor
 from common.cli.sweep_verb import sweep_verb
 from common.errors import CheckFailed
 from task4_sed.pretraining import verbs as pretraining
@@ -119,14 +120,8 @@ def train(
     if fast_check:
         check_recipe(settings)
         return
-    runner = None
-    if jobs > 1 or on == "slurm":
-        from common.runs.cells import SlurmSettings
-        from common.runs.processes import SideBySide
-
-        slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
-        runner = SideBySide(jobs, on, slurm)
-    finished = run_recipe(settings, resume, redo, runner)
+    executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
+    finished = run_recipe(settings, resume, redo, executor)
     print_table(figure_rows([finished]), title=_title(finished))
     say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
 

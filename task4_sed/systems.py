@@ -9,7 +9,8 @@ from common.data.audio import list_audio
 from common.errors import UserError
 from common.files import write_json
 from common.runs import stages
-from common.runs.stages import Run, Runner, Stage, do_two_steps, is_done, read_record, run_stages
+from common.runs.processes import Executor
+from common.runs.stages import Run, Stage, do_two_steps, is_done, read_record, run_stages
 from common.settings.yaml_file import read_yaml
 from task4_sed.baseline.recipe import STAGES, _read, read_training_sets
 from task4_sed.baseline.scores import _predict
@@ -113,7 +114,7 @@ def check_inputs(run: Run) -> None:
 
 
 def run_recipe(
-    settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = (), runner: Runner | None = None
+    settings: SystemSettings, folder: Path | None = None, redo: Sequence[str] = (), executor: Executor | None = None
 ) -> Run:
     """Do what is not done of a run.
 
@@ -121,20 +122,20 @@ def run_recipe(
         settings: of the run.
         folder: of the run; None takes the one that the settings name.
         redo: stages to do again.
-        runner: does stages side by side; None does one after another.
+        executor: runs stages in other processes; None runs one after another.
 
     Raises:
         UserError: if stages are to be done side by side and each on several devices.
     """
     run = Run(folder or settings.folder, settings)
-    if runner is not None and (settings.trainer.devices not in ("auto", 1) or settings.trainer.num_nodes > 1):
+    if executor is not None and (settings.trainer.devices not in ("auto", 1) or settings.trainer.num_nodes > 1):
         raise UserError(
             "Stages side by side have one device each; use --jobs and --on, or --trainer.devices, not both."
         )
     check_inputs(run)
-    if runner is not None:
+    if executor is not None:
         prepare_stores(settings)
-    run_stages(run, stages_of(settings), redo, runner)
+    run_stages(run, stages_of(settings), redo, executor)
     return run
 
 

@@ -1,6 +1,5 @@
 """The verb `sweep` of a task: a grid over its settings, here or on SLURM, and its table. No torch until it runs."""
 
-import re
 from importlib import import_module
 from typing import Any, Literal
 
@@ -41,26 +40,21 @@ def sweep_verb(settings_class: type[Settings], cell: str, made_up: str, prepare:
             slurm_gpus: GPUs for each run.
             slurm_cpus: cores for each run.
         """
+        from common.cli.recipe_verbs import make_executor
         from common.reports.html import print_results
-        from common.runs.cells import SlurmSettings
-        from common.runs.sweep import parse_over
+        from common.runs.sweep import parse_over, sweep_name
         from common.runs.sweep import sweep as go_over
 
         values = parse_over(over)
         folder = settings.runs / sweep_name(settings.name)
-        slurm = SlurmSettings(partition=slurm_partition, minutes=slurm_minutes, gpus=slurm_gpus, cpus=slurm_cpus)
+        executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
         if prepare is not None:
             _find(prepare)(settings)
-        rows = go_over(settings, values, _find(cell), folder, jobs=jobs, on=on, slurm=slurm)
+        rows = go_over(settings, values, _find(cell), folder, executor)
         print_results(rows, f"Sweep {folder}", _find(made_up)(settings))
         say(f"The table is {folder / 'results.csv'}; see `report {folder}`.")
 
     return config_verb(settings_class, sweep)
-
-
-def sweep_name(name: str) -> str:
-    """The name of a run without its parts that differ from cell to cell: small_subset{subset}_seed{seed} to small."""
-    return re.sub(r"[_-]?[a-z0-9.]*\{[^}]*\}", "", name).strip("_-") or "sweep"
 
 
 def _find(place: str) -> Any:

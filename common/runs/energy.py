@@ -9,6 +9,7 @@ from typing import Any
 
 from common.files import write_json
 from common.runs.folder import is_main_process
+from common.settings.trainer import MachineSettings
 
 # codecarbon's names of how it knows the processor's power.
 CPU_METHODS = {
@@ -17,6 +18,11 @@ CPU_METHODS = {
     "cpu_load": "estimated from load and the processor's rated power",
     "constant": "estimated as a constant share of the processor's rated power",
 }
+
+
+def measure_energy(folder: Path, settings: MachineSettings) -> "EnergyMeter":
+    """Measure the energy of a `with` block into `folder`/energy.json, if the settings of the trainer ask for it."""
+    return EnergyMeter(folder if settings.measure_energy else None, settings.country)
 
 
 class EnergyMeter:

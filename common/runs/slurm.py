@@ -1,126 +1,142 @@
-"""Cells of a sweep as an array job of SLURM, by submitit."""
+"""Tasks as array jobs of SLURM, by submitit."""
 
 import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import UserError
 from common.files import write_json
 from common.output import say
-
-if TYPE_CHECKING:
-    from common.runs.cells import Cell, Outcome, RunFunction, SlurmSettings
+from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
 
 _LOOKS_BEFORE_LOST = 3
 
 
-class CellTask:
-    """What a job does. A job that SLURM requeues, or that reaches its time limit, starts it again and it goes on."""
+class _Job:
+    """Body of a job. One that SLURM requeues, or that reaches its time limit, starts the task again, which resumes."""
 
-    def __call__(self, run: "RunFunction", cell: "Cell") -> "Outcome":
-        """Run the cell."""
-        from common.runs.cells import run_cell
+    def __call__(self, task: Task) -> Outcome:
+        return run_task(task)
 
-        return run_cell(run, cell)
-
-    def checkpoint(self, run: "RunFunction", cell: "Cell") -> Any:
+    def checkpoint(self, task: Task) -> Any:
         """Called by submitit before the time limit and on preemption: queue the same call again."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self, run, cell)
+        return submitit.helpers.DelayedSubmission(self, task)
 
 
-def run_on_slurm(
-    cells: list["Cell"], run: "RunFunction", folder: Path, settings: "SlurmSettings"
-) -> Iterator["Outcome"]:
-    """Outcomes as they come in; jobs of an earlier call that still run, or have ended since, are not sent again.
+def run_on_slurm(tasks: Sequence[Task], folder: Path, settings: SlurmSettings) -> Iterator[Outcome]:
+    """Outcomes as they come in; see `common.runs.processes.Executor` and `Task.earlier`.
 
     Raises:
         UserError: if submitit or SLURM is missing.
     """
-    from common.runs.cells import Outcome
-
     try:
         import submitit
     except ImportError as error:
         raise UserError("--on slurm needs submitit: pip install submitit (see requirements.txt).") from error
     if not shutil.which("sbatch"):
         raise UserError(
-            "--on slurm needs SLURM's sbatch on the PATH. Start the sweep on a login node, or without --on."
+            "--on slurm needs SLURM's sbatch on the PATH. Start the command on a login node, or without --on."
         )
     folder.mkdir(parents=True, exist_ok=True)
     submitted = folder / "submitted.json"
     known: dict[str, str] = json.loads(submitted.read_text(encoding="utf-8")) if submitted.exists() else {}
-    jobs = {}
-    for cell in cells:
-        job = _earlier_job(submitit, folder, known.get(cell.title))
-        if job is not None:
-            say(f"{cell.title}: job {job.job_id} was sent already")
-            jobs[cell.title] = (cell, job)
-    new = [cell for cell in cells if cell.title not in jobs]
-    if new:
-        executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1000)
-        executor.update_parameters(**_parameters(settings))
-        sent = executor.map_array(CellTask(), [run] * len(new), new)
-        for cell, job in zip(new, sent):
-            known[cell.title] = job.job_id
-            jobs[cell.title] = (cell, job)
-        write_json(submitted, known)
-        say(f"{len(new)} cells sent to SLURM as job {sent[0].job_id.split('_')[0]}; logs in {folder}")
+    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1000)
+    executor.update_parameters(**_parameters(settings))
+    waiting, done = list(tasks), set[str]()
+    jobs: dict[str, Any] = {}
     lost: dict[str, int] = {}
-    while jobs:
+    while waiting or jobs:
+        ready = [task for task in waiting if done.issuperset(task.needs)]
+        waiting = [task for task in waiting if task not in ready]
+        if not ready and not jobs:  # what is left needs a task that failed
+            return
+        jobs |= _submit(ready, known, folder, executor)
+        write_json(submitted, known)
         queued = _queued_jobs()
-        for title, (cell, job) in list(jobs.items()):
+        for name, job in list(jobs.items()):
+            outcome = None
             if job.paths.result_pickle.exists():
-                del jobs[title]
-                yield _outcome(cell, job)
+                outcome = _outcome(name, job)
             elif queued is not None and job.job_id not in queued:
                 # The result may come a moment after the job has left the queue (shared file systems).
-                lost[title] = lost.get(title, 0) + 1
-                if lost[title] >= _LOOKS_BEFORE_LOST:
-                    del jobs[title]
-                    yield Outcome(cell, error=f"job {job.job_id} ended without a result; see {job.paths.stderr}")
-        if jobs:
+                lost[name] = lost.get(name, 0) + 1
+                if lost[name] >= _LOOKS_BEFORE_LOST:
+                    outcome = Outcome(name, error=f"job {job.job_id} ended without a result; see {job.paths.stderr}")
+            if outcome is not None:
+                del jobs[name]
+                if not outcome.error:
+                    done.add(name)
+                yield outcome
+        if jobs and not any(done.issuperset(task.needs) for task in waiting):
             time.sleep(settings.poll_s)
 
 
-def _earlier_job(submitit: Any, folder: Path, job_id: str | None) -> Any:
-    """A job that an earlier call sent, if it still runs or has succeeded."""
+def _submit(tasks: Sequence[Task], known: dict[str, str], folder: Path, executor: Any) -> dict[str, Any]:
+    """Jobs of the tasks by name: those that an earlier call submitted, and new ones, which are noted in `known`."""
+    jobs: dict[str, Any] = {}
+    for task in tasks:
+        job = _earlier_job(task, folder, known.get(task.name))
+        if job is not None:
+            say(f"{task.name}: job {job.job_id} was submitted before")
+            jobs[task.name] = job
+    new = [task for task in tasks if task.name not in jobs]
+    if new:
+        for task, job in zip(new, executor.map_array(_Job(), new)):
+            known[task.name] = job.job_id
+            jobs[task.name] = job
+        number = jobs[new[0].name].job_id.split("_")[0]
+        say(f"{len(new)} tasks submitted to SLURM as job {number}; logs in {folder}")
+    return jobs
+
+
+def _earlier_job(task: Task, folder: Path, job_id: str | None) -> Any:
+    """A job that an earlier call submitted for the task, if it counts; see `Task.earlier`."""
     if job_id is None:
         return None
-    job = submitit.SlurmJob(folder=folder, job_id=job_id, tasks=[0])
-    if job.paths.result_pickle.exists():
-        return job if job.exception() is None and job.result().row is not None else None
+    import submitit
+
+    job: Any = submitit.SlurmJob(folder=folder, job_id=job_id, tasks=[0])
     queued = _queued_jobs()
-    return job if queued is not None and job_id in queued else None
+    running = queued is not None and job_id in queued and not job.paths.result_pickle.exists()
+    if running and task.earlier == "cancel":
+        job.cancel()
+        return None
+    if running:
+        return job
+    kept = task.earlier == "keep" and job.paths.result_pickle.exists()
+    return job if kept and not _outcome(task.name, job).error else None
 
 
-def _outcome(cell: "Cell", job: Any) -> "Outcome":
-    from common.runs.cells import Outcome
-
-    error = job.exception()
-    if error is None:
-        return job.result()
-    return Outcome(cell, error=f"job {job.job_id} failed; see {job.paths.stderr}", trace=str(error))
+def _outcome(name: str, job: Any) -> Outcome:
+    try:
+        error = job.exception()
+        result = None if error is not None else job.result()
+    except (ImportError, AttributeError) as unreadable:  # of an older version of the kit
+        return Outcome(name, error=f"the result of job {job.job_id} cannot be read: {unreadable}")
+    if isinstance(result, Outcome):
+        return result
+    return Outcome(name, error=f"job {job.job_id} failed; see {job.paths.stderr}", trace=str(error))
 
 
 def _queued_jobs() -> set[str] | None:
-    """Ids of the jobs that wait, run or end just now, array elements as <job>_<number>; None when SLURM is silent."""
+    """Ids of the jobs that wait, run or are about to end, array elements as <job>_<number>; None without an answer."""
     command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return None
     ended = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE"}
     return {line.split()[0] for line in done.stdout.splitlines() if line.split()[1] not in ended}
 
 
-def _parameters(settings: "SlurmSettings") -> dict[str, Any]:
+def _parameters(settings: SlurmSettings) -> dict[str, Any]:
     parameters: dict[str, Any] = {
-        "name": "dcase_sweep",
+        "name": "dcase_kit",
         "timeout_min": settings.minutes,
         "cpus_per_task": settings.cpus,
         "slurm_array_parallelism": settings.at_once,

@@ -19,20 +19,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Generic, Literal, cast
 
-from common.errors import UserError, unknown
+from common.errors import CheckFailed, UserError, unknown
 from common.files import atomic_write, sha256_of, write_json
 from common.output import leave_words_to_the_first, say
 from common.runs.code_version import code_version
 from common.runs.folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
-from common.settings import Settings, changed_settings, dump_settings, load_settings, plain_settings
+from common.runs.processes import Executor, environment
+from common.runs.tasks import Task
+from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
 
 RECORD = "stage.json"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -43,7 +45,7 @@ _TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # tells them the temporary folder of a run o
 
 
 @dataclass
-class Run:
+class Run(Generic[AnySettings]):
     """A run folder and the settings that fill it.
 
     folder: its stages have one folder each in it.
@@ -52,7 +54,7 @@ class Run:
     """
 
     folder: Path
-    settings: Settings
+    settings: AnySettings
     notes: dict[str, Any] = field(default_factory=dict)
 
     def files(self, pattern: str) -> list[Path]:
@@ -65,6 +67,29 @@ class Run:
         if not paths:
             raise UserError(f"{self.folder} has no {pattern}; finish its earlier stages with --resume {self.folder}.")
         return paths
+
+    def checkpoint(self, *names: str) -> Path:
+        """The first of these files, such as "train/best.ckpt" or "train/last.ckpt", that exists.
+
+        Raises:
+            UserError: there is none.
+        """
+        paths = [self.folder / name for name in names]
+        for path in paths:
+            if path.is_file():
+                return path
+        raise UserError(
+            f"{self.folder} is not trained yet: {paths[-1]} is missing. Finish it with --resume {self.folder}."
+        )
+
+    def read_evaluation(self, stage: str = "test") -> dict[str, Any]:
+        """The content of a stage's evaluation.json.
+
+        Raises:
+            UserError: if the stage is not finished.
+        """
+        read_record(self.folder, stage)
+        return json.loads((self.folder / stage / "evaluation.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +105,7 @@ class Stage:
     """
 
     name: str
-    work: Callable[[Run, Any], None]
+    work: Callable[[Run[Any], Any], None]
     uses: tuple[str, ...]
     needs: tuple[str, ...] | None = None
     alone: bool = False
@@ -89,21 +114,20 @@ class Stage:
 Action = Literal["keep", "start", "go on", "redo"]
 
 
-Runner = Callable[[Run, Sequence[Stage], dict[str, Action]], None]
-"""Does the stages that a plan does not keep, each after those that it needs; see `common.runs.processes`."""
-
-
-def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), runner: Runner | None = None) -> None:
+def run_stages(
+    run: Run[Any], stages: Sequence[Stage], redo: Collection[str] = (), executor: Executor | None = None
+) -> None:
     """Do the stages that are not done, in their order.
 
     Args:
         run: where, and with which settings.
         stages: the recipe.
         redo: stages to do again from nothing, with those that need them.
-        runner: does them in place of this process, several at a time.
+        executor: runs stages that do not need each other at the same time; None runs them in this process.
 
     Raises:
         UserError: before anything is computed, when the folder cannot be used or was made with other settings.
+        CheckFailed: when stages failed in other processes, after the others are done.
     """
     for name in redo:
         if name not in [stage.name for stage in stages]:
@@ -122,7 +146,10 @@ def run_stages(run: Run, stages: Sequence[Stage], redo: Collection[str] = (), ru
             if action == "keep":
                 say(f"{name}: kept, its settings are the same")
         with _announced(name for name, action in plan.items() if action != "keep"):
-            (runner or _one_after_another)(run, stages, plan)
+            if executor is None:
+                _one_after_another(run, stages, plan)
+            else:
+                _side_by_side(run, stages, plan, executor)
 
 
 def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
@@ -136,7 +163,7 @@ def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
         UserError: if torchrun or srun started several processes, which have no temporary folder in common.
     """
     if is_main_process():
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, _environment(_TWO_STEPS, folder):
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, environment({_TWO_STEPS: folder}):
             run_stages(Run(Path(folder) / "run", settings), quick_stages(stages))
         say("Two steps of everything worked.")
     elif _TWO_STEPS in os.environ:
@@ -150,7 +177,7 @@ def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
     return [replace(stage, work=partial(cast(Any, stage.work), fast_check=True)) for stage in stages]
 
 
-def open_run(folder: Path, settings_class: type[Settings]) -> Run:
+def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings]:
     """The run in a folder.
 
     Raises:
@@ -174,7 +201,7 @@ def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
     return record
 
 
-def _plan(run: Run, stages: Sequence[Stage], redo: Collection[str]) -> dict[str, Action]:
+def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict[str, Action]:
     """What to do with each stage; refuses stages that were made, or begun, with other settings."""
     plan: dict[str, Action] = {}
     refused: dict[str, list[str]] = {}
@@ -202,7 +229,7 @@ def _plan(run: Run, stages: Sequence[Stage], redo: Collection[str]) -> dict[str,
     return plan
 
 
-def _mark(run: Run, plan: dict[str, Action]) -> None:
+def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
     """Void the records of what is to be redone, so that an interruption does not bring them back."""
     for name, action in plan.items():
         folder = run.folder / name
@@ -212,38 +239,69 @@ def _mark(run: Run, plan: dict[str, Action]) -> None:
             (folder / _BEGUN).unlink(missing_ok=True)
 
 
-def _one_after_another(run: Run, stages: Sequence[Stage], plan: dict[str, Action]) -> None:
+def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action]) -> None:
     for stage in stages:
         if plan[stage.name] != "keep":
             _do_stage(run, stage, stages, plan[stage.name])
 
 
-def do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
-    """Do one stage of a recipe in a process of its own, as planned, and write its record."""
+def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: Executor) -> None:
+    """Run the pending stages of a plan in dependency order, in other processes; each writes to a log of its own."""
+    pending = [stage for stage in stages if plan[stage.name] != "keep"]
+    names = {stage.name for stage in pending}
+    logs = run.folder / "logs"
+    tasks = [
+        Task(
+            stage.name,
+            _work_apart,
+            _Job(run, stage, tuple(stages), plan[stage.name]),
+            needs=tuple(name for name in needs_of(stage, stages) if name in names),
+            log=logs / f"{stage.name}.txt",
+            earlier="cancel" if plan[stage.name] == "redo" else "wait",
+        )
+        for stage in pending
+    ]
+    failed = {}
+    for outcome in executor.run(tasks, run.folder / "slurm"):
+        names.remove(outcome.name)
+        error = outcome.error
+        if not error and not is_done(run, outcome.name):
+            error = "its job ended without a record; see its log."
+        if error:
+            failed[outcome.name] = error
+        say(f"{outcome.name}: {error.splitlines()[-1] if error else 'done'}")
+    if failed:
+        left = f"; not started: {', '.join(stage.name for stage in pending if stage.name in names)}" if names else ""
+        lines = "\n  ".join(f"{name}: {error}" for name, error in failed.items())
+        raise CheckFailed(f"{len(failed)} stages failed (see {logs}){left}:\n  {lines}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A stage for another process."""
+
+    run: Run[Any]
+    stage: Stage
+    stages: tuple[Stage, ...]
+    action: Action
+
+
+def _work_apart(job: _Job) -> None:
+    do_stage(job.run, job.stage, job.stages, job.action)
+
+
+def do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+    """Run one stage of a recipe in a process of its own, as planned, and write its record."""
     with _announced([stage.name]):
         _do_stage(run, stage, stages, action)
 
 
 def _announced(names: Iterable[str]) -> AbstractContextManager[None]:
     """Tell processes that are started in this block which stages are to do."""
-    return _environment(_PLAN, ",".join(names))
+    return environment({_PLAN: ",".join(names)})
 
 
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable of this block."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-def _do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+def _do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
     folder = run.folder / stage.name
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)
@@ -277,7 +335,7 @@ def _do_stage(run: Run, stage: Stage, stages: Sequence[Stage], action: Action) -
 _TOLD = {"start": "starts", "go on": "goes on where it stopped", "redo": "done again"}
 
 
-def _work_beside(run: Run, stages: Sequence[Stage], redo: Iterable[str]) -> None:
+def _work_beside(run: Run[Any], stages: Sequence[Stage], redo: Iterable[str]) -> None:
     """Take part in the stages as one of several processes; only the first keeps records, which all wait for."""
     announced = os.environ.get(_PLAN)  # by the process that had Lightning start this one, within a stage
     if announced is not None:
@@ -318,7 +376,7 @@ def _wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:
+def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
     """Refuse a folder that is not a run, or the run of another recipe."""
     visible = [path.name for path in run.folder.iterdir() if not path.name.startswith(".")]
     if visible and SETTINGS_FILE not in visible:
@@ -334,12 +392,12 @@ def _refuse_foreign(run: Run, stages: Sequence[Stage]) -> None:
             )
 
 
-def is_done(run: Run, stage: str) -> bool:
+def is_done(run: Run[Any], stage: str) -> bool:
     """Whether a stage has left its record."""
     return (run.folder / stage / RECORD).is_file()
 
 
-def _write_settings(run: Run) -> None:
+def _write_settings(run: Run[Any]) -> None:
     with atomic_write(run.folder / SETTINGS_FILE) as file:
         file.write(dump_settings(run.settings))
 
@@ -365,7 +423,7 @@ def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
     return list(stage.needs)
 
 
-def _inputs(run: Run, stage: Stage, stages: Sequence[Stage]) -> str:
+def _inputs(run: Run[Any], stage: Stage, stages: Sequence[Stage]) -> str:
     """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
     records = {name: sha256_of(run.folder / name / RECORD) for name in needs_of(stage, stages)}
     content = json.dumps([_used(run.settings, stage), records], sort_keys=True)

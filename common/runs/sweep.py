@@ -1,29 +1,48 @@
-"""A grid over settings: one function run(settings) -> row, here or on SLURM.
+"""A grid over settings: one function run(settings) -> row.
 
-    rows = sweep(settings, parse_over(["subset=5,25", "seed=0,1"]), train_and_score, folder, jobs=2)
+    rows = sweep(settings, parse_over(["subset=5,25", "seed=0,1"]), train_and_score, folder, Executor(jobs=2))
 
-<folder>/results.csv has one row per cell and goes on after a stop: cells in it are not run again. Cells that fail are
-named at the end and do not stop the others; what went wrong is in <folder>/failed/. <folder>/sweep.json says what was
-swept and where the run of each cell lies. `run` must go on where an earlier call with the same settings stopped.
+<folder>/results.csv has one row per cell; a call after an interruption skips the cells in it. Cells that fail are named
+at the end and do not stop the others; their traces are in <folder>/failed/. <folder>/sweep.json holds the settings, the
+grid and the folder of each cell's run. `run` must resume where an earlier call with the same settings stopped.
 """
 
 import itertools
 import json
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from common.errors import CheckFailed, UserError
 from common.files import atomic_write, write_json
 from common.output import say
-from common.runs.cells import Cell, Outcome, RunFunction, SlurmSettings, end_with, run_cell
 from common.runs.folder import lock_folder, prepare_folder
+from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
+from common.runs.tasks import Outcome, Task, run_task
 from common.settings import AnySettings, Settings, changed_settings, parse_settings, plain_settings
 from common.settings.trainer import MachineSettings
 from common.settings.yaml_file import parse_value
+
+RunFunction = Callable[[Any], Mapping[str, Any]]
+"""Trains and scores one cell; at the top of a module, so that other processes find it. Its row has names and figures,
+nothing that differs from machine to machine (times, energy), so that equal sweeps give equal files."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid: values of the settings that are swept, as text, and the whole settings."""
+
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+    settings: Any
+
+    @property
+    def title(self) -> str:
+        """Such as "subset=5 seed=0"."""
+        return " ".join(f"{name}={value}" for name, value in zip(self.names, self.values))
 
 
 def parse_over(options: Sequence[str]) -> dict[str, list[Any]]:
@@ -71,26 +90,26 @@ def make_cells(settings: AnySettings, over: Mapping[str, Sequence[Any]]) -> list
     return cells
 
 
+def sweep_name(name: str) -> str:
+    """The name of a run without its parts that differ from cell to cell: small_subset{subset}_seed{seed} to small."""
+    return re.sub(r"[_-]?[a-z0-9.]*\{[^}]*\}", "", name).strip("_-") or "sweep"
+
+
 def sweep(
     settings: AnySettings,
     over: Mapping[str, Sequence[Any]],
     run: RunFunction,
     folder: Path,
-    *,
-    jobs: int = 1,
-    on: Literal["here", "slurm"] = "here",
-    slurm: SlurmSettings | None = None,
+    executor: Executor | None = None,
 ) -> list[dict[str, Any]]:
     """Run the cells that are not in results.csv yet.
 
     Args:
-        settings: of every cell, but for what is swept.
+        settings: of every cell, apart from the swept ones.
         over: dotted name of a setting to its values.
         run: see RunFunction.
-        folder: of results.csv; a sweep of other settings or names is refused.
-        jobs: processes on this machine, which share its cores; 1 runs in this process.
-        on: this machine, or an array job of SLURM. After a stop, jobs that still run are waited for, not sent again.
-        slurm: what to ask of SLURM.
+        folder: of results.csv; refused when it holds a sweep of other settings or names.
+        executor: runs cells in other processes, or on SLURM; None runs one after another in this process.
 
     Returns:
         All rows of results.csv, in the order of the grid, with numbers read.
@@ -99,78 +118,37 @@ def sweep(
         UserError: if the folder cannot be used, or a cell would take several devices.
         CheckFailed: if cells failed, with their names; the others are in results.csv.
     """
-    cells = make_cells(settings, over)
-    for cell in cells:
-        refuse_several_devices(cell.settings)
+    cells = {cell.title: cell for cell in make_cells(settings, over)}
+    for cell in cells.values():
+        refuse_several_devices(cell.settings, "a sweep trains each cell on one device")
     prepare_folder(folder)
     with lock_folder(folder):
-        _note_sweep(folder, settings, over, cells)
+        _note_sweep(folder, settings, over, list(cells.values()))
         table = ResultsTable(folder / "results.csv", list(over))
         done = table.names()
-        missing = [cell for cell in cells if cell.values not in done]
-        if len(missing) < len(cells):
-            say(f"{len(cells) - len(missing)} of {len(cells)} cells are done already")
+        tasks = [Task(title, run, cell.settings) for title, cell in cells.items() if cell.values not in done]
+        if len(tasks) < len(cells):
+            say(f"{len(cells) - len(tasks)} of {len(cells)} cells are done already")
         failed = []
-        for number, outcome in enumerate(_outcomes(missing, run, folder, jobs, on, slurm), start=1):
-            if outcome.row is None:
+        outcomes = map(run_task, tasks) if executor is None else executor.run(tasks, folder / "slurm")
+        for number, outcome in enumerate(outcomes, start=1):
+            cell = cells[outcome.name]
+            if outcome.error:
                 failed.append(outcome)
                 _note_failure(folder, outcome)
             else:
-                table.append({**dict(zip(outcome.cell.names, outcome.cell.values)), **outcome.row})
-                _failure_path(folder, outcome.cell).unlink(missing_ok=True)
-            state = "failed" if outcome.row is None else "done"
-            say(f"{number} of {len(missing)}: {outcome.cell.title} {state}")
-        table.sort([cell.values for cell in cells])
+                table.append({**dict(zip(cell.names, cell.values)), **outcome.value})
+                _failure_path(folder, outcome.name).unlink(missing_ok=True)
+            say(f"{number} of {len(tasks)}: {outcome.name} {'failed' if outcome.error else 'done'}")
+        table.sort([cell.values for cell in cells.values()])
     if failed:
-        told = [f"{outcome.cell.title}: {outcome.error}" for outcome in failed]
-        lines = "\n  ".join(told)
+        lines = "\n  ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
         raise CheckFailed(f"{len(failed)} of {len(cells)} cells failed (see {folder / 'failed'}):\n  {lines}")
     return [{name: parse_value(text) for name, text in row.items()} for row in table.rows]
 
 
-def _outcomes(
-    cells: list[Cell],
-    run: RunFunction,
-    folder: Path,
-    jobs: int,
-    on: str,
-    slurm: SlurmSettings | None,
-) -> Iterator[Outcome]:
-    if not cells:
-        return iter(())
-    if on == "slurm":
-        from common.runs.slurm import run_on_slurm
-
-        return run_on_slurm(cells, run, folder / "slurm", slurm or SlurmSettings())
-    if jobs == 1:
-        return (run_cell(run, cell) for cell in cells)
-    return _run_in_processes(cells, run, jobs)
-
-
-def _run_in_processes(cells: list[Cell], run: RunFunction, jobs: int) -> Iterator[Outcome]:
-    from joblib import Parallel, delayed, parallel_config
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    waiting = list(cells)
-    try:
-        with parallel_config(backend="loky", inner_max_num_threads=threads):
-            parallel = Parallel(n_jobs=min(jobs, len(cells)), return_as="generator_unordered", batch_size=1)
-            for outcome in parallel(delayed(_run_cell_apart)(run, cell, os.getpid()) for cell in cells):
-                waiting = [cell for cell in waiting if cell.values != outcome.cell.values]
-                yield outcome
-    except TerminatedWorkerError:
-        error = "its process, or one beside it, was killed (out of memory?); start the sweep again"
-        yield from (Outcome(cell, error=error) for cell in waiting)
-
-
-def _run_cell_apart(run: RunFunction, cell: Cell, parent: int) -> Outcome:
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    return run_cell(run, cell)
-
-
-def refuse_several_devices(settings: Settings, prefix: str = "") -> None:
-    """Lightning starts the processes of further devices with this one's command line, which sweeps.
+def refuse_several_devices(settings: Settings, because: str, prefix: str = "") -> None:
+    """Refuse settings with several devices: Lightning would start their processes with this process's command line.
 
     Raises:
         UserError: if some part of the settings trains on more than one device.
@@ -179,11 +157,11 @@ def refuse_several_devices(settings: Settings, prefix: str = "") -> None:
         part = getattr(settings, name)
         if isinstance(part, MachineSettings) and (part.devices not in ("auto", 1) or part.num_nodes > 1):
             raise UserError(
-                f"{prefix}{name}: a sweep trains each cell on one device; leave devices and num_nodes out, and train "
-                "cells side by side with --jobs or --on slurm."
+                f"{prefix}{name}: {because}; leave devices and num_nodes out, and run several at the same time with "
+                "--jobs or --on slurm."
             )
         if isinstance(part, Settings):
-            refuse_several_devices(part, f"{prefix}{name}.")
+            refuse_several_devices(part, because, f"{prefix}{name}.")
 
 
 def _note_sweep(folder: Path, settings: Settings, over: Mapping[str, Sequence[Any]], cells: list[Cell]) -> None:
@@ -204,12 +182,12 @@ def _note_sweep(folder: Path, settings: Settings, over: Mapping[str, Sequence[An
 
 
 def _note_failure(folder: Path, outcome: Outcome) -> None:
-    with atomic_write(_failure_path(folder, outcome.cell)) as file:
-        file.write(f"{outcome.cell.title}\n{outcome.error}\n\n{outcome.trace}")
+    with atomic_write(_failure_path(folder, outcome.name)) as file:
+        file.write(f"{outcome.name}\n{outcome.error}\n\n{outcome.trace}")
 
 
-def _failure_path(folder: Path, cell: Cell) -> Path:
-    return folder / "failed" / f"{cell.title.replace(' ', '_').replace('/', '-')}.txt"
+def _failure_path(folder: Path, title: str) -> Path:
+    return folder / "failed" / f"{title.replace(' ', '_').replace('/', '-')}.txt"
 
 
 def _put(data: dict[str, Any], name: str, value: Any) -> None:

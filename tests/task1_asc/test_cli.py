@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from common.cli import run
-from common.cli.sweep_verb import sweep_name
+from common.runs.sweep import sweep_name
 from task1_asc.__main__ import VERBS
 from task1_asc.data.tau2022 import DEVELOPMENT, EVALUATION
 from tests.support.places import ROOT

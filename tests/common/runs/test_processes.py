@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckFailed, UserError
-from common.runs.processes import SideBySide
+from common.runs.processes import Executor
 from common.runs.stages import Run, Stage, read_record, run_stages
 from common.settings import Settings
 
@@ -54,13 +54,13 @@ def run(tmp_path) -> Run:
 
 
 def test_a_stage_starts_when_those_that_it_needs_are_done_and_keeps_its_record(run, capfd):
-    run_stages(run, [ONE, BOTH], runner=SideBySide(2))
+    run_stages(run, [ONE, BOTH], executor=Executor(2))
     assert (run.folder / "both" / "word").read_text() == "aa"
     assert read_record(run.folder, "one")["word"] == "a"
     assert "one: starts" in (run.folder / "logs" / "one.txt").read_text()
     told = capfd.readouterr().err
     assert told.index("one: done") < told.index("both: starts")
-    run_stages(run, [ONE, BOTH], runner=SideBySide(2))
+    run_stages(run, [ONE, BOTH], executor=Executor(2))
     assert capfd.readouterr().err.count("kept, its settings are the same") == 2
 
 
@@ -69,7 +69,7 @@ def test_independent_stages_run_at_the_same_time(run):
         Stage(own, partial(wait_for_each_other, own=own, other=other), (), ())
         for own, other in (("left", "right"), ("right", "left"))
     ]
-    run_stages(run, stages, runner=SideBySide(2))
+    run_stages(run, stages, executor=Executor(2))
 
 
 def test_when_a_stage_fails_the_others_go_on_but_for_those_that_need_it(run):
@@ -77,7 +77,7 @@ def test_when_a_stage_fails_the_others_go_on_but_for_those_that_need_it(run):
     broken = Stage("broken", break_down, (), ())
     last = Stage("last", refuse, (), ("failing",))
     with pytest.raises(CheckFailed) as caught:
-        run_stages(run, [failing, broken, ONE, BOTH, last], runner=SideBySide(1))
+        run_stages(run, [failing, broken, ONE, BOTH, last], executor=Executor(1))
     told = str(caught.value)
     assert "2 stages failed" in told and "not started: last" in told
     assert "failing: The clips are not there." in told

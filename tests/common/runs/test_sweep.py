@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckFailed, UserError
-from common.runs.cells import SlurmSettings
+from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable
 from common.runs.sweep import make_cells, parse_over, sweep
+from common.runs.tasks import SlurmSettings
 from common.settings import Settings
 from common.settings.trainer import TrainerSettings
 from tests.support.places import ROOT
@@ -25,12 +26,15 @@ OVER = {"subset": [5, 25], "seed": [0, 1, 2]}
 PROGRAM = """
 import sys
 from pathlib import Path
+from common.runs.processes import Executor
 from common.runs.sweep import sweep
-from common.runs.cells import SlurmSettings
+from common.runs.tasks import SlurmSettings
 from tests.support.sweep_cells import CellSettings, train
-folder, jobs, sleep_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-sweep(CellSettings(folder=folder, sleep_s=sleep_s), {"subset": [5, 25], "seed": [0, 1, 2]}, train, folder / "sweep",
-      jobs=jobs, on=sys.argv[4], slurm=SlurmSettings(poll_s=0.5, cpus=1))
+if __name__ == "__main__":
+    folder, jobs, sleep_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    executor = Executor(jobs, sys.argv[4], SlurmSettings(poll_s=0.5, cpus=1))
+    sweep(CellSettings(folder=folder, sleep_s=sleep_s), {"subset": [5, 25], "seed": [0, 1, 2]}, train, folder / "sweep",
+          None if jobs == 1 and sys.argv[4] == "here" else executor)
 """
 
 
@@ -42,6 +46,10 @@ def started(folder: Path) -> Counter:
 def start(folder: Path, jobs: int = 1, sleep_s: float = 0.0, on: str = "here") -> subprocess.Popen:
     command = [sys.executable, "-c", PROGRAM, str(folder), str(jobs), str(sleep_s), on]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def executor(jobs: int) -> Executor | None:
+    return None if jobs == 1 else Executor(jobs)
 
 
 def wait_for(condition, seconds: float = 30.0) -> None:
@@ -118,7 +126,7 @@ def test_cells_that_take_several_devices_are_refused(tmp_path, trainer):
 def test_processes_give_the_same_table(tmp_path):
     for name, jobs in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
-        sweep(CellSettings(folder=tmp_path / name), OVER, train, tmp_path / name / "sweep", jobs=jobs)
+        sweep(CellSettings(folder=tmp_path / name), OVER, train, tmp_path / name / "sweep", executor(jobs))
     texts = [(tmp_path / name / "sweep" / "results.csv").read_bytes() for name in ("one", "two")]
     assert texts[0] == texts[1]
 
@@ -127,7 +135,7 @@ def test_processes_give_the_same_table(tmp_path):
 def test_failed_cells_are_named_and_do_not_stop_the_others(tmp_path, jobs):
     settings, folder = CellSettings(folder=tmp_path), tmp_path / "sweep"
     with pytest.raises(CheckFailed) as told:
-        sweep(settings, {"seed": [0, 1, 2, 3]}, fail_sometimes, folder, jobs=jobs)
+        sweep(settings, {"seed": [0, 1, 2, 3]}, fail_sometimes, folder, executor(jobs))
     assert "2 of 4 cells failed" in str(told.value)
     assert "seed=1: clip a.wav is missing" in str(told.value)
     assert "seed=2: ZeroDivisionError: division by zero" in str(told.value)
@@ -135,13 +143,13 @@ def test_failed_cells_are_named_and_do_not_stop_the_others(tmp_path, jobs):
     assert len(ResultsTable(folder / "results.csv", ["seed"]).rows) == 2
     (tmp_path / "mended").touch()
     with pytest.raises(CheckFailed, match="1 of 4"):
-        sweep(settings, {"seed": [0, 1, 2, 3]}, fail_sometimes, folder, jobs=jobs)
+        sweep(settings, {"seed": [0, 1, 2, 3]}, fail_sometimes, folder, executor(jobs))
     assert not (folder / "failed" / "seed=1.txt").exists()
 
 
 def test_a_cell_that_kills_its_process_is_told(tmp_path):
     with pytest.raises(CheckFailed, match="seed=1: its process"):
-        sweep(CellSettings(folder=tmp_path), {"seed": [1, 2]}, die, tmp_path / "sweep", jobs=2)
+        sweep(CellSettings(folder=tmp_path), {"seed": [1, 2]}, die, tmp_path / "sweep", Executor(2))
 
 
 def test_other_settings_are_refused(tmp_path):
@@ -164,7 +172,7 @@ def test_a_killed_sweep_goes_on(tmp_path, jobs):
     done = set(ResultsTable(results, ["subset", "seed"]).names())
     before = started(tmp_path)
     assert 2 <= len(done) < 6
-    sweep(CellSettings(folder=tmp_path, sleep_s=0.2), OVER, train, tmp_path / "sweep", jobs=jobs)
+    sweep(CellSettings(folder=tmp_path, sleep_s=0.2), OVER, train, tmp_path / "sweep", executor(jobs))
     after = started(tmp_path)
     assert all(after[" ".join(name)] == before[" ".join(name)] for name in done)
     calls = (tmp_path / "calls.txt").read_text().splitlines()
@@ -212,7 +220,7 @@ def test_slurm_without_slurm_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="sbatch"):
-        sweep(CellSettings(folder=tmp_path), OVER, train, tmp_path / "sweep", on="slurm")
+        sweep(CellSettings(folder=tmp_path), OVER, train, tmp_path / "sweep", Executor(on="slurm"))
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +263,8 @@ def test_a_killed_sweep_waits_for_the_jobs_it_had_sent(slurm, tmp_path):
     program.kill()
     program.communicate()
     rows = sweep(
-        CellSettings(folder=tmp_path, sleep_s=0.5), OVER, train, tmp_path / "sweep", on="slurm",
-        slurm=SlurmSettings(poll_s=0.5, cpus=1),
+        CellSettings(folder=tmp_path, sleep_s=0.5), OVER, train, tmp_path / "sweep",
+        Executor(on="slurm", slurm=SlurmSettings(poll_s=0.5, cpus=1)),
     )  # fmt: skip
     assert len(rows) == 6
     assert set(started(tmp_path).values()) == {1}

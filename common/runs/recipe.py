@@ -1,0 +1,102 @@
+"""A recipe: a settings class, a list of stages, and a row of figures.
+
+The verbs `train` and `sweep` of a task, with `--resume`, `--redo`, `--fast_check` and `--jobs`, follow from it.
+
+    RECIPE = Recipe(ToySettings, make_stages, result_row, is_made_up)  # last in a task's recipe.py
+
+    run = RECIPE.run(settings)          # runs what is not done
+    run = RECIPE.open(folder)           # the run in a folder
+    RECIPE.check(settings)              # two steps of everything
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from common.runs.processes import Executor
+from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
+from common.runs.sweep import refuse_several_devices, sweep, sweep_name
+from common.settings.run import RunSettings
+
+S = TypeVar("S", bound=RunSettings)
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _unchanged(settings: S) -> S:
+    return settings
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[S]):
+    """What a task's runs consist of. Its functions stand at the top of modules, so that other processes find them.
+
+    settings_class: schema of the YAML files.
+    stages: the stages of a run with these settings, in their order.
+    result_row: figures of a finished run in one flat row of a sweep's table, 0..1.
+    is_made_up: whether the data of these settings are made up.
+    refuse_early: raises UserError for mistakes that other settings mend, before a folder is made.
+    prepare: makes what runs or stages share, such as packed stores, before several start at the same time.
+    for_check: settings that `check` takes in place of the given ones.
+    """
+
+    settings_class: type[S]
+    stages: Callable[[S], list[Stage]]
+    result_row: Callable[[Run[S]], dict[str, Any]]
+    is_made_up: Callable[[S], bool]
+    refuse_early: Callable[[Run[S]], None] = _nothing
+    prepare: Callable[[S], None] = _nothing
+    for_check: Callable[[S], S] = _unchanged
+
+    def run(
+        self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: Executor | None = None
+    ) -> Run[S]:
+        """Run the stages that are not done.
+
+        Args:
+            settings: of the run.
+            folder: of the run; None takes the one that the settings name.
+            redo: stages to run again.
+            executor: runs stages in other processes; None runs one after another in this process.
+        """
+        run = Run(folder or settings.folder, settings)
+        if executor is not None:
+            refuse_several_devices(settings, "stages that run at the same time have one device each")
+        self.refuse_early(run)
+        if executor is not None:
+            self.prepare(settings)
+        run_stages(run, self.stages(settings), redo, executor)
+        return run
+
+    def check(self, settings: S) -> None:
+        """Run two steps of each stage in a temporary folder."""
+        settings = self.for_check(settings)
+        do_two_steps(settings, self.stages(settings))
+
+    def open(self, folder: Path) -> Run[S]:
+        """The run in a folder.
+
+        Raises:
+            UserError: if there is none, or it is one of another task.
+        """
+        return open_run(folder, self.settings_class)
+
+    def cell(self, settings: S) -> dict[str, Any]:
+        """One cell of a sweep: its run, and the row of its figures."""
+        return self.result_row(self.run(settings))
+
+    def sweep(
+        self, settings: S, over: Mapping[str, Sequence[Any]], executor: Executor | None = None
+    ) -> tuple[Path, list[dict[str, Any]]]:
+        """Run a grid over settings; see `common.runs.sweep.sweep`.
+
+        Returns:
+            The folder of results.csv, and its rows.
+        """
+        folder = settings.runs / sweep_name(settings.name)
+        if executor is not None:
+            self.prepare(settings)
+        return folder, sweep(settings, over, self.cell, folder, executor)
