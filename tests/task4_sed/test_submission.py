@@ -19,7 +19,7 @@ from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
 from task4_sed.submission import package
 from task4_sed.systems import open_run, prepare_stores, run_recipe
-from tests.task4_sed.baseline.test_train import QUICK, SMALL
+from tests.support.quick_task4 import QUICK, SMALL
 
 LABEL = "Lastname_INST_task4_1"
 META = TEMPLATES_FOLDER / "demo" / "task4_2024.yaml"

@@ -1,0 +1,25 @@
+"""A baseline of Task 4 that trains in moments."""
+
+from tests.support.places import ROOT
+
+SMALL = ROOT / "task4_sed" / "configs" / "small.yaml"
+BATCH = [
+    {"sets": ["maestro_train"], "clips": 2},
+    {"sets": ["strong", "synthetic_train"], "clips": 2},
+    {"sets": ["weak"], "clips": 2},
+    {"sets": ["unlabeled"], "clips": 1},
+]
+# A network that takes milliseconds, with everything that is random or has a state.
+QUICK = {
+    "front_end.n_mels": 16,
+    "model.filters": [2, 4],
+    "model.pooling": [[4, 4], [1, 4]],
+    "model.rnn_dim": 4,
+    "model.num_rnn_layers": 1,
+    "data.batch": BATCH,
+    "mixup.probability": 0.7,
+    "trainer.epochs": 2,
+    "trainer.validate_every": 1,
+    "trainer.accelerator": "cpu",
+    "trainer.measure_energy": False,
+}
