@@ -81,6 +81,8 @@ class OptimSettings(Settings):
     """Length of the rise."""
     decay_from_epoch: int | None = Field(None, ge=0)
     """Where the fall to 0 at the last epoch begins; null keeps the peak."""
+    first_step: Literal["ramp", "peak"] = "ramp"
+    """Rate of the very first step: that of the ramp, or the peak, as published."""
 
 
 class PostProcessing(FilterSettings):

@@ -1,6 +1,8 @@
 """How one sound event detector learns from strong, soft, weak and missing labels, as a mean teacher."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import cos, pi
 from typing import Any
 
 import torch
@@ -10,17 +12,12 @@ from common.features.augment import draw_beta, mix
 from common.features.front_ends import DesedMel
 from common.models.output import ModelOutput
 from common.registry.factory import create_model
+from common.training.schedules import exponential_rise
 from common.training.seeds import step_generator
-from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
+from task4_sed.baseline.settings import GroupSettings, LossSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames
 from task4_sed.data.sets import SETS
-from task4_sed.losses import (
-    consistency_loss,
-    consistency_weight,
-    rate_factor,
-    strong_loss,
-    weak_loss,
-)
+from task4_sed.losses import consistency_loss, strong_loss, weak_loss
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
 
 
@@ -28,28 +25,23 @@ def make_network(settings: Task4Settings) -> nn.Module:
     """The CRNN of the settings with random weights."""
     dim = None if settings.embeddings == "none" else settings.embedding.dim
     options = settings.model.model_dump(exclude={"name"})
-    return create_model(
-        settings.model.name, num_classes=len(settings.labels.classes), embedding_dim=dim, **options
-    )  # fmt: skip
+    return create_model(settings.model.name, num_classes=len(settings.labels.classes), embedding_dim=dim, **options)
 
 
 class BatchParts:
-    """Which clips of a batch are of which kind, from the order of its groups.
+    """Rows of a batch by kind of label, from the order of its groups.
 
     Attributes:
-        strong: clips with strong or soft labels. weak: with weak labels. consistent: on which student and teacher are
-            to agree. mixed: parts that are mixed within themselves, weak ones first, as published.
+        strong: rows with strong or soft labels. weak: with weak labels. consistent: rows of the consistency loss.
+        mixed: parts that are mixed within themselves, the weak one first, as published. clips: rows in all.
     """
 
     def __init__(self, groups: Sequence[GroupSettings], maestro_consistent: bool):
-        kinds: list[str] = []
-        for group in groups:
-            layout = SETS[group.sets[0]]
-            kinds += [layout.kind] * group.clips
+        kinds = [SETS[group.sets[0]].kind for group in groups for _ in range(group.clips)]
+        self.clips = len(kinds)
         self.strong = _where(kinds, "strong", "soft")
         self.weak = _where(kinds, "weak")
-        consistent = ("strong", "weak", "unlabeled", "soft") if maestro_consistent else ("strong", "weak", "unlabeled")
-        self.consistent = _where(kinds, *consistent)
+        self.consistent = _where(kinds, "strong", "weak", "unlabeled", *(["soft"] if maestro_consistent else []))
         self.mixed = [part for part in (_where(kinds, kind) for kind in ("weak", "strong", "soft")) if len(part) > 1]
 
 
@@ -58,8 +50,8 @@ class SoundEventTraining(MeanTeacherTraining):
 
     Args:
         settings: of the whole run.
-        frozen: model whose frames are worked out in each step (`embeddings: live`); it is not part of the checkpoint.
-        validation: events and durations that `objective` compares scores with; None where nothing is held out.
+        frozen: model that computes embeddings in each step (`embeddings: live`); not part of the checkpoint.
+        validation: events and durations for `objective`; None without validation.
     """
 
     def __init__(self, settings: Task4Settings, frozen: FrozenFrames | None = None, validation: Any = None):
@@ -70,30 +62,27 @@ class SoundEventTraining(MeanTeacherTraining):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch, see `SoundEventClips.gather`."""
-        magnitude, batch = self._mixed(batch, batch_index)
-        spectrogram = self.front_end.scale(self.front_end.decibel(magnitude))
-        embeddings = batch.get("embeddings")
-        student = self.student(spectrogram, embeddings, batch["valid"])
-        parts, weights = self.parts, self.settings.loss
-        losses = {
-            "strong": weights.strong * strong_loss(student.frame_logits[parts.strong], batch["strong"][parts.strong]),
-            "weak": weights.weak * weak_loss(student.logits[parts.weak], batch["weak"][parts.weak]),
-        }
-        if self.teacher is not None and self.settings.teacher is not None:
-            with torch.no_grad():
-                teacher = self.teacher(spectrogram, embeddings, batch["valid"])
-            ramp = self.settings.teacher.ramp_epochs * self.steps_per_epoch
-            weight = consistency_weight(self.global_step, ramp, weights.consistency)
-            losses["consistency"] = weight * self._disagreement(student, teacher)
+        batch = self._mixed(batch, batch_index)
+        losses = weigh(compare(*self.score(batch), batch, self.parts), self.settings.loss, self._consistency())
         loss = torch.stack(list(losses.values())).sum()
         for name, value in {**losses, "": loss}.items():
             label = f"train_{name}_loss".replace("__", "_")
-            self.log(label, value.detach(), on_step=False, on_epoch=True, batch_size=len(magnitude))
+            self.log(label, value.detach(), on_step=False, on_epoch=True, batch_size=len(batch["magnitude"]))
         return loss
+
+    def score(self, batch: Batch) -> tuple[ModelOutput, ModelOutput | None]:
+        """Outputs of student and teacher (no gradient) under the class masks, from ``magnitude`` and ``embeddings``."""
+        spectrogram = self.front_end.scale(self.front_end.decibel(batch["magnitude"]))
+        inputs = (spectrogram, batch.get("embeddings"), batch["valid"])
+        student = self.student(*inputs)
+        if self.teacher is None:
+            return student, None
+        with torch.no_grad():
+            return student, self.teacher(*inputs)
 
     @torch.no_grad()
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
+        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
         network = self.student if student or self.teacher is None else self.teacher
         embeddings = self._embeddings(batch)
         valid = batch["valid"] if masked else None
@@ -103,32 +92,37 @@ class SoundEventTraining(MeanTeacherTraining):
         """Adam over the student, with the schedule per step."""
         optim = self.settings.optim
         optimizer = torch.optim.Adam(self.student.parameters(), lr=optim.lr, betas=(0.9, 0.999))
-        per_epoch, total = self.steps_per_epoch, int(self.trainer.estimated_stepping_batches)
-        decay_from = None if optim.decay_from_epoch is None else optim.decay_from_epoch * per_epoch
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, _Rate(optim.warmup_epochs * per_epoch, decay_from, total)
-        )
+        factor = RateFactor.of(self.settings, self.steps_per_epoch, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Bring the frozen model to the device."""
+        """Move the frozen model to the device."""
         self._move_frozen()
 
     def use_frozen(self, frozen: FrozenFrames) -> None:
-        """Work embeddings out from now on where a batch brings none."""
+        """Compute embeddings with this model where a batch has none."""
         self._frozen = [frozen]
 
-    def _mixed(self, batch: Batch, batch_index: int) -> tuple[Tensor, Batch]:
-        """Mel magnitudes (clips, 1, mels, 626) and the batch with embeddings (clips, dim, tokens), mixed or not."""
+    def _consistency(self) -> float:
+        """Weight of the consistency loss in this step."""
+        if self.settings.teacher is None:
+            return 0.0
+        return consistency_weight(self.settings, self.global_step, self.steps_per_epoch)
+
+    def _mixed(self, batch: Batch, batch_index: int) -> Batch:
+        """The batch with ``magnitude`` (clips, 1, mels, 626) and ``embeddings`` (clips, dim, tokens), mixed or not."""
         generator = step_generator(self, self.settings.seed, batch_index)
         with torch.autocast(self.device.type, enabled=False):
-            magnitude = self.front_end.magnitude(batch["waveform"])
+            batch = {**batch, "magnitude": self.front_end.magnitude(batch["waveform"])}
         embeddings = self._embeddings(batch)
-        batch = dict(batch) if embeddings is None else {**batch, "embeddings": embeddings.mT}
+        if embeddings is not None:
+            batch["embeddings"] = embeddings.mT
         mixup = self.settings.mixup
-        if mixup is not None and torch.rand((), generator=generator).item() < mixup.probability:
-            return mix_parts(magnitude, batch, self.parts.mixed, mixup, generator)
-        return magnitude, batch
+        if mixup is None or torch.rand((), generator=generator).item() >= mixup.probability:
+            return batch
+        mixings = draw_mixings(self.parts, mixup, embeddings is not None, generator)
+        return mix_batch(batch, mixings, mixup.weak_labels)
 
     def _embeddings(self, batch: Batch) -> Tensor | None:
         """(clips, tokens, dim), float32."""
@@ -144,52 +138,126 @@ class SoundEventTraining(MeanTeacherTraining):
         if self._frozen[0] is not None:
             self._frozen[0].to(self.device)
 
-    def _disagreement(self, student: ModelOutput, teacher: ModelOutput) -> Tensor:
-        rows = self.parts.consistent
-        frames = consistency_loss(student.frame_logits[rows], teacher.frame_logits[rows])
-        return frames + consistency_loss(student.logits[rows], teacher.logits[rows])
 
+@dataclass(frozen=True)
+class Mixing:
+    """A mixture of each clip with another one of its batch.
 
-def mix_parts(
-    magnitude: Tensor, batch: Batch, parts: Sequence[Tensor], settings: MixupSettings, generator: torch.Generator
-) -> tuple[Tensor, Batch]:
-    """Mix each part of a batch with itself.
-
-    Args:
-        magnitude: (clips, 1, mels, frames).
-        batch: with strong, weak and, where there are any, embeddings.
-        parts: indices of the clips of each part.
-        settings: one weight and one order of partners for all clips of a part; `official` draws anew for embeddings.
-        generator: of weights and partners.
-
-    Returns:
-        The magnitudes and a batch with mixed strong, weak and embeddings; its other entries as they were.
+    inputs: names of what is mixed along with the labels. weight: (clips,) float64, share of the clip itself.
+    partner: (clips,) row of the other clip; a clip that is not mixed has weight 1 and itself.
     """
-    mixed = {name: batch[name].clone() for name in ("strong", "weak", "embeddings") if name in batch}
-    mixed["magnitude"] = magnitude.clone()
-    official = settings.draws == "official" and "embeddings" in batch
-    calls = (("magnitude",), ("embeddings",)) if official else (("magnitude", "embeddings"),)
-    for rows in parts:
-        for inputs in calls:
-            weight = draw_beta(1, settings.alpha, generator).expand(len(rows))
-            partner = torch.randperm(len(rows), generator=generator)
-            for name in (*inputs, "strong", "weak"):
-                if name in mixed:
-                    values = mixed[name][rows]
-                    mixed[name][rows] = mix(values, weight.to(values.device), partner)
-    if settings.weak_labels == "union":
-        mixed["weak"] = (mixed["weak"] > 0).to(batch["weak"])
-    return mixed.pop("magnitude"), {**batch, **mixed}
+
+    inputs: tuple[str, ...]
+    weight: Tensor
+    partner: Tensor
 
 
-class _Rate:
-    """Learning rate factor of a step; a class, so that it can be pickled."""
+def draw_mixings(
+    parts: BatchParts, settings: MixupSettings, with_embeddings: bool, generator: torch.Generator
+) -> list[Mixing]:
+    """Mixings to apply one after another: one weight and one order of partners for all clips of a part."""
+    calls: tuple[tuple[str, ...], ...] = (("magnitude", "embeddings"),)
+    if settings.draws == "official" and with_embeddings:
+        calls = (("magnitude",), ("embeddings",))
+    ones, themselves = torch.ones(parts.clips, dtype=torch.float64), torch.arange(parts.clips)
+    mixings = [Mixing(inputs, ones.clone(), themselves.clone()) for inputs in calls]
+    for rows in parts.mixed:
+        for mixing in mixings:
+            mixing.weight[rows] = draw_beta(1, settings.alpha, generator, torch.float64)
+            mixing.partner[rows] = rows[torch.randperm(len(rows), generator=generator)]
+    return mixings
 
-    def __init__(self, warmup_steps: int, decay_from: int | None, total_steps: int):
-        self.arguments = (warmup_steps, decay_from, total_steps)
+
+def mix_batch(batch: Batch, mixings: Sequence[Mixing], weak_labels: str) -> Batch:
+    """The batch with mixed inputs and labels; ``weak`` as `MixupSettings.weak_labels` says."""
+    mixed = dict(batch)
+    for mixing in mixings:
+        for name in (*mixing.inputs, "strong", "weak"):
+            if name == "weak" and weak_labels == "union":
+                mixed[name] = _union(mixed[name], mixing)
+            elif name in mixed:
+                mixed[name] = mix(mixed[name], mixing.weight, mixing.partner)
+    return mixed
+
+
+def _union(weak: Tensor, mixing: Mixing) -> Tensor:
+    """(clips, classes) every class of a clip with a share above 0; float32 would round a share of 1e-9 to 0."""
+    own, other = (share[:, None].to(weak.device) > 0 for share in (mixing.weight, 1 - mixing.weight))
+    return ((weak > 0) & own | (weak[mixing.partner.to(weak.device)] > 0) & other).to(weak)
+
+
+def training_targets(batch: Batch, parts: BatchParts) -> tuple[Tensor, Tensor]:
+    """Frame labels of the strong rows and clip labels of the weak rows; classes that are not valid become 0."""
+    strong = batch["strong"][parts.strong] * batch["valid"][parts.strong][..., None]
+    return strong, batch["weak"][parts.weak] * batch["valid"][parts.weak]
+
+
+def compare(student: ModelOutput, teacher: ModelOutput | None, batch: Batch, parts: BatchParts) -> dict[str, Tensor]:
+    """Losses without weights: strong, weak and, with a teacher, consistency_frames and consistency_clips."""
+    assert student.frame_logits is not None and student.logits is not None
+    strong, weak = training_targets(batch, parts)
+    losses = {
+        "strong": strong_loss(student.frame_logits[parts.strong], strong),
+        "weak": weak_loss(student.logits[parts.weak], weak),
+    }
+    if teacher is not None:
+        assert teacher.frame_logits is not None and teacher.logits is not None
+        rows = parts.consistent
+        losses["consistency_frames"] = consistency_loss(student.frame_logits[rows], teacher.frame_logits[rows])
+        losses["consistency_clips"] = consistency_loss(student.logits[rows], teacher.logits[rows])
+    return losses
+
+
+def weigh(losses: Mapping[str, Tensor], weights: LossSettings, consistency: float) -> dict[str, Tensor]:
+    """Parts of the total loss: strong, weak and, with a teacher, consistency."""
+    parts = {"strong": weights.strong * losses["strong"], "weak": weights.weak * losses["weak"]}
+    if "consistency_frames" in losses:
+        parts["consistency"] = consistency * (losses["consistency_frames"] + losses["consistency_clips"])
+    return parts
+
+
+def consistency_weight(settings: Task4Settings, step: int, steps_per_epoch: int) -> float:
+    """Weight of the consistency loss in a step, counted from 0: exp(-5 (1 - t)^2) over the ramp, times its setting.
+
+    From the epoch on in which the learning rate falls it is the full weight, as published.
+    """
+    assert settings.teacher is not None
+    full_from = settings.optim.decay_from_epoch
+    if full_from is not None and step >= full_from * steps_per_epoch:
+        return settings.loss.consistency
+    return settings.loss.consistency * exponential_rise(step + 1, settings.teacher.ramp_epochs * steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class RateFactor:
+    """Factor of the learning rate in a step, counted from 0.
+
+    exp(-5 (1 - t)^2) over `warmup_steps`, 1, and from `decay_from` on the cosine of 0 to a right angle at
+    `total_steps`, at least `floor`. `first`: factor of step 0 where it differs.
+    """
+
+    warmup_steps: int
+    decay_from: int | None
+    total_steps: int
+    floor: float = 0.0
+    first: float | None = None
+
+    @classmethod
+    def of(cls, settings: Task4Settings, steps_per_epoch: int, total_steps: int) -> "RateFactor":
+        """The schedule of the settings; the lowest rate is 1e-8."""
+        optim = settings.optim
+        decay_from = None if optim.decay_from_epoch is None else optim.decay_from_epoch * steps_per_epoch
+        first = 1.0 if optim.first_step == "peak" else None
+        return cls(optim.warmup_epochs * steps_per_epoch, decay_from, total_steps, 1e-8 / optim.lr, first)
 
     def __call__(self, step: int) -> float:
-        return rate_factor(step, *self.arguments)
+        """Factor of `step`."""
+        if step == 0 and self.first is not None:
+            return self.first
+        if self.decay_from is None or step + 1 < self.decay_from:
+            return exponential_rise(step + 1, self.warmup_steps)
+        progress = (step + 1 - self.decay_from) / max(1, self.total_steps - self.decay_from)
+        return max(self.floor, cos(progress * pi / 2))
 
 
 def _where(kinds: Sequence[str], *wanted: str) -> Tensor:

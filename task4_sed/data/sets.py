@@ -246,16 +246,20 @@ def file_durations(folder: Path, filenames: Sequence[str]) -> dict[str, float]:
 
 
 def split_weak(clips: ClipSet, root: Path) -> tuple[ClipSet, ClipSet]:
-    """Weak clips to train on and to validate on, as the baseline parts them: 90 % by pandas' sample with seed 42.
+    """Weak clips to train on and to validate on, as the baseline splits them.
 
-    The draw is over the rows of the table, so it is the same also where clips are missing.
+    The draw is over the rows of the table, so missing clips do not change it.
     """
     path = label_file(root, "weak")
     assert path is not None
-    table = read_tsv(path, ["filename"])
-    chosen = set(table["filename"].sample(frac=0.9, random_state=42))
+    chosen = split_filenames(read_tsv(path, ["filename"])["filename"])
     training = np.array([name in chosen for name in clips.filenames], dtype=bool)
     return clips.select(np.flatnonzero(training)), clips.select(np.flatnonzero(~training))
+
+
+def split_filenames(filenames: Sequence[str], share: float = 0.9, seed: int = 42) -> set[str]:
+    """The share of a table's file names to train on, by pandas' sample."""
+    return set(pd.Series(filenames).sample(frac=share, random_state=seed))
 
 
 def pack_set(

@@ -125,7 +125,7 @@ def difference(got: Any, want: Any) -> float:
     Texts, booleans and whole numbers must be equal (1 if not). A wanted 0 counts the absolute difference; another shape
     is infinitely far away.
     """
-    if isinstance(want, str | bool) or want is None:
+    if isinstance(want, str | bool) or want is None or (isinstance(want, list) and None in want):
         return float(got != want)
     if isinstance(got, Tensor):
         got = got.detach().cpu().numpy()

@@ -8,8 +8,6 @@ from torch import nn
 
 from task4_sed.losses import (
     consistency_loss,
-    consistency_weight,
-    rate_factor,
     strong_loss,
     teacher_decay,
     update_teacher,
@@ -55,24 +53,6 @@ def test_consistency_is_the_squared_difference_of_probabilities_and_moves_the_st
     assert loss.item() == pytest.approx(0.25**2 / 2)
     assert student.grad is not None
     assert teacher.grad is None
-
-
-def test_the_published_ramp_and_learning_rate():
-    """118 steps an epoch: rise over 50 epochs, constant to 100, cosine to 300."""
-    per_epoch = 118
-    warmup, decay_from, total = 50 * per_epoch, 100 * per_epoch, 300 * per_epoch
-
-    def rate(step):
-        return rate_factor(step, warmup, decay_from, total)
-
-    assert consistency_weight(0, warmup, 2.0) == pytest.approx(2 * math.exp(-5 * (1 - 1 / 5900) ** 2))
-    assert consistency_weight(2949, warmup, 2.0) == pytest.approx(2 * math.exp(-5 * 0.25))
-    assert consistency_weight(warmup, warmup, 2.0) == 2.0
-    assert rate(2949) == pytest.approx(math.exp(-5 * 0.25))
-    assert rate(75 * per_epoch) == 1.0
-    assert rate(200 * per_epoch - 1) == pytest.approx(math.cos(math.pi / 4))
-    assert rate(total) == pytest.approx(1e-5)  # 1e-8 of a peak of 1e-3
-    assert rate_factor(10**6, warmup, None, total) == 1.0
 
 
 def test_the_teacher_is_first_the_plain_mean_then_a_moving_average():

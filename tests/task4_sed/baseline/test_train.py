@@ -1,5 +1,6 @@
 """Training of Task 4: published recipes, mixing, the teacher, embeddings, and runs that were stopped."""
 
+import math
 import multiprocessing
 import random
 import shutil
@@ -10,13 +11,23 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.features.augment import mix
 from common.runs.stages import Run, run_stages
 from common.settings import SettingsError, load_settings
 from common.training.checkpoints import read_checkpoint
 from task4_sed.baseline.recipe import STAGES
 from task4_sed.baseline.scores import score_network
-from task4_sed.baseline.settings import MixupSettings, Task4Settings
-from task4_sed.baseline.train import BatchParts, SoundEventTraining, make_network, mix_parts
+from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
+from task4_sed.baseline.train import (
+    BatchParts,
+    Mixing,
+    RateFactor,
+    SoundEventTraining,
+    consistency_weight,
+    draw_mixings,
+    make_network,
+    mix_batch,
+)
 from task4_sed.data.clips import open_clips
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
 from task4_sed.data.sets import SETS, audio_folder, read_set
@@ -27,30 +38,10 @@ from task4_sed.scoring import weak_f1
 from task4_sed.settings import EmbeddingSettings
 from task4_sed.systems import check_recipe, predict, result_row, run_recipe
 from tests.support.places import ROOT
+from tests.support.quick_task4 import QUICK, SMALL
 
 FOLDER = ROOT / "task4_sed" / "configs"
 CONFIGS = [FOLDER / f"{name}.yaml" for name in ("baseline", "baseline_2023", "small")]
-SMALL = FOLDER / "small.yaml"
-BATCH = [
-    {"sets": ["maestro_train"], "clips": 2},
-    {"sets": ["strong", "synthetic_train"], "clips": 2},
-    {"sets": ["weak"], "clips": 2},
-    {"sets": ["unlabeled"], "clips": 1},
-]
-# A network that takes milliseconds, with everything that is random or has a state.
-QUICK = {
-    "front_end.n_mels": 16,
-    "model.filters": [2, 4],
-    "model.pooling": [[4, 4], [1, 4]],
-    "model.rnn_dim": 4,
-    "model.num_rnn_layers": 1,
-    "data.batch": BATCH,
-    "mixup.probability": 0.7,
-    "trainer.epochs": 2,
-    "trainer.validate_every": 1,
-    "trainer.accelerator": "cpu",
-    "trainer.measure_energy": False,
-}
 TINY_BEATS = {"dim": 48, "depth": 1, "num_heads": 2, "hidden_dim": 16, "patch_dim": 8, "head_type": None}
 
 
@@ -143,6 +134,7 @@ def test_the_published_recipe_of_2023_is_the_fact_sheets():
     assert sum(parameter.numel() for parameter in make_network(settings).parameters()) == 1_112_420
     assert (settings.model.dropout, settings.model.rnn_dim, settings.trainer.epochs) == (0.5, 128, 200)
     assert settings.postprocessing.median_frames == 7
+    assert (settings.mixup.probability, settings.mixup.weak_labels) == (0.5, "soft")
 
 
 def test_settings_that_contradict_each_other_are_refused(quick):
@@ -154,59 +146,60 @@ def test_settings_that_contradict_each_other_are_refused(quick):
         quick(postprocessing__median_frames={"Alarm_bell_ringing": 3})
 
 
-def batch_of(sizes: dict[str, int], embeddings: bool) -> dict[str, torch.Tensor]:
+def mixed(batch, parts, settings, seed=0):
+    """The mixed batch; `parts` are sizes of the parts of strong clips, each mixed within itself."""
+    rows = BatchParts([GroupSettings(sets=["strong"], clips=len(batch["strong"]))], maestro_consistent=False)
+    rows.mixed = list(torch.arange(sum(parts)).split(parts))
+    mixings = draw_mixings(rows, settings, "embeddings" in batch, torch.Generator().manual_seed(seed))
+    return mixings, mix_batch(batch, mixings, settings.weak_labels)
+
+
+def batch_of(clips: int, embeddings: bool) -> dict[str, torch.Tensor]:
     """Every clip has its own number as magnitude, label and embedding, so that a mixture tells its parts."""
-    count = sum(sizes.values())
-    number = torch.arange(1, count + 1, dtype=torch.float32)
-    batch = {"strong": number[:, None, None].expand(count, 2, 3), "weak": number[:, None].expand(count, 2)}
+    number = torch.arange(1, clips + 1, dtype=torch.float32)
+    batch = {"strong": number[:, None, None].expand(clips, 2, 3), "weak": number[:, None].expand(clips, 2)}
     if embeddings:
-        batch["embeddings"] = number[:, None, None].expand(count, 4, 5)
-    return batch
+        batch["embeddings"] = number[:, None, None].expand(clips, 4, 5)
+    return {**batch, "magnitude": number[:, None, None, None].expand(clips, 1, 2, 2)}
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_consistent_mixing_mixes_features_embeddings_and_labels_alike_within_a_kind(embeddings):
-    batch = batch_of({"a": 4, "b": 4, "c": 2}, embeddings)
-    magnitude = torch.arange(1, 11, dtype=torch.float32)[:, None, None, None].expand(10, 1, 2, 2)
-    parts = [torch.arange(4), torch.arange(4, 8)]
-    generator = torch.Generator().manual_seed(3)
-    mixed, after = mix_parts(magnitude, batch, parts, MixupSettings(alpha=5.0), generator)
-    value = mixed[:, 0, 0, 0]
+    batch = batch_of(10, embeddings)
+    _, after = mixed(batch, [4, 4], MixupSettings(alpha=5.0), seed=3)
+    value = after["magnitude"][:, 0, 0, 0]
     for name in after:
         torch.testing.assert_close(after[name].flatten(1)[:, 0], value)
     assert (value[:4] <= 4).all() and (value[4:8] >= 5).all() and (value[4:8] <= 8).all()
-    assert not torch.equal(value[:8], magnitude[:8, 0, 0, 0])
-    assert torch.equal(value[8:], magnitude[8:, 0, 0, 0])
+    assert not torch.equal(value[:8], batch["magnitude"][:8, 0, 0, 0])
+    assert torch.equal(value[8:], batch["magnitude"][8:, 0, 0, 0])
     assert torch.equal(batch["strong"][:, 0, 0], torch.arange(1.0, 11.0))  # the batch itself is as it was
 
 
 def test_official_mixing_draws_anew_for_embeddings_and_mixes_labels_twice():
-    batch = batch_of({"a": 6}, embeddings=True)
-    magnitude = batch["strong"][:, None].clone()
-    settings = MixupSettings(alpha=5.0, draws="official")
-    mixed, after = mix_parts(magnitude, batch, [torch.arange(6)], settings, torch.Generator().manual_seed(1))
-    features, embeddings = mixed[:, 0, 0, 0], after["embeddings"][:, 0, 0]
+    (first, second), after = mixed(batch_of(6, True), [6], MixupSettings(alpha=5.0, draws="official"), seed=1)
+    features, embeddings = after["magnitude"][:, 0, 0, 0], after["embeddings"][:, 0, 0]
     assert not torch.allclose(features, embeddings)
+    assert (first.inputs, second.inputs) == (("magnitude",), ("embeddings",))
     # The labels are those of the features, mixed once more with the weight and partners of the embeddings.
-    generator = torch.Generator().manual_seed(1)
-    from common.features.augment import draw_beta, mix
-
-    draws = [(draw_beta(1, 5.0, generator).expand(6), torch.randperm(6, generator=generator)) for _ in range(2)]
-    torch.testing.assert_close(after["strong"][:, 0, 0], mix(features, *draws[1]))
-    torch.testing.assert_close(embeddings, mix(torch.arange(1.0, 7.0), *draws[1]))
+    torch.testing.assert_close(after["strong"][:, 0, 0], mix(features, second.weight, second.partner))
+    torch.testing.assert_close(embeddings, mix(torch.arange(1.0, 7.0), second.weight, second.partner))
 
 
 def test_mixed_weak_labels_are_soft_or_as_published_a_union():
-    weak = torch.eye(4)
-    batch = {"strong": torch.zeros(4, 4, 3), "weak": weak}
+    batch = {"strong": torch.zeros(4, 4, 3), "weak": torch.eye(4), "magnitude": torch.zeros(4, 1, 2, 2)}
     for kind, values in (("soft", None), ("union", {0.0, 1.0})):
-        settings = MixupSettings(alpha=5.0, weak_labels=kind)
-        _, after = mix_parts(
-            torch.zeros(4, 1, 2, 2), batch, [torch.arange(4)], settings, torch.Generator().manual_seed(0)
-        )
+        _, after = mixed(batch, [4], MixupSettings(alpha=5.0, weak_labels=kind))
         found = set(after["weak"].unique().tolist())
         assert found == values if values else any(0 < value < 1 for value in found)
         torch.testing.assert_close((after["weak"] > 0).sum(dim=1) >= 1, torch.ones(4, dtype=torch.bool))
+
+
+def test_a_union_keeps_a_partner_whose_share_float32_would_round_away():
+    weight = torch.tensor([1 - 1e-9, 1e-9, 1.0], dtype=torch.float64)
+    mixing = Mixing((), weight, torch.tensor([1, 0, 2]))
+    batch = {"strong": torch.zeros(3, 3, 2), "weak": torch.eye(3)}
+    assert mix_batch(batch, [mixing], "union")["weak"].tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
 
 
 def test_the_parts_of_a_batch_follow_its_groups(quick):
@@ -216,6 +209,21 @@ def test_the_parts_of_a_batch_follow_its_groups(quick):
     assert parts.consistent.tolist() == [2, 3, 4, 5, 6]
     assert [part.tolist() for part in parts.mixed] == [[4, 5], [2, 3], [0, 1]]
     assert BatchParts(quick().data.batch, maestro_consistent=True).consistent.tolist() == list(range(7))
+
+
+def test_the_published_ramp_and_learning_rate():
+    """118 steps an epoch: the peak in step 0, then a rise over 50 epochs, constant to 100, cosine to 300."""
+    settings = load_settings(Task4Settings, SMALL.with_name("baseline.yaml"))
+    per_epoch, total = 118, 300 * 118
+    rate = RateFactor.of(settings, per_epoch, total)
+    weights = [consistency_weight(settings, step, per_epoch) for step in (0, 2949, 5900)]
+    assert weights == pytest.approx([2 * math.exp(-5 * (1 - 1 / 5900) ** 2), 2 * math.exp(-5 * 0.25), 2.0])
+    assert rate(0) == 1.0
+    assert rate(2949) == pytest.approx(math.exp(-5 * 0.25))
+    assert rate(75 * per_epoch) == 1.0
+    assert rate(200 * per_epoch - 1) == pytest.approx(math.cos(math.pi / 4))
+    assert rate(total) == pytest.approx(1e-5)  # 1e-8 of a peak of 1e-3
+    assert RateFactor(50 * per_epoch, None, total)(10**6) == 1.0
 
 
 def test_weak_f1_counts_classes_that_do_not_occur_as_zero():
@@ -366,7 +374,7 @@ def test_a_store_of_embeddings_is_refused_when_it_is_of_another_model_or_not_who
         EmbeddingStore(folder, names, identity(other))
     with pytest.raises(UserError, match=r"lacks 1 of 1 clips \(first 9.wav\)"):
         EmbeddingStore(folder, ["9.wav"], identity(EMBEDDING))
-    with (folder / "embeddings.npy").open("r+b") as file:
+    with (folder / "embeddings.h5").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(UserError, match="is cut off"):
         EmbeddingStore(folder, names, identity(EMBEDDING))
