@@ -1,24 +1,23 @@
-"""From the words of a call to a verb's arguments: tyro reads typed functions, settings lie over their YAML file."""
+"""From the words of a call to a verb's arguments: tyro sorts the words, pydantic checks what they say."""
 
 import contextlib
-import functools
 import inspect
-import io
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 from tyro.conf import Positional as Positional  # for the verbs: `run: Positional[Path]` is an argument without a name
+from tyro.constructors import PrimitiveConstructorSpec
 
 from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
-from common.settings.mistakes import setting_fields
+from common.settings.mistakes import describe_mistakes, setting_fields
 from common.settings.renamed import find_new_name
 from common.settings.yaml_file import parse_value, read_yaml
 
@@ -27,13 +26,8 @@ Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
 """Type of an option that may be given several times, one value each: `over: Repeated[str] = ()`."""
 
 _TYRO = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
-
-_PLAIN_WORDS = {
-    r"invalid literal for int\(\) with base 10: ('.*?')": r"\1 is no whole number",
-    r"could not convert string to float: ('.*?')": r"\1 is no number",
-    r"Unrecognized options:": "Not expected:",
-    r"Error parsing (--\w+)": r"\1",
-}
+_CONFIG = "CONFIG.yaml"
+_HELP = {"-h", "--help"}
 
 
 @dataclass(frozen=True)
@@ -67,28 +61,41 @@ def config_verb(
 
 def call_function(function: Callable[..., int | None], prog: str, words: Sequence[str]) -> int | None:
     """Call a typed function with the words of a command line; its mistakes raise UserError, `--help` SystemExit."""
-    options = [f"--{name}" for name in inspect.signature(function).parameters]
-    return _parse(function, prog, words, options)()
+    if not _HELP.isdisjoint(words):
+        tyro.cli(function, prog=prog, args=["--help"], use_underscores=True, config=_TYRO)
+    hints = _hints(function)
+    options = [name for name, hint in hints.items() if not _is_positional(hint)]
+    given = _sort_words(hints, words, options, prog)
+    parameters = inspect.signature(function).parameters.values()
+    missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
+    if missing:
+        shown = [name.upper() if _is_positional(hints[name]) else f"--{name}" for name in missing]
+        raise UserError(f"Missing: {', '.join(shown)}. See {prog} --help.")
+    return function(**_check_values(hints, given))
 
 
 def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int | None:
     """Read CONFIG.yaml with the settings named in the call on top, then call the verb's function."""
-    verb = replace(verb, settings_class=_class_of_call(verb.settings_class, words))
-    call = _split(verb, words)
-    if call.help:
-        _show_help(verb, prog, call)
-    flags = _parse(_flags_only(verb.function), prog, call.others, [*_flags(verb), *_options(verb.settings_class)])
-    path = _settings_path(verb, prog, call, flags.keywords)
-    settings = load_settings(verb.settings_class, path, call.overrides)
-    return verb.function(settings, **flags.keywords)
+    cls = _class_of_call(verb.settings_class, words)
+    flags = dict(list(_hints(verb.function).items())[1:])
+    settings = dict(_iterate_settings(cls))
+    call = [word for word in words if word not in _HELP]
+    named = _named_settings(call, flags, settings)
+    given = _sort_words({_CONFIG: Positional[Path], **flags, **named}, call, [*flags, *settings], prog)
+    config = Path(given[_CONFIG][0]) if _CONFIG in given else None
+    overrides = {name: _setting_value(settings.get(name), given[name]) for name in named}
+    if len(call) < len(words):
+        _show_help(verb.function, cls, config, overrides, prog)
+    arguments = _check_values(flags, {name: given[name] for name in flags if name in given})
+    path = _settings_path(verb, prog, config, arguments)
+    return verb.function(load_settings(cls, path, overrides), **arguments)
 
 
 def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type[Settings]:
-    """The schema of the file that the call names; what is wrong with the file is told later, when it is read."""
-    for before, word in zip(("", *words), words, strict=False):
-        path = Path(word) / SETTINGS_FILE if before == "--resume" else Path(word.removeprefix("--resume="))
-        if word.startswith("--resume="):
-            path /= SETTINGS_FILE
+    """The schema of the file or run that the call names; mistakes in the file are reported later, when it is read."""
+    for word in words:
+        path = Path(word.removeprefix("--resume="))
+        path = path / SETTINGS_FILE if path.is_dir() else path
         if path.suffix == ".yaml" and path.is_file():
             with contextlib.suppress(UserError):
                 data = read_yaml(path).data
@@ -96,78 +103,144 @@ def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type
     return settings_class
 
 
-@dataclass
-class _Call:
-    config: Path | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
-    help: bool = False
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = get_type_hints(function, include_extras=True)
+    return {name: hints[name] for name in inspect.signature(function).parameters}
 
 
-def _split(verb: ConfigVerb, words: Sequence[str]) -> _Call:
-    """Tell the configuration file, the settings, and the flags of the function apart."""
-    call = _Call()
-    settings = _options(verb.settings_class)
-    flags = _flags(verb)
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        option, equals, value = word.partition("=")
-        option = option.replace("-", "_").replace("__", "--", 1) if word.startswith("--") else option
-        if word in ("-h", "--help"):
-            call.help = True
-        elif not word.startswith("--"):
-            if call.config is None:
-                call.config = Path(word)
-            else:
-                call.others.append(word)
-        elif option in flags:
-            call.others.append(word)
-            if not equals and not flags[option] and left:
-                call.others.append(left.pop(0))
-        elif option in settings or "." in option:
-            values = [value] if equals else _take_values(settings.get(option), left)
-            call.overrides[option[2:]] = _setting_value(option, settings.get(option), values)
+def _iterate_settings(settings_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of each setting and group."""
+    for name, info in settings_class.model_fields.items():
+        yield prefix + name, info.annotation
+        if not _holds(info.annotation, list, tuple, dict):
+            for group in setting_fields(info.annotation):
+                yield from _iterate_settings(group, f"{prefix}{name}.")
+
+
+def _named_settings(words: Sequence[str], flags: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the words name, with the type of what follows: bool for nothing, a list for several words.
+
+    An unknown name with a dot is kept: it may lead into a list or a dict, which only the loaded settings know.
+    """
+    named: dict[str, Any] = {}
+    for word, following in pairwise([*words, "--"]):
+        name, equals, _ = _split_option(word)
+        if not word.startswith("--") or name in flags:
+            continue
+        if name not in settings and "." not in name:
+            raise _unknown_option(name, [*flags, *settings])
+        if _holds(settings.get(name), list, tuple, dict):
+            named[name] = list[str]
         else:
-            raise _unknown_option(option, [*flags, *settings])
-    return call
+            is_switch = _holds(settings.get(name), bool) and not isinstance(parse_value(following), bool | None)
+            named[name] = bool if is_switch and not equals else str
+    return named
 
 
-def _take_values(annotation: Any, left: list[str]) -> list[str]:
-    """Take an option's values from the words that are left: several for a list, at most one for anything else."""
-    values: list[str] = []
-    while left and not left[0].startswith("--") and (not values or _holds(annotation, list, tuple, dict)):
-        values.append(left.pop(0))
-    return values
+def _sort_words(
+    hints: Mapping[str, Any], words: Sequence[str], known: Collection[str], prog: str
+) -> dict[str, list[str]]:
+    """Let tyro sort the words of a call; gives the words of each argument that the call names.
+
+    Their values are converted here and not by tyro: it prints its errors in a box instead of raising them, and reads
+    no YAML (`null`, `[0.9, 0.99]`).
+    """
+    for name, equals, _ in map(_split_option, words):
+        if equals and hints.get(name) is bool:
+            raise UserError(f"--{name} takes no value.")
+    sorter = _typed_dict({name: _as_words(hint) for name, hint in hints.items()})
+    unnamed = dict.fromkeys(hints, ())
+    try:
+        found, rest = tyro.cli(
+            sorter, prog=prog, args=words, default=unnamed, return_unknown_args=True, use_underscores=True,
+            console_outputs=False,
+        )  # fmt: skip
+    except SystemExit:
+        raise _missing_value(hints, words) from None
+    for word in rest:
+        if word.startswith("--"):
+            raise _unknown_option(_split_option(word)[0], known)
+        raise UserError(f"Not expected: {word}. See {prog} --help.")
+    if empty := [name for name, texts in found.items() if texts == [] and not _is_positional(hints[name])]:
+        raise UserError(f"--{empty[0]} needs a value.")
+    return {name: list(texts) for name, texts in found.items() if texts}
 
 
-def _setting_value(option: str, annotation: Any, values: list[str]) -> Any:
-    if not values:
-        if _holds(annotation, bool):
-            return True
-        raise UserError(f"{option} needs a value.")
+def _as_words(hint: Any) -> Any:
+    """A type for which tyro gives an argument's words as they are: none for a flag, any number for a list, else one."""
+    marks = getattr(hint, "__metadata__", ())
+    if tyro.conf.UseAppendAction in marks:
+        return Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    spec = PrimitiveConstructorSpec[list[str]](
+        nargs=0 if hint is bool else "*" if _holds(hint, list, tuple) else 1,
+        metavar="",
+        instance_from_str=lambda texts: ["true"] if hint is bool else list(texts),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [],
+    )
+    return Annotated[(Any, spec, *marks)]
+
+
+def _split_option(word: str) -> tuple[str, str, str]:
+    """--optim.clip-norm=1 to ("optim.clip_norm", "=", "1")."""
+    name, equals, value = word.removeprefix("--").partition("=")
+    return name.replace("-", "_"), equals, value
+
+
+def _missing_value(hints: Mapping[str, Any], words: Sequence[str]) -> UserError:
+    for word, following in pairwise([*words, "--"]):
+        name, equals, _ = _split_option(word)
+        if not equals and following.startswith("--") and hints.get(name, bool) is not bool:
+            return UserError(f"--{name} needs a value.")
+    return UserError(f"Not understood: {' '.join(words)}.")
+
+
+def _unknown_option(name: str, known: Collection[str]) -> UserError:
+    if new := find_new_name(name, known):
+        return UserError(f"--{name} is now called --{new}.")
+    near = nearest(f"--{name}", [f"--{each}" for each in known])
+    hint = f"Near it: {', '.join(near)}." if near else "See --help."
+    return UserError(f"No option --{name}. {hint}")
+
+
+def _check_values(hints: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The arguments of a function in their types."""
+    words = {name: texts if _holds(hints[name], list, tuple) else texts[-1] for name, texts in given.items()}
+    try:
+        return TypeAdapter(_typed_dict({name: hints[name] for name in given})).validate_python(words)
+    except ValidationError as error:
+        mistakes = [(str(place[0]), text) for place, text in describe_mistakes(BaseModel, words, error)]
+        lines = [text if _is_positional(hints[name]) else f"--{text}" for name, text in mistakes]
+        raise UserError("\n".join(lines)) from None
+
+
+def _typed_dict(fields: Mapping[str, Any]) -> Any:
+    return TypedDict("Arguments", dict(fields))  # type: ignore[operator]
+
+
+def _setting_value(annotation: Any, words: list[str]) -> Any:
+    """The value of a setting, read as in YAML; the words themselves where the setting is text."""
     text_only = _holds(annotation, str, Path) and not _holds(annotation, int, float, bool)
+    values = [parse_value("null" if word == "None" else word) for word in words]  # the help writes None
     if _holds(annotation, list, tuple, dict):
-        read = [parse_value(value) for value in values]
-        if len(read) == 1 and isinstance(read[0], list | dict | None):
-            return read[0]
-        return list(values) if text_only else read
-    text = "null" if values[0] == "None" else values[0]  # the help writes None
-    return text if text_only and text != "null" else parse_value(text)
+        if len(values) == 1 and isinstance(values[0], list | dict | None):
+            return values[0]
+        return words if text_only else values
+    return words[-1] if text_only and values[-1] is not None else values[-1]
 
 
-def _settings_path(verb: ConfigVerb, prog: str, call: _Call, flags: Mapping[str, Any]) -> Path:
+def _settings_path(verb: ConfigVerb, prog: str, config: Path | None, flags: Mapping[str, Any]) -> Path:
     resume = flags.get("resume")
     if resume is not None:
-        if call.config is not None:
-            raise UserError(f"Give {call.config} or --resume {resume}, not both: a run has its own {SETTINGS_FILE}.")
+        if config is not None:
+            raise UserError(f"Give {config} or --resume {resume}, not both: a run has its own {SETTINGS_FILE}.")
         return _settings_of_run(Path(resume))
-    if call.config is not None:
-        return call.config
+    if config is not None:
+        return config
     for flag, path in verb.config_for.items():
         if flags.get(flag):
             return path
-    or_resume = " or --resume RUN" if "resume" in flags else ""
+    or_resume = " or --resume RUN" if "resume" in inspect.signature(verb.function).parameters else ""
     raise UserError(f"Which settings? Call {prog} CONFIG.yaml{or_resume}.")
 
 
@@ -183,79 +256,6 @@ def _settings_of_run(folder: Path) -> Path:
     raise UserError(f"There is no run folder {folder}.{hint}")
 
 
-def _parse(
-    function: Callable[..., Any], prog: str, words: Sequence[str], options: Sequence[str]
-) -> "functools.partial[int | None]":
-    """Let tyro read the words; gives the function with its arguments, not yet called."""
-
-    @functools.wraps(function)
-    def with_arguments(*args: Any, **kwargs: Any) -> "functools.partial[int | None]":
-        return functools.partial(function, *args, **kwargs)
-
-    complaint = io.StringIO()
-    try:
-        with redirect_stderr(complaint):
-            return tyro.cli(with_arguments, prog=prog, args=list(words), use_underscores=True, config=_TYRO)
-    except SystemExit as stop:
-        if not stop.code:  # the help was asked for
-            raise
-    for word in words:
-        option = word.partition("=")[0].replace("-", "_").replace("__", "--", 1)
-        if word.startswith("--") and option not in options:
-            raise _unknown_option(option, options)
-    raise UserError(f"{_as_sentence(complaint.getvalue(), prog)} See {prog} --help.")
-
-
-def _unknown_option(option: str, options: Sequence[str]) -> UserError:
-    if new := find_new_name(option.removeprefix("--"), [known.removeprefix("--") for known in options]):
-        return UserError(f"{option} is now called --{new}.")
-    near = nearest(option, options)
-    hint = f"Near it: {', '.join(near)}." if near else "See --help."
-    return UserError(f"No option {option}. {hint}")
-
-
-def _as_sentence(box: str, prog: str) -> str:
-    """What tyro tells in a frame of several lines, as one sentence."""
-    lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}|^[|+]|[|+]$", " ", line).strip() for line in box.splitlines()]
-    title, *rest = [line for line in lines if line] or ["Not understood"]
-    text = " ".join(rest).partition("For full helptext")[0].partition("Argument helptext")[0]
-    text = text.replace(f"Missing from {prog}:", "Missing:").replace("(required)", "").replace(f"{prog} --help", "")
-    for theirs, plainly in _PLAIN_WORDS.items():
-        text = re.sub(theirs, plainly, text)
-    return " ".join(text.split()).rstrip(". ") + "." if text else f"{title}."
-
-
-def _flags(verb: ConfigVerb) -> dict[str, bool]:
-    """Options of the verb's function, and whether they stand without a value."""
-    hints = get_type_hints(verb.function)
-    names = list(inspect.signature(verb.function).parameters)[1:]
-    return {f"--{name}": hints.get(name) is bool for name in names}
-
-
-def _flags_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as tyro shall see it: without its settings."""
-
-    @functools.wraps(function)
-    def flags_only(**kwargs: Any) -> None: ...
-
-    signature = inspect.signature(function)
-    flags_only.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
-    return flags_only
-
-
-def _options(settings_class: type[Settings], prefix: str = "--") -> dict[str, Any]:
-    """Option of each setting, with its type: {"--optim.lr": float}."""
-    return dict(_iterate_options(settings_class, prefix))
-
-
-def _iterate_options(settings_class: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, info in settings_class.model_fields.items():
-        yield prefix + name, info.annotation
-        if not _holds(info.annotation, list, tuple, dict):
-            for group in setting_fields(info.annotation):
-                yield from _iterate_options(group, f"{prefix}{name}.")
-
-
 def _holds(annotation: Any, *kinds: type) -> bool:
     """Whether an annotation such as `tuple[float, float] | None` holds one of `kinds`."""
     if annotation in kinds or get_origin(annotation) in kinds:
@@ -263,26 +263,28 @@ def _holds(annotation: Any, *kinds: type) -> bool:
     return any(_holds(part, *kinds) for part in get_args(annotation))
 
 
-def _show_help(verb: ConfigVerb, prog: str, call: _Call) -> None:
+def _is_positional(hint: Any) -> bool:
+    return Positional in getattr(hint, "__metadata__", ())
+
+
+def _show_help(
+    function: Callable[..., Any], cls: type[Settings], config: Path | None, overrides: Mapping[str, Any], prog: str
+) -> None:
     """Print the flags and all settings, with the values of CONFIG.yaml as defaults; ends with SystemExit."""
-    function, cls = verb.function, verb.settings_class
-    signature = inspect.signature(function)
     default: Settings | None = None
-    if call.config is not None:
-        default = load_settings(cls, call.config, call.overrides)
+    if config is not None:
+        default = load_settings(cls, config, overrides)
     elif not any(info.is_required() for info in cls.model_fields.values()):
         default = cls()
-    if default is None:
-        _parse(_flags_only(function), f"{prog} CONFIG.yaml", ["--help"], [])
-    first, *others = signature.parameters.values()
+    first, *others = inspect.signature(function).parameters.values()
 
     # Not functools.wraps: tyro would look behind it, at the original types.
-    def with_settings(**kwargs: Any) -> None: ...
+    def shown(**kwargs: Any) -> None: ...
 
     group: Any = Annotated[cls, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands]
-    settings = first.replace(kind=first.KEYWORD_ONLY, default=default, annotation=group)
-    with_settings.__signature__ = signature.replace(parameters=[*others, settings])  # type: ignore[attr-defined]
-    with_settings.__annotations__ = get_type_hints(function, include_extras=True) | {first.name: group}
-    with_settings.__doc__ = function.__doc__
-    shown_as = f"{prog} {call.config or 'CONFIG.yaml'}"
-    tyro.cli(with_settings, prog=shown_as, args=["--help"], use_underscores=True, config=_TYRO)
+    settings = [] if default is None else [first.replace(kind=first.KEYWORD_ONLY, default=default, annotation=group)]
+    shown.__signature__ = inspect.Signature([*others, *settings])  # type: ignore[attr-defined]
+    shown.__annotations__ = get_type_hints(function, include_extras=True) | {first.name: group}
+    shown.__doc__ = function.__doc__
+    shown_as = f"{prog} {config or _CONFIG}"
+    tyro.cli(shown, prog=shown_as, args=["--help"], use_underscores=True, config=_TYRO)
