@@ -1,9 +1,10 @@
 """Arrows between modules point one way: each folder imports only folders on lower floors, and nothing goes in a circle.
 
-Imports inside functions count as well. The floors are the house of README.md, from top to bottom.
+Imports inside functions count as well. FLOORS lists the folders from top to bottom. No code stands in two places.
 """
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,8 @@ FLOORS = {
         "data reports settings", "files output errors",
     ],
     "task1_asc": [
-        "__main__", "report", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data", "settings",
+        "__main__", "report", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data",
+        "settings",
     ],
     "task4_sed": [
         "__main__", "reports submission", "systems", "schema", "baseline iterations", "evaluate",
@@ -31,23 +33,30 @@ FLOORS = {
         "correspondences model metrics", "losses", "clips download", "data", "settings",
     ],
 }  # fmt: skip
+PACKAGES = " ".join(FLOORS[""]).split()
+EQUAL_LINES = 10
+
+
+@cache
+def source() -> dict[Path, ast.Module]:
+    """Each file of the source, parsed."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths if "templates" not in path.parts}
 
 
 @cache
 def imports() -> dict[str, set[str]]:
     """Each module of the source to the modules that it imports."""
-    paths = [path for package in ("common", "submissions", "task1_asc", "task4_sed", "retrieval")
-             for path in (ROOT / package).rglob("*.py") if "templates" not in path.parts]  # fmt: skip
-    modules = {module_name(path) for path in paths}
-    return {module_name(path): set(imported_by(path, modules)) - {module_name(path)} for path in paths}
+    modules = {module_name(path) for path in source()}
+    return {module_name(path): set(imported_by(tree, modules)) - {module_name(path)} for path, tree in source().items()}
 
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported_by(path: Path, modules: set[str]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported_by(tree: ast.Module, modules: set[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         elif isinstance(node, ast.ImportFrom) and node.module in modules:
@@ -99,10 +108,41 @@ def test_tasks_do_not_import_each_other():
     assert {task: folders_of("")[task] & tasks for task in tasks} == {task: set() for task in tasks}
 
 
+def test_no_test_module_imports_another():
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    modules = {module_name(path) for path in paths}
+    trees = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    found = {name: set(imported_by(tree, modules)) for name, tree in trees.items()}
+    assert {name: others for name, others in found.items() if others} == {}
+
+
+def test_no_two_places_share_ten_equal_lines():
+    places = defaultdict(list)
+    for path, tree in source().items():
+        lines = code_lines(path, tree)
+        for first in range(len(lines) - EQUAL_LINES + 1):
+            number = lines[first][0]
+            text = "\n".join(line for _, line in lines[first : first + EQUAL_LINES])
+            places[text].append(f"{path.relative_to(ROOT)}:{number}")
+    assert [found for found in places.values() if len(found) > 1] == []
+
+
+def code_lines(path: Path, tree: ast.Module) -> list[tuple[int, str]]:
+    """Numbers and texts of the lines that are not empty, not a comment and not in a table of constants."""
+    tables: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if all(isinstance(target, ast.Name) and target.id.isupper() for target in targets):
+                tables.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate((line.strip() for line in path.read_text(encoding="utf-8").splitlines()), start=1)
+    return [(number, line) for number, line in lines if line and line[0] != "#" and number not in tables]
+
+
 def test_no_folder_is_crowded():
     entries = {
         folder.relative_to(ROOT): [path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__")]
-        for package in FLOORS[""] for name in package.split() for folder in [ROOT / name, *(ROOT / name).rglob("*/")]
+        for name in PACKAGES for folder in [ROOT / name, *(ROOT / name).rglob("*/")]
         if (folder / "__init__.py").is_file()
     }  # fmt: skip
     assert {str(folder): len(paths) for folder, paths in entries.items() if len(paths) > 20} == {}
