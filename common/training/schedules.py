@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass
 class WarmupCosine:
-    """Linear from 0 over the warm-up, then half a cosine down to `floor` at the last step.
+    """Linear from `start` over the warm-up, then half a cosine down to `floor` at the last step.
 
     transformers' get_cosine_schedule_with_warmup, which the DCASE 2024 Task 1 baseline uses, for floor 0.
 
@@ -14,16 +14,18 @@ class WarmupCosine:
         warmup_steps: steps until the peak.
         total_steps: steps of the whole training.
         floor: factor at the end.
+        start: factor of the first step.
     """
 
-    warmup_steps: int
-    total_steps: int
+    warmup_steps: float
+    total_steps: float
     floor: float = 0.0
+    start: float = 0.0
 
     def __call__(self, step: int) -> float:
         """Factor of `step`, counted from 0."""
         if step < self.warmup_steps:
-            return step / max(1, self.warmup_steps)
+            return self.start + (1 - self.start) * step / max(1, self.warmup_steps)
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return self.floor + (1 - self.floor) * cosine
