@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
-from common.settings.mistakes import describe_mistakes, setting_fields
+from common.settings.mistakes import describe_mistakes, iterate_settings
 from common.settings.renamed import find_new_name
 from common.settings.yaml_file import parse_value, read_yaml
 
@@ -78,7 +78,7 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
     """Read CONFIG.yaml with the settings named in the call on top, then call the verb's function."""
     cls = _class_of_call(verb.settings_class, words)
     flags = dict(list(_hints(verb.function).items())[1:])
-    settings = dict(_iterate_settings(cls))
+    settings = dict(iterate_settings(cls))
     call = [word for word in words if word not in _HELP]
     named = _named_settings(call, flags, settings)
     given = _sort_words({_CONFIG: Positional[Path], **flags, **named}, call, [*flags, *settings], prog)
@@ -106,15 +106,6 @@ def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints = get_type_hints(function, include_extras=True)
     return {name: hints[name] for name in inspect.signature(function).parameters}
-
-
-def _iterate_settings(settings_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of each setting and group."""
-    for name, info in settings_class.model_fields.items():
-        yield prefix + name, info.annotation
-        if not _holds(info.annotation, list, tuple, dict):
-            for group in setting_fields(info.annotation):
-                yield from _iterate_settings(group, f"{prefix}{name}.")
 
 
 def _named_settings(words: Sequence[str], flags: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Every mistake of a file is told at once, one line each, with file and line, dott
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from common.errors import UserError
 from common.settings.mistakes import describe_mistakes, setting_fields
-from common.settings.yaml_file import Place, YamlFile, dotted, parse_value, read_yaml, to_yaml
+from common.settings.yaml_file import Place, YamlFile, dotted, read_yaml, to_yaml
 
 __all__ = [
     "Field",
@@ -49,13 +49,13 @@ class SettingsError(UserError):
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
-def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, Any] | Iterable[str] = ()) -> AnySettings:
+def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, Any] | None = None) -> AnySettings:
     """Read a YAML file into `cls`, with `overrides` on top.
 
     Args:
         cls: the settings class of the file.
         path: the YAML file.
-        overrides: values that replace the file's, as {"optim.lr": 0.01} or as ["optim.lr=0.01"].
+        overrides: values that replace those of the file, such as {"optim.lr": 0.01}.
 
     Raises:
         SettingsError: one line for each mistake of the file and of the overrides.
@@ -69,7 +69,7 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
         raise SettingsError(f"{path}:1: settings are needed, lines of the form `name: value`, not {found}.")
     known = [(line, f"{path}:{line}: {sentence}") for line, sentence in file.mistakes]
     cls = cast(type[AnySettings], cls.for_data(file.data))
-    return _validate(cls, file.data, lambda place: _source(file, path, place), _as_mapping(overrides), known)
+    return _validate(cls, file.data, lambda place: _source(file, path, place), overrides or {}, known)
 
 
 def parse_settings(cls: type[AnySettings], data: Mapping[str, Any], origin: str = "settings") -> AnySettings:
@@ -175,16 +175,6 @@ def _class_of(cls: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
         return None
     classes = list(setting_fields(cls.model_fields[name].annotation))
     return classes[0] if len(classes) == 1 else None
-
-
-def _as_mapping(overrides: Mapping[str, Any] | Iterable[str]) -> Mapping[str, Any]:
-    if isinstance(overrides, Mapping):
-        return overrides
-    pairs = [text.partition("=") for text in overrides]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise SettingsError(f"{name} is no override; write name=value, such as optim.lr=0.01.")
-    return {name: parse_value(value) for name, _, value in pairs}
 
 
 def _flat(settings: Settings | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -70,6 +70,15 @@ def setting_fields(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from setting_fields(part)
 
 
+def iterate_settings(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of each setting and group."""
+    for name, field in cls.model_fields.items():
+        yield prefix + name, field.annotation
+        if get_origin(field.annotation) not in (list, tuple, dict):
+            for group in setting_fields(field.annotation):
+                yield from iterate_settings(group, f"{prefix}{name}.")
+
+
 def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]]:
     """(place, pydantic's item) for each mistake; in a union of groups, only those of the member that fits best."""
     items = [(*_place_in(data, item["loc"], item["type"]), dict(item)) for item in error.errors(include_url=False)]
@@ -112,21 +121,16 @@ def _with_tag(place: Place, item: dict) -> Place:
 def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str, str | None]:
     """The sentence for a name that is no setting, and the name that was probably meant."""
     here = [name for group in _groups_at(cls, place[:-1], data) for name in group.model_fields]
-    everything = [dotted((*place[:-1], name)) for name in here] + list(_all_names(cls))
-    if new := find_new_name(dotted(place), everything):
+    everywhere = [name for name, _ in iterate_settings(cls)]
+    if new := find_new_name(dotted(place), [*(dotted((*place[:-1], name)) for name in here), *everywhere]):
         return f"{dotted(place)} is now called {new}.", new.rsplit(".", 1)[-1]
     start = f"{dotted(place)} is not a setting."
     if near := nearest(str(place[-1]), here, count=1):
         return f"{start} Did you mean {near[0]}?", near[0]
-    others = [name for name in _all_names(cls) if name != dotted(place)]
-    everywhere = {name.rsplit(".", 1)[-1]: name for name in reversed(others)}
-    if near := nearest(str(place[-1]), everywhere, count=1, cutoff=0.8):
-        return f"{start} Did you mean {everywhere[near[0]]}?", None
-    group = dotted(place[:-1]) or "the file"
-    return (
-        f"{start} {group[0].upper() + group[1:] if group == 'the file' else group} can have: {', '.join(here)}.",
-        None,
-    )
+    full_names = {name.rsplit(".", 1)[-1]: name for name in reversed(everywhere) if name != dotted(place)}
+    if near := nearest(str(place[-1]), full_names, count=1, cutoff=0.8):
+        return f"{start} Did you mean {full_names[near[0]]}?", None
+    return f"{start} {dotted(place[:-1]) or 'The file'} can have: {', '.join(here)}.", None
 
 
 def _groups_at(cls: type[BaseModel], place: Place, data: Any) -> list[type[BaseModel]]:
@@ -146,15 +150,6 @@ def _tag_fits(group: type[BaseModel], data: Any) -> bool:
         if isinstance(data, dict) and name in data and all(isinstance(choice, str) for choice in choices) and choices:
             return data[name] in choices
     return True
-
-
-def _all_names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in cls.model_fields.items():
-        yield prefix + name
-        if get_origin(field.annotation) in (list, tuple, dict):
-            continue
-        for group in setting_fields(field.annotation):
-            yield from _all_names(group, f"{prefix}{name}.")
 
 
 def _sentence(place: Place, items: list[dict], data: Any) -> str:

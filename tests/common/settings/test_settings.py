@@ -66,7 +66,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def mistakes(folder: Path, text: str, overrides=()) -> list[str]:
+def mistakes(folder: Path, text: str, overrides=None) -> list[str]:
     with pytest.raises(UserError) as error:
         load_settings(Training, written(folder, text), overrides)
     return str(error.value).replace(f"{folder}/", "").split("\n")
@@ -214,7 +214,6 @@ def test_overrides_lie_over_the_file(tmp_path):
     path = written(tmp_path, "name: x\noptim: {lr: 0.1}\nchain: [{kind: mixup}]")
     settings = load_settings(Training, path, {"optim.lr": 0.2, "subset": 5, "chain.0.alpha": 0.7})
     assert (settings.optim.lr, settings.subset, settings.chain[0].alpha) == (0.2, 5, 0.7)
-    assert load_settings(Training, path, ["optim.lr=2e-1", "subset=5", "chain.0.alpha=0.7"]) == settings
 
 
 def test_an_override_in_a_group_that_the_file_leaves_out_keeps_the_defaults_of_the_group(tmp_path):
