@@ -21,7 +21,7 @@ from common.models.passt import PaSST, from_image_weights
 from common.registry import load_audio_model
 from common.registry.factory import create_audio_model, create_model
 from common.registry.released import find_released
-from common.registry.weights import plain_tensors, read_tensors
+from common.registry.weights import read_tensors
 from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
 from common.training.seeds import step_generator
@@ -60,7 +60,7 @@ def _starts_from_images(network: nn.Module, weights: Path) -> bool:
     """Load DeiT's weights into a PaSST; False, and nothing done, for any other file or network."""
     if not isinstance(network, PaSST):
         return False
-    tensors = plain_tensors(read_tensors(weights))
+    tensors = read_tensors(weights)
     if "pos_embed" not in tensors:
         return False
     heads = {name: value for name, value in network.state_dict().items() if name.startswith("head")}

@@ -127,19 +127,3 @@ def convolution(
         nn.BatchNorm2d(out_channels),
     ]
     return nn.Sequential(*layers, *([nn.ReLU()] if activation else []))
-
-
-def task1_baseline(
-    num_classes: int = 10,
-    in_channels: int = 1,
-    base_channels: int = 32,
-    channels_multiplier: float = 1.8,
-    expansion_rate: float = 2.1,
-    n_blocks: Sequence[int] = (3, 2, 1),
-    strides: Mapping[str, Sequence[int]] | None = None,
-) -> CPMobile:
-    """The baseline of 2024 and 2025: 61,148 parameters and 29.4 million MACs for 1 s; arguments as for `CPMobile`."""
-    strides = {"b3": (1, 2), "b4": (2, 1)} if strides is None else strides
-    return CPMobile(
-        num_classes, in_channels, base_channels, channels_multiplier, expansion_rate, n_blocks, strides, False
-    )

@@ -16,10 +16,6 @@ class Network(NamedTuple):
 def find_network(name: str) -> Network:
     """The network of an architecture, by the word `network` in released.yaml."""
     match name:
-        case "task1_baseline":
-            from common.models.cp_mobile import task1_baseline
-
-            return Network(task1_baseline)
         case "cp_mobile":
             from common.models.cp_mobile import CPMobile
 

@@ -4,7 +4,7 @@ released.yaml holds the data and says at its top how entries inherit from one an
 """
 
 import fnmatch
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,22 @@ TABLE = Path(__file__).parent / "released.yaml"
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where released files come from: repository, address with {tag} and {file}, licence, paper."""
-
-    repository: str
-    url: str
-    licence: str
-    paper: str
-
-
-@dataclass(frozen=True)
 class Architecture:
     """A network with its front end and labels; everything that is needed to build it with random weights."""
 
     name: str
     family: str
     network: str  # a name of networks.py
-    options: dict[str, Any]
     front_end: dict[str, Any]  # "make": a name of networks.py; the rest are its options
     labels: str | None  # a name of common/data/labels.py
-    activation: str
-    windows: dict[str, float]
+    options: dict[str, Any] = field(default_factory=dict)
+    activation: str = "sigmoid"
+    windows: dict[str, float] = field(default_factory=dict)
     parameters: int | None = None
     macs: int | None = None  # all calls, one clip of `macs_seconds`
     macs_seconds: float = 10.0
     also_reads: dict[str, list[int]] = field(default_factory=dict)  # inputs beside the spectrogram, without the batch
-    fixed: tuple[str, ...] = ()  # patterns of official keys: tables that the code computes itself
+    fixed: list[str] = field(default_factory=list)  # patterns of official keys: tables that the code computes itself
     skipped: dict[str, str] = field(default_factory=dict)  # patterns of other official keys that are not read, and why
     paper: str = ""
     implements: str = ""  # official source file
@@ -63,7 +53,7 @@ class Released:
     figure: str = ""
     bytes: int | None = None
     sha256: str | None = None
-    aliases: tuple[str, ...] = ()
+    aliases: list[str] = field(default_factory=list)
     backbone_only: bool = False
     note: str = ""
 
@@ -89,20 +79,35 @@ def read_table(path: Path = TABLE) -> Table:
     """Read the table once."""
     with path.open(encoding="utf-8") as file:
         raw = yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    sources = {name: Source(**entry) for name, entry in raw["sources"].items()}
     architectures: dict[str, Architecture] = {}
     released: dict[str, Released] = {}
     for family, group in raw["families"].items():
-        members = group.pop("architectures")
-        for name, entry in members.items():
-            merged = _merge(group, entry or {})
-            weights = merged.pop("released", {})
-            source = sources.get(merged.pop("source", ""))
-            architectures[name] = _architecture(name, family, merged)
+        for name, entry in group.pop("architectures").items():
+            shared = {"name": name, "family": family, **_merge(group, entry)}
+            origin = {key: shared.pop(key, "") for key in ("source", "tag")}
+            weights = shared.pop("released", {})
+            architectures[name] = Architecture(**shared)
             for tag, own in weights.items():
-                released[f"{name}.{tag}"] = _released(f"{name}.{tag}", family, merged, own, source, sources)
+                released[f"{name}.{tag}"] = _released(f"{name}.{tag}", shared, {**origin, **own}, raw["sources"])
     aliases = {alias: entry.name for entry in released.values() for alias in entry.aliases}
     return Table(architectures, released, aliases)
+
+
+def _released(name: str, shared: dict[str, Any], own: dict[str, Any], sources: dict[str, Any]) -> Released:
+    """Released weights: what their entry says of the architecture goes to it, the rest describes the file."""
+    source = sources[own.pop("source")]
+    url = source["url"].format(tag=own["tag"], file=own["file"].replace("(", "%28").replace(")", "%29"))
+    changed = {each.name for each in fields(Architecture)} & set(own)
+    architecture = Architecture(**_merge(shared, {key: own.pop(key) for key in changed}))
+    return Released(name, architecture, **{**source, **own, "url": url})
+
+
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
+    return merged
 
 
 def find_released(name: str) -> Released | None:
@@ -127,9 +132,8 @@ def find_architecture(name: str) -> Architecture:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a name is that of an architecture, of released weights, or an official one."""
-    table = read_table()
-    return name in {*table.architectures, *table.released, *table.aliases}
+    """Whether the name is an architecture, released weights, or an official name."""
+    return name in read_table().architectures or find_released(name) is not None
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -137,61 +141,6 @@ def list_models(pattern: str = "*") -> list[str]:
     table = read_table()
     wanted = {table.aliases[alias] for alias in fnmatch.filter(table.aliases, pattern)}
     return [name for name in table.names() if fnmatch.fnmatchcase(name, pattern) or name in wanted]
-
-
-def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in own.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = {**merged[key], **value} if both else value
-    return merged
-
-
-def _architecture(name: str, family: str, entry: dict[str, Any]) -> Architecture:
-    return Architecture(
-        name=name,
-        family=family,
-        network=entry["network"],
-        options=entry.get("options", {}),
-        front_end=entry["front_end"],
-        labels=entry["labels"],
-        activation=entry.get("activation", "sigmoid"),
-        windows=entry.get("windows", {}),
-        parameters=entry.get("parameters"),
-        macs=entry.get("macs"),
-        macs_seconds=entry.get("macs_seconds", 10.0),
-        also_reads=entry.get("also_reads", {}),
-        fixed=tuple(entry.get("fixed", ())),
-        skipped=entry.get("skipped", {}),
-        paper=entry.get("paper", ""),
-        implements=entry.get("implements", ""),
-    )
-
-
-def _released(
-    name: str,
-    family: str,
-    shared: dict[str, Any],
-    own: dict[str, Any],
-    source: Source | None,
-    sources: dict[str, Source],
-) -> Released:
-    entry = dict(own)
-    source = sources[entry.pop("source")] if "source" in entry else source
-    assert source is not None, f"{name} has no source in {TABLE}"
-    tag = str(entry.pop("tag", shared.get("tag", "")))
-    file = entry.pop("file")
-    about = {key: entry.pop(key) for key in ("figure", "bytes", "sha256", "backbone_only", "note") if key in entry}
-    aliases = tuple(entry.pop("aliases", ()))
-    licence, paper = entry.pop("licence", source.licence), entry.pop("paper", source.paper)
-    changes = {key: entry.pop(key) for key in _CHANGEABLE if key in entry}
-    assert not entry, f"{name} has unknown fields {', '.join(entry)} in {TABLE}"
-    architecture = _architecture(name.split(".")[0], family, _merge(shared, changes))
-    url = source.url.format(tag=tag, file=file.replace("(", "%28").replace(")", "%29"))
-    return Released(name, architecture, file, url, source.repository, tag, licence, paper, aliases=aliases, **about)
-
-
-_CHANGEABLE = ("options", "front_end", "labels", "windows", "parameters", "macs", "macs_seconds", "activation")
 
 
 def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
@@ -203,7 +152,13 @@ def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
     names = list_models(pattern)
     if not names:
         raise unknown("model", pattern, list_models())
-    return [_describe(name) for name in names]
+    rows = []
+    for name in names:
+        released = find_released(name)
+        about = {} if released is None else asdict(released)
+        rows.append(asdict(find_architecture(name)) | about | {"name": name})
+        rows[-1].pop("architecture", None)
+    return rows
 
 
 def summary_row(model: dict[str, Any]) -> dict[str, Any]:
@@ -218,13 +173,3 @@ def summary_row(model: dict[str, Any]) -> dict[str, Any]:
         "published figure": model.get("figure"),
         "licence": model.get("licence"),
     }
-
-
-def _describe(name: str) -> dict[str, Any]:
-    architecture = asdict(find_architecture(name))
-    released = find_released(name)
-    return {**architecture, **(_weights(released) if released else {}), "name": name}
-
-
-def _weights(released: Released) -> dict[str, Any]:
-    return {key: value for key, value in asdict(released).items() if key != "architecture"}

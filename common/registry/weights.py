@@ -4,7 +4,7 @@ import errno
 import fnmatch
 import logging
 import os
-import pickle
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.models.audio_model import AudioModel
-from common.registry.factory import create_audio_model
+from common.registry.factory import create_audio_model, create_model
 from common.registry.networks import find_network
 from common.registry.released import Architecture, Released, find_architecture, find_released, read_table
+from common.training.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -112,67 +113,61 @@ def fetch(entry: Released) -> Path:
     return path
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Read a file of tensors without running code that it may hold.
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file or Lightning checkpoint by name, without running code that it may hold.
 
     Raises:
-        UserError: if it is missing, cut off, or holds anything but plain tensors, numbers and texts.
+        UserError: if it is missing, cut off, or holds anything but tensors and plain values.
     """
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}.")
-    damaged = f"{path} is no file of weights, or it was cut off; delete it and get it again."
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" not in str(error):  # the pickle asks for a class or function
-            raise UserError(damaged) from error
-        raise UserError(
-            f"{path} holds code or objects, not only tensors, and was not loaded; use a file that holds a state dict."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise UserError(damaged) from error
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict.")
-    return dict(loaded)
+    return plain_tensors(read_checkpoint(path))
 
 
 def map_official_keys(network: nn.Module, architecture: Architecture, official: Mapping[str, Any]) -> dict[str, Tensor]:
     """Official tensors under the names of `network`; tables that the code computes and keys that are skipped left out.
 
+    A file may hold more than the network: where all of it lies below a prefix (`model.`, `module.`,
+    `multi_device_model.base_model.`), only the tensors below the prefix that fits best are read, as the log says.
+
     Raises:
         UserError: for a key that no rule knows.
     """
-    mapped, unknown = _translate(network, architecture, plain_tensors(official))
+    tensors = plain_tensors(official)
+    prefix = find_prefix(network, architecture, tensors)
+    mapped, unknown = _translate(network, architecture, _below(prefix, tensors))
     if unknown:
-        raise UserError(
-            f"{architecture.name} has no tensor for {_some(unknown)}{_fits_better(architecture, official)}."
-        )
+        raise UserError(f"{architecture.name} has no tensor for {_some(unknown)}{_fits_better(architecture, tensors)}.")
+    if prefix:
+        left_out = len(tensors) - len(_below(prefix, tensors))
+        logger.warning("%s: weights below %s are read; %d other tensors are not", architecture.name, prefix, left_out)
     return mapped
 
 
+def find_prefix(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]) -> str:
+    """The beginning of names, such as `model.`, below which most tensors fit the network by name and shape."""
+    counts: Counter[str] = Counter()
+    for key in tensors:
+        parts = key.split(".")
+        counts.update(".".join(parts[:depth]) + "." for depth in range(1, len(parts)))
+    enough = len(network.state_dict()) / 2
+    prefixes = ["", *sorted((prefix for prefix, count in counts.items() if count >= enough), key=len)]
+    return max(prefixes, key=lambda prefix: _share_that_fits(network, architecture, _below(prefix, tensors)))
+
+
 def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file by name: out of a Lightning or author's container, and without a wrapper's prefix.
+    """The tensors of a file by name, out of a Lightning or author's container.
 
     Raises:
         UserError: if there is none.
     """
     tensors: Mapping[str, Any] = official
-    while True:
-        inner = next((tensors[key] for key in WRAPPINGS if isinstance(tensors.get(key), Mapping)), None)
-        if inner is None:
-            break
+    while inner := next((tensors[key] for key in WRAPPINGS if isinstance(tensors.get(key), Mapping)), None):
         tensors = inner
     found = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     if not found:
         raise UserError(
             f"the file holds no tensors, only {', '.join(map(str, list(official)[:NAMES_TOLD])) or 'nothing'}"
         )
-    found = _pretrained_part(found)
-    for prefix in ("module.", "net."):
-        # M2D's own files have keys that begin with module.ar.; they are known by its key map.
-        if all(key.startswith(prefix) and not key.startswith("module.ar.") for key in found):
-            found = {key.removeprefix(prefix): value for key, value in found.items()}
-    return found
+    return _pretrained_part(found)
 
 
 def _pretrained_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -217,8 +212,6 @@ def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbo
 
 def head_keys(architecture: Architecture) -> set[str]:
     """Our keys of the tensors whose shape depends on the number of classes, and of the layers that they are in."""
-    from common.registry.factory import create_model
-
     with torch.device("meta"):
         few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
     return {key for key in few if few[key].shape != more[key].shape}
@@ -258,25 +251,29 @@ def _differences(
 
 
 def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str:
-    """Of the other architectures, the one whose names and shapes fit the file, if that asked for does not at all."""
+    """Names the other architecture that fits the file, if the one that was asked for does not at all."""
     tensors = plain_tensors(official)
-    if _share_that_fits(architecture, tensors) > 0.5:
+
+    def share(candidate: Architecture) -> float:
+        with torch.device("meta"):
+            network = create_model(candidate.name)
+        return _share_that_fits(network, candidate, _below(find_prefix(network, candidate, tensors), tensors))
+
+    if share(architecture) > 0.5:
         return ""
-    for other in read_table().architectures.values():
-        if other.name != architecture.name and _share_that_fits(other, tensors) > 0.9:
-            return f"; the file looks like {other.name}"
-    return ""
+    others = (other for other in read_table().architectures.values() if other.name != architecture.name)
+    return next((f"; the file looks like {other.name}" for other in others if share(other) > 0.9), "")
 
 
-def _share_that_fits(architecture: Architecture, tensors: Mapping[str, Tensor]) -> float:
+def _share_that_fits(network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]) -> float:
     """Of the tensors of a network, the share that a file has with the right name and shape."""
-    from common.registry.factory import create_model
-
-    with torch.device("meta"):
-        network = create_model(architecture.name)
     mapped, unknown = _translate(network, architecture, tensors)
     shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
     return sum(tensor.shape == shapes[key] for key, tensor in mapped.items()) / (len(shapes) + len(unknown))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _fits(key: str, patterns: Any) -> bool:

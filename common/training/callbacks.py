@@ -7,8 +7,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from common.files import atomic_write
+from common.training.checkpoints import read_checkpoint, save_checkpoint
 from common.training.seeds import seed_all
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -105,3 +107,17 @@ class PlainProgress(Callback):
             self._last_line = time.monotonic()
             values = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items()]
             print("  ".join([f"epoch {done}/{trainer.max_epochs}", *values]), file=sys.stderr, flush=True)
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """What Lightning saves and loads through."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
+        """See `common.training.checkpoints.save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Path | str, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """See `read_checkpoint`; never runs code, whatever `weights_only` says."""
+        return read_checkpoint(path, map_location or "cpu")

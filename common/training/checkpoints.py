@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from common.errors import UserError
@@ -53,7 +52,7 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is cut off or is no checkpoint; delete it and train again, or take another checkpoint."
+    return f"{path} is cut off or is no checkpoint; delete it, and train again or get another one."
 
 
 def weights_of(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
@@ -77,17 +76,3 @@ def load_weights(module: nn.Module, path: Path | str, prefix: str = "") -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(f"The weights in {path} are those of another network: {first}") from error
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """What Lightning saves and loads through."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
-        """See `common.training.checkpoints.save_checkpoint`."""
-        save_checkpoint(checkpoint, path)
-
-    def load_checkpoint(
-        self, path: Path | str, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """See `read_checkpoint`; never runs code, whatever `weights_only` says."""
-        return read_checkpoint(path, map_location or "cpu")

@@ -24,8 +24,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.settings.trainer import TrainerSettings
-from common.training.callbacks import KeepCheckpoints, MetricsTable, PlainProgress, StepSeeds
-from common.training.checkpoints import WholeCheckpointIO
+from common.training.callbacks import KeepCheckpoints, MetricsTable, PlainProgress, StepSeeds, WholeCheckpointIO
 
 
 def make_trainer(

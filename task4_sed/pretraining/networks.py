@@ -12,7 +12,7 @@ from common.models.frame_mobilenet import FrameMobileNet
 from common.models.frame_prediction import FramePrediction
 from common.registry.factory import create_audio_model
 from common.registry.released import find_architecture, find_released
-from common.registry.weights import fetch, map_official_keys, plain_tensors, read_tensors
+from common.registry.weights import fetch, map_official_keys, read_tensors
 from task4_sed.pretraining.settings import ModelSettings, OptimSettings
 
 HEADS = ("strong_head.", "weak_head.", "seq_model.")
@@ -60,7 +60,7 @@ def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
     network = model.network
     own = network.state_dict()
     try:
-        official = {key: value for key, value in plain_tensors(read_tensors(path)).items() if not key.startswith(HEADS)}
+        official = {key: value for key, value in read_tensors(path).items() if not key.startswith(HEADS)}
         mapped = map_official_keys(network, find_architecture(settings.name), official)
     except UserError as error:
         raise UserError(f"model.weights {path} cannot be used for {settings.name}: {error}") from error

@@ -197,6 +197,21 @@ def test_the_key_layouts_of_released_files_are_known_by_their_content(case, pair
     load_released_state_dict(empty_model(CASES[case]), renamed(layout(case), *pairs))
 
 
+PREFIXES = ["model.", "net.", "module.", "multi_device_model.base_model."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("case", ["task1_baseline", "mn04", "beats"])
+def test_a_lightning_checkpoint_is_read_below_the_prefix_where_the_shapes_fit(case, prefix, tmp_path, caplog):
+    state = {prefix + key: value for key, value in layout(case, fixed=False).items()}
+    state |= {"mel.1.mel_scale.fb": torch.empty(7, 3), f"copies.a.{prefix}bias": torch.empty(2)}
+    torch.save(filled({"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 0.1}}), tmp_path / "last.ckpt")
+    with caplog.at_level(logging.WARNING):
+        network = load_audio_model(CASES[case], tmp_path / "last.ckpt").network
+    assert f"weights below {prefix} are read; 2 other tensors are not" in caplog.text
+    assert all((parameter == 0.5).all() for parameter in network.parameters() if parameter.requires_grad)
+
+
 def without_heads(case: str) -> dict[str, Tensor]:
     return {key: value for key, value in layout(case, fixed=False).items() if "_head." not in key}
 
@@ -257,7 +272,7 @@ def test_transformers_come_out_of_the_winners_files(case, pairs, wrapped, tmp_pa
 def filled(value: object) -> object:
     """Empty tensors made real: every entry 0.5, stored once."""
     if isinstance(value, Tensor):
-        return torch.full((1,), 0.5).expand(value.shape)
+        return torch.tensor(0.5).expand(value.shape)
     return {key: filled(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
@@ -332,13 +347,13 @@ def test_files_that_are_no_weights_get_one_sentence(tmp_path, mn01_file):
     contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not found\n" * 50, "page": b"<!DOCTYPE html>"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match="no file of weights, or it was cut off"):
+        with pytest.raises(UserError, match="is cut off or is no checkpoint"):
             load_audio_model("mn01", tmp_path / name)
     torch.save([1, 2], tmp_path / "list")
     torch.save({"epoch": 3}, tmp_path / "numbers")
     np.save(tmp_path / "array.npy", np.zeros(3))
-    for name, message in (("list", "holds a list"), ("numbers", "no tensors"), ("array.npy", "no file of weights"),
-                          ("absent", "There is no weights file")):  # fmt: skip
+    for name, message in (("list", "holds a list"), ("numbers", "no tensors"), ("array.npy", "is no checkpoint"),
+                          ("absent", "There is no checkpoint")):  # fmt: skip
         with pytest.raises(UserError, match=message):
             load_audio_model("mn01", tmp_path / name)
 
