@@ -110,6 +110,12 @@ def read_audio(
     return waveform if sample_rate is None else resample(waveform, rate, sample_rate)
 
 
+def read_fixed(path: Path | str, num_samples: int, sample_rate: int, start: float = 0.0) -> Waveform:
+    """`num_samples` of a file as mono at `sample_rate`, from `start` seconds on; zeros after the end of the file."""
+    waveform = read_audio(path, sample_rate, start=start, duration=num_samples / sample_rate)[:num_samples]
+    return np.pad(waveform, (0, num_samples - len(waveform)))
+
+
 def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None = None) -> Iterator[Waveform]:
     """Decode a long file block by block in constant memory.
 

@@ -15,7 +15,7 @@ from common.data.packed_store import ReadClip, read_info, read_table, verify
 from common.data.packing import PackReport, pack
 from common.errors import UserError
 
-__all__ = ["EpochSampler", "PackReport", "PackedClips", "ReadClip", "make_loader", "pack", "verify"]
+__all__ = ["EpochSampler", "PackReport", "PackedClips", "ReadClip", "make_loader", "make_plan_loader", "pack", "verify"]
 
 
 class Gathers(Protocol):
@@ -168,6 +168,19 @@ def make_loader(
         persistent_workers=num_workers > 0,
         # Otherwise each epoch would draw a number from the global generator.
         generator=torch.Generator().manual_seed(shuffle_seed or 0),
+    )
+
+
+def make_plan_loader(dataset: Dataset, plans: Sampler, num_workers: int = 0, pin_memory: bool = False) -> DataLoader:
+    """A loader of whole batches: `plans` gives what the data set is asked for, such as the rows of each batch."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=plans,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # otherwise each epoch would draw a number from the global generator
     )
 
 
