@@ -1,45 +1,45 @@
-"""Results on stdout, as a table or as JSON; what happens meanwhile on stderr."""
+"""Results on stdout, as a table or as JSON; progress and messages on stderr."""
 
-import json
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 _quiet = False
 
 
-def leave_words_to_the_first() -> None:
-    """From now on let this process, one of several that train together, tell nothing but errors."""
+def silence_rank() -> None:
+    """Silence everything but errors on ranks other than 0."""
     global _quiet
     _quiet = True
 
 
 def say(text: str) -> None:
-    """One line about what happens, on stderr."""
+    """Print a message on stderr."""
     if not _quiet:
-        tell_error(text)
+        print_error(text)
 
 
-def tell_error(text: str) -> None:
-    """What went wrong, on stderr, whichever process it is."""
+def print_error(text: str) -> None:
+    """Print an error on stderr, on every rank."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_json(data: object) -> None:
-    """Results for programs. Paths become texts, NumPy numbers and arrays numbers and lists, NaN null."""
+    """Print results for programs; NumPy arrays become lists, NaN becomes null."""
+    from pydantic_core import to_json
+
     if _quiet:
         return
-    print(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    text = to_json(data, indent=2, inf_nan_mode="null", fallback=lambda value: value.tolist()).decode()
+    print(text, flush=True)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", columns: Sequence[str] | None = None) -> None:
-    """Results for people: one line per row, one column per key; numbers to the right, None as an empty cell.
+    """Print results for people, one row per line; None becomes an empty cell.
 
-    Off a terminal nothing is cut off, however long the lines get.
+    Lines are not cut when stdout is not a terminal.
     """
     from rich.console import Console
     from rich.table import Table
@@ -73,38 +73,22 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _plain(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {str(key): _plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple | set | frozenset):
-        return [_plain(value) for value in data]
-    if isinstance(data, float):
-        return float(data) if math.isfinite(data) else None
-    if data is None or isinstance(data, str | bool | int):
-        return data
-    if isinstance(data, Path):
-        return str(data)
-    if hasattr(data, "tolist"):  # NumPy and torch
-        return _plain(data.tolist())
-    raise TypeError(f"{type(data).__name__} has no form in JSON")
-
-
 SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts work that is done, within a `with` block.
+    """A progress bar on a terminal, a line every 15 seconds elsewhere; used as a context manager.
 
     Args:
-        what: what is done, such as "Packing".
-        total: how many units there are; None when that is not known.
+        what: the work, such as "Packing".
+        total: number of units; None when unknown.
         unit: name of the units.
-        done: units that were already done before.
+        done: units that are already finished.
         quiet: show nothing.
     """
 
     def __init__(self, what: str, total: int | None, unit: str = "clips", done: int = 0, quiet: bool = False):
-        self.what, self.total, self.unit, self.done, self.quiet = what, total, unit, done, quiet
+        self.what, self.total, self.unit, self.done, self.quiet = what, total, unit, done, quiet or _quiet
         self._bar: Any = None
         self._last_line = time.monotonic()
 
@@ -120,15 +104,17 @@ class Progress:
             self._bar.add_task(self.what, total=self.total, completed=self.done)
         return self
 
-    def advance(self, count: int = 1) -> None:
-        """Note that `count` more units are done."""
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count `count` more units. A line with a `note` is also printed when all units are done."""
         self.done += count
         if self._bar is not None:
             self._bar.advance(self._bar.tasks[0].id, count)
-        elif not self.quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            return
+        is_last = note and self.done == self.total
+        if not self.quiet and (is_last or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
             of_total = "" if self.total is None else f" of {self.total}"
-            print(f"{self.what}: {self.done}{of_total} {self.unit}", file=sys.stderr, flush=True)
+            say(f"{self.what}: {self.done}{of_total} {self.unit}{f'  {note}' if note else ''}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -14,7 +14,7 @@ A package's `__main__.py`:
     ) -> None:
         '''Train the models of a configuration.
 
-        Args:
+Args:
             resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
             redo: stage to do again, with those that build on it; may be given several times.
             fast_check: two steps of everything, to see that it works.
@@ -27,7 +27,7 @@ A package's `__main__.py`:
     def evaluate(run: Positional[Path], *, json: bool = False) -> int:
         '''Score a run on the test split.
 
-        Args:
+Args:
             run: run folder.
             json: print the figures as JSON.
         '''
@@ -61,7 +61,7 @@ from typing import Any, Union
 
 from common.cli.arguments import ConfigVerb, Positional, Repeated, call_function, call_with_config, config_verb
 from common.errors import CheckFailed, UserError, nearest
-from common.output import print_json, print_table, say, tell_error
+from common.output import print_error, print_json, print_table, say
 
 __all__ = ["Positional", "Repeated", "Verb", "config_verb", "print_json", "print_table", "run", "say"]
 
@@ -91,12 +91,12 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         sys.stdout.flush()
         return code
     except (UserError, CheckFailed) as error:
-        tell_error(_sentence(error))
+        print_error(_sentence(error))
         return 1 if isinstance(error, CheckFailed) else 2
     except SystemExit as stop:
         return _exit_code(stop)
     except KeyboardInterrupt:
-        tell_error("Stopped by Ctrl-C.")
+        print_error("Stopped by Ctrl-C.")
         return 130
     except BrokenPipeError:
         if not _reader_has_gone():
@@ -105,7 +105,7 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
     except OSError as error:
         if (sentence := _system_refusal(error)) is None:
             raise
-        tell_error(sentence)
+        print_error(sentence)
         return 2
     finally:
         _on_terminate(before)
@@ -163,13 +163,13 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
 
 def _exit_code(stop: SystemExit) -> int:
     if isinstance(stop, Terminated):
-        tell_error("Stopped by SIGTERM.")
+        print_error("Stopped by SIGTERM.")
         return 143
     if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into SystemExit
-        tell_error("Stopped by Ctrl-C.")
+        print_error("Stopped by Ctrl-C.")
         return 130
     if isinstance(stop.code, str):
-        tell_error(stop.code)
+        print_error(stop.code)
         return 1
     return stop.code or 0
 

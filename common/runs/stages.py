@@ -29,7 +29,7 @@ from typing import Any, Generic, Literal, cast
 
 from common.errors import CheckFailed, UserError, unknown
 from common.files import atomic_write, sha256_of, write_json
-from common.output import leave_words_to_the_first, say
+from common.output import say, silence_rank
 from common.runs.code_version import code_version
 from common.runs.folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
 from common.runs.processes import Executor, environment
@@ -133,7 +133,7 @@ def run_stages(
         if name not in [stage.name for stage in stages]:
             raise unknown("stage", name, [stage.name for stage in stages])
     if not is_main_process():
-        leave_words_to_the_first()
+        silence_rank()
         _work_beside(run, stages, redo)
         return
     prepare_folder(run.folder)

@@ -1,19 +1,23 @@
 """Settings and options that have a new name; the old one is refused with the new one named.
 
 To rename a setting or a flag of a verb, rename it in the code and add a line `"old": "new"` to `RENAMED`. The old name
-is one word, for every group and verb that had it ("workers"), or dotted, for one place ("optim.projection_lr"); the
-new name of a dotted one is dotted too. A YAML file, a run's settings.yaml and the command line all read the table.
+may be one word ("workers") or dotted ("optim.warmup"); it stands for every setting that ends so, in every group and
+verb, and the new name replaces as many words. YAML files, runs' settings.yaml and the command line read the table.
 """
 
 from collections.abc import Collection
 
 RENAMED: dict[str, str] = {
     "workers": "num_workers",
+    "augmentation.filter_augment": "augmentation.filter",
+    "augmentation.time_mask.min_share": "augmentation.time_mask.smallest",
+    "augmentation.time_mask.max_share": "augmentation.time_mask.largest",
+    "augmentation.time_mask.distilled": "augmentation.time_mask.pseudo_labels",
 }
 
 
 def find_new_name(old: str, names: Collection[str]) -> str | None:
     """The new name of the dotted setting or option `old`, if it is one of `names`."""
-    group, _, word = old.rpartition(".")
-    in_its_group = f"{group}.{RENAMED.get(word)}" if group else RENAMED.get(word)
-    return next((new for new in (RENAMED.get(old), in_its_group) if new in names), None)
+    words = old.split(".")
+    renamed = [".".join([*words[:at], RENAMED.get(".".join(words[at:]), "")]) for at in range(len(words))]
+    return next((new for new in renamed if new in names), None)

@@ -1,6 +1,5 @@
 """Lightning callbacks: seeds of each step, the metrics table, checkpoints, progress."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from common.files import atomic_write
+from common.output import Progress
 from common.training.checkpoints import read_checkpoint, save_checkpoint
 from common.training.seeds import seed_all
-
-SECONDS_BETWEEN_LINES = 15.0
 
 
 class StepSeeds(Callback):
@@ -97,16 +95,15 @@ class KeepCheckpoints(Checkpoint):
 class PlainProgress(Callback):
     """A line on stderr now and then, for logs and pipes."""
 
-    def __init__(self) -> None:
-        self._last_line = -SECONDS_BETWEEN_LINES
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting at the first epoch that is left."""
+        self.progress = Progress("Training", trainer.max_epochs, "epochs", trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell where the training is."""
-        done, last = trainer.current_epoch + 1, trainer.current_epoch + 1 == trainer.max_epochs
-        if trainer.is_global_zero and (last or time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES):
-            self._last_line = time.monotonic()
+        """Count the epoch, with what was logged."""
+        if trainer.is_global_zero:
             values = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items()]
-            print("  ".join([f"epoch {done}/{trainer.max_epochs}", *values]), file=sys.stderr, flush=True)
+            self.progress.advance(note="  ".join(values))
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

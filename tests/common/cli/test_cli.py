@@ -263,7 +263,7 @@ def test_json_holds_what_numpy_gives_and_no_nan(capsys):
 
 def test_a_further_process_tells_nothing_but_errors(capsys, monkeypatch):
     monkeypatch.setattr(output, "_quiet", False)
-    output.leave_words_to_the_first()
+    output.silence_rank()
     say("starts")
     print_json({"x": 1})
     print_table([{"x": 1}])

@@ -136,8 +136,8 @@ def test_training_says_nothing_but_its_progress(tmp_path, capfd):
         train(tmp_path, monitor="loss")
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert all(line.startswith("epoch ") for line in captured.err.splitlines()), captured.err
-    assert captured.err.splitlines()[-1].startswith("epoch 6/6")
+    assert all(line.startswith("Training: ") for line in captured.err.splitlines()), captured.err
+    assert captured.err.splitlines()[-1].startswith("Training: 6 of 6 epochs")
     assert caught == []
 
 
