@@ -1,15 +1,18 @@
-"""A folder that can be written, and that one process at a time fills."""
+"""The folder of a run: one process at a time fills it, with a known version of the code."""
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +22,8 @@ from common.output import say
 
 SETTINGS_FILE = "settings.yaml"
 """Where a run folder keeps the settings it was made with."""
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NEEDED_BYTES = 32 * 1024**2
 """Free space without which no run starts."""
@@ -68,7 +73,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
-    """The runs themselves, and those of sweeps.
+    """Folders of runs: the given ones, and the runs of given sweeps.
 
     Raises:
         UserError: if there is no such folder, or no run in them.
@@ -90,6 +95,48 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 def is_main_process() -> bool:
     """Whether this is the only process of a run, or the first of several that torchrun, srun or Lightning started."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of this block, and of processes that are started in it."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@cache
+def code_version() -> dict[str, str | bool]:
+    """The code that makes a result: {"commit": ..., "changed": ...}, or {"digest": ...} of the sources without git."""
+    # Asks for this very file: the kit may lie, copied, inside somebody else's repository.
+    if _git("ls-files", "--error-unmatch", "common/runs/folder.py") is None:
+        return {"digest": _digest(ROOT)}
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    if commit is None or changed is None:
+        return {"digest": _digest(ROOT)}
+    return {"commit": commit, "changed": bool(changed)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _digest(root: Path) -> str:
+    """SHA-256 over the names and contents of all packages' Python files and tables."""
+    digest = hashlib.sha256()
+    for package in sorted(path.parent for path in root.glob("*/__init__.py")):
+        for path in sorted([*package.rglob("*.py"), *package.rglob("*.yaml")]):
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _holder(file: IO[str]) -> str:

@@ -11,14 +11,14 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
 
 from common.output import say
+from common.runs.folder import environment
 from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
 
 
@@ -129,18 +129,6 @@ def _work(connection: Connection, parent: int) -> None:
             connection.send(outcome)
         except Exception as error:  # a value that cannot be pickled
             connection.send(Outcome(task.name, error=f"{type(error).__name__}: {error}"))
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables of this block, and of processes that are started in it."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _end_with(parent: int) -> None:

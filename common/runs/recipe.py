@@ -12,12 +12,13 @@ The verbs `train` and `sweep` of a task, with `--resume`, `--redo`, `--fast_chec
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from common.runs.processes import Executor
 from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
-from common.runs.sweep import refuse_several_devices, sweep, sweep_name
 from common.settings.run import RunSettings
+
+if TYPE_CHECKING:
+    from common.runs.processes import Executor
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -52,7 +53,7 @@ class Recipe(Generic[S]):
     for_check: Callable[[S], S] = _unchanged
 
     def run(
-        self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: Executor | None = None
+        self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: "Executor | None" = None
     ) -> Run[S]:
         """Run the stages that are not done.
 
@@ -64,6 +65,8 @@ class Recipe(Generic[S]):
         """
         run = Run(folder or settings.folder, settings)
         if executor is not None:
+            from common.runs.sweep import refuse_several_devices
+
             refuse_several_devices(settings, "stages that run at the same time have one device each")
         self.refuse_early(run)
         if executor is not None:
@@ -89,13 +92,15 @@ class Recipe(Generic[S]):
         return self.result_row(self.run(settings))
 
     def sweep(
-        self, settings: S, over: Mapping[str, Sequence[Any]], executor: Executor | None = None
+        self, settings: S, over: Mapping[str, Sequence[Any]], executor: "Executor | None" = None
     ) -> tuple[Path, list[dict[str, Any]]]:
         """Run a grid over settings; see `common.runs.sweep.sweep`.
 
         Returns:
             The folder of results.csv, and its rows.
         """
+        from common.runs.sweep import sweep, sweep_name
+
         folder = settings.runs / sweep_name(settings.name)
         if executor is not None:
             self.prepare(settings)

@@ -25,16 +25,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from common.errors import CheckFailed, UserError, unknown
 from common.files import atomic_write, sha256_of, write_json
 from common.output import say, silence_rank
-from common.runs.code_version import code_version
-from common.runs.folder import SETTINGS_FILE, is_main_process, lock_folder, prepare_folder
-from common.runs.processes import Executor, environment
-from common.runs.tasks import Task
+from common.runs.folder import (
+    SETTINGS_FILE,
+    code_version,
+    environment,
+    is_main_process,
+    lock_folder,
+    prepare_folder,
+)
 from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
+
+if TYPE_CHECKING:
+    from common.runs.processes import Executor
 
 RECORD = "stage.json"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -115,7 +122,7 @@ Action = Literal["keep", "start", "go on", "redo"]
 
 
 def run_stages(
-    run: Run[Any], stages: Sequence[Stage], redo: Collection[str] = (), executor: Executor | None = None
+    run: Run[Any], stages: Sequence[Stage], redo: Collection[str] = (), executor: "Executor | None" = None
 ) -> None:
     """Do the stages that are not done, in their order.
 
@@ -245,8 +252,10 @@ def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, A
             _do_stage(run, stage, stages, plan[stage.name])
 
 
-def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: Executor) -> None:
+def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: "Executor") -> None:
     """Run the pending stages of a plan in dependency order, in other processes; each writes to a log of its own."""
+    from common.runs.tasks import Task
+
     pending = [stage for stage in stages if plan[stage.name] != "keep"]
     names = {stage.name for stage in pending}
     logs = run.folder / "logs"

@@ -411,7 +411,7 @@ with lock_folder(Path({str(tmp_path)!r})):
 
 
 def test_the_code_version_without_git_is_a_digest_of_the_sources(monkeypatch):
-    from common.runs.code_version import code_version
+    from common.runs.folder import code_version
 
     monkeypatch.setenv("PATH", "/nowhere")
     code_version.cache_clear()
