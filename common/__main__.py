@@ -182,7 +182,7 @@ def doctor(*, json: bool = False) -> None:
     print_json(rows) if json else print_table(rows)
     broken = [finding.part for finding in findings if finding.state in ("missing", "wrong")]
     if broken:
-        raise CheckFailed(f"To be mended: {', '.join(broken)}.")
+        raise CheckFailed(f"To repair: {', '.join(broken)}.")
 
 
 def pretrain(

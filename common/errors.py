@@ -1,24 +1,24 @@
-"""Mistakes of a caller, told in one sentence; everything else keeps its traceback."""
+"""Errors of the user, reported in one sentence; all others keep their traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in a call, a setting or the data: what, where, and what to do next. The command exits with 2."""
+    """Invalid arguments, settings or data: what, where, and what to do next. The command exits with 2."""
 
 
 class CheckFailed(Exception):
-    """A check ran and did not hold. The command exits with 1."""
+    """A check failed. The command exits with 1."""
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
-    """Up to `count` of `names` that look like `name`, best first; `cutoff` 1 asks for equal ones."""
+    """Up to `count` of `names` similar to `name`, best first; `cutoff` 1 accepts only equal names."""
     return difflib.get_close_matches(name, list(names), n=count, cutoff=cutoff)
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with the names that would have worked."""
+    """The error for an unknown name, with similar known ones."""
     names = list(names)
     near = nearest(name, names)
     hint = f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(sorted(names)[:20])}."

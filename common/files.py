@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files, their checksum and their size in words."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends without an error.
+    """Yield a temporary path beside `path` and rename it to `path` at the end; on an error it is removed.
 
-    A reader sees the old file or the new one, never a part. On an error the temporary file is removed.
+    A reader sees the old file or the new one, never a part.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open `path` for writing ("w" text as UTF-8, or "wb"); it appears whole when the block ends."""
+    """Open `path` for atomic writing, "w" (UTF-8) or "wb"; see `atomic_path`."""
     encoding = None if "b" in mode else "utf-8"
     newline = None if "b" in mode else ""
     with atomic_path(path) as temporary, temporary.open(mode, encoding=encoding, newline=newline) as file:
@@ -42,7 +42,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Write `data` as indented JSON, whole or not at all."""
+    """Write `data` as indented JSON, atomically."""
     with atomic_write(path) as file:
         json.dump(data, file, indent=2, ensure_ascii=False)
         file.write("\n")

@@ -1,52 +1,23 @@
 """The command line of every package: verbs are typed functions, settings come from a YAML file.
 
-A package's `__main__.py`:
+The end of a package's `__main__.py`:
 
-    import sys
-    from pathlib import Path
-
-    from common.cli import Positional, Repeated, config_verb, print_json, run
-    from task1_asc.settings import Task1Settings
-
-
-    def train(
-        settings: Task1Settings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-    ) -> None:
-        '''Train the models of a configuration.
-
-Args:
-            resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-            redo: stage to do again, with those that build on it; may be given several times.
-            fast_check: two steps of everything, to see that it works.
-        '''
-        from task1_asc.recipe import train  # torch is imported here, never at the top of this file
-
-        train(settings, folder=resume, redo=redo, fast_check=fast_check)
-
-
-    def evaluate(run: Positional[Path], *, json: bool = False) -> int:
-        '''Score a run on the test split.
-
-Args:
-            run: run folder.
-            json: print the figures as JSON.
-        '''
-        ...
+    def evaluate(run: Positional[Path], *, json: bool = False) -> None:
+        '''Score a run on the test split; its section Args holds the help of `run` and `json`.'''
+        from toy.evaluate import score  # torch is imported here, never at the top of this file
 
 
     VERBS = {
         "data": {"check": check_data, "pack": pack_data},  # `data check`, `data pack`
-        "train": config_verb(Task1Settings, train),  # `train CONFIG.yaml --optim.lr 0.01 --subset 25 --fast_check`
+        "show": config_verb(ToySettings, show),  # `show CONFIG.yaml --optim.lr 0.01`; called as show(settings)
         "evaluate": evaluate,
     }
 
     if __name__ == "__main__":
-        sys.exit(run("python -m task1_asc", VERBS))
+        sys.exit(run("python -m toy", VERBS))
 
-A verb returns None (done, exit 0) or an exit code. It raises `UserError` for a mistake of the caller (exit 2) and
-`CheckFailed` for a check that did not hold (exit 1). Results go to stdout (`print_json`, `print_table`), what happens
-meanwhile to stderr (`say`). Options of settings are spelled, and their values written, as in the YAML:
-`--optim.lr 1e-3`, `--optim.betas [0.9, 0.99]` or `--optim.betas 0.9 0.99`, `--clip null`.
+A verb returns None or an exit code. It raises `UserError` for invalid arguments, settings or data (exit code 2) and
+`CheckFailed` for a failed check (1). Results go to stdout (`print_json`, `print_table`), messages to stderr (`say`).
 """
 
 import errno
@@ -70,22 +41,22 @@ Verb = Union[Callable[..., int | None], ConfigVerb, Mapping[str, Any]]  # noqa: 
 
 
 class Terminated(SystemExit):
-    """SIGTERM came."""
+    """Raised by SIGTERM."""
 
 
 def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None) -> int:
     """Run the verb that the command line names.
 
     Args:
-        prog: how the program is called, such as "python -m task1_asc".
-        verbs: names and what they do; a mapping in it is a group of verbs.
-        words: the words of the call, in place of those of this process.
+        prog: start of the command, such as "python -m task1_asc".
+        verbs: verbs by name; a mapping among them is a group of verbs.
+        words: the command line; by default the one of this process.
 
     Returns:
-        Exit code: 0 done, 1 a check failed, 2 a mistake in the call or the settings, 130 Ctrl-C, 143 SIGTERM.
+        Exit code: 0 success, 1 a check failed, 2 invalid arguments, settings or data, 130 Ctrl-C, 143 SIGTERM.
     """
     words = list(sys.argv[1:] if words is None else words)
-    before = _on_terminate(_raise_terminated)
+    previous = _on_terminate(_raise_terminated)
     try:
         code = _dispatch(prog, verbs, words) or 0
         sys.stdout.flush()
@@ -108,11 +79,11 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         print_error(sentence)
         return 2
     finally:
-        _on_terminate(before)
+        _on_terminate(previous)
 
 
 def _sentence(error: Exception) -> str:
-    """What an error tells; of one that a loader's process met, without the traceback that torch puts before it."""
+    """The message of an error, without the traceback that torch adds to errors of a loader's worker."""
     text = str(error)
     if not re.match(r"Caught \w+ in DataLoader worker", text):
         return text
@@ -139,7 +110,7 @@ def _dispatch(prog: str, verbs: Mapping[str, Verb], words: list[str]) -> int | N
 def _overview(prog: str, verbs: Mapping[str, Verb]) -> str:
     width = max(len(name) for name in verbs)
     lines = [f"  {name:<{width}}  {_first_line(verb)}" for name, verb in verbs.items()]
-    return "\n".join([f"usage: {prog} VERB ...", "", *lines, "", f"{prog} VERB --help tells more."])
+    return "\n".join([f"usage: {prog} VERB ...", "", *lines, "", f"{prog} VERB --help shows its arguments."])
 
 
 def _first_line(verb: Verb) -> str:
@@ -150,7 +121,7 @@ def _first_line(verb: Verb) -> str:
 
 
 def _on_terminate(handler: Any) -> Any:
-    """Set what SIGTERM does; gives what it did before. Only the main thread may."""
+    """Set the handler of SIGTERM and return the previous one; None outside the main thread."""
     try:
         return signal.signal(signal.SIGTERM, handler if handler is not None else signal.SIG_DFL)
     except ValueError:
@@ -175,7 +146,7 @@ def _exit_code(stop: SystemExit) -> int:
 
 
 def _reader_has_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads; then point it elsewhere, so that Python ends without complaint."""
+    """Whether stdout is a closed pipe; stdout then goes to the null device, so that Python exits without a message."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -187,9 +158,9 @@ def _reader_has_gone() -> bool:
 def _system_refusal(error: OSError) -> str | None:
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"No space is left to write{where or ' a file'}; free some and call again."
+        return f"No space left to write{where or ' a file'}; free some and repeat the command."
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"No permission for{where or ' a file'}; choose another place or change its permissions."
+        return f"No permission to access{where or ' a file'}; choose another place or change its permissions."
     if error.errno == errno.EROFS:
         return f"{where.strip() or 'A file'} cannot be written: its file system is read-only."
     return None

@@ -154,8 +154,8 @@ def test_a_call_without_a_verb_is_a_mistake(capsys):
     [
         ("user", 2, "The folder is empty; give another.\n"),
         ("check", 1, "One rule does not hold.\n"),
-        ("space", 2, "No space is left to write /some/file; free some and call again.\n"),
-        ("permission", 2, "No permission for /some/file; choose another place or change its permissions.\n"),
+        ("space", 2, "No space left to write /some/file; free some and repeat the command.\n"),
+        ("permission", 2, "No permission to access /some/file; choose another place or change its permissions.\n"),
         ("read_only", 2, "/some/file cannot be written: its file system is read-only.\n"),
         ("ctrl_c", 130, "Stopped by Ctrl-C.\n"),
     ],

@@ -48,14 +48,14 @@ def test_a_package_is_there_within_its_bounds_or_named(requirement, state, found
 def test_a_module_that_breaks_when_imported_is_named_with_its_error(tmp_path, monkeypatch):
     (tmp_path / "breaks_at_import.py").write_text("import numpy\nnumpy.no_such_function()")
     monkeypatch.syspath_prepend(tmp_path)
-    finding = doctor._imports("breaks_at_import")
+    finding = doctor.check_import("breaks_at_import")
     assert finding.state == "wrong"
     assert finding.found.startswith("AttributeError: module 'numpy' has no attribute")
 
 
 def test_libsndfile_without_mp3_is_told(monkeypatch):
     monkeypatch.setattr("soundfile.available_formats", lambda: {"WAV": "", "FLAC": "", "OGG": ""})
-    finding = doctor.audio_formats()
+    finding = doctor.check_audio_formats()
     assert finding.state == "wrong"
     assert finding.found.endswith("lacks MP3")
 
@@ -66,7 +66,7 @@ def test_the_doctor_fails_only_when_something_needed_is_amiss(capsys, monkeypatc
     assert run("program", VERBS, ["doctor", "--json"]) == code
     output = capsys.readouterr()
     assert json.loads(output.out) == [{"part": "psds_eval", "state": state, "found": "x", "advice": ""}]
-    assert output.err == ("To be mended: psds_eval.\n" if code else "")
+    assert output.err == ("To repair: psds_eval.\n" if code else "")
 
 
 def test_this_machine_has_what_the_tests_need(tmp_path):
