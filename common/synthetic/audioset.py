@@ -8,7 +8,6 @@ As in AudioSet, labels of training clips are incomplete (one in six is missing),
 and some segments of the tables are no longer to be had.
 """
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,15 @@ from numpy.random import Generator
 from common.data.audio import Waveform, resample
 from common.data.encoded_store import encode_mp3
 from common.data.labels import label_table
-from common.data.made_up import claim_folder, finish_folder
 from common.files import atomic_write
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
+from common.synthetic.layout import DataSet, draw_video, write_rows
 
-DEFAULT_CLIPS = 900
 SECONDS = 2.5
 OUTPUT_RATE = 32_000
 SHARES = {"balanced_train": 0.2, "unbalanced_train": 0.55, "eval": 0.25}
 MISSING_LABELS = 1 / 6
 GONE = 0.02
-ALPHABET = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 
 # AudioSet's class, how it sounds, its parent, where it is heard; frequent ones first.
 SOUNDS = (
@@ -48,33 +45,25 @@ SOUNDS = (
 )
 
 
-def write_audioset(root: Path, clips: int | None, seed: int) -> dict[str, int]:
-    """Write the miniature below `root`.
+def count(clips: int) -> dict[str, int]:
+    """Segments of each split, and classes."""
+    segments = {split: max(len(SOUNDS), round(share * clips)) for split, share in SHARES.items()}
+    return {**segments, "classes": len(_class_names())}
 
-    Args:
-        root: made when absent.
-        clips: about how many clips over all splits; None for 900.
-        seed: the same seed gives the same files.
 
-    Returns:
-        Clips of each split, and classes.
-    """
+def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
+    """Write the tables, the clips and the packed files."""
     from common.audioset.packing import pack_split
 
-    clips = clips or DEFAULT_CLIPS
-    made_from = {"task": "audioset", "clips": clips, "seed": seed}
-    counts = {split: max(len(SOUNDS), round(share * clips)) for split, share in SHARES.items()}
     names = _class_names()
-    if not claim_folder(root, made_from):
-        _write_classes(root, names)
-        videos = _draw_videos(sum(counts.values()), np.random.default_rng((seed, 0)))
-        for number, (split, count) in enumerate(counts.items()):
-            _write_split(
-                root, split, [videos.pop() for _ in range(count)], names, np.random.default_rng((seed, 1, number))
-            )
-            pack_split(root, root / "audio" / f"{split}_segments", split, quiet=True)
-        finish_folder(root, made_from, {**counts, "classes": len(names)})
-    return {**counts, "classes": len(names)}
+    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
+    classes = [(number, mids[name], name) for number, name in enumerate(names)]
+    write_rows(root / "class_labels_indices.csv", [("index", "mid", "display_name"), *classes], ",")
+    videos = _draw_videos(sum(counts[split] for split in SHARES), np.random.default_rng((seed, 0)))
+    for number, split in enumerate(SHARES):
+        own = [videos.pop() for _ in range(counts[split])]
+        _write_split(root, split, own, names, np.random.default_rng((seed, 1, number)))
+        pack_split(root, root / "audio" / f"{split}_segments", split, quiet=True)
 
 
 def _write_split(root: Path, split: str, videos: list[str], names: list[str], random: Generator) -> None:
@@ -138,17 +127,12 @@ def _class_names() -> list[str]:
     return [row["name"] for row in label_table("audioset") if row["name"] in wanted]
 
 
-def _write_classes(root: Path, names: list[str]) -> None:
-    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
-    with atomic_write(root / "class_labels_indices.csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["index", "mid", "display_name"])
-        writer.writerows((number, mids[name], name) for number, name in enumerate(names))
-
-
-def _draw_videos(count: int, random: Generator) -> list[str]:
-    """Different names of eleven characters."""
+def _draw_videos(number: int, random: Generator) -> list[str]:
+    """Different names, sorted."""
     drawn: set[str] = set()
-    while len(drawn) < count:
-        drawn.add("".join(random.choice(ALPHABET, 11)))
+    while len(drawn) < number:
+        drawn.add(draw_video(random))
     return sorted(drawn)
+
+
+AUDIOSET = DataSet("audioset", 900, count, write)

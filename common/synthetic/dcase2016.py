@@ -1,18 +1,23 @@
-"""A made-up DCASE 2016 Task 2 in the form of HEAR: recordings of 120 s with office sounds over a room's noise."""
+"""A made-up DCASE 2016 Task 2 in the form of HEAR: recordings of 120 s with office sounds over a room's noise.
+
+16000/{train,valid,test}/*.wav      recordings
+{train,valid,test}.json             events of each recording: label, start and end in milliseconds
+labelvocabulary.csv                 idx, label
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 
-from common.data.audio import Waveform, write_wav
-from common.data.made_up import claim_folder, finish_folder
+from common.data.audio import Waveform
 from common.files import atomic_write
 from common.output import Progress
 from common.synthetic.events import EVENT_SOUNDS, RICH, SAMPLE_RATE, EventSound, band_noise, render_event
+from common.synthetic.layout import DataSet, write_clip, write_rows
 
-DEFAULT_CLIPS = 4
 SECONDS = 120
 EVENTS_PER_SECOND = 0.3
 
@@ -31,44 +36,32 @@ SOUNDS = {
 }
 
 
-def write_dcase2016(root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Write 16000/{train,valid,test}/*.wav, labelvocabulary.csv and {train,valid,test}.json below `root`.
+def count(clips: int) -> dict[str, int]:
+    """Recordings of each split for so many training recordings."""
+    return {"train": clips, "valid": max(1, clips // 4), "test": max(2, clips // 2)}
 
-    Args:
-        root: folder of the data set.
-        clips: training recordings; default 4. There are half as many for test, a fourth for validation.
-        seed: the same seed gives the same files.
 
-    Returns:
-        Number of recordings by split.
-    """
-    clips = DEFAULT_CLIPS if clips is None else clips
-    made_from = {"task": "dcase2016_task2", "clips": clips, "seed": seed}
-    numbers = {"train": clips, "valid": max(1, clips // 4), "test": max(2, clips // 2)}
-    if claim_folder(root, made_from):
-        return numbers
-    with Progress("Making up", sum(numbers.values()), "recordings") as progress:
-        for position, (split, count) in enumerate(numbers.items()):
+def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
+    """Write recordings and tables."""
+    with Progress("Making up", sum(counts.values()), "recordings") as progress:
+        for position, (split, number) in enumerate(counts.items()):
             random = np.random.default_rng((seed, position))
             table = {}
-            for index in range(count):
+            for index in range(number):
                 name = f"{split}_{index + 1:03d}.wav"
                 waveform, table[name] = _recording(random)
-                write_wav(root / str(SAMPLE_RATE) / split / name, waveform, SAMPLE_RATE, subtype="PCM_16")
+                write_clip(root / str(SAMPLE_RATE) / split / name, waveform, SAMPLE_RATE)
                 progress.advance()
             with atomic_write(root / f"{split}.json") as file:
                 json.dump(table, file, indent=1)
-    with atomic_write(root / "labelvocabulary.csv") as file:
-        file.write("\n".join(["idx,label", *(f"{index},{name}" for index, name in enumerate(SOUNDS))]) + "\n")
-    finish_folder(root, made_from, numbers)
-    return numbers
+    write_rows(root / "labelvocabulary.csv", [("idx", "label"), *enumerate(SOUNDS)], ",")
 
 
-def _recording(random: Generator) -> tuple[Waveform, list[dict]]:
+def _recording(random: Generator) -> tuple[Waveform, list[dict[str, Any]]]:
     samples = SECONDS * SAMPLE_RATE
     waveform = 0.02 * band_noise(samples, (80, 1200), random).astype(np.float32)
     waveform += np.float32(0.002) * random.standard_normal(samples, dtype=np.float32)
-    events: list[dict] = []
+    events: list[dict[str, Any]] = []
     position = 0.5
     while True:
         label = str(random.choice(list(SOUNDS)))
@@ -84,3 +77,6 @@ def _recording(random: Generator) -> tuple[Waveform, list[dict]]:
             {"label": label, "start": round(1000 * position, 1), "end": round(1000 * (position + seconds), 1)}
         )
         position += 0.5 * seconds  # the next one may begin before this one ends
+
+
+DCASE2016 = DataSet("dcase2016_task2", 4, count, write)

@@ -3,19 +3,19 @@
 A sound is a course of pitch, loudness and noisiness over time, rendered with its own timbre. A voice follows the same
 course, transposed into its range, a little late, a little off, with formants. So an imitation shares with its recording
 what people imitate, pitch and loudness over time, and nothing of the timbre.
+
+Folders: `coarse grained` (QBV, ten folds), `fine grained/VocalSketch`, `fine grained/VocalImitationSet`,
+`Vim_Sketch_Dataset`, `qvim-dev`.
 """
 
-import csv
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import signal
 
-from common.data.audio import write_wav
-from common.data.made_up import claim_folder, finish_folder
-from common.files import atomic_write
+from common.synthetic.layout import DataSet, write_clip, write_rows
 
 SAMPLE_RATE = 32000
 FOLDS = 10
@@ -82,59 +82,41 @@ def render_imitation(course: Course, rng: np.random.Generator) -> Array:
     return np.concatenate([breath, voiced / (np.abs(voiced).max() + 1e-9)])
 
 
-def write_imitation(root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Write made-up sounds and imitations below `root`; give the number of imitations of each set.
+def count(sounds: int) -> dict[str, int]:
+    """Imitations of each set, for so many sounds of the coarse set; the others have a fifth of them."""
+    fine = {name: _few(sounds) * IMITATIONS for name in ("VocalSketch", "VocalImitationSet", "Vim_Sketch_Dataset")}
+    return {"coarse grained": sounds * IMITATIONS, **fine, "qvim-dev": _few(sounds) * 2}
 
-    Folders: `coarse grained` (QBV, ten folds), `fine grained/VocalSketch`, `fine grained/VocalImitationSet`,
-    `Vim_Sketch_Dataset`, `qvim-dev`.
 
-    Args:
-        root: made when absent.
-        clips: sounds of the coarse set (default 60); the other sets are a fifth of it.
-        seed: the same seed gives the same files.
-    """
-    sounds = 60 if clips is None else max(FOLDS, clips)
-    few = max(4, sounds // 5)
-    counts = {
-        "coarse grained": sounds * IMITATIONS,
-        "VocalSketch": few * IMITATIONS,
-        "VocalImitationSet": few * IMITATIONS,
-        "Vim_Sketch_Dataset": few * IMITATIONS,
-        "qvim-dev": few * 2,
-    }
-    made_from = {"task": "imitation", "clips": sounds, "seed": seed}
-    if claim_folder(root, made_from):
-        return counts
+def write(root: Path, sounds: int, counts: dict[str, int], seed: int) -> None:
+    """Write all sets."""
     rng = np.random.default_rng((seed, 9))
     _write_coarse(root / "coarse grained", sounds, rng)
-    _write_vocal_sketch(root / "fine grained" / "VocalSketch", few, rng)
-    _write_vocal_imitation_set(root / "fine grained" / "VocalImitationSet", few, rng)
-    _write_vim_sketch(root / "Vim_Sketch_Dataset", few, rng)
-    _write_qvim(root / "qvim-dev", few, rng)
-    finish_folder(root, made_from, counts)
-    return counts
+    _write_vocal_sketch(root / "fine grained" / "VocalSketch", _few(sounds), rng)
+    _write_vocal_imitation_set(root / "fine grained" / "VocalImitationSet", _few(sounds), rng)
+    _write_vim_sketch(root / "Vim_Sketch_Dataset", _few(sounds), rng)
+    _write_qvim(root / "qvim-dev", _few(sounds), rng)
+
+
+def _few(sounds: int) -> int:
+    return max(4, sounds // 5)
 
 
 def _write_coarse(root: Path, sounds: int, rng: np.random.Generator) -> None:
     pairs = _write_pairs(root, sounds, rng)
-    _write_table(root / "splits" / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs], "\t")
+    _write_numbered(root / "splits" / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs])
     for fold in range(FOLDS):
-        test = [pair for pair in pairs if pair.sound % FOLDS == fold]
         rest = [pair for pair in pairs if pair.sound % FOLDS != fold]
-        held_out = [pair for pair in rest if pair.voice < 3]  # three imitations of each training sound
-        learned = [pair for pair in rest if pair.voice >= 3]
-        # The published train and validation lists hold each imitation twice.
-        for name, chosen, times in (("train", learned, 2), ("val", held_out, 2), ("test", test, 1)):
-            rows = [[pair.imitation, pair.label] for pair in chosen for _ in range(times)]
-            _write_table(root / "splits" / f"fold{fold}" / f"{name}.csv", ["filename", "scene_label"], rows, "\t")
+        test = [pair for pair in pairs if pair.sound % FOLDS == fold]
+        folder = root / "splits" / f"fold{fold}"
+        _write_training_lists(folder, rest)
+        _write_numbered(folder / "test.csv", _LIST, [(pair.imitation, pair.label) for pair in test])
 
 
 def _write_vocal_sketch(root: Path, sounds: int, rng: np.random.Generator) -> None:
     pairs = _write_pairs(root, sounds, rng)
-    _write_table(root / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs], "\t")
-    for name, keep, times in (("train", lambda voice: voice >= 3, 2), ("val", lambda voice: voice < 3, 2)):
-        rows = [[pair.imitation, pair.label] for pair in pairs if keep(pair.voice) for _ in range(times)]
-        _write_table(root / f"{name}.csv", ["filename", "scene_label"], rows, "\t")
+    _write_numbered(root / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs])
+    _write_training_lists(root, pairs)
 
 
 def _write_vocal_imitation_set(root: Path, concepts: int, rng: np.random.Generator) -> None:
@@ -158,8 +140,8 @@ def _write_vim_sketch(root: Path, sounds: int, rng: np.random.Generator) -> None
         for voice in range(IMITATIONS):
             imitations.append([f"{sound * IMITATIONS + voice + 1:05d}_{sound_id}.wav"])
             _write(root / "vocal_imitations" / imitations[-1][0], render_imitation(course, rng))
-    _write_rows(root / "reference_file_names.csv", references, ",")
-    _write_rows(root / "vocal_imitation_file_names.csv", imitations, ",")
+    write_rows(root / "reference_file_names.csv", references, ",")
+    write_rows(root / "vocal_imitation_file_names.csv", imitations, ",")
 
 
 def _write_qvim(root: Path, sounds: int, rng: np.random.Generator) -> None:
@@ -176,7 +158,7 @@ def _write_qvim(root: Path, sounds: int, rng: np.random.Generator) -> None:
             _write(root / "Queries" / kind / name, render_imitation(own, rng))
         rows.append([f"sound {sound}", kind, f"item{sound}.wav", *queries, ""])
     header = ["Label", "Class", "Items", "Query 1", "Query 2", "Query 3"]
-    _write_rows(root / "DEV Dataset.csv", [["made up", "", "", "", "", ""], header, *rows], ",")
+    write_rows(root / "DEV Dataset.csv", [["made up", "", "", "", "", ""], header, *rows], ",")
 
 
 @dataclass(frozen=True)
@@ -188,7 +170,8 @@ class _Pair:
     label: str
 
 
-_META = ["filename", "positive_pair", "negative_pair", "scene_label"]
+_META = ("filename", "positive_pair", "negative_pair", "scene_label")
+_LIST = ("filename", "scene_label")
 
 
 def _write_pairs(root: Path, sounds: int, rng: np.random.Generator) -> list[_Pair]:
@@ -237,16 +220,19 @@ def _filtered(waveform: Array, low: float, high: float) -> Array:
 
 def _write(path: Path, waveform: Array) -> None:
     scaled = 0.7 * waveform / (np.abs(waveform).max() + 1e-9)
-    write_wav(path, scaled.astype(np.float32), SAMPLE_RATE, subtype="PCM_16")
+    write_clip(path, scaled.astype(np.float32), SAMPLE_RATE)
 
 
-def _write_table(path: Path, columns: list[str], rows: list[list[str]], separator: str) -> None:
-    numbered = [[str(number), *row] for number, row in enumerate(rows)]
-    _write_rows(path, [["", *columns], *numbered], separator)  # first column: an index without a name
+def _write_training_lists(folder: Path, pairs: list[_Pair]) -> None:
+    """train.csv and val.csv: three imitations of each sound are held out; each is listed twice, as published."""
+    for name, held_out in (("train", False), ("val", True)):
+        rows = [(pair.imitation, pair.label) for pair in pairs if (pair.voice < 3) == held_out for _ in range(2)]
+        _write_numbered(folder / f"{name}.csv", _LIST, rows)
 
 
-def _write_rows(path: Path, rows: list[list[str]], separator: str) -> None:
-    text = io.StringIO()
-    csv.writer(text, delimiter=separator, lineterminator="\n").writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue())
+def _write_numbered(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with an index as its first column, which has no name."""
+    write_rows(path, [("", *columns), *((number, *row) for number, row in enumerate(rows))])
+
+
+IMITATION = DataSet("imitation", 60, count, write, fewest_clips=FOLDS)

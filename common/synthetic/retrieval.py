@@ -1,11 +1,13 @@
 """A made-up Clotho: clips of one to three layered sounds, with captions that say what can be heard.
 
-Captions name one sound or all of them, so several clips fit many captions: that is what estimated correspondences
-can find. Which clips truly fit each evaluation caption is written beside them in the form of DCASE 2025.
+Captions name one sound or all of them, so several clips fit many captions; estimated correspondences can find them.
+The layout is that of Zenodo 4783391, unpacked beside its tables; clips last 3 to 8 s (Clotho: 15 to 30 s).
+
+    clotho_captions_{split}.csv clotho_metadata_{split}.csv {split}/*.wav     44.1 kHz, mono
+    relevance_evaluation.csv            clips that truly fit each evaluation caption, in the form of DCASE 2025
+    retrieval_captions.csv test/*.wav   the challenge's evaluation set
 """
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from common.data.audio import write_wav
-from common.data.made_up import claim_folder, finish_folder
-from common.files import atomic_write
+from common.synthetic.layout import DataSet, write_clip, write_rows
 
 SAMPLE_RATE = 44100
 SPLITS = {"development": 4, "validation": 1, "evaluation": 1}  # shares of the clips
@@ -168,35 +168,32 @@ SOUNDS = (
 )  # fmt: skip
 
 
-def write_retrieval(root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Write a made-up Clotho of `clips` clips (default 240) into `root`; give the number of clips of each split.
-
-    Layout as Zenodo 4783391 unpacked beside its tables: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv`,
-    `<split>/*.wav` (44.1 kHz, mono); `relevance_evaluation.csv` (columns query, audio_filenames); and the challenge's
-    evaluation set: `retrieval_captions.csv`, `test/*.wav`. Clips last 3 to 8 s (Clotho: 15 to 30 s).
-    """
-    clips = 240 if clips is None else clips
+def count(clips: int) -> dict[str, int]:
+    """Clips of each split."""
     counts = {split: max(2, clips * share // sum(SPLITS.values())) for split, share in SPLITS.items()}
-    counts["test"] = counts["evaluation"]
-    made_from = {"task": "retrieval", "clips": clips, "seed": seed}
-    if claim_folder(root, made_from):
-        return counts
+    return {**counts, "test": counts["evaluation"]}
+
+
+def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
+    """Write the clips and tables of all splits."""
     rng = np.random.default_rng((seed, 8))
     number = 0
     for split in SPLITS:
-        count = counts[split]
-        scenes = [_draw_scene(rng) for _ in range(count)]
+        scenes = [_draw_scene(rng) for _ in range(counts[split])]
         names = [_file_name(scene, number + i, i == 0 and split != "evaluation") for i, scene in enumerate(scenes)]
-        number += count
+        number += counts[split]
         for name, scene in zip(names, scenes, strict=True):
-            write_wav(root / split / name, _render(scene, rng), SAMPLE_RATE, subtype="PCM_16")
+            write_clip(root / split / name, _render(scene, rng), SAMPLE_RATE)
         captions = [_captions(scene, rng) for scene in scenes]
         _write_tables(root, split, names, captions, number)
         if split == "evaluation":
             _write_relevance(root / "relevance_evaluation.csv", names, scenes, captions)
-    _write_challenge_set(root, counts["test"], rng)
-    finish_folder(root, made_from, counts)
-    return counts
+    queries = []
+    for index in range(counts["test"]):
+        scene = _draw_scene(rng)
+        write_clip(root / "test" / f"{index:04d}.wav", _render(scene, rng), SAMPLE_RATE)
+        queries.append((_captions(scene, rng)[0].text,))
+    write_rows(root / "retrieval_captions.csv", [("caption",), *queries], ",")
 
 
 @dataclass(frozen=True)
@@ -265,42 +262,29 @@ def _file_name(scene: tuple[_Layer, ...], number: int, awkward: bool) -> str:
     return f" {stem}, take (1).wav" if awkward else f"{stem}.wav"  # Clotho has names with a leading blank and commas
 
 
-def _write_tables(root: Path, split: str, names: list[str], captions: list, first_id: int) -> None:
+def _write_tables(root: Path, split: str, names: list[str], captions: list[list[_Caption]], first_id: int) -> None:
     line_end = "\n" if split == "evaluation" else "\r\n"  # as Clotho's own files
-    header = ["file_name", *(f"caption_{i}" for i in range(1, 6))]
-    rows = [[name, *(caption.text for caption in five)] for name, five in zip(names, captions, strict=True)]
-    _write_csv(root / f"clotho_captions_{split}.csv", [header, *rows], line_end)
-    header = ["file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license"]
+    header = ("file_name", *(f"caption_{i}" for i in range(1, 6)))
+    rows = [(name, *(caption.text for caption in five)) for name, five in zip(names, captions, strict=True)]
+    write_rows(root / f"clotho_captions_{split}.csv", [header, *rows], ",", line_end)
+    header = ("file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license")
+    licence = "http://creativecommons.org/publicdomain/zero/1.0/"
     rows = [
-        [name, "made up;synthetic", str(900000 + first_id - i), "", "", "made up", "http://creativecommons.org/publicdomain/zero/1.0/"]
+        (name, "made up;synthetic", str(900000 + first_id - i), "", "", "made up", licence)
         for i, name in enumerate(names)
-    ]  # fmt: skip
-    _write_csv(root / f"clotho_metadata_{split}.csv", [header, *rows], line_end, "iso-8859-1")
+    ]
+    write_rows(root / f"clotho_metadata_{split}.csv", [header, *rows], ",", line_end, "iso-8859-1")
 
 
-def _write_relevance(path: Path, names: list[str], scenes: list, captions: list) -> None:
+def _write_relevance(
+    path: Path, names: list[str], scenes: list[tuple[_Layer, ...]], captions: list[list[_Caption]]
+) -> None:
     """For every caption, the clips that hold all it names, at the pace and distance that it says."""
-    rows, seen = [["query", "audio_filenames"]], set()
-    for five in captions:
-        for caption in five:
-            if caption.text not in seen:
-                seen.add(caption.text)
-                fitting = [name for name, scene in zip(names, scenes, strict=True) if caption.fits(scene)]
-                rows.append([caption.text, repr(fitting)])
-    _write_csv(path, rows, "\n")
+    fitting = {}
+    for caption in (caption for five in captions for caption in five):
+        if caption.text not in fitting:
+            fitting[caption.text] = [name for name, scene in zip(names, scenes, strict=True) if caption.fits(scene)]
+    write_rows(path, [("query", "audio_filenames"), *((text, repr(found)) for text, found in fitting.items())], ",")
 
 
-def _write_challenge_set(root: Path, count: int, rng: np.random.Generator) -> None:
-    queries = [["caption"]]
-    for number in range(count):
-        scene = _draw_scene(rng)
-        write_wav(root / "test" / f"{number:04d}.wav", _render(scene, rng), SAMPLE_RATE, subtype="PCM_16")
-        queries.append([_captions(scene, rng)[0].text])
-    _write_csv(root / "retrieval_captions.csv", queries, "\n")
-
-
-def _write_csv(path: Path, rows: list[list[str]], line_end: str, encoding: str = "utf-8") -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator=line_end).writerows(rows)
-    with atomic_write(path, "wb") as file:
-        file.write(text.getvalue().encode(encoding))
+RETRIEVAL = DataSet("retrieval", 240, count, write)

@@ -68,7 +68,6 @@ SCENES: dict[str, Mix] = {
         "cars": (0.3, -10), "far_traffic": (0.5, -6),
     },
 }  # fmt: skip
-# Seconds of reverberation and the share of it in the sound, least and most.
 # Where a source has another character than elsewhere (0..1 otherwise).
 CHARACTERS = {
     ("metro", "rolling_on_rails"): (0.0, 0.6), ("tram", "rolling_on_rails"): (0.4, 1.0),
@@ -77,6 +76,7 @@ CHARACTERS = {
     ("airport", "crowd"): (0.0, 0.5), ("shopping_mall", "crowd"): (0.5, 1.0), ("street_traffic", "cars"): (0.4, 1.0),
     ("metro_station", "ventilation"): (0.0, 0.5), ("shopping_mall", "ventilation"): (0.4, 1.0),
 }  # fmt: skip
+# Seconds of reverberation and its share of the sound, least and most.
 ROOMS = {"hall": ((0.8, 2.2), (0.3, 0.6)), "vehicle": ((0.08, 0.25), (0.2, 0.4)), "outdoors": ((0.1, 0.5), (0.05, 0.2))}
 ROOM_OF = {
     "airport": "hall", "bus": "vehicle", "metro": "vehicle", "metro_station": "hall", "park": "outdoors",
@@ -86,6 +86,7 @@ ROOM_OF = {
 PLACE_LEVEL_SPREAD = 2.0
 RECORDING_LEVEL_SPREAD = 1.5
 COLOUR_SPREAD = 2.0
+TAPS = 1024  # of a device's impulse response
 COLOUR_BANDS = (60, 200, 600, 1800, 5000, 14000)
 
 
@@ -148,12 +149,6 @@ def _in_room(random: Generator, waveform: Waveform, place: Place) -> Waveform:
     spectrum = scipy.fft.rfft(waveform, length) * scipy.fft.rfft(tail, length)
     spectrum *= sources.spectral_gain(length, place.colour)
     return scipy.fft.irfft(spectrum, length)[: len(waveform)]
-
-
-SAMPLE_RATE = 44_100
-
-
-TAPS = 1024
 
 
 @dataclass(frozen=True)

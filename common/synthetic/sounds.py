@@ -1,12 +1,12 @@
 """Sound sources that made-up acoustic scenes are layered from: noise with a colour, tones, and events placed in time.
 
 Every source is a function of (random generator, samples, character) at 44,100 Hz. `character` is 0..1 and belongs to
-the place: the same tram keeps its pitch. Levels are set by whoever mixes.
+the place: the same tram keeps its pitch. The mixture sets the levels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
-from itertools import repeat
+from dataclasses import dataclass
+from functools import lru_cache, wraps
 
 import numpy as np
 import scipy.fft
@@ -20,6 +20,8 @@ SAMPLE_RATE = 44_100
 CYCLE = 8192  # entries of the table that holds one period of a tone
 VOICES = 12
 VOICE_SECONDS = 8
+
+Source = Callable[[Generator, int, float], Waveform]
 
 
 def coloured_noise(random: Generator, samples: int, points: Sequence[tuple[float, float]]) -> Waveform:
@@ -86,6 +88,20 @@ def times_at_random(random: Generator, samples: int, per_second: float) -> list[
     return sorted(random.uniform(0, duration, random.poisson(per_second * duration)).tolist())
 
 
+def at_random(per_second: float) -> Callable[[Callable[[Generator, float], Waveform]], Source]:
+    """Turns a function of (random generator, character) that makes an event into a source of such events."""
+
+    def as_source(make: Callable[[Generator, float], Waveform]) -> Source:
+        @wraps(make)
+        def source(random: Generator, samples: int, character: float) -> Waveform:
+            times = times_at_random(random, samples, per_second)
+            return place(samples, times, endless(lambda: make(random, character)))
+
+        return source
+
+    return as_source
+
+
 # --- backgrounds -----------------------------------------------------------------------------------------------------
 
 
@@ -96,18 +112,6 @@ def ventilation(random: Generator, samples: int, character: float) -> Waveform:
     return noise + 0.3 * np.float32(character) * hum * noise.std()
 
 
-def wind(random: Generator, samples: int, character: float) -> Waveform:
-    """Gusts at low frequencies."""
-    noise = coloured_noise(random, samples, [(20, 0), (80 + 80 * character, -3), (500, -30), (8000, -60)])
-    return noise * np.exp(0.8 * slow_curve(random, samples, 0.5))
-
-
-def leaves(random: Generator, samples: int, character: float) -> Waveform:
-    """Rustling trees: high noise that swells."""
-    noise = coloured_noise(random, samples, [(300, -30), (2500 + 2500 * character, 0), (12000, -12), (20000, -30)])
-    return noise * np.exp(0.7 * slow_curve(random, samples, 0.7))
-
-
 def rain(random: Generator, samples: int, character: float) -> Waveform:
     """Steady high noise with single drops."""
     noise = coloured_noise(random, samples, [(200, -24), (1500, -8), (6000 + 5000 * character, 0), (20000, -14)])
@@ -116,16 +120,36 @@ def rain(random: Generator, samples: int, character: float) -> Waveform:
     return noise + 1.5 * noise.std() * drops
 
 
-def fountain(random: Generator, samples: int, character: float) -> Waveform:
-    """Falling water: broad noise with fast ripples."""
-    noise = coloured_noise(random, samples, [(100, -20), (700 + 900 * character, 0), (6000, -6), (18000, -24)])
-    return noise * np.exp(0.35 * slow_curve(random, samples, 12))
+@dataclass(frozen=True)
+class SwellingNoise:
+    """Noise whose level sways.
+
+    points: of its spectrum: Hz, Hz more at character 1, dB. depth: of the swaying. hertz: how often it turns.
+    """
+
+    points: Sequence[tuple[float, float, float]]
+    depth: float
+    hertz: float
+
+    def __call__(self, random: Generator, samples: int, character: float) -> Waveform:
+        """(samples,)."""
+        points = [(low + more * character, decibel) for low, more, decibel in self.points]
+        noise = coloured_noise(random, samples, points)
+        return noise * np.exp(self.depth * slow_curve(random, samples, self.hertz))
 
 
-def far_traffic(random: Generator, samples: int, character: float) -> Waveform:
-    """The hum of a city."""
-    noise = coloured_noise(random, samples, [(30, -6), (90 + 60 * character, 0), (800, -15), (3000, -34), (15000, -60)])
-    return noise * np.exp(0.3 * slow_curve(random, samples, 0.3))
+# Gusts at low frequencies.
+wind = SwellingNoise([(20, 0, 0), (80, 80, -3), (500, 0, -30), (8000, 0, -60)], 0.8, 0.5)
+# Rustling trees: high noise that swells.
+leaves = SwellingNoise([(300, 0, -30), (2500, 2500, 0), (12000, 0, -12), (20000, 0, -30)], 0.7, 0.7)
+# Falling water: broad noise with fast ripples.
+fountain = SwellingNoise([(100, 0, -20), (700, 900, 0), (6000, 0, -6), (18000, 0, -24)], 0.35, 12)
+# The hum of a city.
+far_traffic = SwellingNoise([(30, 0, -6), (90, 60, 0), (800, 0, -15), (3000, 0, -34), (15000, 0, -60)], 0.3, 0.3)
+# Wheels on rails: low noise and a broad hump that moves with the speed.
+rolling_on_rails = SwellingNoise(
+    [(30, 0, -4), (70, 0, 0), (175, 350, -10), (350, 700, -5), (1400, 2800, -26), (16000, 0, -55)], 0.4, 0.3
+)
 
 
 # --- vehicles --------------------------------------------------------------------------------------------------------
@@ -155,15 +179,6 @@ def diesel(random: Generator, samples: int, character: float) -> Waveform:
     return engine + 0.9 * body / body.std() * np.exp(0.25 * slow_curve(random, samples, 1))
 
 
-def rolling_on_rails(random: Generator, samples: int, character: float) -> Waveform:
-    """Wheels on rails: low noise and a broad hump that moves with the speed."""
-    hump = 350 + 700 * character
-    noise = coloured_noise(
-        random, samples, [(30, -4), (70, 0), (hump / 2, -10), (hump, -5), (4 * hump, -26), (16000, -55)]
-    )
-    return noise * np.exp(0.4 * slow_curve(random, samples, 0.3))
-
-
 def electric_motor(random: Generator, samples: int, character: float) -> Waveform:
     """The whine of an electric drive that glides with the speed."""
     base = 180 + 500 * character
@@ -185,26 +200,20 @@ def rail_joints(random: Generator, samples: int, character: float) -> Waveform:
     return place(samples, np.stack([starts, starts + gap], axis=1).ravel().tolist(), endless(knock))
 
 
-def brake_squeal(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.2)
+def brake_squeal(random: Generator, character: float) -> Waveform:
     """Squealing wheels or brakes: high tones that sway."""
-
-    def squeal() -> Waveform:
-        length = int(random.uniform(0.5, 2.0) * SAMPLE_RATE)
-        pitch = (1200 + 2200 * character) * np.exp(0.05 * slow_curve(random, length, 4))
-        return tone(pitch, length, [1.0, 0.4, 0.2]) * np.hanning(length).astype(np.float32)
-
-    return place(samples, times_at_random(random, samples, 0.2), endless(squeal))
+    length = int(random.uniform(0.5, 2.0) * SAMPLE_RATE)
+    pitch = (1200 + 2200 * character) * np.exp(0.05 * slow_curve(random, length, 4))
+    return tone(pitch, length, [1.0, 0.4, 0.2]) * np.hanning(length).astype(np.float32)
 
 
-def air_hiss(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.2)
+def air_hiss(random: Generator, character: float) -> Waveform:
     """Compressed air of doors and brakes."""
-
-    def hiss() -> Waveform:
-        length = int(random.uniform(0.25, 0.8) * SAMPLE_RATE)
-        noise = coloured_noise(random, length, [(500, -30), (3500 + 2500 * character, 0), (15000, -8)])
-        return noise * decay(length / SAMPLE_RATE + 1e-4, 4)[:length]
-
-    return place(samples, times_at_random(random, samples, 0.2), endless(hiss))
+    length = int(random.uniform(0.25, 0.8) * SAMPLE_RATE)
+    noise = coloured_noise(random, length, [(500, -30), (3500 + 2500 * character, 0), (15000, -8)])
+    return noise * decay(length / SAMPLE_RATE + 1e-4, 4)[:length]
 
 
 # --- people ----------------------------------------------------------------------------------------------------------
@@ -339,51 +348,43 @@ def music(random: Generator, samples: int, character: float) -> Waveform:
     return total
 
 
-def _bells(random: Generator, samples: int, pitches: Sequence[float], gap: float, per_second: float) -> Waveform:
-    def chime() -> Waveform:
-        length = int((0.5 + gap * len(pitches)) * SAMPLE_RATE)
-        strokes = [tone(p, length, [1.0, 0.3, 0.2]) * decay(length / SAMPLE_RATE + 1e-4, 5)[:length] for p in pitches]
-        return np.sum([place(length, [k * gap], [stroke]) for k, stroke in enumerate(strokes)], axis=0)
-
-    return place(samples, times_at_random(random, samples, per_second), endless(chime))
+def _strokes(pitches: Sequence[float], gap: float) -> Waveform:
+    """One stroke of a bell after another."""
+    length = int((0.5 + gap * len(pitches)) * SAMPLE_RATE)
+    strokes = [tone(p, length, [1.0, 0.3, 0.2]) * decay(length / SAMPLE_RATE + 1e-4, 5)[:length] for p in pitches]
+    return np.sum([place(length, [k * gap], [stroke]) for k, stroke in enumerate(strokes)], axis=0)
 
 
-def door_chime(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.2)
+def door_chime(random: Generator, character: float) -> Waveform:
     """Two or three tones before doors close."""
     base = 600 + 500 * character
-    return _bells(random, samples, [base, base * 0.8, base * 0.8][: 2 + int(character * 1.99)], 0.35, 0.2)
+    return _strokes([base, base * 0.8, base * 0.8][: 2 + int(character * 1.99)], 0.35)
 
 
-def warning_bell(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.2)
+def warning_bell(random: Generator, character: float) -> Waveform:
     """The gong of a tram or the bell of a bicycle: a fast run of strokes."""
-    return _bells(random, samples, [1500 + 1300 * character] * 4, 0.12, 0.2)
+    return _strokes([1500 + 1300 * character] * 4, 0.12)
 
 
-def beeps(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.6)
+def beeps(random: Generator, character: float) -> Waveform:
     """Tills and ticket barriers."""
     length = 5000
-    beep = tone(1800 + 1400 * character, length, [1.0, 0.1]) * np.hanning(length).astype(np.float32) ** 0.3
-    return place(samples, times_at_random(random, samples, 0.6), repeat(beep))
+    return tone(1800 + 1400 * character, length, [1.0, 0.1]) * np.hanning(length).astype(np.float32) ** 0.3
 
 
-def dishes(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(1.5)
+def dishes(random: Generator, character: float) -> Waveform:
     """Cups and cutlery."""
-
-    def clink() -> Waveform:
-        length = 4410
-        pitch = 2500 + 2500 * character * random.random() + random.uniform(0, 2500)
-        return tone(pitch, length, [1.0, 0.0, 0.4]) * decay(0.1, 7)
-
-    return place(samples, times_at_random(random, samples, 1.5), endless(clink))
+    length = 4410
+    pitch = 2500 + 2500 * character * random.random() + random.uniform(0, 2500)
+    return tone(pitch, length, [1.0, 0.0, 0.4]) * decay(0.1, 7)
 
 
-def horn(random: Generator, samples: int, character: float) -> Waveform:
+@at_random(0.12)
+def horn(random: Generator, character: float) -> Waveform:
     """A car's horn."""
-
-    def honk() -> Waveform:
-        length = int(random.uniform(0.2, 0.7) * SAMPLE_RATE)
-        return tone(330 + 150 * character, length, [0.6, 1.0, 0.8, 0.6, 0.4, 0.3]) * np.hanning(length) ** np.float32(
-            0.2
-        )
-
-    return place(samples, times_at_random(random, samples, 0.12), endless(honk))
+    length = int(random.uniform(0.2, 0.7) * SAMPLE_RATE)
+    return tone(330 + 150 * character, length, [0.6, 1.0, 0.8, 0.6, 0.4, 0.3]) * np.hanning(length) ** np.float32(0.2)

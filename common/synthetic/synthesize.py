@@ -1,22 +1,18 @@
-"""Small made-up data sets in the official layout of each task, for trying the kit without a download.
+"""Small made-up data sets in the official layout of each task, for trying the kit without a download."""
 
-Each task has a function `write_TASK(root, clips, seed)` that writes below `root` and returns counts of what it wrote.
-"""
-
-from importlib import import_module
 from pathlib import Path
 
 from common.errors import UserError, unknown
+from common.synthetic.audioset import AUDIOSET
+from common.synthetic.audioset_strong import AUDIOSET_STRONG
+from common.synthetic.dcase2016 import DCASE2016
+from common.synthetic.imitation import IMITATION
+from common.synthetic.retrieval import RETRIEVAL
+from common.synthetic.task1 import write_task1
+from common.synthetic.task4 import TASK4
 
-WRITERS = {
-    "task1_asc": "common.synthetic.task1:write_task1",
-    "task4_sed": "common.synthetic.task4:write_task4",
-    "retrieval": "common.synthetic.retrieval:write_retrieval",
-    "imitation": "common.synthetic.imitation:write_imitation",
-    "audioset": "common.synthetic.audioset:write_audioset",
-    "audioset_strong": "common.synthetic.audioset_strong:write_audioset_strong",
-    "dcase2016_task2": "common.synthetic.dcase2016:write_dcase2016",
-}
+DATA_SETS = (TASK4, RETRIEVAL, IMITATION, AUDIOSET, AUDIOSET_STRONG, DCASE2016)
+WRITERS = {"task1_asc": write_task1, **{data_set.task: data_set.make for data_set in DATA_SETS}}
 
 
 def synthesize(task: str, root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
@@ -38,5 +34,4 @@ def synthesize(task: str, root: Path, clips: int | None = None, seed: int = 0) -
         raise unknown("task with made-up data", task, WRITERS)
     if clips is not None and clips < 1:
         raise UserError(f"A data set of {clips} clips cannot be made; give a positive number to --clips.")
-    module, function = WRITERS[task].split(":")
-    return getattr(import_module(module), function)(Path(root), clips, seed)
+    return WRITERS[task](Path(root), clips, seed)

@@ -22,13 +22,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.data.audio import write_wav
 from common.data.made_up import claim_folder, finish_folder
-from common.files import atomic_write
 from common.output import Progress
+from common.synthetic.layout import write_rows
 from common.synthetic.scenes import SCENES, draw_place, record, record_with
 from common.synthetic.sounds import SAMPLE_RATE
 
@@ -38,6 +39,7 @@ EVALUATION = "TAU-urban-acoustic-scenes-2024-mobile-evaluation"
 EVALUATION_2025 = "TAU-urban-acoustic-scenes-2025-mobile-evaluation"
 CITIES = ("barcelona", "helsinki", "lisbon", "london", "lyon", "milan", "paris", "prague", "stockholm", "vienna")
 NEW_CITIES = ("amsterdam", "madrid")
+COLUMNS = ("filename", "scene_label", "identifier", "source_label")
 SUBSETS = (5, 10, 25, 50, 100)
 PIECES = 10
 # Segments per scene: training, test, and (over all scenes) in neither, of the default size; --clips scales them.
@@ -98,8 +100,8 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
     if not all(whole):
         _write_audio(recordings, folders, seed, workers or len(os.sched_getaffinity(0)))
         _write_development_tables(folders[0], Path(root) / "split_setup", recordings, seed)
-        _write_evaluation_tables(folders[1], recordings, seed)
-        _write_evaluation_2025(folders[1], folders[2])
+        _write_evaluation_tables(folders[1], folders[2], recordings, seed)
+        _link_audio(folders[1], folders[2])
         for folder in folders:
             for part in folder.rglob(".*.part"):  # what an earlier call was writing when it was killed
                 part.unlink()
@@ -133,13 +135,8 @@ def plan_recordings(scale: float, seed: int) -> list[Recording]:
         for chosen in random.permutation(np.resize(np.arange(len(devices)), num_few)):
             devices[chosen].append(FEW_IN_TRAINING[few % len(FEW_IN_TRAINING)])
             few += 1
-        add(
-            scene,
-            [tuple(dict.fromkeys(group)) for group in devices],
-            max(2, round(len(devices) / 2.2)),
-            "train",
-            CITIES,
-        )
+        training = [tuple(dict.fromkeys(group)) for group in devices]
+        add(scene, training, max(2, round(len(devices) / 2.2)), "train", CITIES)
         count = max(1, round(TEST * scale))
         order = [TEST_DEVICES[(4 * index + k) % len(TEST_DEVICES)] for k in range(count)]
         groups = [tuple(order[first : first + 3]) for first in range(0, count, 3)]
@@ -217,83 +214,71 @@ def _split_names(recordings: list[Recording], seed: int) -> dict[str, list[str]]
 
 
 def _write_development_tables(folder: Path, split_setup: Path, recordings: list[Recording], seed: int) -> None:
-    rows = sorted(
-        (name, one.scene, one.identifier, device)
-        for one in recordings
-        if one.split != "evaluation"
-        for device in one.devices
-        for name in one.segment(device)
-    )
-    _write_table(folder / "meta.csv", ("filename", "scene_label", "identifier", "source_label"), rows)
-    lists = _split_names(recordings, seed)
-    for name, members in lists.items():
+    rows = sorted(row for one in recordings if one.split != "evaluation" for row in _labelled(one))
+    write_rows(folder / "meta.csv", [COLUMNS, *rows])
+    setup = folder / "evaluation_setup"
+    for split, members in _split_names(recordings, seed).items():
         chosen = set(members)
-        labelled = [row[:2] for row in rows if row[0] in chosen]
-        file_name = "test.csv" if name == "test" else f"split{name}.csv"
-        _write_table(split_setup / file_name, ("filename", "scene_label"), labelled)
-        if name == "100":
-            _write_table(folder / "evaluation_setup" / "fold1_train.csv", ("filename", "scene_label"), labelled)
-        if name == "test":
-            setup = folder / "evaluation_setup"
-            _write_table(setup / "fold1_evaluate.csv", ("filename", "scene_label"), labelled)
-            _write_table(setup / "fold1_test.csv", ("filename",), [row[:1] for row in labelled])
+        labelled = [COLUMNS[:2], *(row[:2] for row in rows if row[0] in chosen)]
+        write_rows(split_setup / ("test.csv" if split == "test" else f"split{split}.csv"), labelled)
+        if split == "100":
+            write_rows(setup / "fold1_train.csv", labelled)
+        if split == "test":
+            write_rows(setup / "fold1_evaluate.csv", labelled)
+            write_rows(setup / "fold1_test.csv", [row[:1] for row in labelled])
 
 
-def _write_evaluation_tables(folder: Path, recordings: list[Recording], seed: int) -> None:
-    numbered = _evaluation_numbers(recordings, seed)
-    truth = [
-        (one.scene, one.identifier, device)
-        for one in recordings
-        if one.split == "evaluation"
-        for device in one.devices
-        for _ in range(PIECES)
+def _labelled(recording: Recording) -> list[tuple[str, ...]]:
+    """Rows of meta.csv."""
+    return [
+        (name, recording.scene, recording.identifier, device)
+        for device in recording.devices
+        for name in recording.segment(device)
     ]
-    rows = sorted(zip(numbered, truth), key=lambda row: int(row[0][6:-4]))
-    names = [(name,) for name, _ in rows]
-    _write_table(folder / "meta.csv", ("filename",), names)
-    _write_table(folder / "evaluation_setup" / "fold1_test.csv", ("filename",), names)
-    # Nothing like this exists for the real set.
-    columns = ("filename", "scene_label", "identifier", "source_label")
-    _write_table(folder / "made_up_truth.csv", columns, [(name, *answer) for name, answer in rows])
 
 
-def _write_evaluation_2025(earlier: Path, folder: Path) -> None:
-    """The clips of 2024, as links where the file system has them, with the devices that are known."""
-    _, *rows = (earlier / "made_up_truth.csv").read_text(encoding="utf-8").splitlines()
-    names, _, _, devices = zip(*(row.split("\t") for row in rows), strict=True)
-    known = [device if device in ("a", *FEW_IN_TRAINING) else "unknown" for device in devices]
+def _write_evaluation_tables(folder: Path, folder_2025: Path, recordings: list[Recording], seed: int) -> None:
+    """Tables of 2024; and of 2025, with the devices that are known."""
+    truth = [row for one in recordings if one.split == "evaluation" for row in _labelled(one)]
+    numbered = [(name, *row[1:]) for name, row in zip(_evaluation_numbers(recordings, seed), truth, strict=True)]
+    rows = sorted(numbered, key=lambda row: int(row[0][6:-4]))
+    names = [COLUMNS[:1], *(row[:1] for row in rows)]
+    write_rows(folder / "meta.csv", names)
+    write_rows(folder / "evaluation_setup" / "fold1_test.csv", names)
+    write_rows(folder / "made_up_truth.csv", [COLUMNS, *rows])  # nothing like this exists for the real set
+    known = [(name, device if device in ("a", *FEW_IN_TRAINING) else "unknown") for name, _, _, device in rows]
+    write_rows(folder_2025 / "evaluation_setup" / "fold1_test.csv", [("filename", "device_id"), *known])
+
+
+def _link_audio(earlier: Path, folder: Path) -> None:
+    """The same clips, as links where the file system has them."""
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if not (folder / name).is_file():
+    for clip in (earlier / "audio").glob("*.wav"):
+        link = folder / "audio" / clip.name
+        if not link.is_file():
             try:
-                os.link(earlier / name, folder / name)
+                os.link(clip, link)
             except OSError:
-                shutil.copyfile(earlier / name, folder / name)
-    _write_table(folder / "evaluation_setup" / "fold1_test.csv", ("filename", "device_id"), zip(names, known))
+                shutil.copyfile(clip, link)
 
 
-def _write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    with atomic_write(path) as file:
-        file.writelines("\t".join(row) + "\n" for row in (columns, *rows))
-
-
-def _numbers(recordings: list[Recording], seed: int) -> dict[str, dict]:
-    """What `data check` compares with, per folder and split: clips, segments, clips per scene and per device."""
-
-    def count(names: list[str]) -> dict:
-        fields = [name.removeprefix("audio/").removesuffix(".wav").split("-") for name in names]
-        scenes, devices = Counter(field[0] for field in fields), Counter(field[5] for field in fields)
-        return {
-            "clips": len(names),
-            "segments": len(names) // PIECES,
-            "scenes": {scene: scenes[scene] for scene in SCENES},
-            "devices": dict(sorted(devices.items())),
-        }
-
+def _numbers(recordings: list[Recording], seed: int) -> dict[str, dict[str, Any]]:
+    """Per folder and split, for `data check`: clips, segments, clips of each scene and device."""
     splits = {**_split_names(recordings, seed), "neither": _names(recordings, "neither")}
-    clips = len(_names(recordings, "evaluation"))
+    evaluation = {"evaluation": {"clips": len(_names(recordings, "evaluation"))}}
     return {
-        DEVELOPMENT: {split: count(names) for split, names in splits.items()},
-        EVALUATION: {"evaluation": {"clips": clips}},
-        EVALUATION_2025: {"evaluation": {"clips": clips}},
+        DEVELOPMENT: {split: _count(names) for split, names in splits.items()},
+        EVALUATION: evaluation,
+        EVALUATION_2025: evaluation,
+    }
+
+
+def _count(names: list[str]) -> dict[str, Any]:
+    fields = [name.removeprefix("audio/").removesuffix(".wav").split("-") for name in names]
+    scenes, devices = Counter(field[0] for field in fields), Counter(field[5] for field in fields)
+    return {
+        "clips": len(names),
+        "segments": len(names) // PIECES,
+        "scenes": {scene: scenes[scene] for scene in SCENES},
+        "devices": dict(sorted(devices.items())),
     }

@@ -5,21 +5,26 @@ from synthetic ones in level, room and sound. Recordings of public places are cu
 per second as several listeners would give them. Audio is 16 kHz, mono.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 
-from common.data.audio import Waveform, write_wav
+from common.data.audio import Waveform
 from common.data.labels import DESED, MAESTRO
-from common.data.made_up import claim_folder, finish_folder
-from common.files import atomic_write
 from common.output import Progress
-from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
+from common.synthetic.events import (
+    EVENT_SOUNDS,
+    SAMPLE_RATE,
+    Event,
+    add_events,
+    place_events,
+    room_noise,
+    scale_to_random_peak,
+)
+from common.synthetic.layout import DataSet, draw_video, write_clip, write_rows
 
-DEFAULT_CLIPS = 460
 # Shares of the DESED clips; the published sets have 1578, 14412, 10000, 2500, 3470, 1168 and 692 clips.
 DESED_SHARES = {
     "weak": 0.12,
@@ -66,8 +71,6 @@ HOPS = {"maestro_train": 1, "maestro_validation": 5}
 WINDOW_SECONDS = 10.0
 LISTENERS = 5
 
-Event = tuple[float, float, str]
-
 
 @dataclass(frozen=True)
 class _Clip:
@@ -75,48 +78,29 @@ class _Clip:
     waveform: Waveform
     events: list[Event]
 
-    @property
-    def duration(self) -> float:
-        return len(self.waveform) / SAMPLE_RATE
+
+def count(clips: int) -> dict[str, int]:
+    """Clips of each set."""
+    numbers = {name: max(8, round(0.68 * clips * share)) for name, share in DESED_SHARES.items()}
+    for name, hop in HOPS.items():
+        numbers[name] = sum(len(_windows(seconds, hop)) for _, _, seconds in _recordings(name, clips))
+    return numbers | {"eval24": max(6, clips // 30)}
 
 
-def write_task4(root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Write the whole tree of Task 4 below `root`, as the official recipe leaves it in data/dcase/dataset.
-
-    Args:
-        root: folder of the tree.
-        clips: about how many clips of all sets together; default 460.
-        seed: the same seed gives the same files.
-
-    Returns:
-        Number of clips by set.
-    """
-    clips = DEFAULT_CLIPS if clips is None else clips
-    made_from = {"task": "task4_sed", "clips": clips, "seed": seed}
-    numbers = _plan(clips)
-    if claim_folder(root, made_from):
-        return numbers
-    with Progress("Making up", sum(numbers.values())) as progress:
+def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
+    """Write the whole tree of Task 4, as the official recipe leaves it in data/dcase/dataset."""
+    with Progress("Making up", sum(counts.values())) as progress:
         for position, name in enumerate(DESED_SHARES):
             random = np.random.default_rng((seed, position))
-            made = [_desed_clip(name, index, random) for index in range(numbers[name])]
+            made = [_desed_clip(name, index, random) for index in range(counts[name])]
             _write_audio(root, name, made, progress)
             _write_desed_tables(root, name, made)
         for position, name in enumerate(HOPS):
             random = np.random.default_rng((seed, 100 + position))
             _write_maestro(root, name, _recordings(name, clips), random, progress)
         random = np.random.default_rng((seed, 200))
-        made = [_evaluation_clip(index, random) for index in range(numbers["eval24"])]
+        made = [_evaluation_clip(index, random) for index in range(counts["eval24"])]
         _write_audio(root, "eval24", made, progress)
-    finish_folder(root, made_from, numbers)
-    return numbers
-
-
-def _plan(clips: int) -> dict[str, int]:
-    numbers = {name: max(8, round(0.68 * clips * share)) for name, share in DESED_SHARES.items()}
-    for name in HOPS:
-        numbers[name] = sum(len(_windows(seconds, HOPS[name])) for _, _, seconds in _recordings(name, clips))
-    return numbers | {"eval24": max(6, clips // 30)}
 
 
 def _recordings(name: str, clips: int) -> list[tuple[str, int, float]]:
@@ -139,72 +123,52 @@ def _desed_clip(set_name: str, index: int, random: Generator) -> _Clip:
     shorter = not synthetic and random.random() < 0.1
     duration = round(random.uniform(4, 9.5), 1) if shorter else 10.0
     empty = set_name == "validation" and index % 40 == 7
-    count = 0 if empty else int(random.integers(1, 5 if synthetic else 4))
-    labels = [DESED[index % len(DESED)], *random.choice(DESED, 4)][:count]
-    events = _place(labels, duration, random)
-    quiet, loud = (8, 22) if synthetic else (3, 20)
-    waveform = _mix(events, duration, (quiet, loud), random, reverberant=not synthetic)
+    number = 0 if empty else int(random.integers(1, 5 if synthetic else 4))
+    labels = [DESED[index % len(DESED)], *random.choice(DESED, 4)][:number]
+    events = place_events(labels, duration, EVENT_SOUNDS, random)
+    waveform = _mix(events, duration, (8, 22) if synthetic else (3, 20), random, reverberant=not synthetic)
     if synthetic:
         return _Clip(f"{index}.wav", waveform, events)
-    letters = "".join(random.choice(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"), 11))
-    start = 10 * int(random.integers(0, 40))
+    video, start = draw_video(random), 10 * int(random.integers(0, 40))
     if set_name == "public_evaluation":
-        return _Clip(f"{letters}_{start}_{start + 10}.wav", waveform, events)
-    return _Clip(f"Y{letters}_{start}.000_{start + 10}.000.wav", waveform, events)
-
-
-def _place(labels: list[str], duration: float, random: Generator) -> list[Event]:
-    """Events that fit into the clip; those of one class do not overlap."""
-    events: list[Event] = []
-    for label in labels:
-        shortest, longest = EVENT_SOUNDS[label].seconds
-        seconds = min(float(random.uniform(shortest, longest)), duration - 0.1)
-        onset = float(random.uniform(0, duration - seconds))
-        same = [event for event in events if event[2] == label]
-        if all(onset > offset + 0.2 or onset + seconds < first - 0.2 for first, offset, _ in same):
-            events.append((round(onset, 3), round(onset + seconds, 3), label))
-    return sorted(events)
+        return _Clip(f"{video}_{start}_{start + 10}.wav", waveform, events)
+    return _Clip(f"Y{video}_{start}.000_{start + 10}.000.wav", waveform, events)
 
 
 def _mix(
     events: list[Event], duration: float, levels: tuple[float, float], random: Generator, reverberant: bool
 ) -> Waveform:
     """Events over a room's noise; levels in dB above it."""
-    samples = round(duration * SAMPLE_RATE)
-    low = float(random.uniform(60, 200))
-    waveform = band_noise(samples, (low, float(random.uniform(300, 1500))), random)
-    waveform += np.float32(10 ** (random.uniform(-25, -15) / 20)) * random.standard_normal(samples, dtype=np.float32)
-    for onset, offset, label in events:
-        event = render_event(EVENT_SOUNDS[label], offset - onset, random) * 10 ** (random.uniform(*levels) / 20)
-        first = round(onset * SAMPLE_RATE)
-        part = waveform[first : first + len(event)]
-        part += event[: len(part)].astype(np.float32)
+    waveform = room_noise(round(duration * SAMPLE_RATE), random)
+    hiss = np.float32(10 ** (random.uniform(-25, -15) / 20))
+    waveform += hiss * random.standard_normal(len(waveform), dtype=np.float32)
+    add_events(waveform, events, EVENT_SOUNDS, levels, random)
     if reverberant:  # an early reflection colours what a real microphone hears
         delay = int(random.integers(20, 120))
         waveform[delay:] += 0.5 * waveform[:-delay].copy()
-    peak = np.abs(waveform).max()
-    return (waveform * np.float32(random.uniform(0.15, 0.8)) / peak).astype(np.float32)
+    return scale_to_random_peak(waveform, (0.15, 0.8), random)
 
 
 def _write_desed_tables(root: Path, name: str, clips: list[_Clip]) -> None:
     if name == "weak":
-        rows = [[clip.name, ",".join(sorted({label for _, _, label in clip.events}))] for clip in clips]
-        _write_table(root / "metadata/train/weak.tsv", ["filename", "event_labels"], rows)
+        weak = [(clip.name, ",".join(sorted({label for _, _, label in clip.events}))) for clip in clips]
+        write_rows(root / "metadata/train/weak.tsv", [("filename", "event_labels"), *weak])
     if name == "unlabeled":
-        _write_table(root / "metadata/train/unlabel_in_domain.tsv", ["filename"], [[clip.name] for clip in clips])
+        names = [(clip.name,) for clip in clips]
+        write_rows(root / "metadata/train/unlabel_in_domain.tsv", [("filename",), *names])
     if name in EVENT_TABLES:
-        rows = [row for clip in clips for row in _event_rows(clip)]
-        _write_table(root / EVENT_TABLES[name], ["filename", "onset", "offset", "event_label"], rows)
+        events = [row for clip in clips for row in _event_rows(clip)]
+        write_rows(root / EVENT_TABLES[name], [("filename", "onset", "offset", "event_label"), *events])
     if name in DURATION_TABLES:
-        rows = [[clip.name, f"{clip.duration:.1f}"] for clip in clips]
-        _write_table(root / DURATION_TABLES[name], ["filename", "duration"], rows)
+        durations = [(clip.name, f"{len(clip.waveform) / SAMPLE_RATE:.1f}") for clip in clips]
+        write_rows(root / DURATION_TABLES[name], [("filename", "duration"), *durations])
 
 
-def _event_rows(clip: _Clip) -> Iterator[list[str]]:
-    if not clip.events:
-        yield [clip.name, "", "", ""]
-    for onset, offset, label in clip.events:
-        yield [clip.name, f"{onset:.3f}", f"{offset:.3f}", label]
+def _event_rows(clip: _Clip) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        (clip.name, f"{onset:.3f}", f"{offset:.3f}", label) for onset, offset, label in clip.events
+    ]
+    return rows or [(clip.name, "", "", "")]
 
 
 def _write_maestro(
@@ -213,23 +177,23 @@ def _write_maestro(
     rows, durations = [], []
     for scene, number, seconds in recordings:
         labels = [str(label) for label in random.choice(SCENES[scene], max(3, round(seconds / 4)))]
-        events = _place(labels, seconds, random)
+        events = place_events(labels, seconds, EVENT_SOUNDS, random)
         waveform = _mix(events, seconds, (4, 18), random, reverberant=True)
         soft = _soft_labels(events, seconds, random)
-        durations.append([f"{scene}_{number:02d}", str(len(waveform) / SAMPLE_RATE)])
+        durations.append((f"{scene}_{number:02d}", len(waveform) / SAMPLE_RATE))
         for start, end in _windows(seconds, HOPS[name]):
             stem = f"{scene}_{number:02d}-{int(start * 100):06d}-{int(end * 100):06d}"
             part = waveform[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-            write_wav(root / AUDIO[name] / f"{stem}.wav", part, SAMPLE_RATE, subtype="PCM_16")
+            write_clip(root / AUDIO[name] / f"{stem}.wav", part, SAMPLE_RATE)
             progress.advance()
             for onset, offset, label, confidence in soft:
                 if onset < end and offset > start:
-                    times = [f"{max(0.0, onset - start):g}", f"{min(end - start, offset - start):.6g}"]
-                    rows.append([f"{stem}.wav", *times, label, f"{confidence:.6g}"])
-    columns = ["filename", "onset", "offset", "event_label", "confidence"]
-    _write_table(root / f"metadata/maestro_real_{name.removeprefix('maestro_')}.tsv", columns, rows)
+                    times = f"{max(0.0, onset - start):g}", f"{min(end - start, offset - start):.6g}"
+                    rows.append((f"{stem}.wav", *times, label, f"{confidence:.6g}"))
+    columns = ("filename", "onset", "offset", "event_label", "confidence")
+    write_rows(root / f"metadata/maestro_real_{name.removeprefix('maestro_')}.tsv", [columns, *rows])
     if name == "maestro_validation":
-        _write_table(root / "metadata/maestro_real_durations.tsv", ["filename", "duration"], durations)
+        write_rows(root / "metadata/maestro_real_durations.tsv", [("filename", "duration"), *durations])
 
 
 def _soft_labels(events: list[Event], seconds: float, random: Generator) -> list[tuple[float, float, str, float]]:
@@ -250,7 +214,8 @@ def _evaluation_clip(index: int, random: Generator) -> _Clip:
     """Clips of both data sets under names that do not tell which."""
     if index % 2:
         scene = list(SCENES)[index // 2 % len(SCENES)]
-        events = _place([str(label) for label in random.choice(SCENES[scene], 3)], WINDOW_SECONDS, random)
+        labels = [str(label) for label in random.choice(SCENES[scene], 3)]
+        events = place_events(labels, WINDOW_SECONDS, EVENT_SOUNDS, random)
         waveform = _mix(events, WINDOW_SECONDS, (4, 18), random, reverberant=True)
     else:
         waveform = _desed_clip("eval24", index, random).waveform
@@ -259,10 +224,8 @@ def _evaluation_clip(index: int, random: Generator) -> _Clip:
 
 def _write_audio(root: Path, name: str, clips: list[_Clip], progress: Progress) -> None:
     for clip in clips:
-        write_wav(root / AUDIO[name] / clip.name, clip.waveform, SAMPLE_RATE, subtype="PCM_16")
+        write_clip(root / AUDIO[name] / clip.name, clip.waveform, SAMPLE_RATE)
         progress.advance()
 
 
-def _write_table(path: Path, columns: list[str], rows: list[list[str]]) -> None:
-    with atomic_write(path) as file:
-        file.write("\n".join("\t".join(row) for row in [columns, *rows]) + "\n")
+TASK4 = DataSet("task4_sed", 460, count, write)

@@ -1,0 +1,64 @@
+"""What the made-up data sets share: a folder with its marker, tables, clips and names of videos."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from numpy.random import Generator
+
+from common.data.audio import Waveform, write_wav
+from common.data.made_up import claim_folder, finish_folder
+from common.files import atomic_write
+
+LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A made-up data set in a folder of its own.
+
+    Args:
+        task: its name in `synthesize`.
+        default_clips: about how many clips it has when nothing else is asked for.
+        count: number of clips to what is written: names and counts.
+        write: writes it into a folder, from the number of clips, what `count` gave, and the seed.
+        fewest_clips: smaller numbers are raised to it.
+    """
+
+    task: str
+    default_clips: int
+    count: Callable[[int], dict[str, int]]
+    write: Callable[[Path, int, dict[str, int], int], None]
+    fewest_clips: int = 1
+
+    def make(self, root: Path, clips: int | None, seed: int) -> dict[str, int]:
+        """Write the data set unless it is there; see `synthesize`."""
+        clips = max(self.fewest_clips, self.default_clips if clips is None else clips)
+        made_from = {"task": self.task, "clips": clips, "seed": seed}
+        counts = self.count(clips)
+        if not claim_folder(root, made_from):
+            self.write(root, clips, counts, seed)
+            finish_folder(root, made_from, counts)
+        return counts
+
+
+def write_rows(
+    path: Path, rows: Iterable[Sequence[object]], separator: str = "\t", line_end: str = "\n", encoding: str = "utf-8"
+) -> None:
+    """Write a table; cells that hold a separator, a quote or a line end are quoted."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator=line_end).writerows(rows)
+    with atomic_write(path, "wb") as file:
+        file.write(text.getvalue().encode(encoding))
+
+
+def write_clip(path: Path, waveform: Waveform, sample_rate: int) -> None:
+    """Write a 16-bit wav file."""
+    write_wav(path, waveform, sample_rate, subtype="PCM_16")
+
+
+def draw_video(random: Generator) -> str:
+    """A name like that of a YouTube video: eleven characters."""
+    return "".join(random.choice(LETTERS, 11))
