@@ -1,4 +1,4 @@
-"""From the words of a call to a verb's arguments: tyro sorts the words, pydantic checks what they say."""
+"""From the command line to the arguments of a verb: tyro sorts the words, pydantic checks the values."""
 
 import contextlib
 import inspect
@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
-from tyro.conf import Positional as Positional  # for the verbs: `run: Positional[Path]` is an argument without a name
+from tyro.conf import Positional as Positional  # exported: `run: Positional[Path]` is an argument without a name
 from tyro.constructors import PrimitiveConstructorSpec
 
 from common.errors import UserError, nearest
@@ -48,10 +48,9 @@ def config_verb(
 
     Args:
         settings_class: schema of the YAML file.
-        function: called as function(settings, flag=...); all flags are keyword-only. With a flag `resume`, the call may
-            name a run folder, `--resume RUN`, in place of CONFIG.yaml; the settings are then those of the run.
-        config_for: flags that may stand alone, with the YAML file that they then use:
-            {"fast_check": "task1_asc/configs/small.yaml"}.
+        function: called as function(settings, flag=...); all flags are keyword-only. If it has a flag `resume`,
+            `--resume RUN` may replace CONFIG.yaml and takes the settings of the run.
+        config_for: default YAML file of a flag: {"fast_check": "task1_asc/configs/small.yaml"}.
     """
     flags = list(inspect.signature(function).parameters)[1:]
     clash = set(flags) & set(settings_class.model_fields)
@@ -60,7 +59,7 @@ def config_verb(
 
 
 def call_function(function: Callable[..., int | None], prog: str, words: Sequence[str]) -> int | None:
-    """Call a typed function with the words of a command line; its mistakes raise UserError, `--help` SystemExit."""
+    """Call a typed function with a command line. Mistakes raise UserError, `--help` raises SystemExit."""
     if not _HELP.isdisjoint(words):
         tyro.cli(function, prog=prog, args=["--help"], use_underscores=True, config=_TYRO)
     hints = _hints(function)
@@ -75,7 +74,7 @@ def call_function(function: Callable[..., int | None], prog: str, words: Sequenc
 
 
 def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int | None:
-    """Read CONFIG.yaml with the settings named in the call on top, then call the verb's function."""
+    """Load CONFIG.yaml with the overrides of a command line and call the function of the verb."""
     cls = _class_of_call(verb.settings_class, words)
     flags = dict(list(_hints(verb.function).items())[1:])
     settings = dict(iterate_settings(cls))
@@ -92,7 +91,7 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
 
 
 def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type[Settings]:
-    """The schema of the file or run that the call names; mistakes in the file are reported later, when it is read."""
+    """The schema for the file or run in the command line; mistakes in the file are reported when it is loaded."""
     for word in words:
         path = Path(word.removeprefix("--resume="))
         path = path / SETTINGS_FILE if path.is_dir() else path
@@ -109,9 +108,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _named_settings(words: Sequence[str], flags: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the words name, with the type of what follows: bool for nothing, a list for several words.
+    """The settings in a command line with the type of their words: bool for none, a list for any number, else str.
 
-    An unknown name with a dot is kept: it may lead into a list or a dict, which only the loaded settings know.
+    Unknown names with a dot are kept: they may lead into a list or a dict, known only after loading.
     """
     named: dict[str, Any] = {}
     for word, following in pairwise([*words, "--"]):
@@ -131,10 +130,10 @@ def _named_settings(words: Sequence[str], flags: Collection[str], settings: Mapp
 def _sort_words(
     hints: Mapping[str, Any], words: Sequence[str], known: Collection[str], prog: str
 ) -> dict[str, list[str]]:
-    """Let tyro sort the words of a call; gives the words of each argument that the call names.
+    """Sort a command line with tyro: the words of each argument in it.
 
-    Their values are converted here and not by tyro: it prints its errors in a box instead of raising them, and reads
-    no YAML (`null`, `[0.9, 0.99]`).
+    tyro does not convert them: it prints its errors instead of raising them, and does not read YAML values (`null`,
+    `[0.9, 0.99]`).
     """
     for name, equals, _ in map(_split_option, words):
         if equals and hints.get(name) is bool:
@@ -151,14 +150,14 @@ def _sort_words(
     for word in rest:
         if word.startswith("--"):
             raise _unknown_option(_split_option(word)[0], known)
-        raise UserError(f"Not expected: {word}. See {prog} --help.")
+        raise UserError(f"Unexpected argument: {word}. See {prog} --help.")
     if empty := [name for name, texts in found.items() if texts == [] and not _is_positional(hints[name])]:
         raise UserError(f"--{empty[0]} needs a value.")
     return {name: list(texts) for name, texts in found.items() if texts}
 
 
 def _as_words(hint: Any) -> Any:
-    """A type for which tyro gives an argument's words as they are: none for a flag, any number for a list, else one."""
+    """A type that keeps the words of an argument: none for a flag, any number for a list, else one."""
     marks = getattr(hint, "__metadata__", ())
     if tyro.conf.UseAppendAction in marks:
         return Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -195,7 +194,7 @@ def _unknown_option(name: str, known: Collection[str]) -> UserError:
 
 
 def _check_values(hints: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The arguments of a function in their types."""
+    """The arguments of a function, converted to their types."""
     words = {name: texts if _holds(hints[name], list, tuple) else texts[-1] for name, texts in given.items()}
     try:
         return TypeAdapter(_typed_dict({name: hints[name] for name in given})).validate_python(words)
@@ -210,7 +209,7 @@ def _typed_dict(fields: Mapping[str, Any]) -> Any:
 
 
 def _setting_value(annotation: Any, words: list[str]) -> Any:
-    """The value of a setting, read as in YAML; the words themselves where the setting is text."""
+    """The value of a setting, read as in YAML; text settings keep the words."""
     text_only = _holds(annotation, str, Path) and not _holds(annotation, int, float, bool)
     values = [parse_value("null" if word == "None" else word) for word in words]  # the help writes None
     if _holds(annotation, list, tuple, dict):
@@ -224,7 +223,7 @@ def _settings_path(verb: ConfigVerb, prog: str, config: Path | None, flags: Mapp
     resume = flags.get("resume")
     if resume is not None:
         if config is not None:
-            raise UserError(f"Give {config} or --resume {resume}, not both: a run has its own {SETTINGS_FILE}.")
+            raise UserError(f"Give either {config} or --resume {resume}, not both: a run has its own {SETTINGS_FILE}.")
         return _settings_of_run(Path(resume))
     if config is not None:
         return config
@@ -232,7 +231,7 @@ def _settings_path(verb: ConfigVerb, prog: str, config: Path | None, flags: Mapp
         if flags.get(flag):
             return path
     or_resume = " or --resume RUN" if "resume" in inspect.signature(verb.function).parameters else ""
-    raise UserError(f"Which settings? Call {prog} CONFIG.yaml{or_resume}.")
+    raise UserError(f"The settings are missing. Call {prog} CONFIG.yaml{or_resume}.")
 
 
 def _settings_of_run(folder: Path) -> Path:
@@ -244,7 +243,7 @@ def _settings_of_run(folder: Path) -> Path:
     runs = [run.parent.name for run in folder.parent.glob(f"*/{SETTINGS_FILE}")] if folder.parent.is_dir() else []
     near = nearest(folder.name, runs) or sorted(runs)[:10]
     hint = f" {folder.parent} has: {', '.join(near)}." if near else ""
-    raise UserError(f"There is no run folder {folder}.{hint}")
+    raise UserError(f"The run folder {folder} does not exist.{hint}")
 
 
 def _holds(annotation: Any, *kinds: type) -> bool:

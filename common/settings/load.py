@@ -1,6 +1,6 @@
-"""Settings: pydantic classes are the schema, a YAML file fills them, the command line lays values on top.
+"""Settings: pydantic classes are the schema, a YAML file fills them, the command line overrides it.
 
-Every mistake of a file is told at once, one line each, with file and line, dotted name and the nearest real name.
+All mistakes are reported together, one per line, each with file and line, dotted name and the nearest known name.
 """
 
 import json
@@ -29,21 +29,21 @@ __all__ = [
 
 
 class Settings(BaseModel):
-    """One group of settings. Frozen after loading; unknown names are refused; the string under a field is its help."""
+    """A group of settings: frozen, without unknown names; the string under a field is its help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
-        """The class that a file's content is read into; a task with several recipes tells them apart by it."""
+        """The class for the content of a file; a task with several systems overrides this to choose between them."""
         return cls
 
 
-_AFTER_THE_FILE = 10**9  # order of the mistakes of the command line among those of the file's lines
+_AFTER_THE_FILE = 10**9  # sorts mistakes of the command line after all lines of the file
 
 
 class SettingsError(UserError):
-    """Mistakes in settings, one line each."""
+    """Mistakes in settings, one per line."""
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -55,10 +55,10 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
     Args:
         cls: the settings class of the file.
         path: the YAML file.
-        overrides: values that replace those of the file, such as {"optim.lr": 0.01}.
+        overrides: values that replace the file's, such as {"optim.lr": 0.01}.
 
     Raises:
-        SettingsError: one line for each mistake of the file and of the overrides.
+        SettingsError: one line for each mistake in the file and the overrides.
         UserError: the file is missing or is not YAML.
     """
     file = read_yaml(path)
@@ -73,7 +73,7 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
 
 
 def parse_settings(cls: type[AnySettings], data: Mapping[str, Any], origin: str = "settings") -> AnySettings:
-    """Settings from a plain mapping, such as one row of a sweep; mistakes are told with `origin` in front."""
+    """Settings from a plain mapping, such as a row of a sweep; `origin` starts the line of each mistake."""
     return _validate(cls, dict(data), lambda place: (0, f"{origin}: "), {}, [])
 
 
@@ -83,12 +83,12 @@ def dump_settings(settings: Settings) -> str:
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Settings as dicts, lists, numbers and texts, as they stand in YAML or JSON."""
+    """Settings as dicts, lists, numbers and texts, as in YAML or JSON."""
     return settings.model_dump(mode="json")
 
 
 def changed_settings(old: Settings | Mapping[str, Any], new: Settings | Mapping[str, Any]) -> list[str]:
-    """What differs, such as ["optim.lr: 0.005 -> 0.001"]; empty when both are equal."""
+    """Differences such as ["optim.lr: 0.005 -> 0.001"]."""
     before, after = _flat(old), _flat(new)
     names = [*before, *(name for name in after if name not in before)]
     return [
@@ -105,9 +105,9 @@ def _validate(
     overrides: Mapping[str, Any],
     mistakes: list[tuple[int, str]],
 ) -> AnySettings:
-    """Lay `overrides` over `data` and let pydantic judge it.
+    """Put `overrides` into `data` and validate it.
 
-    source: gives (order, words in front) for the mistake at a place. mistakes: (order, line) known already.
+    source: returns (order, prefix) of the mistake at a place. mistakes: (order, line) known already.
     """
     mistakes = list(mistakes)
     from_call: set[Place] = set()

@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as plain sentences with the nearest real names."""
+"""Pydantic's validation errors as plain sentences with the nearest known names."""
 
 import json
 from collections import Counter
@@ -56,14 +56,14 @@ def describe_mistakes(cls: type[BaseModel], data: Any, error: ValidationError) -
     for place, items in found.items():
         kind = items[0]["type"]
         if kind == "missing" and place[-1] in misspelled[place[:-1]]:
-            continue  # told already as the misspelled name
+            continue  # reported already as the misspelled name
         if kind != "extra_forbidden":
             sentences.append((place, _sentence(place, items, data)))
     return sentences
 
 
 def setting_fields(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings classes that an annotation such as `list[A | B] | None` can hold."""
+    """The settings classes in an annotation such as `list[A | B] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
@@ -80,7 +80,7 @@ def iterate_settings(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[s
 
 
 def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]]:
-    """(place, pydantic's item) for each mistake; in a union of groups, only those of the member that fits best."""
+    """(place, pydantic's item) for each mistake; for a union of groups, of its best fitting member only."""
     items = [(*_place_in(data, item["loc"], item["type"]), dict(item)) for item in error.errors(include_url=False)]
     counts: dict[Place, Counter[str]] = {}
     for place, unions, _ in items:
@@ -96,7 +96,7 @@ def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]
 
 
 def _place_in(data: Any, location: tuple, kind: str) -> tuple[Place, dict[Place, str]]:
-    """Pydantic's location without the names of union members that it puts in between; {place of union: member}."""
+    """Pydantic's location without the names of union members, and these as {place of union: member}."""
     place: Place = ()
     unions: dict[Place, str] = {}
     for position, key in enumerate(location):
@@ -112,14 +112,14 @@ def _place_in(data: Any, location: tuple, kind: str) -> tuple[Place, dict[Place,
 
 
 def _with_tag(place: Place, item: dict) -> Place:
-    """The place of the setting that tells the members of a union apart, when that is what is wrong."""
+    """The place of the mistake; the discriminator of a union if it is missing or wrong."""
     if item["type"].startswith("union_tag"):
         return (*place, item["ctx"]["discriminator"].strip("'"))
     return place
 
 
 def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str, str | None]:
-    """The sentence for a name that is no setting, and the name that was probably meant."""
+    """The sentence for an unknown name, and the name that was probably meant."""
     here = [name for group in _groups_at(cls, place[:-1], data) for name in group.model_fields]
     everywhere = [name for name, _ in iterate_settings(cls)]
     if new := find_new_name(dotted(place), [*(dotted((*place[:-1], name)) for name in here), *everywhere]):
@@ -144,7 +144,7 @@ def _groups_at(cls: type[BaseModel], place: Place, data: Any) -> list[type[BaseM
 
 
 def _tag_fits(group: type[BaseModel], data: Any) -> bool:
-    """Whether the literal fields of a group (`kind: Literal["mixup"]`) agree with what the file says."""
+    """Whether the literal fields of a group (`kind: Literal["mixup"]`) agree with the file."""
     for name, field in group.model_fields.items():
         choices = get_args(field.annotation)
         if isinstance(data, dict) and name in data and all(isinstance(choice, str) for choice in choices) and choices:
@@ -161,7 +161,7 @@ def _sentence(place: Place, items: list[dict], data: Any) -> str:
         reason = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
         return f"{name}: {reason}" if name else reason
     if kind == "union_tag_not_found":
-        return f"{name} is missing; it says which kind {dotted(place[:-1])} is."
+        return f"{name} is missing; it gives the kind of {dotted(place[:-1])}."
     if kind == "union_tag_invalid":
         tags = item["ctx"]["expected_tags"].replace("'", "").split(", ")
         return _wrong(name, item["ctx"]["tag"], [_choices(tags)], tags)

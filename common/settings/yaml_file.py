@@ -13,7 +13,7 @@ import yaml
 from common.errors import UserError, nearest
 
 Place = tuple[str | int, ...]
-"""Where a value stands: keys and list positions from the top, such as ("optim", "betas", 0)."""
+"""Path of a value: keys and list positions from the top, such as ("optim", "betas", 0)."""
 
 _SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would not read as text."""
+    """Quotes text that either version of YAML would read as another type."""
 
 
 for _tag, (_pattern, _first) in _SCALARS.items():
@@ -42,11 +42,11 @@ for _tag, (_pattern, _first) in _SCALARS.items():
 
 @dataclass
 class YamlFile:
-    """What a YAML file holds.
+    """Content of a YAML file.
 
-    data: its content as dicts, lists, texts, numbers, booleans and None.
-    lines: line number (from 1) of each place in it.
-    mistakes: (line, sentence) for doubled keys and the like.
+    data: dicts, lists, texts, numbers, booleans and None.
+    lines: line number (from 1) of each place.
+    mistakes: (line, sentence) for duplicate keys and the like.
     """
 
     data: Any = None
@@ -55,10 +55,10 @@ class YamlFile:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Read a YAML file with its line numbers.
+    """Read a YAML file with line numbers.
 
     Raises:
-        UserError: the file is missing, is not text, or is not YAML; the sentence names the line.
+        UserError: the file is missing, is not text, or is not YAML; with the line.
     """
     text = _read_text(Path(path))
     loader = _Loader(text)
@@ -79,7 +79,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 def parse_value(text: str) -> Any:
-    """A value as it would be read in a YAML file: "1e-3" is a number, "[1, 2]" a list, "null" None."""
+    """Read a value as in a YAML file: "1e-3" is a number, "[1, 2]" a list, "null" None."""
     try:
         node = _Loader(text).get_single_node()
     except yaml.YAMLError:
@@ -161,7 +161,9 @@ def _construct_scalar(node: yaml.ScalarNode, place: Place, file: YamlFile) -> An
     if tag == "str":
         return text
     if tag not in _SCALARS or not re.fullmatch(_SCALARS[tag][0], text):
-        file.mistakes.append((node.start_mark.line + 1, f"{dotted(place)} has the tag {node.tag}, which is not read."))
+        file.mistakes.append(
+            (node.start_mark.line + 1, f"{dotted(place)} has the tag {node.tag}, which is not supported.")
+        )
         return text
     if tag == "null":
         return None

@@ -89,7 +89,7 @@ def test_an_option_may_be_repeated(capsys):
         (["data", "laoded"], "program data has no verb laoded. Near it: loaded."),
         (["show", CONFIG, "--subst", "5"], "No option --subst. Near it: --subset, --steps, --shuffle."),
         (["evaluate", "a", "--jsn"], "No option --jsn. Near it: --json."),
-        (["evaluate", "a", "b"], "Not expected: b. See program evaluate --help."),
+        (["evaluate", "a", "b"], "Unexpected argument: b. See program evaluate --help."),
         (["evaluate", "a", "--top", "x"], '--top is "x"; it must be a whole number.'),
         (["evaluate"], "Missing: RUN. See program evaluate --help."),
         (["show", CONFIG, "--optim.lr"], "--optim.lr needs a value."),
@@ -99,8 +99,8 @@ def test_an_option_may_be_repeated(capsys):
             "--optim.weigth is not a setting. optim can have: lr, betas, clip_norm.",
         ),
         (["show", CONFIG, "--optm.lr", "1"], "--optm is not a setting. Did you mean optim?"),
-        (["show"], "Which settings? Call program show CONFIG.yaml."),
-        (["train"], "Which settings? Call program train CONFIG.yaml or --resume RUN."),
+        (["show"], "The settings are missing. Call program show CONFIG.yaml."),
+        (["train"], "The settings are missing. Call program train CONFIG.yaml or --resume RUN."),
     ],
     ids=lambda value: " ".join(Path(word).name for word in value) if isinstance(value, list) else "",
 )
@@ -187,7 +187,7 @@ def test_a_run_is_resumed_with_its_own_settings(capsys, tmp_path):
 def test_resuming_what_is_no_run_is_refused(capsys, tmp_path):
     call(capsys, "train", CONFIG, "--name", "baseline", "--root", str(tmp_path))
     code, _, err = call(capsys, "train", "--resume", str(tmp_path / "basline"))
-    assert (code, err) == (2, f"There is no run folder {tmp_path / 'basline'}. {tmp_path} has: baseline.\n")
+    assert (code, err) == (2, f"The run folder {tmp_path / 'basline'} does not exist. {tmp_path} has: baseline.\n")
     code, _, err = call(capsys, "train", "--resume", str(tmp_path))
     assert (code, err) == (2, f"{tmp_path} is not a run folder: it has no settings.yaml.\n")
     code, _, err = call(capsys, "train", CONFIG, "--resume", str(tmp_path / "baseline"))

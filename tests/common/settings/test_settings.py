@@ -129,7 +129,7 @@ optim:
             "name: x\naugment:\n  kind: mixpu",
             'config.yaml:3: augment.kind is "mixpu"; it must be one of mixup, time_roll. Did you mean mixup?',
         ),
-        ("name: x\naugment: {alpha: 1}", "config.yaml:2: augment.kind is missing; it says which kind augment is."),
+        ("name: x\naugment: {alpha: 1}", "config.yaml:2: augment.kind is missing; it gives the kind of augment."),
         (
             "name: x\nchain:\n- kind: mixup\n- kind: time_roll\n  share: 2",
             "config.yaml:5: chain.1.share is 2; it must be 1 or less.",
@@ -138,7 +138,7 @@ optim:
         ("name: &a [*a]", "config.yaml:1: name.0 refers to itself."),
         (
             "name: !!python/name:os.system x",
-            "config.yaml:1: name has the tag tag:yaml.org,2002:python/name:os.system, which is not read.",
+            "config.yaml:1: name has the tag tag:yaml.org,2002:python/name:os.system, which is not supported.",
         ),
     ],
 )
