@@ -1,4 +1,4 @@
-"""What no single task owns: made-up data, models, training on AudioSet, and a look at the machine."""
+"""Verbs that no single task owns: made-up data, models, training on AudioSet, checks of the machine."""
 
 import sys
 from pathlib import Path
@@ -16,9 +16,9 @@ def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, s
 
     Args:
         task: task1_asc, task4_sed, retrieval, imitation or audioset.
-        root: folder that will hold the data set.
-        clips: about how many clips; left out, as many as the demo needs.
-        seed: the same seed gives the same files.
+        root: folder of the data set.
+        clips: approximate number of clips; by default as many as the demo needs.
+        seed: equal seeds give equal files.
     """
     from common.synthetic.synthesize import synthesize as write
 
@@ -27,11 +27,11 @@ def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, s
 
 
 def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
-    """Show the models, each followed by its released weights.
+    """List the models, each followed by its released weights.
 
     Args:
-        pattern: names to show, such as "mn*".
-        json: print everything that is known of them as JSON.
+        pattern: names to list, such as "mn*".
+        json: print all details as JSON.
     """
     from common.registry.released import describe_models, summary_row
 
@@ -43,11 +43,11 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
 
 
 def complexity(model: Positional[str], *, precision: str = "float32", json: bool = False) -> None:
-    """Count the parameters, bytes and multiply-accumulate operations (MACs) of a model or of the model of a run.
+    """Count the parameters, bytes and multiply-accumulate operations (MACs) of a model.
 
     Args:
-        model: a name that `models` lists, or a run folder.
-        precision: what the bytes are given for: float32, float16, bfloat16 or int8.
+        model: a name from `models`, or a run folder.
+        precision: of the bytes: float32, float16, bfloat16 or int8.
         json: print the figures as JSON.
     """
     from common.inference.complexity import describe, table_rows
@@ -69,19 +69,19 @@ def tag(
     hop: float = 1.0,
     json: bool = False,
 ) -> int:
-    """Say what is heard in audio files of any length, rate and format.
+    """Tag audio files of any length, sample rate and format.
 
     Args:
         files: audio files, or folders of them.
-        model: such as mn10.as, frame_mn10.strong for exact times of events, or the folder of a run of `pretrain` or
-            `finetune` (of one with folds, RUN/train/fold_1).
-        weights: file of released weights; left out, the cache or a download.
-        top: labels for each file.
+        model: such as mn10.as, frame_mn10.strong for exact times of events, or a run folder of `pretrain` or
+            `finetune` (with folds: RUN/train/fold_1).
+        weights: file of released weights; by default from the cache or a download.
+        top: number of labels per file.
         events: also write onset, offset, label and score of events to this file (tab-separated).
-        threshold: score from which on an event is active; left out, 0.5 for frame models and 0.3 for clip models.
-        median: length of the median filter in frames; left out, 9 (360 ms) for frame models, 1 for clip models.
-        window: seconds that a clip model hears at once for --events; MN and PaSST get worse below 5 s.
-        hop: seconds from one such window to the next, and the step of the events' times.
+        threshold: minimum score of an active event; by default 0.5 for frame models, 0.3 for clip models.
+        median: length of the median filter in frames; by default 9 (360 ms) for frame models, 1 for clip models.
+        window: seconds of the windows of a clip model with --events; MN and PaSST get worse below 5 s.
+        hop: seconds between the starts of two windows; also the resolution of the event times.
         json: print the result as JSON.
     """
     from common.inference.tagging import EventOptions, tag_files
@@ -95,14 +95,14 @@ def tag(
 
 
 def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None) -> None:
-    """Write one vector for each audio file below a folder.
+    """Write one embedding for each audio file in a folder and its subfolders.
 
     Args:
-        folder: what to embed.
-        model: of the registry, such as mn10.as, a HEAR embedding, such as mn10_all_b_mel_avgs or passt_base, or the
-            folder of a run of `pretrain` or `finetune`.
-        out: .npz (arrays filename and embedding) or .parquet (the same as columns).
-        weights: file of released weights; left out, the cache or a download.
+        folder: folder of the audio files.
+        model: a model such as mn10.as, a HEAR embedding such as mn10_all_b_mel_avgs or passt_base, or a run folder
+            of `pretrain` or `finetune`.
+        out: .npz (arrays filename and embedding) or .parquet (columns of these names).
+        weights: file of released weights; by default from the cache or a download.
     """
     from common.inference.embedding import embed_folder
 
@@ -120,15 +120,15 @@ def probe(
     first_best: bool = False,
     json: bool = False,
 ) -> None:
-    """Score a model's embeddings on a labelled task by HEAR's shallow evaluation.
+    """Score the embeddings of a model on a labelled data set with HEAR's shallow evaluation.
 
     Args:
-        source: table (csv, tsv) with the columns filename, label and fold, or a folder that holds it.
-        model: of the registry, or a HEAR embedding, as for `embed`.
-        weights: file of released weights; left out, the cache or a download.
-        folds: test only these folds.
-        grid: published, fast or faster; how many hyper-parameters are tried, and for how long.
-        first_best: among equal validation scores keep the first, as HEAR does, not the one of the lowest loss.
+        source: table (csv, tsv) with the columns filename, label and fold, or its folder.
+        model: a model or a HEAR embedding, as for `embed`.
+        weights: file of released weights; by default from the cache or a download.
+        folds: test these folds only.
+        grid: size of the hyper-parameter search: published, fast or faster.
+        first_best: on equal validation scores keep the first model, as HEAR does, instead of the lowest loss.
         json: print the result as JSON.
     """
     from common.inference.probe import probe as evaluate
@@ -139,7 +139,7 @@ def probe(
         return
     print_table([{"fold": fold, result["metric"]: score} for fold, score in result["folds"].items()])
     limits = result["interval"]
-    between = f", 95 % between {limits[0]:.4f} and {limits[1]:.4f}" if limits else ""
+    between = f", 95 % interval {limits[0]:.4f} to {limits[1]:.4f}" if limits else ""
     print(f"{result['metric']} {result['score']:.4f} (standard deviation {result['standard_deviation']:.4f}{between})")
 
 
@@ -154,11 +154,10 @@ def export(
     """Write a model with its front end as ONNX: waveform in, scores out.
 
     Args:
-        name: of the registry; an architecture without weights gets random ones.
+        name: a model; an architecture without released weights gets random ones.
         out: .onnx file.
-        weights: file of released weights; left out, the cache or a download.
-        seconds: length of the clips that the file takes; left out, the model's window. The batch may have any size
-            (DyMN: 1).
+        weights: file of released weights; by default from the cache or a download.
+        seconds: length of the input clips; by default the model's window. Any batch size works (DyMN: 1).
         no_check: skip the comparison with PyTorch on made-up clips.
     """
     from common.inference.export import export_onnx
@@ -168,7 +167,7 @@ def export(
 
 
 def doctor(*, json: bool = False) -> None:
-    """Look whether this machine has what the kit needs, and say how to get what is missing.
+    """Check that this machine has everything the kit needs, with advice on what is missing.
 
     Args:
         json: print the findings as JSON.
@@ -235,30 +234,30 @@ def pack_audioset(
     encode_rate: int | None = None,
     clips_per_file: int = 50_000,
 ) -> None:
-    """Pack the clips of a split of AudioSet into HDF5 files, and list what is missing or broken.
+    """Pack the clips of an AudioSet split into HDF5 files, and list missing and broken clips.
 
     Args:
-        root: folder of the segment tables; the files are written there.
-        audio: folder of the clips, also in subfolders: Y<video>.mp3, or <video> with any ending that soundfile reads.
-        split: which table.
-        encode_rate: Hz; turn every clip into mono mp3 of this rate. Left out, the clips' own bytes are stored.
-        clips_per_file: segments in each file; a call that was stopped goes on with the first unfinished file.
+        root: folder of the segment tables; the HDF5 files are written there.
+        audio: folder of the clips, with subfolders: Y<video>.mp3, or <video> with any extension that soundfile reads.
+        split: name of the segment table.
+        encode_rate: Hz; encode every clip as mono mp3 at this rate. By default the clips' own bytes are stored.
+        clips_per_file: segments per file; after an interruption packing resumes with the first unfinished file.
     """
     from common.audioset.packing import pack_split
 
     report = pack_split(root, audio, split, encode_rate, clips_per_file)
     say(str(report))
     if report.not_found or report.num_broken:
-        say(f"What is missing or broken is listed in {report.list_of_missing}.")
+        say(f"Missing and broken clips are listed in {report.list_of_missing}.")
 
 
 def check_audioset(*, root: Path, decode: int = 100, json: bool = False) -> None:
     """Compare the HDF5 files of AudioSet with its segment tables, and decode some clips.
 
     Args:
-        root: folder of tables and files.
-        decode: how many clips of each split are decoded, drawn at random.
-        json: print what was found as JSON.
+        root: folder of the tables and files.
+        decode: number of clips per split to decode, drawn at random.
+        json: print the counts and problems as JSON.
     """
     from common.audioset.packing import check_audioset as check
 
@@ -266,7 +265,7 @@ def check_audioset(*, root: Path, decode: int = 100, json: bool = False) -> None
     print_json({"splits": rows, "problems": problems}) if json else print_table(rows, title=str(root))
     if problems:
         raise CheckFailed("\n".join(problems))
-    say("The data are as they should be; clips that are missing are usually no longer on YouTube.")
+    say("No problems found; missing clips are usually no longer on YouTube.")
 
 
 def write_logits(
@@ -282,13 +281,13 @@ def write_logits(
     """Write the mean logits of one or several teachers for every clip, for `teacher.logits` of `pretrain`.
 
     Args:
-        teachers: run folders of `pretrain`, or models such as passt_s_swa.as, or mn04.as=FILE with their weights.
-        root: of AudioSet.
+        teachers: run folders of `pretrain`, models such as passt_s_swa.as, or models with weights: mn04.as=FILE.
+        root: folder of AudioSet.
         out: HDF5 file to write.
-        files: names of HDF5 files below `root`, with * and ?.
-        seconds: of the clips; left out, those that the first run was trained on, and 10 without a run.
-        batch_size: clips at once.
-        num_workers: processes that decode.
+        files: names of the HDF5 files in `root`, with * and ?.
+        seconds: length of the clips; by default as in the training of the first run, 10 without a run.
+        batch_size: clips per batch.
+        num_workers: processes for decoding.
     """
     from common.audioset.teachers import write_teacher_logits
 
@@ -297,7 +296,7 @@ def write_logits(
 
 
 def import_logits(*, array: Path, index: Path, out: Path) -> None:
-    """Turn the published ensemble's logits (passt_enemble_logits_mAP_495.npy) into a file for `teacher.logits`.
+    """Convert the published ensemble's logits (passt_enemble_logits_mAP_495.npy) to a file for `teacher.logits`.
 
     Args:
         array: the .npy file.
@@ -310,7 +309,7 @@ def import_logits(*, array: Path, index: Path, out: Path) -> None:
 
 
 def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
-    """Show the figures of a finished run of `pretrain` or `finetune`, with 95 % intervals.
+    """Print the test figures of a run of `pretrain` or `finetune`, with 95 % intervals.
 
     Args:
         run: run folder.
