@@ -353,3 +353,35 @@ def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Wave
 
 def _natural_key(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path)) if part]
+
+
+@dataclass(frozen=True)
+class ReadClip:
+    """Reads the clip of a table row, demanding a length and, if given, the file's rate and channels.
+
+    Args:
+        root: folder that the column ``filename`` is relative to.
+        sample_rate: Hz of the result.
+        num_samples: samples of the result, after resampling.
+        expected_rate: Hz that the file must have.
+        expected_channels: channels that the file must have.
+    """
+
+    root: Path
+    sample_rate: int
+    num_samples: int
+    expected_rate: int | None = None
+    expected_channels: int | None = None
+
+    def __call__(self, row: dict) -> Waveform:
+        """(num_samples,)."""
+        path = Path(self.root) / row["filename"]
+        waveform = read_audio(
+            path, self.sample_rate, expected_rate=self.expected_rate, expected_channels=self.expected_channels
+        )
+        if len(waveform) != self.num_samples:
+            raise AudioError(
+                f"{path} lasts {len(waveform) / self.sample_rate:.4f} s, "
+                f"expected {self.num_samples / self.sample_rate:.4f} s; copy or download it again."
+            )
+        return waveform

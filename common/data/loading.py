@@ -1,6 +1,7 @@
 """Data sets for training: clips of a packed store, and loaders that gather a whole batch at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from common.data.packed_store import ReadClip, read_info, read_table, verify
-from common.data.packing import PackReport, pack
+from common.data.packed_store import read_info, read_table, verify
 from common.errors import UserError
 
-__all__ = ["EpochSampler", "PackReport", "PackedClips", "ReadClip", "make_loader", "make_plan_loader", "pack", "verify"]
+Columns = Mapping[str, Tensor | Sequence[Any]]
+"""Values of each clip by name, in the order of the clips."""
 
 
 class Gathers(Protocol):
@@ -31,11 +32,12 @@ class Gathers(Protocol):
 class PackedClips(Dataset):
     """Clips of a packed store. The array is mapped when the first clip is read, in each process for itself.
 
-    Items are dicts: ``waveform`` float32 (samples,), ``filename``, ``index`` (row of the store's table).
+    Items are dicts: ``waveform`` float32 (samples,), ``filename``, ``index`` (row of the store's table), and `columns`.
 
     Args:
         folder: of the store.
         filenames: the clips to give, in this order; None gives all.
+        columns: further values of each clip, such as its target, by name.
 
     Attributes:
         clips: the rows of the table that are given, columns as packed.
@@ -47,8 +49,9 @@ class PackedClips(Dataset):
             not in it.
     """
 
-    def __init__(self, folder: Path, filenames: Sequence[str] | None = None):
+    def __init__(self, folder: Path, filenames: Sequence[str] | None = None, columns: Columns | None = None):
         self.folder = Path(folder)
+        self.columns = columns or {}
         info = read_info(self.folder)
         problems = verify(self.folder)
         if problems:
@@ -68,7 +71,8 @@ class PackedClips(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows[index])
         waveform = self._mapped[row].to(torch.float32).div_(self._scale)
-        return {"waveform": waveform, "filename": self.clips["filename"].iat[index], "index": row}
+        item = {"waveform": waveform, "filename": self.clips["filename"].iat[index], "index": row}
+        return item | {name: values[index] for name, values in self.columns.items()}
 
     def gather(self, indices: Sequence[int]) -> dict[str, Any]:
         """A batch: ``waveform`` float32 (batch, samples), ``filename`` (list), ``index`` int64 (batch,)."""
@@ -77,7 +81,7 @@ class PackedClips(Dataset):
             "waveform": self.waveforms(rows),
             "filename": self.clips["filename"].iloc[np.asarray(indices)].tolist(),
             "index": torch.from_numpy(rows),
-        }
+        } | gather_columns(self.columns, indices)
 
     def waveforms(self, rows: NDArray, out: Tensor | None = None) -> Tensor:
         """(len(rows), samples), float32; `rows` are those of the store. Written into `out` where it is given."""
@@ -108,6 +112,50 @@ class PackedClips(Dataset):
                 "pack the data again into another folder."
             )
         return rows
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """Draws the clips of an epoch from (seed, epoch): the same ones in every process.
+
+    num_clips: of the data set. count: clips of an epoch.
+    weights: (clips,) that clips are drawn with; None for equal ones.
+    replacement: whether a clip may be drawn again. With weights and without replacement, heavy clips come first.
+    """
+
+    num_clips: int
+    count: int
+    weights: NDArray[np.float64] | None = None
+    replacement: bool = False
+
+    def __post_init__(self) -> None:
+        possible = self.num_clips if self.weights is None else int(np.count_nonzero(self.weights))
+        if not self.replacement and self.count > possible:
+            raise UserError(
+                f"An epoch of {self.count:,} clips cannot be drawn without replacement from {possible:,}; draw fewer "
+                "(null takes all), or set sampler.replacement."
+            )
+
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """(count,) clips of an epoch."""
+        random = np.random.default_rng((seed, epoch))
+        if self.replacement:
+            share = None if self.weights is None else self.weights / self.weights.sum()
+            return random.choice(self.num_clips, self.count, p=share)
+        if self.weights is None:
+            return random.permutation(self.num_clips)[: self.count]
+        # Drawing one after another without replacement is sorting by weight with Gumbel noise.
+        with np.errstate(divide="ignore"):
+            keys = np.log(self.weights) + random.gumbel(size=self.num_clips)
+        return np.argsort(-keys, kind="stable")[: self.count]
+
+
+def gather_columns(columns: Columns, indices: Sequence[int]) -> dict[str, Any]:
+    """Values of some clips: tensors stay tensors (batch, ...), all others become lists."""
+    return {
+        name: values[torch.as_tensor(indices)] if isinstance(values, Tensor) else [values[index] for index in indices]
+        for name, values in columns.items()
+    }
 
 
 class EpochSampler(Sampler):

@@ -11,23 +11,18 @@ Packing goes on where it was stopped, also by kill -9. No torch here: worker pro
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from common.data.audio import AudioError, Waveform, read_audio
 from common.errors import UserError
 from common.files import atomic_write
 
 VERSION = 1
 # int16 holds waveform * 32768, as soundfile reads a 16-bit file; float16 holds the waveform itself.
 SCALES = {"int16": 32768.0, "float16": 1.0}
-
-ReadRow = Callable[[dict], Waveform]
 
 
 @dataclass(frozen=True)
@@ -90,52 +85,6 @@ class StoreInfo:
         return SCALES[self.plan.dtype]
 
 
-@dataclass(frozen=True)
-class ReadClip:
-    """Reads the clip of a table row, demanding a length and, if given, the file's rate and channels.
-
-    Args:
-        root: folder that the column ``filename`` is relative to.
-        sample_rate: Hz of the result.
-        num_samples: samples of the result, after resampling.
-        expected_rate: Hz that the file must have.
-        expected_channels: channels that the file must have.
-    """
-
-    root: Path
-    sample_rate: int
-    num_samples: int
-    expected_rate: int | None = None
-    expected_channels: int | None = None
-
-    def __call__(self, row: dict) -> Waveform:
-        """(num_samples,)."""
-        path = Path(self.root) / row["filename"]
-        waveform = read_audio(
-            path, self.sample_rate, expected_rate=self.expected_rate, expected_channels=self.expected_channels
-        )
-        if len(waveform) != self.num_samples:
-            raise AudioError(
-                f"{path} lasts {len(waveform) / self.sample_rate:.4f} s, "
-                f"expected {self.num_samples / self.sample_rate:.4f} s; copy or download it again."
-            )
-        return waveform
-
-
-def encode(waveform: Waveform, dtype: str) -> tuple[NDArray, int]:
-    """Convert to the stored type.
-
-    Returns:
-        The samples as `dtype`, and how many of them were beyond its range by more than one step (int16 only: float16
-        reaches 65,504).
-    """
-    if dtype == "float16":
-        return waveform.astype(np.float16), 0
-    scaled = np.rint(waveform * SCALES["int16"])
-    clipped = int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
-    return np.clip(scaled, -32768, 32767).astype(np.int16), clipped
-
-
 def read_info(folder: Path) -> StoreInfo:
     """Read store.json.
 
@@ -169,15 +118,6 @@ def write_info(folder: Path, info: StoreInfo) -> None:
 def read_table(folder: Path) -> pd.DataFrame:
     """Read clips.tsv; empty cells stay empty strings."""
     return pd.read_csv(Path(folder) / "clips.tsv", sep="\t", keep_default_na=False)
-
-
-def table_text(clips: pd.DataFrame, root: Path | None) -> str:
-    """The table as text, with size and modification time of each file below `root`."""
-    clips = clips.reset_index(drop=True)
-    if root is not None:
-        stats = [_stat(Path(root) / name) for name in clips["filename"]]
-        clips = clips.assign(size=[size for size, _ in stats], mtime_ns=[time for _, time in stats])
-    return clips.to_csv(sep="\t", index=False, lineterminator="\n")
 
 
 def digest(data: bytes) -> str:
@@ -262,13 +202,3 @@ def _table_differences(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
 
 def _parse(text: str) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False)
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise AudioError(
-            f"{path} does not exist, but the table names it; run `data check` to see what is missing."
-        ) from (error)
-    return stat.st_size, stat.st_mtime_ns

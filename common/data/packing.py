@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -18,15 +18,18 @@ from typing import IO
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from common.data import packed_store as store
-from common.data.audio import AudioError
-from common.data.packed_store import Plan, ReadRow, StoreInfo
+from common.data.audio import AudioError, Waveform
+from common.data.packed_store import Plan, StoreInfo
 from common.errors import UserError
 from common.files import atomic_write, human_size
 from common.output import Progress, say
 
 BLOCK_BYTES = 8 * 2**20
+
+ReadRow = Callable[[dict], Waveform]
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,28 @@ def _make_plan(
     doubled = clips["filename"][clips["filename"].duplicated()]
     if len(doubled):
         raise UserError(f"The table names {doubled.iloc[0]} twice; each clip is packed once, take the second row out.")
-    table = store.table_text(clips, root)
+    table = table_text(clips, root)
     block_clips = max(1, BLOCK_BYTES // (num_samples * np.dtype(dtype).itemsize))
     return Plan(dtype, sample_rate, num_samples, len(clips), store.digest(table.encode()), block_clips), table
+
+
+def table_text(clips: pd.DataFrame, root: Path | None) -> str:
+    """The table as text, with size and modification time of each file below `root`."""
+    clips = clips.reset_index(drop=True)
+    if root is not None:
+        stats = [_stat(Path(root) / name) for name in clips["filename"]]
+        clips = clips.assign(size=[size for size, _ in stats], mtime_ns=[time for _, time in stats])
+    return clips.to_csv(sep="\t", index=False, lineterminator="\n")
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise AudioError(
+            f"{path} does not exist, but the table names it; run `data check` to see what is missing."
+        ) from (error)
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _refuse_other(folder: Path, old: Plan, new: Plan, table: str) -> None:
@@ -264,7 +286,7 @@ def _pack_block(path: Path, plan: Plan, read: ReadRow, block: int, rows: list[di
                 f"{row['filename']} has the shape {waveform.shape}, expected {plan.num_samples} samples; pad or cut it "
                 "when reading."
             )
-        samples[place], count = store.encode(waveform, plan.dtype)
+        samples[place], count = encode(waveform, plan.dtype)
         if count:
             clipped[row["filename"]] = count
     data = samples.tobytes()
@@ -272,6 +294,20 @@ def _pack_block(path: Path, plan: Plan, read: ReadRow, block: int, rows: list[di
         file.seek(plan.offset(block))
         file.write(data)
     return {"sha256": store.digest(data), "clipped": clipped}
+
+
+def encode(waveform: Waveform, dtype: str) -> tuple[NDArray, int]:
+    """Convert to the stored type.
+
+    Returns:
+        The samples as `dtype`, and how many of them were beyond its range by more than one step (int16 only: float16
+        reaches 65,504).
+    """
+    if dtype == "float16":
+        return waveform.astype(np.float16), 0
+    scaled = np.rint(waveform * store.SCALES["int16"])
+    clipped = int(np.count_nonzero((scaled > 32768) | (scaled < -32768)))
+    return np.clip(scaled, -32768, 32767).astype(np.int16), clipped
 
 
 def _prepare_worker() -> None:

@@ -15,8 +15,10 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from common.data.loading import PackedClips, PackReport, ReadClip, pack
+from common.data.audio import ReadClip
+from common.data.loading import PackedClips
 from common.data.made_up import is_made_up
+from common.data.packing import PackReport, pack
 from common.data.tables import read_tsv, refuse_unknown
 from common.errors import UserError, unknown
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
-from common.data.audio import write_wav
-from common.data.loading import ReadClip, make_loader, pack
+from common.data.audio import ReadClip, write_wav
+from common.data.loading import make_loader
+from common.data.packing import pack
 from task1_asc.data.tau2022 import CLIP_SAMPLES, SAMPLE_RATE, SceneClips
 
 BATCH = 256

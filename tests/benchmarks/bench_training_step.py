@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
-from common.data.loading import PackedClips, pack
+from common.data.loading import PackedClips
+from common.data.packing import pack
 from common.registry.factory import create_model
 from common.settings import load_settings
 from task1_asc.networks.build import order_for

@@ -17,8 +17,10 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from common.data.audio import AudioError
-from common.data.loading import EpochSampler, PackedClips, ReadClip, make_loader, pack, verify
+from common.data.audio import AudioError, ReadClip
+from common.data.loading import EpochSampler, PackedClips, make_loader
+from common.data.packed_store import verify
+from common.data.packing import pack
 from common.errors import UserError
 from tests.support.places import ROOT
 
@@ -184,7 +186,7 @@ import sys, time
 from pathlib import Path
 import pandas as pd
 from common.data import packing
-from common.data.packed_store import ReadClip
+from common.data.audio import ReadClip
 
 packing.BLOCK_BYTES = 800 * 2 * 5
 
