@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.reports.statistics import Interval, bootstrap_interval
+from common.reports.statistics import Interval, bootstrap_mean
 from retrieval.metrics import average_precision, first_rank, recall, reciprocal_rank
 
 TIE_RULE = "of equal similarities, those that are not relevant come first"
@@ -116,9 +116,4 @@ def as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:
 
 def mean_interval_over(values: Tensor, groups: Tensor | np.ndarray, seed: int) -> Interval:
     """Mean of values (queries,) with a 95 % interval; queries of one group (clip, sound) are drawn together."""
-    pairs = torch.stack([values, torch.ones_like(values)], dim=1).numpy()
-    return bootstrap_interval(_ratio, pairs, np.asarray(groups), np.random.default_rng(seed))
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
+    return bootstrap_mean(values, groups, np.random.default_rng(seed))

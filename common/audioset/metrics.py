@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from common.reports.statistics import bootstrap_interval, percentile_limits
+from common.reports.statistics import bootstrap_mean, draw_groups, percentile_limits
 
 Array = NDArray[Any]
 RESAMPLES_AT_ONCE = 64
@@ -86,16 +86,11 @@ def score_labels(
     logits, target, _ = _checked(logits, target, None)
     labels = target.argmax(axis=1)
     right = (logits.argmax(axis=1) == labels).astype(float)
-    sums = np.stack([right, np.ones_like(right)], axis=1)
-    interval = bootstrap_interval(_ratio, sums, groups, generator, resamples)
+    interval = bootstrap_mean(right, groups, generator, resamples)
     class_wise = [
         float(right[labels == label].mean()) if (labels == label).any() else None for label in range(target.shape[1])
     ]
     return {"clips": len(logits), "accuracy": interval._asdict(), "class_wise": class_wise}
-
-
-def _ratio(sums: Array) -> Array:
-    return sums[..., 0] / sums[..., 1]
 
 
 def _checked(scores: ArrayLike, target: ArrayLike, weight: ArrayLike | None) -> tuple[Array, Array, Array]:
@@ -140,9 +135,8 @@ def _resampled_map(
         return np.zeros(0)
     figures = []
     for first in range(0, resamples, RESAMPLES_AT_ONCE):
-        draws = min(RESAMPLES_AT_ONCE, resamples - first)
-        drawn = [np.bincount(generator.integers(count, size=count), minlength=count) for _ in range(draws)]
-        times = np.stack(drawn)[:, group_of_clip].astype(np.float64)
+        drawn = np.stack(list(draw_groups(count, generator, min(RESAMPLES_AT_ONCE, resamples - first))))
+        times = drawn[:, group_of_clip].astype(np.float64)
         each = np.stack([_average_precision(*c) for c in _sorted_columns(scores, target, weight, times)])
         figures.append(np.nanmean(each, axis=0))
     return np.concatenate(figures)

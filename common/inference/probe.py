@@ -27,7 +27,7 @@ from common.data.audio import list_audio
 from common.errors import UserError
 from common.inference.embedding import embed_files, load_embedder
 from common.output import say
-from common.reports.statistics import bootstrap_interval
+from common.reports.statistics import bootstrap_mean
 
 TRIED = 8  # points of the grid
 LABEL_COLUMNS = ("label", "category", "scene_label", "class")
@@ -321,9 +321,7 @@ def _interval(logits: Tensor, targets: Tensor, tested: Tensor, task: Task, seed:
     if task.multilabel:
         return None
     right = (logits.argmax(dim=1) == targets.argmax(dim=1))[tested].double().numpy()
-    values = np.stack([right, np.ones_like(right)], axis=1)
-    generator = np.random.default_rng(seed)
-    found = bootstrap_interval(lambda sums: sums[..., 0] / sums[..., 1], values, np.arange(len(right)), generator)
+    found = bootstrap_mean(right, np.arange(len(right)), np.random.default_rng(seed))
     return found.low, found.high
 
 

@@ -1,6 +1,6 @@
 """Intervals around figures: over resampled recordings for one model, over seeds for a method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 class Interval(NamedTuple):
-    """A figure with the limits of its interval; the limits are NaN where there was nothing to estimate them from."""
+    """A figure with the limits of its interval; NaN limits where nothing can estimate them."""
 
     value: float
     low: float
@@ -38,13 +38,15 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap of a figure that is a function of sums over clips; whole groups are drawn.
 
+    Not scipy.stats.bootstrap, which draws clips, not groups.
+
     Args:
-        statistic: sums (..., k) to figures (...); the ratio of two columns makes a mean.
+        statistic: sums (..., k) to figures (...), such as `ratio`.
         values: (clips, k), what is summed; (clips,) is taken as one column.
         groups: (clips,), name or number of the group of each clip. Pieces of one recording belong in one group: they
             are no independent observations.
         generator: source of the random numbers.
-        resamples: how many times the groups are drawn again.
+        resamples: number of draws.
         level: share of the resampled figures within the interval.
 
     Returns:
@@ -54,37 +56,20 @@ def bootstrap_interval(
     figure = float(statistic(sums.sum(axis=0)))
     if len(sums) < 2:
         return Interval(figure, np.nan, np.nan)
-    resampled = statistic(resample_sums(sums, generator, resamples))
-    return Interval(figure, *percentile_limits(resampled, level))
+    return Interval(figure, *percentile_limits(statistic(resample_sums(sums, generator, resamples)), level))
 
 
-def bootstrap_by_index(
-    statistic: Callable[[Array], float],
-    groups: ArrayLike,
-    generator: np.random.Generator,
-    resamples: int = 1000,
-    level: float = 0.95,
+def bootstrap_mean(
+    values: ArrayLike, groups: ArrayLike, generator: np.random.Generator, resamples: int = 1000
 ) -> Interval:
-    """As `bootstrap_interval`, for a figure that is no function of sums.
+    """`bootstrap_interval` of the mean of values (clips,)."""
+    values = np.asarray(values, dtype=np.float64)
+    return bootstrap_interval(ratio, np.stack([values, np.ones_like(values)], axis=1), groups, generator, resamples)
 
-    Args:
-        statistic: indices of clips, with repetitions, to the figure; called once per resample.
-        groups: (clips,).
-        generator: source of the random numbers.
-        resamples: how many times the groups are drawn again.
-        level: share of the resampled figures within the interval.
-    """
-    group_of_clip = np.unique(np.asarray(groups), return_inverse=True)[1]
-    order = np.argsort(group_of_clip, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(group_of_clip[order])) + 1)
-    figure = float(statistic(np.arange(len(group_of_clip))))
-    if len(members) < 2:
-        return Interval(figure, np.nan, np.nan)
-    resampled = np.empty(resamples)
-    for number in range(resamples):
-        drawn = generator.integers(len(members), size=len(members))
-        resampled[number] = statistic(np.concatenate([members[group] for group in drawn]))
-    return Interval(figure, *percentile_limits(resampled, level))
+
+def ratio(sums: Array) -> Array:
+    """First of two sums (..., 2) divided by the second; the mean where the second counts."""
+    return sums[..., 0] / sums[..., 1]
 
 
 def sums_by_group(values: ArrayLike, groups: ArrayLike) -> Array:
@@ -97,18 +82,19 @@ def sums_by_group(values: ArrayLike, groups: ArrayLike) -> Array:
     return np.stack([np.bincount(group_of_clip, column, len(names)) for column in values.T], axis=1)
 
 
+def draw_groups(num_groups: int, generator: np.random.Generator, resamples: int) -> Iterator[Array]:
+    """How often each group (groups,) is in a draw of as many groups with replacement, one draw after another."""
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(num_groups, size=num_groups), minlength=num_groups)
+
+
 def resample_sums(sums: Array, generator: np.random.Generator, resamples: int) -> Array:
     """Sums (resamples, k) when as many groups as there are rows in sums (groups, k) are drawn with replacement."""
-    num_groups = len(sums)
-    resampled = np.empty((resamples, sums.shape[1]))
-    for number in range(resamples):
-        times_drawn = np.bincount(generator.integers(num_groups, size=num_groups), minlength=num_groups)
-        resampled[number] = times_drawn @ sums
-    return resampled
+    return np.stack([drawn @ sums for drawn in draw_groups(len(sums), generator, resamples)])
 
 
 def percentile_limits(resampled: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Limits between which `level` of the figures lie; figures that are NaN (a class was not drawn) do not count."""
+    """Limits that `level` of the figures lie between; NaN (a class was not drawn) does not count."""
     tail = (1 - level) / 2
     low, high = np.nanquantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
     return float(low), float(high)
@@ -121,7 +107,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, np.nan, np.nan)
-    half = _half_width(values, level)
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -141,19 +127,9 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float], l
     if len(first) < 2:
         raise ValueError("a paired comparison needs at least two seeds")
     differences = [second[seed] - first[seed] for seed in sorted(first)]
-    mean = float(np.mean(differences))
-    half = _half_width(differences, level)
-    error = _standard_error(differences)
-    if error > 0:
-        p_value = float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
-    else:
-        p_value = 1.0 if mean == 0 else 0.0
-    return Difference(mean, mean - half, mean + half, p_value, len(differences))
-
-
-def _half_width(values: Sequence[float], level: float) -> float:
-    return float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * _standard_error(values)
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    if np.ptp(differences) == 0:  # the t-test would divide by 0
+        mean = float(differences[0])
+        return Difference(mean, mean, mean, float(mean == 0), len(differences))
+    found = stats.ttest_1samp(differences, 0.0)
+    low, high = found.confidence_interval(level)
+    return Difference(float(np.mean(differences)), float(low), float(high), float(found.pvalue), len(differences))

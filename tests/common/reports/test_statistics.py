@@ -3,17 +3,14 @@ import pytest
 from scipy import stats
 
 from common.reports.statistics import (
-    bootstrap_by_index,
     bootstrap_interval,
+    bootstrap_mean,
     mean_interval,
     paired_difference,
+    ratio,
     resample_sums,
     sums_by_group,
 )
-
-
-def ratio(sums):
-    return sums[..., 0] / sums[..., 1]
 
 
 def random(seed=0):
@@ -51,12 +48,11 @@ def test_ten_copies_of_a_clip_in_one_group_do_not_narrow_the_interval():
     assert pretended.high - pretended.low < 0.5 * (once.high - once.low)
 
 
-def test_drawing_by_index_agrees_with_drawing_sums():
-    values = np.stack([random(3).normal(size=90), np.ones(90)], axis=1)
-    groups = np.arange(90) // 3
-    by_sums = bootstrap_interval(ratio, values, groups, random(7), resamples=300)
-    by_index = bootstrap_by_index(lambda index: values[index, 0].mean(), groups, random(7), resamples=300)
-    assert by_index == pytest.approx(by_sums)
+def test_the_mean_of_some_values_is_a_ratio_of_sums():
+    clips, groups = random(3).normal(size=90), np.arange(90) // 3
+    by_sums = bootstrap_interval(ratio, np.stack([clips, np.ones(90)], axis=1), groups, random(7), resamples=300)
+    assert bootstrap_mean(clips, groups, random(7), resamples=300) == by_sums
+    assert by_sums.value == pytest.approx(clips.mean())
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -105,3 +101,8 @@ def test_runs_pair_by_seed_and_not_by_order():
 def test_runs_with_other_seeds_do_not_pair():
     with pytest.raises(ValueError, match="do not pair"):
         paired_difference({1: 0.1, 2: 0.2}, {1: 0.1, 3: 0.2})
+
+
+def test_the_same_difference_in_every_pair_needs_no_test():
+    assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.5, 2: 0.75}) == (0.25, 0.25, 0.25, 0.0, 2)
+    assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.25, 2: 0.5}).p_value == 1
