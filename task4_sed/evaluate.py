@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.files import write_json
-from common.runs.stages import Run, read_record
+from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import (
     SETS,
     audio_folder,
-    is_made_up_data,
     label_file,
     published_clips,
     set_durations,
@@ -40,9 +40,11 @@ DRAWS = 1000
 
 
 def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[str], missing: dict[str, int]) -> None:
-    """Figures of raw and post-processed scores in `folder`/evaluation.json, and what post-processing was tuned to.
+    """Write the figures of raw and post-processed scores to `folder`/evaluation.json, and tuned boxes to boxes.json.
 
-    Intervals are worked out for the network that is handed in, where there are more than two.
+    evaluation.json: seed, made_up, network (the submitted one), versions; by network and "raw" or "postprocessed" for
+    each set `FIGURES` with value, per_class and interval, and clips; `rank_score`. Of more than two networks only the
+    submitted one has intervals.
 
     Args:
         folder: with scores/<set>_<network>.h5.
@@ -62,7 +64,7 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
             "raw": _all_figures(raw, settings, missing, draws),
             "postprocessed": _all_figures(finished, settings, missing, draws),
         }
-    made_up = is_made_up_data(settings.data.root)
+    made_up = is_made_up(settings.data.root)
     facts = {"seed": settings.seed, "made_up": made_up, "network": settings.network, "versions": versions()}
     write_json(folder / "evaluation.json", {**facts, "networks": found})
 
@@ -77,19 +79,6 @@ def test_sets(settings: SystemSettings) -> list[str]:
     except UserError:
         return names
     return [*names, "public_evaluation"]
-
-
-def read_scores(run: Run) -> dict[str, Any]:
-    """The content of test/evaluation.json.
-
-    seed, made_up, network (that is handed in), versions, and by network and "raw" or "postprocessed": per set
-    `FIGURES` with value, per_class and interval, and clips; `rank_score`.
-
-    Raises:
-        UserError: if the run is not finished.
-    """
-    read_record(run.folder, "test")
-    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
 
 
 def read_finisher(run: Run) -> Finisher:
@@ -164,9 +153,7 @@ def write_logits(
 
 
 def _reference(settings: SystemSettings, name: str) -> tuple[Any, dict[str, float]]:
-    path = label_file(settings.data.root, name)
-    assert path is not None
-    return read_events(path), set_durations(settings.data.root, name)
+    return read_events(label_file(settings.data.root, name)), set_durations(settings.data.root, name)
 
 
 def _store(folder: Path, name: str, network: str) -> Path:

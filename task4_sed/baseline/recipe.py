@@ -1,12 +1,10 @@
 """The recipe of Task 4: embeddings where they are wanted, training, tests on both data sets."""
 
-import numpy as np
-import torch
-
 from common.data.loading import make_loader
 from common.output import say
-from common.runs.energy import EnergyMeter
+from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
+from common.training.devices import uses_gpu
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
 from task4_sed.baseline.scores import score_network
@@ -14,12 +12,12 @@ from task4_sed.baseline.settings import Task4Settings
 from task4_sed.baseline.train import SoundEventTraining
 from task4_sed.data.clips import make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
-from task4_sed.data.maestro import split_training_windows
-from task4_sed.data.sets import ClipSet, missing_sentence, read_set, split_weak
+from task4_sed.data.sets import ClipSet, hold_out, read_clips
+from task4_sed.evaluate import test_sets
 from task4_sed.mean_teacher import reference_of
 
 
-def train_network(run: Run, settings: Task4Settings, fast_check: bool = False) -> None:
+def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: bool = False) -> None:
     """Train student and teacher.
 
     Writes train/last.ckpt, best.ckpt, metrics.csv and energy.json.
@@ -29,8 +27,7 @@ def train_network(run: Run, settings: Task4Settings, fast_check: bool = False) -
     opened = {name: open_clips(clips, settings) for name, clips in training.items()}
     groups = [[opened[name] for name in group.sets] for group in data.batch]
     counts = [group.clips for group in data.batch]
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    loader = make_training_loader(groups, counts, settings.seed, data.num_workers, use_gpu)
+    loader = make_training_loader(groups, counts, settings.seed, data.num_workers, uses_gpu(settings.trainer))
     validation = [
         make_loader(open_clips(clips, settings), data.scoring_batch, num_workers=data.num_workers)
         for clips in held_out.values()
@@ -42,33 +39,32 @@ def train_network(run: Run, settings: Task4Settings, fast_check: bool = False) -
     module = SoundEventTraining(settings, frozen, references)
     monitor = "val_objective" if validation else None
     trainer = make_trainer(settings.trainer, folder, settings.seed, monitor=monitor, fast_check=fast_check)
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+    with measure_energy(folder, settings.trainer):
         fit(trainer, module, loader, validation or None)
 
 
 def read_training_sets(settings: Task4Settings) -> tuple[dict[str, ClipSet], dict[str, ClipSet]]:
-    """Sets to train on and sets to validate on, by name; says what is missing of them."""
-    data, choice = settings.data, settings.validation
-    names = list(dict.fromkeys(name for group in data.batch for name in group.sets))
-    training = {name: _read(settings, name) for name in names}
-    held_out: dict[str, ClipSet] = {}
-    if choice.synthetic:
-        held_out["synthetic_validation"] = _read(settings, "synthetic_validation")
-    if choice.weak and "weak" in training:
-        training["weak"], held_out["weak"] = split_weak(training["weak"], data.root)
-    if choice.maestro and "maestro_train" in training:
-        windows = training["maestro_train"]
-        chosen = split_training_windows(windows.filenames)
-        training["maestro_train"] = windows.select(np.flatnonzero(chosen))
-        held_out["maestro_train"] = windows.select(np.flatnonzero(~chosen))
+    """Training and validation sets by name; reports missing clips."""
+    names = dict.fromkeys(name for group in settings.data.batch for name in group.sets)
+    training, held_out = hold_out(
+        {name: read_clips(settings, name) for name in names}, settings.validation, settings.data.root
+    )
+    if settings.validation.synthetic:
+        held_out = {"synthetic_validation": read_clips(settings, "synthetic_validation"), **held_out}
     return training, held_out
 
 
-def _read(settings: Task4Settings, name: str) -> ClipSet:
-    clips = read_set(settings.data.root, name, settings.data.allow_missing, settings.labels.classes)
-    if clips.missing:
-        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
-    return clips
+def prepare_stores(settings: Task4Settings) -> None:
+    """Make the packed stores and cached embeddings of all sets."""
+    training, held_out = read_training_sets(settings)
+    tested = (read_clips(settings, name) for name in test_sets(settings))
+    for clips in (*training.values(), *held_out.values(), *tested):
+        open_clips(clips, settings)
+
+
+def make_stages(settings: Task4Settings) -> list[Stage]:
+    """The same for all settings."""
+    return STAGES
 
 
 TRAINING = ("seed", "data.root", "data.batch", "data.allow_missing", "labels", "embeddings", "embedding", "front_end",

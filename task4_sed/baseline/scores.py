@@ -1,27 +1,27 @@
 """Scores of the baseline's networks: of the test sets and of an evaluation set."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from common.data.loading import make_loader
-from common.errors import UserError
-from common.output import say
-from common.runs.energy import EnergyMeter
+from common.features.front_ends import DesedMel
+from common.inference.complexity import measure
+from common.runs.energy import measure_energy
 from common.runs.stages import Run
-from common.training.checkpoints import weights_of
+from common.training.checkpoints import load_weights
+from common.training.devices import choose_device
 from task4_sed.baseline.settings import Task4Settings
-from task4_sed.baseline.train import SoundEventTraining
+from task4_sed.baseline.train import SoundEventTraining, make_network
 from task4_sed.data.clips import SoundEventClips, open_clips
 from task4_sed.data.embeddings import load_frozen
-from task4_sed.data.sets import (
-    missing_sentence,
-    read_set,
-)
+from task4_sed.data.sets import read_clips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
+from task4_sed.labels import CLIP_SAMPLES
 
 
-def score_network(run: Run, settings: Task4Settings, fast_check: bool = False) -> None:
+def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: bool = False) -> None:
     """Score the test sets with student and teacher, raw and post-processed.
 
     Reads train/{best,last}.ckpt. Writes test/scores/<set>_<network>.h5 (raw logits), test/evaluation.json, with event
@@ -29,33 +29,23 @@ def score_network(run: Run, settings: Task4Settings, fast_check: bool = False) -
     """
     module = load_module(run)
     folder = run.folder / "test"
-    names = test_sets(settings)
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
-        missing = {name: _score_set(module, settings, name, folder / "scores", fast_check) for name in names}
-    networks = ["student"] if settings.teacher is None else ["student", "teacher"]
-    write_evaluation(folder, settings, networks, missing)
+    with measure_energy(folder, settings.trainer):
+        missing = {name: _score_set(module, settings, name, folder, fast_check) for name in test_sets(settings)}
+    write_evaluation(folder, settings, _networks(settings), missing)
 
 
-def load_module(run: Run) -> SoundEventTraining:
-    """Student and teacher of a run in evaluation mode, on the GPU where there is one."""
-    settings = run.settings
-    choice = settings.validation
-    name = "best.ckpt" if choice.weak or choice.synthetic or choice.maestro else "last.ckpt"
-    path = run.folder / "train" / name
-    if not path.is_file():
-        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
+def load_module(run: Run[Task4Settings]) -> SoundEventTraining:
+    """Student and teacher of a run in evaluation mode, on the GPU if there is one."""
+    settings, choice = run.settings, run.settings.validation
+    path = run.checkpoint(f"train/{'best' if choice.weak or choice.synthetic or choice.maestro else 'last'}.ckpt")
     frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
     module = SoundEventTraining(settings, frozen)
-    try:
-        module.load_state_dict(weights_of(path))
-    except RuntimeError as error:
-        raise UserError(f"The weights in {path} are those of another network: {str(error).splitlines()[-1]}") from error
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return module.eval().to("cuda" if use_gpu else "cpu")
+    load_weights(module, path)
+    return module.eval().to(choose_device(settings.trainer))
 
 
-def _predict(run: Run, dataset: SoundEventClips, store: Path) -> None:
-    """Logits of clips by the network that is handed in."""
+def predict_logits(run: Run[Task4Settings], dataset: SoundEventClips, store: Path) -> None:
+    """Write logits of clips by the submitted network."""
     settings, module = run.settings, load_module(run)
     if settings.embeddings == "cached":
         module.use_frozen(load_frozen(settings.embedding))
@@ -63,15 +53,27 @@ def _predict(run: Run, dataset: SoundEventClips, store: Path) -> None:
     write_logits(module, loader, {settings.network: store}, settings.labels.classes)
 
 
+def _networks(settings: Task4Settings) -> list[str]:
+    return ["student"] if settings.teacher is None else ["student", "teacher"]
+
+
+def complexity_figures(settings: Task4Settings) -> dict[str, Any]:
+    """Parameters and MACs for 10 s; a frozen model before the network is named, not counted."""
+    shape = DesedMel(n_mels=settings.front_end.n_mels)(torch.zeros(1, CLIP_SAMPLES)).shape
+    reads = {} if settings.embeddings == "none" else {"embeddings": (settings.embedding.dim, 496)}
+    counted = measure(make_network(settings), shape, also_reads=reads)
+    figures: dict[str, Any] = {"total_parameters": counted.parameters, "macs": counted.all_calls["total"]}
+    if reads:
+        figures["embeddings"] = f"of {settings.embedding.model}, frozen, not counted"
+    return figures
+
+
 def _score_set(module: SoundEventTraining, settings: Task4Settings, name: str, folder: Path, fast_check: bool) -> int:
-    """Write a set's logits of both networks; gives how many of its clips are missing."""
-    clips = read_set(settings.data.root, name, settings.data.allow_missing, settings.labels.classes)
-    if clips.missing:
-        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
+    """Write the logits of both networks for a set; returns how many of its clips are missing."""
+    clips = read_clips(settings, name)
     loader = make_loader(
         open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers
     )
-    networks = ["student"] if module.teacher is None else ["student", "teacher"]
-    stores = {network: folder / f"{name}_{network}.h5" for network in networks}
+    stores = {network: folder / "scores" / f"{name}_{network}.h5" for network in _networks(settings)}
     write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
     return len(clips.missing)

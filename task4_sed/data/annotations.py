@@ -1,20 +1,22 @@
-"""Ground truth and durations of sound event detection: read, checked, brought into one form.
+"""Ground truth and durations of sound event detection, read and checked.
 
 Tables are tab separated. Events: `filename onset offset event_label` (seconds; a clip without events is one row with
-empty cells), for soft labels also `confidence`. Durations: `filename duration`. A clip goes by its file name without
-the audio ending, so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
+empty cells), for soft labels also `confidence`. Durations: `filename duration`. Clips are named without audio ending,
+so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from common.data.audio import ENDINGS
+from common.data.keyed_outputs import MORE_ENDINGS
 from common.errors import UserError
 
-AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aac", ".opus")
 EVENT_COLUMNS = ("filename", "onset", "offset", "event_label")
 # The published DESED validation labels reach up to 0.12 s past durations that are rounded to 0.1 s.
 ALLOWED_PAST_END = 0.5
@@ -25,8 +27,8 @@ class Annotations:
     """Events of a set of clips.
 
     events: table with columns clip, onset, offset, event_label, line (in its file) and, for soft labels, confidence.
-    clips: every clip that the table names, with events or without, in order of appearance.
-    source: where it comes from, for messages.
+    clips: every clip of the table, with events or without, in order of appearance.
+    source: file, for messages.
     """
 
     events: pd.DataFrame
@@ -44,13 +46,15 @@ DurationsSource = str | Path | pd.DataFrame | pd.Series | Mapping[str, float]
 
 
 def clip_name(filename: str) -> str:
-    """`Y1_30.000_40.000.wav` to `Y1_30.000_40.000`; only audio endings are cut, a dot in the name stays."""
+    """`Y1_30.000_40.000.wav` to `Y1_30.000_40.000`; other dots than that of an audio ending stay."""
     stem, dot, ending = str(filename).rpartition(".")
-    return stem if dot and f".{ending.lower()}" in AUDIO_ENDINGS else str(filename)
+    return stem if dot and f".{ending.lower()}" in ENDINGS | MORE_ENDINGS else str(filename)
 
 
 def read_events(source: GroundTruthSource) -> Annotations:
     """Events of a table, a data frame with the same columns, or a mapping of clip to (onset, offset, label).
+
+    Events without length stay: a training draws no frame for them, metrics leave them out.
 
     Raises:
         UserError: with file and line, for a missing file or column, times that are not numbers, negative or swapped,
@@ -65,7 +69,7 @@ def read_events(source: GroundTruthSource) -> Annotations:
     if isinstance(source, pd.DataFrame):
         return _check_events(source.reset_index(drop=True), None, "ground truth", with_lines=False)
     path = Path(source)
-    return _check_events(_read_table(path, EVENT_COLUMNS, "ground truth"), None, str(path), with_lines=True)
+    return _check_events(read_table(path, EVENT_COLUMNS, "ground truth"), None, str(path), with_lines=True)
 
 
 def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: str, with_lines: bool) -> Annotations:
@@ -98,8 +102,8 @@ def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: st
     finite = np.isfinite(events["onset"]) & np.isfinite(events["offset"])
     _refuse(result, ~without_event & ~(times & finite), "has an onset or offset that is not a number of seconds")
     _refuse(result, events["onset"] < 0, "starts before its clip, at {onset:g} s")
-    swapped = events["offset"] <= events["onset"]
-    _refuse(result, swapped, "ends at {offset:g} s, not after its onset at {onset:g} s; are the columns swapped?")
+    swapped = events["offset"] < events["onset"]
+    _refuse(result, swapped, "ends at {offset:g} s, before its onset at {onset:g} s; are the columns swapped?")
     if "confidence" in events.columns:
         outside = ~without_event & ~events["confidence"].between(0, 1)
         _refuse(result, outside, "has confidence {confidence:g}, outside 0..1")
@@ -134,7 +138,7 @@ def read_durations(source: DurationsSource) -> dict[str, float]:
         table, name, with_lines = source.reset_index(drop=True), "durations", False
     else:
         name, with_lines = str(source), True
-        table = _read_table(Path(source), ("filename", "duration"), "durations")
+        table = read_table(Path(source), ("filename", "duration"), "durations")
     missing = [column for column in ("filename", "duration") if column not in table.columns]
     if missing:
         raise UserError(f"{name} has no column {missing[0]}; durations need filename and duration.")
@@ -151,7 +155,7 @@ def read_durations(source: DurationsSource) -> dict[str, float]:
 
 
 def check_against_durations(annotations: Annotations, durations: Mapping[str, float]) -> list[str]:
-    """Refuse events that lie past the end of their clip; returns a note on those that end slightly late.
+    """Refuse events after the end of their clip; returns a note on events that end slightly late.
 
     Events are never cut: the official evaluation keeps them as published.
 
@@ -176,24 +180,45 @@ def check_against_durations(annotations: Annotations, durations: Mapping[str, fl
 
 
 def merge_overlapping(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Join events of one class and clip that overlap or touch; returns the table and how many events went away.
+    """Merge events of one class and clip that overlap or touch; returns the table and how many events disappeared.
 
     Both metric packages refuse such events: PSDS counts an event once.
     """
-    if events.empty:
-        return events, 0
-    ordered = events.sort_values(["clip", "event_label", "onset", "offset"], kind="stable").reset_index(drop=True)
-    same = (ordered["clip"] == ordered["clip"].shift()) & (ordered["event_label"] == ordered["event_label"].shift())
-    series = (~same).cumsum()
-    reach = ordered.groupby(series)["offset"].cummax().shift()
-    group = (~same | (ordered["onset"] > reach)).cumsum()
-    merged = ordered.groupby(group, sort=False).agg(
-        {name: ("max" if name == "offset" else "first") for name in ordered.columns}
+    codes = (pd.factorize(events[name])[0] for name in ("clip", "event_label"))
+    first, offset = merge_touching(
+        *codes, events["onset"].to_numpy(dtype=float), events["offset"].to_numpy(dtype=float)
     )
-    return merged.reset_index(drop=True), len(events) - len(merged)
+    merged = events.iloc[first].assign(offset=offset).reset_index(drop=True)
+    return merged, len(events) - len(merged)
 
 
-def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
+def merge_touching(clip: NDArray, label: NDArray, onset: NDArray, offset: NDArray) -> tuple[NDArray, NDArray]:
+    """Merge events of one class and clip that overlap or touch.
+
+    Args:
+        clip, label, onset, offset: (events,), the first two as numbers.
+
+    Returns:
+        Index of the first event of each merged one, sorted by clip, class, onset; and the offsets of the merged ones.
+    """
+    order = np.lexsort((onset, label, clip))
+    clip, label, onset, offset = clip[order], label[order], onset[order], offset[order]
+    if not len(clip):
+        return order, offset
+    first = np.append(True, (clip[1:] != clip[:-1]) | (label[1:] != label[:-1]))
+    # The running maximum restarts in each class: the series of the classes lie one above the other, far apart.
+    lift = (np.cumsum(first) - 1) * (offset.max() + 1)
+    reach = np.maximum.accumulate(offset + lift)
+    heads = np.flatnonzero(first | np.append(True, onset[1:] + lift[1:] > reach[:-1]))
+    return order[heads], np.maximum.reduceat(offset, heads)
+
+
+def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
+    """A tab- or comma-separated table with these columns, every cell as text; empty cells become NaN.
+
+    Raises:
+        UserError: if it is missing, no text or lacks a column.
+    """
     if not path.is_file():
         raise UserError(f"There is no {what} table {path}.")
     try:

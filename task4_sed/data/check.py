@@ -1,4 +1,4 @@
-"""`data check`: is the tree what was published? Counts per set, missing clips by name, files against their rows."""
+"""`data check`: the tree against what was published: counts of each set, missing clips, files against their rows."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.audio import AudioError, audio_info
+from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.output import Progress
 from task4_sed.data.annotations import clip_name
@@ -15,7 +16,6 @@ from task4_sed.data.sets import (
     SETS,
     ClipSet,
     check_lengths,
-    is_made_up_data,
     missing_sentence,
     published_clips,
     read_set,
@@ -24,15 +24,15 @@ from task4_sed.data.sets import (
 
 SHOWN = 5
 TOLERANCE = 0.11
-"""Seconds that a file may differ from its row: durations are published with one decimal."""
+"""Largest difference in seconds of a file and its row: durations are published with one decimal."""
 
 
 @dataclass
 class CheckReport:
-    """What `check_data` found.
+    """Result of `check_data`.
 
-    rows: one per set: clips that are there, listed and published, missing ones, labelled events.
-    problems: a sentence each; empty when all is well. missing: by set, clips without audio.
+    rows: one per set: clips found, missing and published, labelled events. problems: a sentence each.
+    missing: clips without audio, by set.
     """
 
     root: Path
@@ -42,13 +42,12 @@ class CheckReport:
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check_data(root: Path, workers: int = 8) -> CheckReport:
-    """Compare every set with what was published, or made-up data with what was made.
+def check_data(root: Path, num_workers: int = 8) -> CheckReport:
+    """Compare every set with its published number of clips, made-up data with the number made.
 
-    Sets that are optional (public evaluation, evaluation 2024) may be absent; everything else that cannot be used is
-    among the problems.
+    Optional sets (public evaluation, evaluation 2024) may be absent; whatever else cannot be used is a problem.
     """
-    report = CheckReport(Path(root), is_made_up_data(root))
+    report = CheckReport(Path(root), is_made_up(root))
     for name, layout in SETS.items():
         try:
             clips = read_set(root, name, allow_missing=True)
@@ -58,11 +57,11 @@ def check_data(root: Path, workers: int = 8) -> CheckReport:
             if not absent:
                 report.problems.append(str(error))
             continue
-        _check_set(report, clips, workers)
+        _check_set(report, clips, num_workers)
     return report
 
 
-def _check_set(report: CheckReport, clips: ClipSet, workers: int) -> None:
+def _check_set(report: CheckReport, clips: ClipSet, num_workers: int) -> None:
     listed, published = len(clips) + len(clips.missing), published_clips(report.root, clips.name)
     row = {"set": clips.name, "clips": len(clips), "missing": len(clips.missing), "published": published}
     report.rows.append(row | {"events": len(clips.events), "labels": clips.layout.kind})
@@ -73,15 +72,15 @@ def _check_set(report: CheckReport, clips: ClipSet, workers: int) -> None:
         report.problems.append(
             f"The set {clips.name} lists {listed} clips, published are {published}; get its table (or folder) again."
         )
-    report.problems += _file_problems(report.root, clips, workers)
+    report.problems += _file_problems(report.root, clips, num_workers)
 
 
-def _file_problems(root: Path, clips: ClipSet, workers: int) -> Iterator[str]:
+def _file_problems(root: Path, clips: ClipSet, num_workers: int) -> Iterator[str]:
     """Files that are damaged, differ from their duration, or end before their labels."""
     seconds: dict[str, float] = {}
     damaged = []
     paths = [clips.folder / name for name in clips.filenames]
-    with ThreadPoolExecutor(workers) as pool, Progress(f"Checking {clips.name}", len(paths)) as progress:
+    with ThreadPoolExecutor(num_workers) as pool, Progress(f"Checking {clips.name}", len(paths)) as progress:
         for name, found in zip(clips.filenames, pool.map(_duration, paths)):
             if isinstance(found, str):
                 damaged.append(found)

@@ -1,7 +1,8 @@
-"""Clips of Task 4 as batches: waveforms out of packed stores, targets and cached embeddings, a whole batch at once."""
+"""Batches of Task 4: waveforms of packed stores, targets and cached embeddings, a whole batch at once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data.loading import PackedClips, empty_batch
+from common.data.loading import PackedClips, empty_batch, make_plan_loader
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity, is_embedded
-from task4_sed.data.sets import ClipSet, ReadPadded, file_durations, pack_set, read_set, store_folder
+from task4_sed.data.sets import ClipSet, file_durations, pack_set, read_row, read_set, store_folder
 from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
 from task4_sed.settings import SystemSettings
 
@@ -20,7 +21,7 @@ from task4_sed.settings import SystemSettings
 class SoundEventClips(Dataset):
     """One set of clips.
 
-    `gather` gives a batch: ``waveform`` float32 (clips, 160000), 16 kHz; ``strong`` (clips, classes, 156), ``weak``
+    `gather` returns a batch: ``waveform`` float32 (clips, 160000), 16 kHz; ``strong`` (clips, classes, 156), ``weak``
     (clips, classes), ``valid`` bool (clips, classes); ``filename`` (list), ``duration`` (list, seconds of the whole
     clip); with a store of embeddings ``embeddings`` float16 (clips, tokens, dim).
 
@@ -48,7 +49,7 @@ class SoundEventClips(Dataset):
             seconds = file_durations(clips.folder, clips.filenames)
             self.durations = np.array([seconds[name] for name in clips.filenames])
             longest = max(CLIP_SAMPLES, round(self.durations.max() * SAMPLE_RATE))
-            self.read = ReadPadded(clips.folder, longest)
+            self._read = partial(read_row, folder=clips.folder, num_samples=longest)
         else:
             self.durations = self.packed.clips["duration"].to_numpy(dtype=np.float64)
 
@@ -69,13 +70,13 @@ class SoundEventClips(Dataset):
 
         Args:
             indices: of the clips.
-            random: where a clip longer than 10 s is cropped (its embeddings are those of its first 10 s); None takes
+            random: draws the crop of a clip longer than 10 s (its embeddings stay those of its first 10 s); None takes
                 the first 10 s.
-            out: (clips, 160000) that the waveforms are written into.
+            out: (clips, 160000) to write the waveforms into.
         """
         indices = np.asarray(indices, dtype=np.int64)
         starts = self._crop_starts(indices, random)
-        targets = self.targets.gather(indices, starts / SAMPLE_RATE)
+        targets = self.targets.gather(indices, np.round(starts / SAMPLE_RATE, 3))  # whole milliseconds, as published
         batch: dict[str, Any] = {
             "waveform": self._waveforms(indices, starts, out),
             "strong": torch.from_numpy(targets.strong),
@@ -103,7 +104,7 @@ class SoundEventClips(Dataset):
         if self.packed is not None and self.packed.num_samples == CLIP_SAMPLES:
             return self.packed.waveforms(self.packed.rows[indices], out)
         if self.packed is None:
-            read = [self.read({"filename": self.clips.filenames[index]}) for index in indices]
+            read = [self._read({"filename": self.clips.filenames[index]}) for index in indices]
             waveforms = torch.from_numpy(np.stack(read))
         else:
             waveforms = self.packed.waveforms(self.packed.rows[indices])
@@ -113,7 +114,7 @@ class SoundEventClips(Dataset):
 
 
 def open_store(clips: ClipSet, root: Path, classes: Sequence[str]) -> PackedClips:
-    """The packed store of a set, made when absent; in the order of `clips`."""
+    """The packed store of a set in the order of `clips`; packs it when absent."""
     store = store_folder(root, clips.name)
     if not (store / "store.json").is_file():
         pack_set(root, clips.name, allow_missing=True, classes=classes)
@@ -122,9 +123,9 @@ def open_store(clips: ClipSet, root: Path, classes: Sequence[str]) -> PackedClip
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which clips a batch holds.
+    """Clips of a batch.
 
-    rows: per group, (clips,) indices into the sets of the group laid end to end. seed: of what is random in reading.
+    rows: per group, (clips,) indices into the sets of the group laid end to end. seed: of random crops.
     """
 
     rows: tuple[np.ndarray, ...]
@@ -134,7 +135,7 @@ class BatchPlan:
 class GroupSampler(Sampler):
     """Plans the batches of an epoch: each group walks through its clips in an order drawn from (seed, epoch, group).
 
-    A group begins anew in each epoch; the epoch ends with the group that has the fewest whole batches.
+    Groups restart in each epoch; the epoch ends with the group that has the fewest whole batches.
 
     Args:
         sizes: clips of each group.
@@ -146,7 +147,7 @@ class GroupSampler(Sampler):
         self.sizes, self.counts, self.seed, self.epoch = tuple(sizes), tuple(counts), seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is planned next; Lightning calls it."""
+        """Choose the next epoch; Lightning calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -165,7 +166,7 @@ class GroupSampler(Sampler):
 
 
 class GroupedBatches(Dataset):
-    """Training batches; an item is what `SoundEventClips.gather` gives, of all groups one after another.
+    """Training batches; an item joins the batches of `SoundEventClips.gather` of all groups.
 
     Args:
         groups: the sets of each group.
@@ -212,19 +213,11 @@ def make_training_loader(
 ) -> DataLoader:
     """Loader of training batches; `counts` clips of each group."""
     dataset = GroupedBatches(groups)
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=GroupSampler(dataset.sizes, counts, seed),
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator().manual_seed(seed),  # otherwise each epoch would draw from the global one
-    )
+    return make_plan_loader(dataset, GroupSampler(dataset.sizes, counts, seed), num_workers, pin_memory)
 
 
 def open_clips(clips: ClipSet, settings: SystemSettings) -> SoundEventClips:
-    """A set as the settings want it read; stores of waveforms and embeddings are made when absent."""
+    """A set for training and scoring; makes its stores of waveforms and embeddings when absent."""
     root, packed, embeddings = settings.data.root, settings.data.packed, None
     if settings.embeddings == "cached":
         folder = embedding_folder(root, settings.embedding, clips.name)

@@ -1,4 +1,4 @@
-"""Fetching what the kit knows an address of: MAESTRO Real. DESED is handed out by its own package."""
+"""Download of MAESTRO Real; DESED is distributed by its own package."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ HOW_TO_GET_DESED = (
 
 
 def download_maestro(root: Path, hop_seconds: float = 5, delete_archives: bool = False) -> dict[str, int]:
-    """Download MAESTRO Real and cut it into the windows of the challenge; goes on where it stopped.
+    """Download MAESTRO Real and cut it into the windows of the challenge; resumes after an interruption.
 
     Args:
-        root: of the tree; recordings are kept in `root/MAESTRO_original`.
+        root: of the tree; recordings stay in `root/MAESTRO_original`.
         hop_seconds: of the validation windows.
-        delete_archives: remove each archive when it is unpacked.
+        delete_archives: remove each archive after unpacking.
 
     Returns:
         Number of windows by set.
 
     Raises:
-        UserError: as `common.data.download.download`, `common.data.archives.unpack` and `task4_sed.data.maestro.prepare`.
+        UserError: as `common.data.download.download`, `common.data.archives.unpack` and `maestro.prepare`.
     """
     archives, source = Path(root) / "archives", Path(root) / "MAESTRO_original" / "maestro_dev"
     known = {file.name: file for file in zenodo_files(MAESTRO_RECORD, archives)}

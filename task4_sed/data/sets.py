@@ -1,35 +1,39 @@
-"""The DESED and MAESTRO Real tree of DCASE 2024 Task 4: where each set lies, what it holds, and what is missing.
+"""The DESED and MAESTRO Real tree of DCASE 2024 Task 4: folders, tables and clips of each set.
 
-ROOT is the folder that the official recipe calls data/dcase/dataset. A set's audio may lie in the folder of the table
-below, at any rate, or in one beside it with the ending `_16k`, as the official recipe makes it.
+ROOT is the folder that the official recipe calls data/dcase/dataset. The audio of a set may lie in the folder of the
+table below, at any sample rate, or beside it in a folder ending in `_16k`, as the official recipe makes it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from common.data.audio import ENDINGS, Waveform, audio_info, read_audio
-from common.data.loading import PackReport, pack
-from common.data.made_up import MARKER, is_made_up, read_marker
+from common.data.audio import ENDINGS, Waveform, audio_info, read_fixed
+from common.data.made_up import is_made_up, read_marker
+from common.data.packing import PackReport, pack
 from common.data.tables import read_tsv
 from common.errors import UserError, unknown
+from common.output import say
 from task4_sed.data.annotations import Annotations, clip_name, read_durations, read_events
-from task4_sed.data.maestro import recording_of
+from task4_sed.data.maestro import split_training_windows
 from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels
+from task4_sed.settings import SystemSettings, ValidationSettings
 
 Kind = Literal["strong", "soft", "weak", "unlabeled"]
 
 
 @dataclass(frozen=True)
 class SetLayout:
-    """Where a set lies below the root, and how many clips were published.
+    """Places of a set below the root, and its published number of clips.
 
-    audio: folders, the first that exists counts. labels: table of strong, soft or weak labels, or a list of clips.
-    durations: table of seconds. clips: published number; None where it is not known.
+    audio: folders, of which the first that exists is used. labels: table of strong, soft or weak labels, or a list of
+    clips. durations: table of seconds. clips: published number; None if unknown.
     """
 
     audio: tuple[str, ...]
@@ -62,7 +66,7 @@ SETS = {
     "strong": SetLayout(
         ("audio/train/strong_label_real",), "strong", labels="metadata/train/audioset_strong.tsv", clips=3470
     ),
-    "external_strong": SetLayout(  # more of AudioSet strong, chosen and parted by the winner of 2024
+    "external_strong": SetLayout(  # more of AudioSet strong, chosen and split by the winner of 2024
         ("audio/external_strong",),
         "strong",
         labels="metadata/train/external_audioset_strong_train.tsv",
@@ -110,10 +114,10 @@ NAMES_SHOWN = 5
 class ClipSet:
     """One set as it lies on disk.
 
-    name: key of `SETS`. folder: of the audio. filenames: clips whose audio is there, sorted.
-    events: columns clip (index into filenames), onset, offset, event_label and for soft labels confidence; of weak
-        labels onset and offset are NaN.
-    missing: clips that the table names and whose audio is not there.
+    name: key of `SETS`. folder: of the audio. filenames: clips with audio, sorted.
+    events: columns clip (index into filenames), onset, offset, event_label and for soft labels confidence; onset and
+        offset of weak labels are NaN.
+    missing: clips of the table without audio.
     """
 
     name: str
@@ -124,13 +128,13 @@ class ClipSet:
 
     @property
     def layout(self) -> SetLayout:
-        """Where it lies, and of which kind its labels are."""
+        """Places and kind of labels."""
         return SETS[self.name]
 
     def __len__(self) -> int:
         return len(self.filenames)
 
-    def select(self, indices: Sequence[int] | np.ndarray) -> "ClipSet":
+    def select(self, indices: Sequence[int] | NDArray) -> "ClipSet":
         """Only these clips, with their events, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
         place = np.full(len(self), -1)
@@ -139,6 +143,12 @@ class ClipSet:
         events = self.events[new >= 0].assign(clip=new[new >= 0]).reset_index(drop=True)
         names = tuple(self.filenames[index] for index in indices)
         return ClipSet(self.name, self.folder, names, events, self.missing)
+
+    def with_events(self) -> "ClipSet":
+        """Only clips that have events, where labels are strong or soft: the official recipes train on these alone."""
+        if self.layout.kind not in ("strong", "soft"):
+            return self
+        return self.select(np.unique(self.events["clip"].to_numpy(dtype=np.int64)))
 
 
 def set_layout(name: str) -> SetLayout:
@@ -153,7 +163,7 @@ def set_layout(name: str) -> SetLayout:
 
 
 def audio_folder(root: Path, name: str) -> Path:
-    """The folder of a set's audio: the 16 kHz copy where there is one.
+    """The audio folder of a set, the 16 kHz copy if there is one.
 
     Raises:
         UserError: if there is none.
@@ -169,10 +179,16 @@ def audio_folder(root: Path, name: str) -> Path:
     )
 
 
-def label_file(root: Path, name: str) -> Path | None:
-    """The table of a set's labels or clips; None for a set that is a folder only."""
+def label_file(root: Path, name: str) -> Path:
+    """The table of a set's labels or clips.
+
+    Raises:
+        UserError: for a set that is a folder only.
+    """
     labels = set_layout(name).labels
-    return None if labels is None else Path(root) / labels
+    if labels is None:
+        raise UserError(f"The set {name} has no table.")
+    return Path(root) / labels
 
 
 def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collection[str] = CLASSES) -> ClipSet:
@@ -181,26 +197,26 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
     Args:
         root: see above.
         name: key of `SETS`.
-        allow_missing: go on without clips whose audio is missing; the result names them.
+        allow_missing: continue without clips that have no audio; the result names them.
         classes: labels that may occur besides those of DESED and MAESTRO.
 
     Raises:
-        UserError: for a table that cannot be read (with file and line), labels that do not exist, soft labels outside
-            0..1, and missing clips unless they are allowed.
+        UserError: for a table that cannot be read (with file and line), unknown labels, soft labels outside 0..1, and
+            missing clips unless they are allowed.
     """
     layout, folder = set_layout(name), audio_folder(root, name)
-    present = {path.name for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != "."}
-    path = label_file(root, name)
+    present = set(_audio_names(folder))
+    events = no_events()
     if layout.kind == "unlabeled":
+        path = None if layout.labels is None else label_file(root, name)
         listed = read_tsv(path, ["filename"])["filename"].tolist() if path and path.is_file() else sorted(present)
-        events = no_events()
     elif layout.kind == "weak":
-        listed, events = _read_weak(path, classes)
+        listed, events = _read_weak(label_file(root, name), classes)
     else:
-        listed, events = _read_strong(path, layout.kind, present, classes)
-    names, missing = _with_audio(listed, present)
+        listed, events = _read_strong(label_file(root, name), layout.kind, classes)
+    names, missing = _match_audio(listed, present)
     if missing and not allow_missing:
-        raise UserError(f"{missing_sentence(name, len(missing), len(listed), missing)} {HOW_TO_GO_ON}")
+        raise UserError(f"{missing_sentence(name, len(missing), len(listed), missing)} {HOW_TO_CONTINUE}")
     if not names:
         raise UserError(f"{folder} holds none of the {len(listed)} clips of the set {name}.")
     order = {clip_name(filename): index for index, filename in enumerate(names)}
@@ -209,26 +225,50 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
     return ClipSet(name, folder, tuple(names), events, tuple(missing))
 
 
-HOW_TO_GO_ON = (
-    "Ask the organisers for the files, or go on without them with `--data.allow_missing true`; scores then say so."
+def read_clips(settings: SystemSettings, name: str) -> ClipSet:
+    """A set as the settings of a run ask for it; reports missing clips."""
+    clips = read_set(settings.data.root, name, settings.data.allow_missing, settings.labels.classes)
+    if clips.missing:
+        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
+    return clips
+
+
+def hold_out(
+    training: Mapping[str, ClipSet], choice: ValidationSettings, root: Path
+) -> tuple[dict[str, ClipSet], dict[str, ClipSet]]:
+    """Training sets by name, and the parts of them that are held out; without clips that have no events."""
+    kept = {name: clips.with_events() for name, clips in training.items()}
+    held_out = {}
+    if choice.weak and "weak" in kept:
+        kept["weak"], held_out["weak"] = split_weak(kept["weak"], root)
+    if choice.maestro and "maestro_train" in kept:
+        windows = kept["maestro_train"]
+        chosen = split_training_windows(windows.filenames)
+        kept["maestro_train"] = windows.select(np.flatnonzero(chosen))
+        held_out["maestro_train"] = windows.select(np.flatnonzero(~chosen))
+    return kept, held_out
+
+
+HOW_TO_CONTINUE = (
+    "Ask the organisers for the files, or continue without them with `--data.allow_missing true`; scores then say so."
 )
 
 
 def missing_sentence(name: str, missing: int, listed: int, names: Sequence[str]) -> str:
-    """What is missing of a set, with the first names."""
+    """The number of missing clips of a set, with the first names."""
     more = f" and {missing - NAMES_SHOWN} more" if missing > NAMES_SHOWN else ""
     return f"{missing} of {listed} clips of the set {name} are missing: {', '.join(names[:NAMES_SHOWN])}{more}."
 
 
 def published_clips(root: Path, name: str) -> int | None:
-    """How many clips the whole set has: as published, or for made-up data as it was made; None where not known."""
+    """Clips of the whole set: as published, or as made up; None if unknown."""
     if is_made_up(root):
         return read_marker(Path(root)).get("numbers", {}).get(name)
     return set_layout(name).clips
 
 
 def set_durations(root: Path, name: str) -> dict[str, float]:
-    """Seconds by clip, or by recording for MAESTRO: of the set's table, or of its files where it has none."""
+    """Seconds by clip, or by recording for MAESTRO: of the set's table, else of its files."""
     table = set_layout(name).durations
     if table is not None and (Path(root) / table).is_file():
         return read_durations(Path(root) / table)
@@ -250,20 +290,18 @@ def split_weak(clips: ClipSet, root: Path) -> tuple[ClipSet, ClipSet]:
 
     The draw is over the rows of the table, so missing clips do not change it.
     """
-    path = label_file(root, "weak")
-    assert path is not None
-    chosen = split_filenames(read_tsv(path, ["filename"])["filename"])
+    chosen = split_filenames(read_tsv(label_file(root, "weak"), ["filename"])["filename"])
     training = np.array([name in chosen for name in clips.filenames], dtype=bool)
     return clips.select(np.flatnonzero(training)), clips.select(np.flatnonzero(~training))
 
 
-def split_filenames(filenames: Sequence[str], share: float = 0.9, seed: int = 42) -> set[str]:
+def split_filenames(filenames: Sequence[str] | pd.Series, share: float = 0.9, seed: int = 42) -> set[str]:
     """The share of a table's file names to train on, by pandas' sample."""
     return set(pd.Series(filenames).sample(frac=share, random_state=seed))
 
 
 def pack_set(
-    root: Path, name: str, workers: int = 1, allow_missing: bool = False, classes: Collection[str] = CLASSES
+    root: Path, name: str, num_workers: int = 1, allow_missing: bool = False, classes: Collection[str] = CLASSES
 ) -> PackReport:
     """Pack a set at 16 kHz into `store_folder`; every clip is padded to the longest of the set, at least 10 s.
 
@@ -274,20 +312,20 @@ def pack_set(
     seconds = file_durations(clips.folder, clips.filenames)
     check_lengths(clips, seconds)
     longest = max(CLIP_SAMPLES, *(round(value * SAMPLE_RATE) for value in seconds.values()))
+    num_samples = min(longest, LONGEST_SAMPLES)
     table = pd.DataFrame({"filename": clips.filenames, "duration": [seconds[file] for file in clips.filenames]})
-    read = ReadPadded(clips.folder, min(longest, LONGEST_SAMPLES))
-    store = store_folder(root, name)
     return pack(
-        table, read, store, sample_rate=SAMPLE_RATE, num_samples=read.num_samples, root=clips.folder, workers=workers
-    )
+        table, partial(read_row, folder=clips.folder, num_samples=num_samples), store_folder(root, name),
+        sample_rate=SAMPLE_RATE, num_samples=num_samples, root=clips.folder, workers=num_workers,
+    )  # fmt: skip
 
 
 LONGEST_SAMPLES = 15 * SAMPLE_RATE
-"""Of a packed clip; a set holds clips of about 10 s, and one file by mistake must not make the store huge."""
+"""Of a packed clip; a set holds clips of about 10 s, and one wrong file must not make the store huge."""
 
 
-def check_lengths(clips: ClipSet, seconds: dict[str, float]) -> None:
-    """Refuse labels that lie after the end of their file: one of the two belongs to another clip.
+def check_lengths(clips: ClipSet, seconds: Mapping[str, float]) -> None:
+    """Refuse labels after the end of their file: one of the two belongs to another clip.
 
     Raises:
         UserError: naming the first clip.
@@ -305,31 +343,16 @@ def check_lengths(clips: ClipSet, seconds: dict[str, float]) -> None:
 
 
 def store_folder(root: Path, name: str) -> Path:
-    """Where `pack_set` puts a set."""
+    """Folder of a set's packed store."""
     return Path(root) / "packed" / f"{name}_{SAMPLE_RATE}_int16"
 
 
-@dataclass(frozen=True)
-class ReadPadded:
-    """Reads a clip as mono at 16 kHz, with zeros behind it up to `num_samples`; what is beyond is cut."""
-
-    folder: Path
-    num_samples: int
-
-    def __call__(self, row: dict) -> Waveform:
-        seconds = self.num_samples / SAMPLE_RATE
-        waveform = read_audio(self.folder / row["filename"], SAMPLE_RATE, duration=seconds)[: self.num_samples]
-        padded = np.zeros(self.num_samples, dtype=np.float32)
-        padded[: len(waveform)] = waveform
-        return padded
+def read_row(row: Mapping[str, Any], folder: Path, num_samples: int) -> Waveform:
+    """A clip as mono at 16 kHz, padded with zeros or cut to `num_samples`."""
+    return read_fixed(folder / row["filename"], num_samples, SAMPLE_RATE)
 
 
-def is_made_up_data(root: Path) -> bool:
-    """Whether the tree was made up."""
-    return (Path(root) / MARKER).is_file()
-
-
-def _with_audio(listed: Sequence[str], present: set[str]) -> tuple[list[str], list[str]]:
+def _match_audio(listed: Sequence[str], present: set[str]) -> tuple[list[str], list[str]]:
     """Files of the listed clips, sorted, and the clips without file; the audio ending may differ."""
     by_clip = {clip_name(name): name for name in present}
     names = dict.fromkeys(clip_name(name) for name in listed)
@@ -337,45 +360,31 @@ def _with_audio(listed: Sequence[str], present: set[str]) -> tuple[list[str], li
     return found, sorted(clip for clip in names if clip not in by_clip)
 
 
-def _read_weak(path: Path | None, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
-    assert path is not None
+def _read_weak(path: Path, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
     table = read_tsv(path, ["filename", "event_labels"], key="filename")
     labels = table["event_labels"].str.split(",").explode().str.strip()
-    for row, name in labels.items():
-        try:
-            refuse_unknown_labels([name], classes)
-        except UserError as error:
-            raise UserError(f"{path}:{int(row) + 2}: {error}") from None
+    _refuse_unknown_labels(labels, [f"{path}:{int(row) + 2}" for row in labels.index], classes)
     names = table["filename"].map(clip_name)
     events = pd.DataFrame({"clip": names.loc[labels.index].to_numpy(), "event_label": labels.to_numpy()})
     return table["filename"].tolist(), events.assign(onset=np.nan, offset=np.nan)
 
 
-def _read_strong(
-    path: Path | None, kind: Kind, present: set[str], classes: Collection[str]
-) -> tuple[list[str], pd.DataFrame]:
-    assert path is not None
-    annotations = read_events(path)
+def _read_strong(path: Path, kind: Kind, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
+    annotations: Annotations = read_events(path)
     events = annotations.events
     if kind == "soft" and "confidence" not in events:
         raise UserError(f"{path}:1 has no column confidence, which soft labels need.")
-    _refuse_unknown_labels(annotations, classes)
-    listed = list(annotations.clips)
-    if kind == "soft":
-        # The table of MAESTRO windows has no row for a window in which nobody heard anything.
-        recordings = {recording_of(clip) for clip in listed}
-        silent = {clip_name(name) for name in present} - set(listed)
-        listed += sorted(clip for clip in silent if recording_of(clip) in recordings)
+    _refuse_unknown_labels(events["event_label"], [annotations.where(row) for row in range(len(events))], classes)
     columns = ["clip", "onset", "offset", "event_label"] + ["confidence"] * (kind == "soft")
-    return listed, events[columns]
+    return list(annotations.clips), events[columns]
 
 
-def _refuse_unknown_labels(annotations: Annotations, classes: Collection[str]) -> None:
-    for row, name in enumerate(annotations.events["event_label"]):
+def _refuse_unknown_labels(labels: "pd.Series[str]", places: Sequence[str], classes: Collection[str]) -> None:
+    for place, name in zip(places, labels):
         try:
             refuse_unknown_labels([name], classes)
         except UserError as error:
-            raise UserError(f"{annotations.where(row)}: {error}") from None
+            raise UserError(f"{place}: {error}") from None
 
 
 def _audio_names(folder: Path) -> list[str]:
