@@ -5,35 +5,39 @@ sections = [
     Section("Sounds", [audio(waveform, 32_000, "The worst clip.")]),
 ]
 write_report(folder / "report.html", "Task 1", sections, made_up=True)
+
+The markup is in page.html.j2, the look in report.css.
 """
 
 import base64
-import html
 import io
 import math
 import wave
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from common.files import atomic_write
 from common.output import print_table
+from common.reports.plots import plot_lines, read_curve
 
 MADE_UP = "Made-up data"
-_STYLE = Path(__file__).with_name("report.css")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: pieces of HTML from the functions of this module."""
+    """A heading and the blocks below it, from the functions of this module."""
 
     title: str
-    parts: Sequence[str]
+    parts: Sequence[Markup]
 
 
 def write_report(
@@ -58,59 +62,43 @@ def write_report(
 
 def page(title: str, sections: Sequence[Section], subtitle: str = "", made_up: bool = False) -> str:
     """The page as text."""
-    links = "".join(f'<a href="#{_anchor(number)}">{_text(s.title)}</a>' for number, s in enumerate(sections))
-    warning = (
-        f"<strong>{MADE_UP}.</strong> The figures below show that the kit works. They say nothing about real audio."
-    )
-    banner = f'<p class="banner" role="note">{warning}</p>' if made_up else ""
-    body = "".join(
-        f'<section id="{_anchor(number)}"><h2>{_text(section.title)}</h2>{"".join(section.parts)}</section>'
-        for number, section in enumerate(sections)
-    )
-    heading = f"{title} ({MADE_UP.lower()})" if made_up else title
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(heading)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head><body><header><h1>{_text(heading)}</h1>"
-        f'<p class="subtitle">{_text(subtitle)}</p>{banner}<nav aria-label="Sections">{links}</nav></header>'
-        f"<main>{body}</main><footer>Written {now}.</footer></body></html>\n"
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    return _block(
+        "page",
+        title=f"{title} ({MADE_UP.lower()})" if made_up else title,
+        subtitle=subtitle,
+        made_up=MADE_UP if made_up else "",
+        sections=sections,
+        style=Markup(style),
+        time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def paragraph(text: str) -> str:
+def paragraph(text: str) -> Markup:
     """Plain text as a paragraph."""
-    return f"<p>{_text(text)}</p>"
+    return _block("paragraph", text=text)
 
 
-def preformatted(text: str) -> str:
+def preformatted(text: str) -> Markup:
     """Text as it stands, such as settings."""
-    return f'<pre tabindex="0">{_text(text)}</pre>'
+    return _block("preformatted", text=text)
 
 
-def table(rows: Sequence[Mapping[str, Any]], caption: str = "", columns: Sequence[str] | None = None) -> str:
+def table(rows: Sequence[Mapping[str, Any]], caption: str = "", columns: Sequence[str] | None = None) -> Markup:
     """Rows as a table: numbers to the right, None as an empty cell. Wide tables scroll by themselves."""
-    columns = list(columns or dict.fromkeys(key for row in rows for key in row))
-    numeric = {column: _is_numeric([row.get(column) for row in rows]) for column in columns}
-    head = "".join(f'<th scope="col"{_number_class(numeric[column])}>{_text(column)}</th>' for column in columns)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{_number_class(numeric[column])}>{_text(shown(row.get(column)))}</td>" for column in columns)
-        + "</tr>"
-        for row in rows
-    )
-    title = f"<caption>{_text(caption)}</caption>" if caption else ""
-    inside = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide" tabindex="0">{inside}</div>'
+    names = list(columns or dict.fromkeys(key for row in rows for key in row))
+    places = [Markup(' class="number"' if _is_numeric([row.get(name) for row in rows]) else "") for name in names]
+    cells = [[shown(row.get(name)) for name in names] for row in rows]
+    return _block("table", columns=list(zip(names, places)), rows=cells, caption=caption)
 
 
-def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool = False) -> str:
+def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool = False) -> Markup:
     """A matplotlib figure as a picture in the page.
 
     Args:
         plot: matplotlib Figure, such as common/reports/plots.py makes.
         caption: text below it.
-        alternative: what is to be seen, for those who do not see it; the caption when not given.
+        alternative: description of the picture for those who cannot see it; the caption by default.
         as_pixels: PNG instead of SVG, for spectrograms and the like.
     """
     import matplotlib as mpl
@@ -119,15 +107,29 @@ def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool 
     kind, options = ("png", {"dpi": 160}) if as_pixels else ("svg", {"metadata": {"Date": None}})
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "report"}):
         plot.savefig(content, format=kind, **options)
+    source = _data_url("image/png" if as_pixels else "image/svg+xml", content)
     width = round(plot.get_figwidth() * 120)
-    mime = "image/png" if as_pixels else "image/svg+xml"
-    data = base64.b64encode(content.getvalue()).decode()
-    words = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-    picture = f'<img alt="{_text(alternative or caption)}" src="data:{mime};base64,{data}">'
-    return f'<figure style="--width: {width}px">{picture}{words}</figure>'
+    return _block("figure", source=source, width=width, caption=caption, alternative=alternative or caption)
 
 
-def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> str:
+def curves(logs: Mapping[str, Path], labels: Mapping[str, str], whose: str) -> list[Markup]:
+    """Learning curves beside each other.
+
+    Args:
+        logs: name of each training to its metrics.csv.
+        labels: columns of the logs to names of their axes; columns that no log has are left out.
+        whose: end of the captions, such as "of the first seed".
+    """
+    pictures = []
+    for column, label in labels.items():
+        series = {name: points for name, log in logs.items() if (points := read_curve(log, column))}
+        if series:
+            plot = plot_lines(series, "epoch", label, markers=False)
+            pictures.append(figure(plot, f"{label[:1].upper()}{label[1:]} {whose}."))
+    return [side_by_side(*pictures)] if pictures else [paragraph("No logs were found.")]
+
+
+def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> Markup:
     """A player for a waveform (samples,), -1..1, stored as 16-bit wav."""
     samples = np.asarray(waveform, dtype=np.float64).reshape(-1)
     content = io.BytesIO()
@@ -136,14 +138,29 @@ def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> str:
         file.setsampwidth(2)
         file.setframerate(sample_rate)
         file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    data = base64.b64encode(content.getvalue()).decode()
-    words = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-    return f'<figure><audio controls preload="none" src="data:audio/wav;base64,{data}"></audio>{words}</figure>'
+    return _block("audio", source=_data_url("audio/wav", content), caption=caption)
 
 
-def side_by_side(*parts: str) -> str:
-    """Pieces beside each other where there is room, below each other on a phone."""
-    return f'<div class="pair">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+def side_by_side(*parts: Markup) -> Markup:
+    """Blocks beside each other where there is room, below each other on a phone."""
+    return _block("side_by_side", parts=parts)
+
+
+def cost(energy: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells of a table for the content of an energy.json; empty for a training that was not measured."""
+    kwh = energy.get("energy_kwh")
+    return {"energy in Wh": "not measured" if kwh is None else f"{1000 * kwh:.3g}", "seconds": energy.get("seconds")}
+
+
+def left_out(unfinished: Sequence[Path]) -> list[Markup]:
+    """A sentence that names the runs that are not finished, where there are any."""
+    names = ", ".join(folder.name for folder in unfinished)
+    return [paragraph(f"Not finished and left out: {names}.")] if unfinished else []
+
+
+def settings_section(settings: str) -> Section:
+    """The last section: settings of the first run."""
+    return Section("Settings", [paragraph("Of the first run."), preformatted(settings)])
 
 
 def with_interval(value: float | None, low: float | None = None, high: float | None = None, scale: float = 1.0) -> str:
@@ -178,13 +195,18 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return bool(kept) and all(number or start for number, start in zip(numbers, starts))
 
 
-def _number_class(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
+def _data_url(mime: str, content: io.BytesIO) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
-def _anchor(number: int) -> str:
-    return f"section-{number + 1}"
+@cache
+def _blocks() -> Any:
+    loader = FileSystemLoader(Path(__file__).parent)
+    blocks = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return blocks.get_template("page.html.j2").module
 
 
-def _text(text: str) -> str:
-    return html.escape(str(text), quote=True)
+def _block(name: str, **values: Any) -> Markup:
+    return getattr(_blocks(), name)(**values).strip()

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
 from common.reports.html import (
     Section,
@@ -134,7 +135,7 @@ def test_loud_audio_is_clipped_not_wrapped():
 
 
 def test_a_report_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(AttributeError):
+    with pytest.raises(UndefinedError):
         write_report(tmp_path / "report.html", "x", [None])
     assert list(tmp_path.iterdir()) == []
     assert write_report(tmp_path / "report.html", "x", []).read_text().startswith("<!doctype html>")
