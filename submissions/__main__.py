@@ -1,11 +1,11 @@
-"""Check and pack what is handed in to a challenge."""
+"""Check and pack challenge submissions."""
 
 import sys
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from common.cli import print_json, run, say
+from common.cli import Verb, print_json, run
 
 
 def check(
@@ -16,13 +16,13 @@ def check(
     run_code: bool = False,
     json: bool = False,
 ) -> int:
-    """Hold a package against every rule of its task and year: one line per rule.
+    """Check a package against every rule of its task and year: one line per rule.
 
     Args:
         path: package as a folder or a zip.
-        rules: name of a file in submissions/rules, such as task1_2024; told from the package when not given.
-        evaluation_set: list of the evaluation set (.json, .csv or .tsv), where it is not public.
-        run_code: also load and call an inference package, in a process of its own. It runs the package's code.
+        rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
+        evaluation_set: list of the evaluation set (.json, .csv or .tsv), if it is not public.
+        run_code: load and call an inference package in a separate process. This runs the package's code.
         json: print the findings as JSON.
     """
     from submissions.package import check_package
@@ -38,27 +38,21 @@ def check(
 
 
 def pack(path: Positional[Path], *, rules: str | None = None, evaluation_set: Path | None = None) -> None:
-    """Check a package's folder and make its zip beside it, unless a rule is broken.
+    """Check a package's folder and write its zip beside it, unless a rule is broken.
 
     Args:
         path: folder of the package, such as submissions/out/Lastname_INST_task1.
-        rules: name of a file in submissions/rules; told from the package when not given.
-        evaluation_set: list of the evaluation set (.json, .csv or .tsv), where it is not public.
+        rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
+        evaluation_set: list of the evaluation set (.json, .csv or .tsv), if it is not public.
     """
     from submissions import package
-    from submissions.report import summary
     from submissions.rules import load_rules
 
-    zip_path, checked, results = package.pack(path, load_rules(rules) if rules else None, evaluation_set)
-    for result in results:
-        for finding in result.findings:
-            say(f"{finding.kind}: {finding.place} {finding.sentence}")
-    say(summary(checked, results))
-    print(zip_path)
+    print(package.pack(path, load_rules(rules) if rules else None, evaluation_set))
 
 
 def template(name: Positional[str], *, out: Path = Path("META.yaml")) -> None:
-    """Write the META.yaml that the verb `package` of a task takes, with what to fill in.
+    """Write a META.yaml to fill in, for the verb `package` of a task.
 
     Args:
         name: task and year, such as task1_2024.
@@ -70,7 +64,7 @@ def template(name: Positional[str], *, out: Path = Path("META.yaml")) -> None:
     print(out)
 
 
-VERBS = {"check": check, "pack": pack, "template": template}
+VERBS: dict[str, Verb] = {"check": check, "pack": pack, "template": template}
 
 if __name__ == "__main__":
     sys.exit(run("python -m submissions", VERBS))

@@ -8,35 +8,25 @@ from common.errors import UserError
 from common.settings.yaml_file import Place, YamlFile, read_yaml
 
 
-class BrokenMeta(Exception):
-    """The file is not YAML; `line` is where it stops being so."""
-
-    def __init__(self, sentence: str, line: int):
-        super().__init__(sentence)
-        self.line = line
-
-
 class MetaFile:
-    """What a meta.yaml says and where.
-
-    Raises:
-        BrokenMeta: if it is not YAML.
-    """
+    """Content of a meta.yaml and its mistakes, (line, sentence). Of a file that is no YAML, `data` is None."""
 
     def __init__(self, path: Path):
         try:
-            self.file: YamlFile = read_yaml(path)
+            file = read_yaml(path)
         except UserError as error:
             sentence = str(error).removeprefix(str(path)).lstrip(": ")
             line = re.match(r"(\d+): (.*)", sentence, re.DOTALL)
-            raise BrokenMeta(line[2] if line else sentence, int(line[1]) if line else 1) from None
-        self.data = self.file.data
+            file = YamlFile(mistakes=[(int(line[1]), line[2]) if line else (1, sentence)])
+        self.data: Any = file.data
+        self.lines = file.lines
+        self.mistakes = file.mistakes or ([(1, "holds nothing")] if file.data is None else [])
 
     def line(self, place: Place) -> int:
         """Line of the value, or of the nearest enclosing group when the value is missing."""
-        while place and place not in self.file.lines:
+        while place and place not in self.lines:
             place = place[:-1]
-        return self.file.lines.get(place, 1)
+        return self.lines.get(place, 1)
 
     def get(self, *place: str | int) -> Any:
         """The value at `place`, or None where there is none."""

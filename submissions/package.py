@@ -1,4 +1,4 @@
-"""Writing a package: a system's folder whole or not at all, and the zip that is handed in."""
+"""Writing a package: a system's folder, complete or not at all, and the zip to submit."""
 
 import json
 import re
@@ -26,20 +26,16 @@ def team_of(label: str) -> str:
 
 
 def check_label(label: str, rules: Rules) -> None:
-    """Refuse a label that is not formed as the rules say.
-
-    Raises:
-        UserError: with the form.
-    """
+    """Raise UserError, with the right form, if the rules do not allow a label."""
     if not re.fullmatch(rules.label, label):
         raise UserError(f"--label {label} is not a label; it must be {rules.label_in_words}.")
 
 
 def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
-    """Where a new system goes: <out>/<team>/task<number>/<label>.
+    """Folder of a new system: <out>/<team>/task<number>/<label>.
 
     Raises:
-        UserError: if the label is not formed as the rules say, or a package of this label exists.
+        UserError: if the rules do not allow the label, or its folder exists.
     """
     check_label(label, rules)
     place = out / team_of(label) / f"task{rules.task}" / label
@@ -53,13 +49,7 @@ def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
 
 @contextmanager
 def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
-    """Give a folder to fill; it becomes `place_of_system` when the block ends without an error.
-
-    What an interrupted call left behind is removed.
-
-    Raises:
-        UserError: see `place_of_system`.
-    """
+    """Yield a folder to fill; it is renamed to `place_of_system` when the block ends without an error."""
     final = place_of_system(label, rules, out)
     unfinished = out / f".{label}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -75,27 +65,20 @@ def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
 
 
 def finish_package(label: str, out: Path = OUT) -> Path:
-    """Check the package of a team, zip it, and say what the checks found.
-
-    Returns:
-        The zip; the folder lies beside it.
+    """Check and zip the package of a team; returns the zip.
 
     Raises:
-        CheckFailed: if the package breaks a rule; its folder stays to be looked at.
+        CheckFailed: if the package breaks a rule; its folder stays.
     """
     try:
-        zip_path, checked, found = pack(out / team_of(label))
+        return pack(out / team_of(label))
     except CheckFailed:
         say(f"The package is in {out / team_of(label)}.")
         raise
-    for finding in (finding for result in found for finding in result.findings):
-        say(f"{finding.kind}: {finding.place} {finding.sentence}")
-    say(summary(checked, found))
-    return zip_path
 
 
 def add_placeholder_report(label: str, rules: Rules, out: Path = OUT) -> Path:
-    """Write the placeholder of the technical report beside the systems, unless a report is there; its path."""
+    """Write the placeholder of the technical report beside the systems, unless a report exists; returns its path."""
     path = out / team_of(label) / f"task{rules.task}" / f"{team_of(label)}.technical_report.pdf"
     if not path.exists():
         with atomic_write(path, "wb") as file:
@@ -110,16 +93,13 @@ def declare_made_up(
     durations: dict[str, float] | None = None,
     queries: list[str] | None = None,
 ) -> Path:
-    """Say at the top of the package that its outputs belong to a made-up evaluation set, with its files.
+    """List the files of a made-up evaluation set at the top of the package.
 
     Raises:
-        UserError: if another system of the team was made on another evaluation set.
+        UserError: if another system of the team belongs to another evaluation set.
     """
-    declaration: dict[str, object] = {"made_up": True, "files": files}
-    if durations:
-        declaration["durations"] = durations
-    if queries:
-        declaration["queries"] = queries
+    extras = {"durations": durations, "queries": queries}
+    declaration = {"made_up": True, "files": files, **{name: content for name, content in extras.items() if content}}
     path = out / team_of(label) / DECLARATION
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
         raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
@@ -128,11 +108,7 @@ def declare_made_up(
 
 
 def make_zip(package: Path, zip_path: Path | None = None) -> Path:
-    """Zip a package's folder, whole or not at all; equal content gives an equal zip.
-
-    Returns:
-        <package>.zip beside the folder, or `zip_path`.
-    """
+    """Zip a package's folder (default: beside it), completely or not at all; equal content gives an equal zip."""
     target = zip_path or package.with_name(package.name + ".zip")
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(path for path in package.rglob("*") if path.is_file()):
@@ -146,26 +122,28 @@ def make_zip(package: Path, zip_path: Path | None = None) -> Path:
 def check_package(
     path: Path, rules: Rules | None = None, evaluation_set: Path | None = None, run_code: bool = False
 ) -> tuple[Package, list[Result]]:
-    """Every rule of a package's task and year; the package's name and rules stay readable afterwards."""
+    """Check a package against every rule of its task and year."""
     with open_package(path, rules, evaluation_set, run_code) as package:
         return package, run_checks(package)
 
 
-def pack(
-    path: Path, rules: Rules | None = None, evaluation_set: Path | None = None
-) -> tuple[Path, Package, list[Result]]:
-    """Check a package's folder and zip it.
+def pack(path: Path, rules: Rules | None = None, evaluation_set: Path | None = None) -> Path:
+    """Check a package's folder, log the findings, and zip it.
 
     Raises:
-        UserError: if `path` is no folder of a whole package.
-        CheckFailed: if a rule does not hold; nothing is written.
+        UserError: if `path` is not a complete package.
+        CheckFailed: if a rule does not hold; no zip is written.
     """
     if not path.is_dir():
-        raise UserError(f"{path} is no folder. Give a package's folder, such as {OUT}/<team>.")
+        raise UserError(f"{path} is not a folder. Give a package's folder, such as {OUT}/<team>.")
     if not (list(path.glob("task*")) or (path / "setup.py").is_file()):
-        raise UserError(f"{path} is no whole package: it has no folder task<number>. Give {OUT}/<team>.")
+        raise UserError(f"{path} is not a complete package: it has no folder task<number>. Give {OUT}/<team>.")
     package, results = check_package(path, rules, evaluation_set)
     broken = [result.name for result in results if not result.holds]
     if broken:
         raise CheckFailed(f"{path} breaks {', '.join(broken)}: no zip made. See `python -m submissions check {path}`.")
-    return make_zip(path), package, results
+    zip_path = make_zip(path)
+    for finding in (finding for result in results for finding in result.findings):
+        say(f"{finding.kind}: {finding.place} {finding.sentence}")
+    say(summary(package, results))
+    return zip_path

@@ -1,17 +1,17 @@
-"""What only the participant knows: META.yaml, read and joined with what the runs know."""
+"""META.yaml, which the participant fills in: read, and joined with the results of the runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from submissions.meta_file import BrokenMeta, MetaFile
+from submissions.meta_file import MetaFile
 from submissions.rules import Rules
 from submissions.schema import mistakes
 from submissions.template import TO_FILL_IN
 
 COMPUTED = {"submission": ["label"], "system": ["complexity", "energy"], "": ["results"]}
-"""Parts of the meta file that are added from the runs, by the group they stand in."""
+"""Parts of the meta file that are added from the runs, by group."""
 
 
 def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
@@ -23,18 +23,16 @@ def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
     if not path.is_file():
         hint = f"Make it with `python -m submissions template {rules.name} --out {path}`."
         raise UserError(f"{path} does not exist. {hint}")
-    try:
-        meta = MetaFile(path)
-    except BrokenMeta as error:
-        raise UserError(f"{path}:{error.line}: {error}") from error
+    meta = MetaFile(path)
     form = {
         group: {key: part for key, part in parts.items() if key not in COMPUTED[group]}
         for group, parts in rules.meta.items()
         if group in COMPUTED
     }
-    found = list(meta.file.mistakes)
-    found += [(meta.line(place), sentence) for place, sentence in mistakes(meta.data, form)]
-    rows = path.read_text(encoding="utf-8").splitlines()
+    found = list(meta.mistakes)
+    if meta.data is not None:
+        found += [(meta.line(place), sentence) for place, sentence in mistakes(meta.data, form)]
+    rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
     unfilled = [line for line, row in enumerate(rows, start=1) if TO_FILL_IN in row.partition("#")[0]]
     found = [(line, sentence) for line, sentence in found if line not in unfilled]
     found += [(line, f"{rows[line - 1].strip()} is still to be filled in") for line in unfilled]
@@ -44,6 +42,6 @@ def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
 
 
 def join_meta(participant: Mapping[str, Any], label: str, computed: Mapping[str, Any], results: Mapping) -> dict:
-    """The whole meta file; `computed` holds what is added to its group `system`."""
+    """The whole meta file; `computed` is added to its group `system`."""
     submission = {"label": label, **participant["submission"]}
     return {"submission": submission, "system": {**participant["system"], **computed}, "results": dict(results)}

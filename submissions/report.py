@@ -1,22 +1,22 @@
-"""What a check found, as lines for people and as JSON."""
+"""Findings of a check as text and as JSON."""
 
 from typing import Any
 
-from submissions.checks import Finding, Result
+from submissions.checks import Result
 from submissions.reading import Package
 
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
 
 
 def lines(package: Package, results: list[Result]) -> list[str]:
-    """One line per rule with a tick, or one for each place where it does not hold; then the sum of it."""
+    """One line for each rule that holds and for each finding, then the summary."""
     width = max(len(result.name) for result in results)
     shown = [f"{package.name}: {package.rules.title} ({package.rules.name})"]
     for result in results:
         if result.holds and not any(finding.kind == "warning" for finding in result.findings):
             shown.append(f"✓ {result.name:<{width}}  {result.title}")
         for finding in sorted(result.findings, key=lambda finding: finding.kind):
-            shown.append(f"{MARKS[finding.kind]} {result.name:<{width}}  {_place_first(finding)}")
+            shown.append(f"{MARKS[finding.kind]} {result.name:<{width}}  {finding.place} {finding.sentence}")
         for reason in dict.fromkeys(result.skipped):
             shown.append(f"- {result.name:<{width}}  not checked: {reason}")
     shown.append(summary(package, results))
@@ -24,7 +24,7 @@ def lines(package: Package, results: list[Result]) -> list[str]:
 
 
 def summary(package: Package, results: list[Result]) -> str:
-    """How many rules hold, in one sentence."""
+    """Number of rules that hold, in one sentence."""
     holding = sum(result.holds for result in results)
     warnings = sum(finding.kind == "warning" for result in results for finding in result.findings)
     count = "Every rule holds" if holding == len(results) else f"{holding} of {len(results)} rules hold"
@@ -36,7 +36,7 @@ def summary(package: Package, results: list[Result]) -> str:
 
 
 def as_data(package: Package, results: list[Result]) -> dict[str, Any]:
-    """The same for JSON."""
+    """Rules and findings for JSON."""
     return {
         "package": package.name,
         "rules": package.rules.name,
@@ -53,7 +53,3 @@ def as_data(package: Package, results: list[Result]) -> dict[str, Any]:
             for result in results
         ],
     }
-
-
-def _place_first(finding: Finding) -> str:
-    return f"{finding.place} {finding.sentence}"

@@ -14,10 +14,10 @@ RULES_FOLDER = Path(__file__).parent / "rules"
 
 
 class Tables(Settings):
-    """How the output tables of a system are formed."""
+    """Form of a system's output tables."""
 
     files: str
-    """Pattern of the file names below the system's folder; {label} stands for the system's label."""
+    """Pattern of the file names below the system's folder; {label} is the system's label."""
     separator: str = "\t"
     """Character between two fields."""
     columns: list[str] = []
@@ -25,14 +25,11 @@ class Tables(Settings):
 
 
 class EvaluationSet(Settings):
-    """What the official evaluation set holds, as far as it is public."""
+    """The official evaluation set, as far as it is public."""
 
     name: str
-    """Its name, for messages."""
     numbered: int | None = None
     """The files are 0.wav to (numbered - 1).wav."""
-    public: bool = True
-    """Whether the list of files is known here; if not, it can be given with --evaluation_set."""
 
 
 class Rules(Settings):
@@ -43,7 +40,6 @@ class Rules(Settings):
     task: int
     """Number in the label and in the name of the folder."""
     year: int
-    """Year of the challenge."""
     layout: str = Field("systems", pattern="^(systems|inference_package)$")
     """`systems`: task<number>/<label>/...; `inference_package`: one installable Python package."""
     recognised_by: list[str]
@@ -53,17 +49,14 @@ class Rules(Settings):
     label_in_words: str
     """The same for people."""
     max_systems: int = 4
-    """Most systems that a team may hand in."""
-    tables: Tables | None = None
-    """The output tables, where the layout is `systems`."""
-    evaluation_set: EvaluationSet | None = None
-    """The official evaluation set."""
+    tables: Tables
+    evaluation_set: EvaluationSet
     shared: dict[str, Any] = {}
     """A place for YAML anchors that the rest of the file repeats."""
     meta: dict[str, Any] = {}
     """Form of <label>.meta.yaml; see submissions/schema.py."""
     checks: dict[str, dict[str, Any] | None]
-    """Name of each check and what it is given, in the order of the report."""
+    """Name of each check to its options, in the order of the report."""
     name: str = ""
     """Name of the file, without .yaml."""
 
@@ -100,5 +93,5 @@ def recognise(files: list[str]) -> Rules:
             found.append((hits, rules.year, rules))
     if not found:
         names = ", ".join(rule_names())
-        raise UserError(f"Nothing in the package tells its task and year. Say which with --rules: {names}.")
+        raise UserError(f"The package's files do not show its task and year. Choose one with --rules: {names}.")
     return max(found, key=lambda item: item[:2])[2]

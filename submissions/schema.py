@@ -1,4 +1,4 @@
-"""What a meta.yaml must hold, written as a small YAML of the same shape.
+"""The form of a meta.yaml, written as a small YAML of the same shape.
 
 A mapping lists its keys: `name` is required, `name?` may be absent or empty, `*` stands for any other key. A list of
 one form means one or more of it. A leaf is `text`, `text ..10` (at most ten characters), `email`, `boolean`,
@@ -17,7 +17,7 @@ Mistake = tuple[Place, str]
 
 
 def mistakes(value: Any, form: Any, place: Place = ()) -> Iterator[Mistake]:
-    """Every way in which `value` differs from `form`, each with the place it stands at."""
+    """Every difference between `value` and `form`, with its place."""
     if isinstance(form, dict):
         yield from _mapping_mistakes(value, form, place)
     elif isinstance(form, list):
@@ -48,9 +48,7 @@ def _mapping_mistakes(value: Any, form: dict, place: Place) -> Iterator[Mistake]
                 yield place, f"{dotted((*place, name))} is missing"
         elif not (key.endswith("?") and value[name] is None):
             yield from mistakes(value[name], form[key], (*place, name))
-    for name in value:
-        if name in names:
-            continue
+    for name in [name for name in value if name not in names]:
         if "*" in form:
             yield from mistakes(value[name], form["*"], (*place, name))
         else:

@@ -1,4 +1,4 @@
-"""What a participant fills in: META.yaml, and a placeholder for the technical report."""
+"""Templates for the participant: META.yaml, and a placeholder for the technical report."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 TO_FILL_IN = "FILL IN"
 """Text of a template that a participant must replace."""
 PLACEHOLDER_MARK = b"TECHNICAL REPORT MISSING"
-"""Bytes by which a placeholder is known."""
+"""Bytes that identify a placeholder."""
 
 
 def write_template(name: str, path: Path) -> None:
-    """Write the META.yaml that `package` takes for a task and year.
+    """Write the META.yaml of a task and year.
 
     Raises:
         UserError: if there is no such template, or `path` exists.
@@ -28,7 +28,7 @@ def write_template(name: str, path: Path) -> None:
 
 
 def placeholder_report(team: str) -> bytes:
-    """A one-page PDF that says that the technical report is missing."""
+    """A one-page PDF: the technical report is missing."""
     text = f"{PLACEHOLDER_MARK.decode()}: put the report of {team} in place of this file."
     text = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
     content = f"BT /F1 12 Tf 50 780 Td ({text}) Tj ET".encode("latin-1", "replace")

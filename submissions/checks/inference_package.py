@@ -7,12 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import soundfile
 
+from submissions.checks.generic import missing_or_empty
 from submissions.checks.registry import Finding, check
 from submissions.reading import Package, System, Unreadable
 
@@ -28,18 +28,9 @@ INTERFACE = {
 def package_files_are_there(package: Package, *, required: list[str], per_system: list[str]) -> Iterator[Finding]:
     """The package has every file of the template."""
     name = package_name(package)
-    for pattern in required:
-        wanted = pattern.format(package=name)
-        found = [file for file in package.files if fnmatchcase(file, wanted)]
-        if not found:
-            yield Finding(wanted, "is missing")
-        for file in found:
-            if package.files[file].stat().st_size == 0:
-                yield Finding(file, "is empty")
+    yield from missing_or_empty(package.files, [pattern.format(package=name) for pattern in required])
     for system in package.systems:
-        for pattern in per_system:
-            if pattern not in system.files:
-                yield Finding(system.place(pattern), "is missing")
+        yield from (Finding(system.place(file), "is missing") for file in per_system if file not in system.files)
 
 
 @check("package_name")
@@ -48,34 +39,34 @@ def package_is_named(package: Package, *, pattern_in_words: str) -> Iterator[Fin
     if not package.systems:
         yield Finding(package.name, f"has no module <package>/<package>_1.py; the package is named {pattern_in_words}")
     if len(package.systems) > package.rules.max_systems:
-        yield Finding(package.name, f"{len(package.systems)} modules, at most {package.rules.max_systems} are taken")
+        yield Finding(package.name, f"{len(package.systems)} modules, at most {package.rules.max_systems} are accepted")
 
 
 @check("interface")
 def modules_have_the_interface(package: Package) -> Iterator[Finding]:
     """Each module has load_model, load_inputs, get_model_for_device and predict with their arguments."""
     for name, tree in modules(package):
-        functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        defined = functions(tree)
         imported = {
             alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
         }
         for function, wanted in INTERFACE.items():
-            if function in functions:
-                yield from _argument_mistakes(name, functions[function], wanted)
+            if function in defined:
+                yield from _argument_mistakes(name, defined[function], wanted)
             elif function not in imported and "*" not in imported:
                 yield Finding(name, f"has no function {function}({', '.join(wanted)})")
 
 
 @check("official_script")
 def predict_takes_what_the_script_gives(package: Package) -> Iterator[Finding]:
-    """predict takes the argument use_cuda that the official script passes."""
+    """predict accepts the argument use_cuda of the official script."""
     for name, tree in modules(package):
-        for node in tree.body:
-            if isinstance(node, ast.FunctionDef) and node.name == "predict":
-                names = [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
-                if "use_cuda" not in names and node.args.kwarg is None:
-                    sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
-                    yield Finding(f"{name}:{node.lineno}", sentence)
+        predict = functions(tree).get("predict")
+        if predict and predict.args.kwarg is None:
+            names = [argument.arg for argument in (*predict.args.args, *predict.args.kwonlyargs)]
+            if "use_cuda" not in names:
+                sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
+                yield Finding(f"{name}:{predict.lineno}", sentence)
 
 
 @check("dummy_clip")
@@ -94,72 +85,70 @@ def dummy_clip_is_one_second(package: Package) -> Iterator[Finding]:
 
 
 @check("complexity_file")
-def complexity_file_holds(package: Package, *, devices: list[str], max_bytes: int, max_macs: int) -> Iterator[Finding]:
+def complexity_file_holds(system: System, *, devices: list[str], max_bytes: int, max_macs: int) -> Iterator[Finding]:
     """complexity.json has each device's MACs and bytes, and each is within the limits."""
-    for system in package.systems:
-        place = system.place("complexity.json")
-        data = _json(system.files.get("complexity.json"), place)
-        per_device = data.get("per_device")
-        if not isinstance(per_device, dict):
-            yield Finding(place, "has no per_device")
-            continue
-        missing = [device for device in devices if device not in per_device]
-        if missing:
-            yield Finding(place, f"has no device {', '.join(missing)}")
-        for key, unit, most in (("MACs", "MACs", max_macs), ("Params", "bytes", max_bytes)):
-            values = {device: figures.get(key) for device, figures in per_device.items() if isinstance(figures, dict)}
-            for device, value in values.items():
-                if not isinstance(value, int) or value <= 0:
-                    yield Finding(
-                        place, f"per_device.{device}.{key} is {value}, no count; int8 weights must be counted too"
-                    )
-                elif value > most:
-                    over = value - most
-                    yield Finding(place, f"device {device} has {value:,} {unit}: {over:,} over the limit of {most:,}")
-            known = [value for value in values.values() if isinstance(value, int)]
-            if known and data.get(f"max_{key}") != max(known):
-                yield Finding(place, f"max_{key} is {data.get(f'max_{key}')}, but the most of a device is {max(known)}")
+    place, data = system.place("complexity.json"), _read_json(system, "complexity.json")
+    per_device = data.get("per_device")
+    if not isinstance(per_device, dict):
+        yield Finding(place, "has no per_device")
+        return
+    missing = [device for device in devices if device not in per_device]
+    if missing:
+        yield Finding(place, f"has no device {', '.join(missing)}")
+    for key, unit, most in (("MACs", "MACs", max_macs), ("Params", "bytes", max_bytes)):
+        values = {device: figures.get(key) for device, figures in per_device.items() if isinstance(figures, dict)}
+        for device, value in values.items():
+            if not isinstance(value, int) or value <= 0:
+                sentence = f"per_device.{device}.{key} is {value}, no count; int8 weights must be counted too"
+                yield Finding(place, sentence)
+            elif value > most:
+                over = f"{value - most:,} over the limit of {most:,}"
+                yield Finding(place, f"device {device} has {value:,} {unit}: {over}")
+        known = [value for value in values.values() if isinstance(value, int)]
+        if known and data.get(f"max_{key}") != max(known):
+            yield Finding(place, f"max_{key} is {data.get(f'max_{key}')}, but the most of a device is {max(known)}")
 
 
 @check("test_accuracy")
-def test_accuracy_is_per_cent(package: Package) -> Iterator[Finding]:
+def test_accuracy_is_per_cent(system: System) -> Iterator[Finding]:
     """test_accuracy.json holds "Test Accuracy" in per cent."""
-    for system in package.systems:
-        place = system.place("test_accuracy.json")
-        value = _json(system.files.get("test_accuracy.json"), place).get("Test Accuracy")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 100:
-            yield Finding(place, f"Test Accuracy is {value}, expected per cent above 1")
+    value = _read_json(system, "test_accuracy.json").get("Test Accuracy")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value <= 100:
+        yield Finding(system.place("test_accuracy.json"), f"Test Accuracy is {value}, expected per cent above 1")
 
 
 @check("runs")
 def package_runs(package: Package, *, devices: list[str], classes: list[str], timeout_s: int) -> Iterator[Finding]:
-    """Each module predicts its dummy clip for every device, and is as large as it says (with --run_code)."""
+    """Each module predicts its dummy clip for every device, and has its stated size (with --run_code)."""
     if not package.run_code:
-        yield Finding(package.name, "the package's code was not run; --run_code does", "note")
+        yield Finding(package.name, "the package's code was not run; --run_code runs it", "note")
         return
+    name = package_name(package)
     for system in package.systems:
-        stated = _stated_bytes(system)
-        arguments = {"package": package_name(package), "module": system.label, "devices": devices, "classes": classes}
-        arguments |= {"stated": stated}
-        with tempfile.TemporaryDirectory() as empty:
-            command = [sys.executable, "-c", _TRIAL, json.dumps(arguments)]
-            environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": empty}
-            try:
-                done = subprocess.run(
-                    command, cwd=package.folder, env=environment, capture_output=True, text=True, timeout=timeout_s
-                )
-            except subprocess.TimeoutExpired:
-                yield Finding(f"{arguments['package']}/{system.label}.py", f"did not end within {timeout_s} s")
-                continue
-        if done.returncode != 0:
-            told = (done.stderr.strip() or "ended without a word").splitlines()[-1]
-            yield Finding(f"{arguments['package']}/{system.label}.py", f"failed: {told}")
+        given = {"package": name, "module": system.label, "stated": _stated_bytes(system)}
+        failure = _try_module(package.folder, {**given, "devices": devices, "classes": classes}, timeout_s)
+        if failure:
+            yield Finding(f"{name}/{system.label}.py", failure)
+
+
+def _try_module(folder: Path, given: dict[str, Any], timeout_s: int) -> str:
+    """Run a module's functions in a separate process; returns the error, or an empty text."""
+    with tempfile.TemporaryDirectory() as empty:
+        command = [sys.executable, "-c", _TRIAL, json.dumps(given)]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": empty}
+        try:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
+            )
+        except subprocess.TimeoutExpired:
+            return f"did not end within {timeout_s} s"
+    return f"failed: {(done.stderr.strip() or 'no error message').splitlines()[-1]}" if done.returncode else ""
 
 
 def _stated_bytes(system: System) -> dict[str, int]:
-    """Bytes of each device's network by complexity.json; none where that cannot be read, which another check tells."""
+    """Bytes of each device's network by complexity.json; empty where complexity_file does not hold."""
     try:
-        per_device = _json(system.files.get("complexity.json"), "complexity.json").get("per_device", {})
+        per_device = _read_json(system, "complexity.json").get("per_device", {})
         return {device: figures["Params"] for device, figures in per_device.items()}
     except (Unreadable, AttributeError, KeyError, TypeError):
         return {}
@@ -186,6 +175,11 @@ def modules(package: Package) -> Iterator[tuple[str, ast.Module]]:
             raise Unreadable(f"{PurePosixPath(name).name} is not Python: {error}") from error
 
 
+def functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    """A module's functions by name."""
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
 def _argument_mistakes(name: str, function: ast.FunctionDef, wanted: list[str]) -> Iterator[Finding]:
     place = f"{name}:{function.lineno}"
     arguments = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
@@ -193,17 +187,17 @@ def _argument_mistakes(name: str, function: ast.FunctionDef, wanted: list[str]) 
         yield Finding(place, f"{function.name} takes ({', '.join(arguments)}), expected ({', '.join(wanted)})")
         return
     without_default = arguments[: len(arguments) - len(function.args.defaults)]
-    optional = [argument for argument in without_default if argument == "model_file_path"]
-    extra = [argument for argument in without_default if argument not in wanted]
-    for argument in optional + extra:
-        yield Finding(place, f"argument {argument} of {function.name} needs a default")
+    for argument in without_default:
+        if argument == "model_file_path" or argument not in wanted:
+            yield Finding(place, f"argument {argument} of {function.name} needs a default")
 
 
-def _json(path: Path | None, place: str) -> dict[str, Any]:
-    if path is None:
+def _read_json(system: System, name: str) -> dict[str, Any]:
+    place = system.place(name)
+    if name not in system.files:
         raise Unreadable(f"{place} is missing")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(system.files[name].read_text(encoding="utf-8"))
     except ValueError as error:
         raise Unreadable(f"{place} is not JSON: {error}") from error
     if not isinstance(data, dict):
@@ -211,7 +205,7 @@ def _json(path: Path | None, place: str) -> dict[str, Any]:
     return data
 
 
-# Runs in a process of its own, in the package's folder. The last line of an error is what the user reads.
+# Runs in a separate process, in the package's folder. The last line of an error is shown to the user.
 _TRIAL = """
 import importlib, json, math, sys
 from pathlib import Path

@@ -6,18 +6,18 @@ from typing import Any
 
 from common.settings.yaml_file import Place
 from submissions.checks.registry import Finding, check
-from submissions.meta_file import BrokenMeta
 from submissions.reading import System, Unreadable
 from submissions.schema import dotted, mistakes
 from submissions.template import TO_FILL_IN
+
+COMPLEXITY = ("system", "complexity")
+UNITS = {"": 1, "k": 1e3, "K": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}
 
 
 @check("meta_readable")
 def meta_is_yaml(system: System) -> Iterator[Finding]:
     """The meta file is YAML without doubled keys."""
-    meta = system.meta_or_error
-    found = [(meta.line, str(meta))] if isinstance(meta, BrokenMeta) else meta.file.mistakes
-    for line, sentence in found:
+    for line, sentence in system.meta_file.mistakes:
         yield Finding(system.place(system.meta_name, line), sentence)
 
 
@@ -40,7 +40,8 @@ def meta_names_its_label(system: System) -> Iterator[Finding]:
 @check("meta_filled_in")
 def meta_is_filled_in(system: System) -> Iterator[Finding]:
     """Nothing of the template is left to fill in."""
-    for address, value in _leaves(system.meta.data, ()):
+    for address in system.meta.lines:
+        value = system.meta.get(*address)
         if isinstance(value, str) and TO_FILL_IN in value:
             yield Finding(system.meta_place(*address), f"{dotted(address)} still says {value!r}")
 
@@ -68,30 +69,28 @@ def one_author_is_corresponding(system: System) -> Iterator[Finding]:
 def limits_hold(system: System, *, limits: dict[str, float]) -> Iterator[Finding]:
     """The system stays within the limits of complexity."""
     for name, most in limits.items():
-        address = ("system", "complexity", name)
-        value = number(system, *address)
+        value = number(system, *COMPLEXITY, name)
         if value > most:
             over = f"{value:,.10g}: {value - most:,.10g} over the limit of {most:,.10g}"
-            yield Finding(system.meta_place(*address), f"{name} is {over}")
+            yield Finding(system.meta_place(*COMPLEXITY, name), f"{name} is {over}")
 
 
 @check("complexity_plausible")
 def complexity_is_plausible(system: System, *, model_size: str = "", macs: str = "macs") -> Iterator[Finding]:
     """Parameters, size and MACs fit each other."""
-    parameters = number(system, "system", "complexity", "total_parameters")
-    operations = number(system, "system", "complexity", macs)
+    parameters = number(system, *COMPLEXITY, "total_parameters")
+    operations = number(system, *COMPLEXITY, macs)
     if parameters < 100:
-        place = system.meta_place("system", "complexity", "total_parameters")
+        place = system.meta_place(*COMPLEXITY, "total_parameters")
         yield Finding(place, f"total_parameters is {parameters:g}: give the count, not thousands or millions")
     if operations < parameters:
-        place = system.meta_place("system", "complexity", macs)
-        sentence = f"{macs} is {operations:g}, fewer than parameters: give the count, not millions"
-        yield Finding(place, sentence)
+        place = system.meta_place(*COMPLEXITY, macs)
+        yield Finding(place, f"{macs} is {operations:g}, fewer than parameters: give the count, not millions")
     if model_size and parameters >= 100:
-        size = number(system, "system", "complexity", model_size)
+        size = number(system, *COMPLEXITY, model_size)
         bits = 8 * size / parameters
         if not 0.99 <= bits <= 64:
-            place = system.meta_place("system", "complexity", model_size)
+            place = system.meta_place(*COMPLEXITY, model_size)
             sentence = f"{model_size} is {size:,.10g} bytes for {parameters:,.10g} parameters, {bits:.2g} bits each"
             yield Finding(place, sentence + ": give bytes")
 
@@ -106,18 +105,7 @@ def number(system: System, *address: str | int) -> float:
     if isinstance(value, str):
         written = re.fullmatch(r"([\d.]+)\s*(k|K|Ki|M|Mi|G|Gi)?(B|MACs?|parameters)?", value.strip())
         if written and written[1].count(".") <= 1 and written[1] != ".":
-            return float(written[1]) * _UNITS[written[2] or ""]
+            return float(written[1]) * UNITS[written[2] or ""]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"{dotted(address)} is no number")
     return float(value)
-
-
-_UNITS = {"": 1, "k": 1e3, "K": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}
-
-
-def _leaves(value: Any, address: Place) -> Iterator[tuple[Place, Any]]:
-    if isinstance(value, dict | list):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(item, (*address, key))
-    else:
-        yield address, value

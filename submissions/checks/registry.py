@@ -1,7 +1,7 @@
-"""Every rule is one small function, registered under the name that rules/*.yaml uses.
+"""Each check is one small function, registered under its name in rules/*.yaml.
 
-A check takes a Package (once) or a System (once for each), and what its rules file gives it. It yields a Finding for
-each mistake; the first line of its docstring is the rule in words.
+A check takes the Package or one System, and its options in the rules file. It yields a Finding for each mistake; the
+first line of its docstring is the rule in words.
 """
 
 import inspect
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from common.errors import UserError, unknown
 from submissions.reading import Package, System, Unreadable
 
+Kind = Literal["error", "warning", "note"]
 MAX_SHOWN = 3
 
 
@@ -21,12 +22,12 @@ class Finding:
 
     place: str
     sentence: str
-    kind: Literal["error", "warning", "note"] = "error"
+    kind: Kind = "error"
 
 
 @dataclass
 class Result:
-    """What one rule says about a package. `skipped` tells why it could not be looked at."""
+    """Findings of one rule. `skipped` lists the reasons why it could not be checked."""
 
     name: str
     title: str
@@ -35,13 +36,13 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """Whether the rule was looked at everywhere and holds."""
+        """Whether the rule was checked everywhere and holds."""
         return not self.skipped and not any(finding.kind == "error" for finding in self.findings)
 
 
 Check = Callable[..., Iterator[Finding]]
 CHECKS: dict[str, tuple[Check, bool]] = {}
-"""Name to function, and whether it takes one System (else the Package)."""
+"""Name to function, and whether it takes a System (otherwise the Package)."""
 
 
 def check(name: str) -> Callable[[Check], Check]:
@@ -55,17 +56,25 @@ def check(name: str) -> Callable[[Check], Check]:
 
 
 def run_checks(package: Package) -> list[Result]:
-    """Every check of the package's rules, in their order."""
+    """Run every check of the package's rules, in order."""
     return [_run(name, given or {}, package) for name, given in package.rules.checks.items()]
 
 
-def shorten(findings: Iterable[Finding], shown: int = MAX_SHOWN) -> Iterator[Finding]:
+def shorten(findings: Iterable[Finding]) -> Iterator[Finding]:
     """The first few findings of one kind in one file, then how many more there are."""
     findings = list(findings)
-    yield from findings[:shown]
-    if len(findings) > shown:
+    yield from findings[:MAX_SHOWN]
+    if len(findings) > MAX_SHOWN:
         file = findings[0].place.partition(":")[0]
-        yield Finding(file, f"{len(findings) - shown} more like this", findings[0].kind)
+        yield Finding(file, f"{len(findings) - MAX_SHOWN} more like this", findings[0].kind)
+
+
+def row_findings(system: System, name: str, rows: Iterable[tuple[int, str]], kind: Kind = "error") -> Iterator[Finding]:
+    """The first few mistakes in rows of an output table, (row, sentence), then how many more there are."""
+    rows = list(rows)
+    yield from (Finding(system.row_place(name, int(row)), sentence, kind) for row, sentence in rows[:MAX_SHOWN])
+    if len(rows) > MAX_SHOWN:
+        yield Finding(system.place(name), f"{len(rows) - MAX_SHOWN} more like this", kind)
 
 
 def _run(name: str, given: dict[str, Any], package: Package) -> Result:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from submissions.checks.meta import number
-from submissions.checks.registry import Finding, check, shorten
+from submissions.checks.registry import Finding, check, row_findings
 from submissions.checks.tables import as_numbers, bad_cells, score_columns
 from submissions.reading import System, Unreadable
 
@@ -14,42 +14,34 @@ from submissions.reading import System, Unreadable
 def probabilities_are_within_bounds(system: System) -> Iterator[Finding]:
     """Every probability is from 0 to 1."""
     for name, table in system.tables():
-        scores = score_columns(system, table)
+        scores = score_columns(table)
         values = as_numbers(scores)
-        bad = np.isfinite(values) & ((values < 0) | (values > 1))
-        yield from shorten(bad_cells(system, name, scores, bad, "is not from 0 to 1"))
+        outside = np.isfinite(values) & ((values < 0) | (values > 1))
+        yield from bad_cells(system, name, scores, outside, "not from 0 to 1")
 
 
 @check("sum")
 def probabilities_sum_to_one(system: System, *, tolerance: float) -> Iterator[Finding]:
     """The probabilities of a file sum to 1."""
     for name, table in system.tables():
-        sums = as_numbers(score_columns(system, table)).sum(axis=1)
+        sums = as_numbers(score_columns(table)).sum(axis=1)
         rows = np.flatnonzero(np.abs(sums - 1) > tolerance)
-        yield from shorten(
-            Finding(system.place(name, int(row) + 2), f"probabilities sum to {sums[row]:.4g}, expected 1")
-            for row in rows
-        )
+        sentences = ((row, f"probabilities sum to {sums[row]:.4g}, expected 1") for row in rows)
+        yield from row_findings(system, name, sentences)
 
 
 @check("argmax")
 def label_is_the_most_probable(system: System, *, column: str) -> Iterator[Finding]:
     """The label is the class with the highest probability."""
     for name, table in system.tables():
-        scores = score_columns(system, table)
+        scores, labels = score_columns(table), table[column]
         values = np.nan_to_num(as_numbers(scores), nan=-np.inf)
-        chosen = scores.columns.get_indexer(table[column])
-        known = chosen >= 0
-        own = np.where(known, values[np.arange(len(values)), np.maximum(chosen, 0)], np.inf)
-        rows = np.flatnonzero(own < values.max(axis=1))
+        chosen = scores.columns.get_indexer(labels)
+        own = np.where(chosen >= 0, values[np.arange(len(values)), np.maximum(chosen, 0)], np.inf)
         best = scores.columns[values.argmax(axis=1)]
-        yield from shorten(
-            Finding(
-                system.place(name, int(row) + 2),
-                f"{column} is {table[column].iat[row]}, but {best[row]} is more probable",
-            )
-            for row in rows
-        )
+        rows = np.flatnonzero(own < values.max(axis=1))
+        sentences = ((row, f"{column} is {labels.iat[row]}, but {best[row]} is more probable") for row in rows)
+        yield from row_findings(system, name, sentences)
 
 
 @check("figures_consistent")
@@ -58,26 +50,21 @@ def figures_agree(system: System, *, splits: list[str], rounding: float) -> Iter
     for split in splits:
         base = ("results", "development_dataset", split)
         overall = number(system, *base, "overall", "accuracy")
-        classes = group(system, *base, "class_wise", figure="accuracy")
-        devices = group(system, *base, "device_wise", figure="accuracy")
+        mean = group(system, *base, "class_wise", figure="accuracy").mean()
         place = system.meta_place(*base, "overall", "accuracy")
-        if abs(overall - classes.mean()) > rounding:
-            sentence = f"{split} overall accuracy is {overall:g}, but the mean of its classes is {classes.mean():.4g}"
-            yield Finding(place, sentence)
+        if abs(overall - mean) > rounding:
+            yield Finding(place, f"{split} overall accuracy is {overall:g}, but the mean of its classes is {mean:.4g}")
         # Devices are pooled over clips, not over classes: where classes are uneven, the mean may lie a little outside.
-        if not devices.min() - 2 <= overall <= devices.max() + 2:
-            sentence = (
-                f"{split} overall accuracy is {overall:g}, outside its devices' {devices.min():g} to {devices.max():g}"
-            )
-            yield Finding(place, sentence)
-        losses = group(system, *base, "class_wise", figure="logloss")
+        devices = group(system, *base, "device_wise", figure="accuracy")
+        low, high = devices.min(), devices.max()
+        if not low - 2 <= overall <= high + 2:
+            yield Finding(place, f"{split} overall accuracy is {overall:g}, outside its devices' {low:g} to {high:g}")
         loss = number(system, *base, "overall", "logloss")
-        if not losses.min() - 0.1 <= loss <= losses.max() + 0.1:
+        losses = group(system, *base, "class_wise", figure="logloss")
+        low, high = losses.min(), losses.max()
+        if not low - 0.1 <= loss <= high + 0.1:
             place = system.meta_place(*base, "overall", "logloss")
-            sentence = (
-                f"{split} overall log loss is {loss:g}, outside its classes' {losses.min():g} to {losses.max():g}"
-            )
-            yield Finding(place, sentence)
+            yield Finding(place, f"{split} overall log loss is {loss:g}, outside its classes' {low:g} to {high:g}")
 
 
 @check("figures_plausible")

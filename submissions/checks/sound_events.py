@@ -4,6 +4,8 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,15 @@ import pandas as pd
 
 from submissions.checks.meta import number
 from submissions.checks.registry import Finding, check, shorten
-from submissions.reading import Package, System, Unreadable
+from submissions.checks.tables import differing_header
+from submissions.reading import System, Unreadable
 
 TIME_TOLERANCE = 1e-6
 
 
 @dataclass
 class ScoreTable:
-    """What the checks need to know of one table; the scores themselves are not kept."""
+    """Summary of one table; the scores themselves are not kept."""
 
     place: str
     digest: bytes = b""
@@ -27,82 +30,78 @@ class ScoreTable:
     mistakes: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, rule: str, line: int, sentence: str) -> None:
-        """Note that `rule` does not hold on a line."""
+        """Add a mistake."""
         self.mistakes.setdefault(rule, []).append((line, sentence))
 
 
 Runs = dict[str, dict[str, ScoreTable]]
-"""Folder of a run, then clip."""
+"""Folder of a run to clip to table."""
 
 
 @check("score_columns")
 def score_tables_have_their_columns(system: System) -> Iterator[Finding]:
     """Score tables have onset, offset and the classes in order, and each row is as long as the header."""
-    yield from _told(system, "form")
+    yield from _first_mistakes(system, "form")
 
 
 @check("score_numbers")
 def scores_are_numbers(system: System) -> Iterator[Finding]:
     """Every time and score is a finite number, scores from 0 to 1."""
-    yield from _told(system, "numbers")
+    yield from _first_mistakes(system, "numbers")
 
 
 @check("frames")
 def frames_follow_each_other(system: System) -> Iterator[Finding]:
     """Frames start at 0, have a length, and each starts where the one before ends."""
-    yield from _told(system, "frames")
+    yield from _first_mistakes(system, "frames")
 
 
 @check("durations")
-def tables_last_as_long_as_their_clips(package: Package, *, tolerance: float, padded_to: float) -> Iterator[Finding]:
+def tables_last_as_long_as_their_clips(system: System, *, tolerance: float, padded_to: float) -> Iterator[Finding]:
     """Score tables reach the end of their clip and end alike in every run."""
-    durations = package.evaluation.durations if package.evaluation else {}
+    durations = system.evaluation.durations if system.evaluation else {}
     by_stem = {Path(name).stem: seconds for name, seconds in durations.items()}
-    for system in package.systems:
-        runs = score_runs(system)
-        first = next(iter(runs.values()))
-        findings = []
-        for table, clip in ((table, clip) for run in runs.values() for clip, table in run.items()):
-            duration = by_stem.get(clip)
-            if duration is not None and table.end < duration - tolerance:
-                findings.append(Finding(table.place, f"ends at {table.end:g} s, but the clip lasts {duration:g} s"))
-            elif duration is not None and table.end > max(duration, padded_to) + tolerance:
-                findings.append(Finding(table.place, f"ends at {table.end:g} s, after the clip's {duration:g} s"))
-            elif clip in first and abs(table.end - first[clip].end) > tolerance:
-                sentence = f"ends at {table.end:g} s, but at {first[clip].end:g} s in {first[clip].place}"
-                findings.append(Finding(table.place, sentence))
-        yield from shorten(findings)
+    runs = score_runs(system)
+    first = next(iter(runs.values()))
+    findings = []
+    for clip, table in ((clip, table) for run in runs.values() for clip, table in run.items()):
+        duration = by_stem.get(clip)
+        if duration is not None and table.end < duration - tolerance:
+            findings.append(Finding(table.place, f"ends at {table.end:g} s, but the clip lasts {duration:g} s"))
+        elif duration is not None and table.end > max(duration, padded_to) + tolerance:
+            findings.append(Finding(table.place, f"ends at {table.end:g} s, after the clip's {duration:g} s"))
+        elif clip in first and abs(table.end - first[clip].end) > tolerance:
+            sentence = f"ends at {table.end:g} s, but at {first[clip].end:g} s in {first[clip].place}"
+            findings.append(Finding(table.place, sentence))
+    yield from shorten(findings)
 
 
 @check("same_clips")
-def runs_hold_the_same_clips(package: Package) -> Iterator[Finding]:
+def runs_hold_the_same_clips(system: System) -> Iterator[Finding]:
     """Every run, unprocessed or not, has a table for each clip of the evaluation set."""
-    wanted = {Path(name).stem for name in package.evaluation.files} if package.evaluation else set()
-    for system in package.systems:
-        runs = score_runs(system)
-        every = wanted or set().union(*runs.values())
-        for folder, tables in runs.items():
-            missing = sorted(every - set(tables))
-            if missing:
-                sentence = f"{len(missing)} of {len(every)} clips are missing, the first is {missing[0]}.tsv"
-                yield Finding(system.place(folder), sentence)
-            others = sorted(set(tables) - every)
-            yield from shorten(Finding(tables[clip].place, "is no clip of the evaluation set") for clip in others)
+    runs = score_runs(system)
+    wanted = {Path(name).stem for name in system.evaluation.files} if system.evaluation else set()
+    every = wanted or set().union(*runs.values())
+    for folder, tables in runs.items():
+        missing = sorted(every - set(tables))
+        if missing:
+            sentence = f"{len(missing)} of {len(every)} clips are missing, the first is {missing[0]}.tsv"
+            yield Finding(system.place(folder), sentence)
+        others = sorted(set(tables) - every)
+        yield from shorten(Finding(tables[clip].place, "is no clip of the evaluation set") for clip in others)
 
 
 @check("runs_independent")
 def runs_are_independent(system: System) -> Iterator[Finding]:
     """Runs are of independent trainings: their scores differ."""
-    folders = list(score_runs(system).items())
-    for position, (folder, tables) in enumerate(folders):
-        for other_folder, others in folders[:position]:
-            if folder.endswith("_unprocessed.output") != other_folder.endswith("_unprocessed.output"):
-                continue
-            shared = set(tables) & set(others)
-            equal = sum(tables[clip].digest == others[clip].digest for clip in shared)
-            if shared and equal > len(shared) / 2:
-                sentence = f"{equal} of {len(shared)} tables are the same as in {other_folder}: train each run anew"
-                yield Finding(system.place(folder), sentence)
+    for (other_folder, others), (folder, tables) in combinations(score_runs(system).items(), 2):
+        if ("_unprocessed" in folder) != ("_unprocessed" in other_folder):
+            continue
+        shared = set(tables) & set(others)
+        equal = sum(tables[clip].digest == others[clip].digest for clip in shared)
+        if shared and equal > len(shared) / 2:
+            sentence = f"{equal} of {len(shared)} tables are the same as in {other_folder}: train each run anew"
+            yield Finding(system.place(folder), sentence)
 
 
 @check("postprocessed")
@@ -125,11 +124,11 @@ def scores_vary(system: System) -> Iterator[Finding]:
 
 @check("energy")
 def energy_is_measured(system: System, *, files: dict[str, str], tolerance: float) -> Iterator[Finding]:
-    """Energy figures agree with the CodeCarbon csv files handed in with them."""
+    """Energy figures agree with the submitted CodeCarbon csv files."""
     for key, pattern in files.items():
         name = pattern.format(label=system.label)
         if name not in system.files:
-            continue  # told by the rule `files`
+            continue  # reported by the rule `files`
         try:
             table = pd.read_csv(system.files[name])
         except (ValueError, pd.errors.ParserError):
@@ -159,44 +158,35 @@ def energy_ratios_are_right(system: System, *, ratios: dict[str, list[str]]) -> 
             yield Finding(system.meta_place("system", "energy", key), sentence)
 
 
+@cache
 def score_runs(system: System) -> Runs:
-    """Every score folder of a system, its tables looked through once.
+    """Every score folder of a system, its tables examined once.
 
     Raises:
         Unreadable: if there is none.
     """
-    if "score_runs" not in vars(system):
-        runs: Runs = {}
-        pattern = re.compile(rf"({re.escape(system.label)}_run\d+(?:_unprocessed)?\.output)/([^/]+)\.tsv")
-        for name, path in system.files.items():
-            match = pattern.fullmatch(name)
-            if match:
-                runs.setdefault(match[1], {})[match[2]] = _look_through(system, name, path)
-        vars(system)["score_runs"] = runs
-    if not vars(system)["score_runs"]:
+    runs: Runs = {}
+    pattern = re.compile(rf"({re.escape(system.label)}_run\d+(?:_unprocessed)?\.output)/([^/]+)\.tsv")
+    for match in filter(None, map(pattern.fullmatch, system.files)):
+        runs.setdefault(match[1], {})[match[2]] = _examine(system, match[0])
+    if not runs:
         raise Unreadable(f"there is no folder {system.label}_run1.output with score tables")
-    return vars(system)["score_runs"]
+    return runs
 
 
-def _told(system: System, rule: str) -> Iterator[Finding]:
+def _first_mistakes(system: System, rule: str) -> Iterator[Finding]:
     tables = (table for run in score_runs(system).values() for table in run.values())
-    findings = [
-        Finding(f"{table.place}:{line}", sentence)
-        for table in tables
-        for line, sentence in table.mistakes.get(rule, [])[:1]
-    ]
-    yield from shorten(findings)
+    mistakes = ((table.place, *table.mistakes[rule][0]) for table in tables if rule in table.mistakes)
+    yield from shorten(Finding(f"{place}:{line}", sentence) for place, line, sentence in mistakes)
 
 
-def _look_through(system: System, name: str, path: Path) -> ScoreTable:
+def _examine(system: System, name: str) -> ScoreTable:
     table = ScoreTable(system.place(name))
-    header, _, body = path.read_bytes().replace(b"\r\n", b"\n").partition(b"\n")
+    header, _, body = system.files[name].read_bytes().replace(b"\r\n", b"\n").partition(b"\n")
     columns = header.decode("utf-8", "replace").split("\t")
     wanted = system.rules.tables.columns
     if columns != wanted:
-        odd = next((pair for pair in zip(columns, wanted) if pair[0] != pair[1]), None)
-        sentence = f"has {len(columns)} columns, expected {len(wanted)}"
-        table.add("form", 1, f"has column {odd[0]!r} where {odd[1]!r} is expected" if odd else sentence)
+        table.add("form", 1, differing_header(columns, wanted))
         return table
     rows = body.removesuffix(b"\n").split(b"\n")
     lengths = np.array([row.count(b"\t") + 1 for row in rows])
@@ -204,7 +194,7 @@ def _look_through(system: System, name: str, path: Path) -> ScoreTable:
         line = int(np.flatnonzero(lengths != len(columns))[0])
         table.add("form", line + 2, f"{lengths[line]} fields, the header has {len(columns)}")
         return table
-    _look_at_values(table, _parse(table, rows, columns), columns)
+    _examine_values(table, _parse(table, rows, columns), columns)
     return table
 
 
@@ -217,7 +207,7 @@ def _parse(table: ScoreTable, rows: list[bytes], columns: list[str]) -> np.ndarr
         return fields.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
 
 
-def _look_at_values(table: ScoreTable, values: np.ndarray, columns: list[str]) -> None:
+def _examine_values(table: ScoreTable, values: np.ndarray, columns: list[str]) -> None:
     times, scores = values[:, :2], values[:, 2:]
     table.digest = hashlib.blake2b(np.ascontiguousarray(scores).tobytes(), digest_size=16).digest()
     table.end = float(values[-1, 1])
@@ -233,5 +223,5 @@ def _look_at_values(table: ScoreTable, values: np.ndarray, columns: list[str]) -
     for row in np.flatnonzero(times[:, 1] <= times[:, 0])[:1]:
         table.add("frames", int(row) + 2, f"the frame from {times[row, 0]:g} to {times[row, 1]:g} s has no length")
     for row in np.flatnonzero(np.abs(times[1:, 0] - times[:-1, 1]) > TIME_TOLERANCE)[:1]:
-        sentence = f"the frame starts at {times[row + 1, 0]:g} s, the one before ends at {times[row, 1]:g} s"
+        sentence = f"the frame starts at {times[row + 1, 0]:g} s, the previous one ends at {times[row, 1]:g} s"
         table.add("frames", int(row) + 3, sentence)

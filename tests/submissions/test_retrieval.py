@@ -205,12 +205,12 @@ MATRIX_DAMAGES = {
     "a NaN": (
         lambda p: edit_table(p, cell(1, 3, "nan")),
         "matrix_numbers",
-        ".output.csv:3 '2 rain.wav': nan is not a finite number",
+        ".output.csv:3 2 rain.wav is nan, not a finite number",
     ),
     "an infinite value": (
         lambda p: edit_table(p, cell(3, 3, "inf")),
         "matrix_numbers",
-        ".output.csv:6 '2 rain.wav': inf is not a finite number",
+        ".output.csv:6 2 rain.wav is inf, not a finite number",
     ),
     "an empty cell": (lambda p: edit_table(p, cell(1, 3, "")), "matrix_numbers", ".output.csv:3 "),
     "a row that is equal throughout": (

@@ -240,7 +240,7 @@ DAMAGES = {
     "a file twice": (
         lambda p: edit_table(p, lambda table: pd.concat([table, table.iloc[[3]]])),
         "evaluation_files",
-        "split_25.csv:14 '3.wav' stands here for the second time",
+        "split_25.csv:14 '3.wav' is listed twice",
     ),
     "an unknown label": (
         lambda p: edit_table(p, set_cell(5, "scene_label", "beach")),
@@ -255,12 +255,12 @@ DAMAGES = {
     "a probability above 1": (
         lambda p: edit_table(p, set_cell(1, "park", "1.5")),
         "probabilities",
-        "split_25.csv:3 park 1.5 is not from 0 to 1",
+        "split_25.csv:3 park is 1.5, not from 0 to 1",
     ),
     "a negative probability": (
         lambda p: edit_table(p, set_cell(1, "park", "-0.1")),
         "probabilities",
-        "split_25.csv:3 park -0.1",
+        "split_25.csv:3 park is -0.1",
     ),
     "probabilities that sum to a half": (
         lambda p: edit_table(p, scale_row),
@@ -270,12 +270,12 @@ DAMAGES = {
     "a NaN": (
         lambda p: edit_table(p, set_cell(0, "tram", "nan")),
         "numbers",
-        "split_25.csv:2 tram nan is not a finite",
+        "split_25.csv:2 tram is nan, not a finite",
     ),
     "text for a probability": (
         lambda p: edit_table(p, set_cell(9, "tram", "high")),
         "numbers",
-        "split_25.csv:11 tram high is not a finite number",
+        "split_25.csv:11 tram is high, not a finite number",
     ),
     "an empty cell": (lambda p: edit_table(p, set_cell(9, "bus", "")), "numbers", "split_25.csv:11 bus"),
     "one output copied to another": (
@@ -389,7 +389,7 @@ def test_pack_makes_no_zip_of_a_broken_package(package):
 
 
 def test_pack_refuses_a_part_of_a_package(package):
-    with pytest.raises(UserError, match="no whole package"):
+    with pytest.raises(UserError, match="not a complete package"):
         pack(package / "task1" / LABEL)
 
 

@@ -93,17 +93,17 @@ DAMAGES = {
     "a class renamed": (
         lambda p: rename_column(p, "Cat", "Kitten"),
         "score_columns",
-        "clip_1.tsv:1 has column 'Kitten' where 'Cat' is expected",
+        "clip_1.tsv:1 column 5 is 'Kitten', expected 'Cat'",
     ),
     "onset and offset swapped": (
         lambda p: rename_column(p, "onset\toffset", "offset\tonset"),
         "score_columns",
-        "clip_1.tsv:1 has column 'offset' where 'onset' is expected",
+        "clip_1.tsv:1 column 1 is 'offset', expected 'onset'",
     ),
     "a class column missing": (
         lambda p: edit_scores(p, lambda table: table.drop(columns="birds_singing", inplace=True)),
         "score_columns",
-        "clip_1.tsv:1 has 28 columns, expected 29",
+        "clip_1.tsv:1 28 columns, the last ['birds_singing'] are missing",
     ),
     "a row cut off": (
         lambda p: edit_line(run_folder(p) / "clip_1.tsv", 5, lambda row: row.rsplit("\t", 2)[0]),
@@ -138,7 +138,7 @@ DAMAGES = {
     "a gap between frames": (
         lambda p: edit_scores(p, cell(5, "onset", 2.6)),
         "frames",
-        "_run2.output/clip_1.tsv:7 the frame starts at 2.6 s, the one before ends at 2.5 s",
+        "_run2.output/clip_1.tsv:7 the frame starts at 2.6 s, the previous one ends at 2.5 s",
     ),
     "a frame without length": (
         lambda p: edit_scores(p, cell(5, "offset", 2.5)),
