@@ -2,84 +2,64 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
-from common.cli.sweep_verb import sweep_verb
+from common.cli import Positional, Repeated, print_json, print_table, run, say
+from common.cli.recipe_verbs import sweep_verb, train_verb
 from common.errors import CheckFailed, UserError
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
+
+if TYPE_CHECKING:
+    from common.runs.recipe import Recipe
+    from common.runs.stages import Run
 
 SMALL = "retrieval/configs/small.yaml"
 SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
 
 
 def download_data(*, root: Path, evaluation: bool = False, delete_archives: bool = False) -> None:
-    """Download and unpack Clotho v2.1, or the evaluation set; goes on after a stop.
+    """Download and unpack Clotho v2.1, or the evaluation set; resumes after an interruption.
 
     Args:
         root: folder of the data set.
         evaluation: the evaluation set instead of Clotho.
-        delete_archives: remove each archive when it is unpacked.
+        delete_archives: remove each archive after unpacking.
     """
     from retrieval.download import download_data as download
 
     say(f"The data are in {download(root, evaluation, delete_archives)}.")
 
 
-def check_data(config: Positional[Path]) -> None:
-    """Compare the data of a configuration with the official counts and checksums, and look for leaks.
-
-    Args:
-        config: YAML file of text-to-audio retrieval.
-    """
-    from common.settings import load_settings
-    from retrieval.check import check
-
-    problems = check(load_settings(RetrievalSettings, config))
-    if problems:
-        raise CheckFailed("\n".join(problems))
-    say("All clips are there, and none of the evaluation set is trained on.")
-
-
-def train(
-    settings: RetrievalSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
+def check_data(
+    config: Positional[Path | None] = None,
+    *,
+    root: Path | None = None,
+    exclude: Repeated[Path] = (),
+    json: bool = False,
 ) -> None:
-    """Train by the recipe of a configuration: contrastive, correspondences, distilled, evaluation.
+    """Compare captioned data with the official counts and checksums, and find recordings of the evaluation set.
 
     Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again, with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
+        config: no longer taken; give --root.
+        root: folder that holds Clotho, AudioCaps or WavCaps, or several of them.
+        exclude: list of source ids that the training leaves out; may be repeated.
+        json: print the report as JSON.
     """
-    from retrieval.recipe import check_recipe, run_recipe
+    from dataclasses import asdict
 
-    if fast_check:
-        check_recipe(settings)
-        return
-    folder = resume or settings.folder
-    run_recipe(settings, folder, redo)
-    _show(folder, json=False)
+    from retrieval.check import check_data as check
 
-
-def train_imitation(
-    settings: ImitationSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-) -> None:
-    """Train encoders of voice and recordings (query by vocal imitation), and test them.
-
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again, with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-    """
-    from retrieval.imitation.train import check_imitation, run_imitation
-
-    if fast_check:
-        check_imitation(settings)
-        return
-    folder = resume or settings.folder
-    run_imitation(settings, folder, redo)
-    _show(folder, json=False)
+    if config is not None or root is None:
+        raise UserError("`data check CONFIG` is now `data check --root DIR`, with the folder of the data.")
+    report = check(root, tuple(exclude))
+    if json:
+        print_json(asdict(report))
+    else:
+        print_table(report.rows, title=f"{'Made-up data in ' if report.made_up else ''}{root}")
+    if report.problems:
+        raise CheckFailed("\n".join(report.problems))
+    say("The data are complete, and no training split shares a recording with the evaluation set.")
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
@@ -89,7 +69,13 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print them as JSON.
     """
-    _show(run, json)
+    from retrieval.search import open_run
+
+    opened = open_run(run)
+    if json:
+        print_json(opened.read_evaluation())
+    else:
+        show(opened)
 
 
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
@@ -97,7 +83,7 @@ def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> N
 
     Args:
         paths: run or sweep folders.
-        out: file to write; left out, report.html in the first folder.
+        out: file to write; default report.html in the first folder.
     """
     from retrieval.report import write_retrieval_report
 
@@ -111,34 +97,33 @@ def predict(run: Positional[Path], *, root: Path) -> None:
         run: run folder.
         root: folder with retrieval_captions.csv and the audio (in `test`).
     """
-    from retrieval.submission import open_run
     from retrieval.submission import predict as answer
 
-    say(f"Wrote {answer(open_run(run), root)}.")
+    say(f"Wrote {answer(_load_recipe().open(run), root)}.")
 
 
-def package(run: Positional[Path], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
-    """Write, check and zip the submission of a run.
+def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
+    """Write, check and zip the submission of one system; a challenge takes up to four.
 
     Args:
-        run: run folder with predictions.
+        runs: folders of runs with predictions, or of sweeps; several are an ensemble, the mean of their similarities.
         label: Lastname_INST_task8_1 (2024), Lastname_INST_task6_1 (2025).
         meta: META.yaml, made from `python -m submissions template task8_2024 --out META.yaml` and filled in.
         year: 2024: ten file names for each query; 2025: all similarities.
     """
     from retrieval.submission import package as write
 
-    print(write(run, label, meta, year))
+    print(write(runs, label, meta, year))
 
 
 def index(folder: Positional[Path], *, run: Path, out: Path, skip_unreadable: bool = False) -> None:
-    """Embed every audio file of a folder, so that it can be searched; goes on where it was stopped.
+    """Embed every audio file of a folder for `search`; resumes after an interruption.
 
     Args:
-        folder: searched with its folders.
+        folder: audio, also in its folders.
         run: run folder of a trained model (text or vocal imitation).
         out: folder of the index.
-        skip_unreadable: leave out and name files that cannot be read, instead of stopping at the first.
+        skip_unreadable: leave out and name unreadable files, instead of stopping at the first.
     """
     from retrieval.search import build_index, load_searcher
 
@@ -159,10 +144,10 @@ def search(
 
     Args:
         text: the query in words.
-        index: folder that `index` made.
+        index: folder made by `index`.
         voice: audio file of a voice that imitates the sound (index of a vocal imitation model).
-        example: audio file of a sound like those looked for.
-        top: how many files.
+        example: audio file of a similar sound.
+        top: number of files.
         json: print them as JSON.
     """
     from retrieval.search import Index
@@ -172,52 +157,47 @@ def search(
     print_json(found) if json else print_table(found)
 
 
-def _show(run: Path, json: bool) -> None:
-    import json as json_module
-
-    path = run / "evaluation" / "figures.json"
-    if not path.is_file():
-        raise UserError(f"{run} has no finished evaluation; finish it with --resume {run}.")
-    content = json_module.loads(path.read_text(encoding="utf-8"))
-    if json:
-        print_json(content)
-        return
-    for direction, forward in (("", True), (", audio to text", False)):
-        rows = [
-            {
-                "model": model,
-                **{_short(name): _cell(f) for name, f in figures.items() if _looks_for_audio(name) is forward},
-            }
-            for model, figures in content["figures"].items()
-        ]
+def show(run: "Run[Any]") -> None:
+    """Print the figures of a finished run, one table for each direction."""
+    content = run.read_evaluation()
+    for direction in ("", "audio to text "):
+        rows = []
+        for model, figures in content["figures"].items():
+            chosen = {name: f for name, f in figures.items() if name.startswith("audio to text ") is bool(direction)}
+            rows.append({"model": model} | {n.removeprefix(direction): _format(f) for n, f in chosen.items()})
         if any(len(row) > 1 for row in rows):
-            title = f"{'Made-up data, ' if content.get('made_up') else ''}per cent with 95 % intervals{direction}"
-            print_table(rows, title=title)
+            made_up = "Made-up data, " if content["made_up"] else ""
+            which = f", {direction.strip()}" if direction else ""
+            print_table(rows, title=f"{made_up}percent with 95 % intervals, {content['tested']}{which}")
     for note in content["clips"].get("notes", []):
         say(note)
 
 
-def _looks_for_audio(name: str) -> bool:
-    return not name.startswith("audio to text")
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("audio to text ")
-
-
-def _cell(figure: dict) -> str:
+def _format(figure: dict[str, Any]) -> str:
     low, high = figure["interval"]
     return f"{100 * figure['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-VERBS = {
+def _load_recipe() -> "Recipe[RetrievalSettings]":
+    from retrieval.recipe import RECIPE
+
+    return RECIPE
+
+
+def _load_imitation_recipe() -> "Recipe[ImitationSettings]":
+    from retrieval.imitation.recipe import RECIPE
+
+    return RECIPE
+
+
+TRAIN = "Train the models of a configuration: contrastive, correspondences, distilled, test."
+TRAIN_IMITATION = "Train encoders of voice and recordings (query by vocal imitation), and test them."
+VERBS: dict[str, Any] = {
     "data": {"download": download_data, "check": check_data},
-    "train": config_verb(RetrievalSettings, train, config_for={"fast_check": SMALL}),
-    "train_imitation": config_verb(ImitationSettings, train_imitation, config_for={"fast_check": SMALL_IMITATION}),
-    "sweep": sweep_verb(RetrievalSettings, "retrieval.recipe:sweep_cell", "retrieval.recipe:is_made_up_run"),
-    "sweep_imitation": sweep_verb(
-        ImitationSettings, "retrieval.imitation.train:sweep_cell", "retrieval.imitation.train:is_made_up_run"
-    ),
+    "train": train_verb(RetrievalSettings, _load_recipe, show, TRAIN, SMALL),
+    "train_imitation": train_verb(ImitationSettings, _load_imitation_recipe, show, TRAIN_IMITATION, SMALL_IMITATION),
+    "sweep": sweep_verb(RetrievalSettings, _load_recipe),
+    "sweep_imitation": sweep_verb(ImitationSettings, _load_imitation_recipe),
     "evaluate": evaluate,
     "report": report,
     "predict": predict,

@@ -1,25 +1,86 @@
-"""Whether the data of a configuration is whole, and nothing of the evaluation set is trained on."""
+"""Counts, checksums and files of captioned data below a folder; recordings in both a training and a test split."""
 
-from retrieval.data import check_split, exclude, leaks, read_exclusions, read_manifest
-from retrieval.settings import RetrievalSettings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from common.data.made_up import is_made_up
+from common.errors import UserError
+from retrieval.data import (
+    AUDIOCAPS,
+    CLOTHO,
+    WAVCAPS,
+    MissingTable,
+    check_split,
+    is_excluded,
+    leaks,
+    read_exclusions,
+    read_manifest,
+)
+
+SPLITS = {"clotho": tuple(CLOTHO), "audiocaps": tuple(AUDIOCAPS), "wavcaps": tuple(WAVCAPS)}
+TRAINING = ("development", "train", *WAVCAPS)
 
 
-def check(settings: RetrievalSettings) -> list[str]:
-    """One sentence per problem: counts, checksums, missing files, sources that are trained on and tested on."""
-    problems: list[str] = []
-    data = settings.data
-    evaluation = read_manifest(data.evaluation.dataset, data.evaluation.root, data.evaluation.split)
-    for source in (data.validation, data.evaluation):
-        problems += check_split(read_manifest(source.dataset, source.root, source.split), source.root)
-    for source in (*data.pretraining, *data.training):
-        manifest = read_manifest(source.dataset, source.root, source.split)
-        problems += check_split(manifest, source.root)
-        for path in source.exclude:
-            manifest, _ = exclude(manifest, read_exclusions(path), str(path))
-        leaked = leaks(manifest, evaluation)
-        if len(leaked):
-            problems.append(
-                f"{len(leaked)} clips of {source.dataset} {source.split} come from recordings of the evaluation set, "
-                f"the first is {leaked['file_name'].iloc[0]!r}; name a list of ids in `exclude` that removes them."
-            )
-    return list(dict.fromkeys(problems))
+@dataclass
+class CheckReport:
+    """Data sets below a folder.
+
+    root: the folder.
+    made_up: whether data are made up.
+    rows: one for each split; of training splits also the number of clips from recordings of Clotho's evaluation split.
+    problems: one sentence each.
+    """
+
+    root: Path
+    made_up: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:
+    """Check every split of Clotho, AudioCaps and WavCaps that lies in a folder or in a folder of it.
+
+    Args:
+        root: folder of a data set, or of several.
+        excluded: lists of source ids that the training leaves out, as `exclude` of the settings.
+
+    Raises:
+        UserError: if there is no captioned data, or a list is unreadable.
+    """
+    report = CheckReport(root)
+    ids = frozenset().union(*map(read_exclusions, excluded))
+    places = [root, *sorted(path for path in root.glob("*/") if not path.name.startswith("."))]
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    for dataset, splits in SPLITS.items():
+        for split in splits:
+            for place in places:
+                try:
+                    manifest = read_manifest(dataset, place, split)
+                except MissingTable:
+                    continue
+                except UserError as error:
+                    report.problems.append(str(error))
+                    break
+                report.problems += check_split(manifest, place)
+                report.made_up |= is_made_up(place)
+                found[dataset, split] = manifest
+                break
+    if not found and not report.problems:
+        raise UserError(f"{root} holds no table of Clotho, AudioCaps or WavCaps. `data download` fetches Clotho.")
+    evaluation = found.get(("clotho", "evaluation"))
+    for (dataset, split), manifest in found.items():
+        captions = int(manifest["captions"].map(len).sum())
+        row = {"data set": dataset, "split": split, "clips": len(manifest), "captions": captions}
+        if evaluation is not None and split in TRAINING:
+            leaked = leaks(manifest[~is_excluded(manifest, ids)], evaluation)
+            row["of evaluation recordings"] = len(leaked)
+            if len(leaked):
+                report.problems.append(
+                    f"{len(leaked)} clips of {dataset} {split} come from recordings of the evaluation set, the first "
+                    f"is {leaked['file_name'].iloc[0]!r}; name a list of ids in `exclude` that removes them."
+                )
+        report.rows.append(row)
+    return report

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data.audio import AudioError, audio_info, read_audio
-from common.data.loading import PackedClips, pack
+from common.data.audio import AudioError, Waveform, audio_info, read_audio, read_fixed
+from common.data.loading import PackedClips
+from common.data.packing import pack
 from common.errors import UserError
 from retrieval.data import check_split, exclude, missing_files, read_exclusions, read_manifest
 from retrieval.settings import Data, DataSource
 
 
-@dataclass
+@dataclass(frozen=True)
 class Manifest:
     """Clips of one or several sources.
 
     clips: columns as `retrieval.data` names them.
-    notes: what was left out, and why.
+    notes: clips that were left out, and why.
     """
 
     clips: pd.DataFrame
@@ -32,47 +34,66 @@ class Manifest:
 
     @classmethod
     def read(cls, sources: Sequence[DataSource], allow_missing: bool = False) -> "Manifest":
-        """The manifests of several sources as one.
+        """The manifests of several sources as one, read once in a process.
 
         Raises:
             UserError: if audio is missing and `allow_missing` is off, or no clip is left.
         """
-        tables, notes = [], []
-        for source in sources:
-            table = read_manifest(source.dataset, source.root, source.split)
-            for path in source.exclude:
-                before = len(table)
-                table, removed = exclude(table, read_exclusions(path), str(path))
-                notes.append(f"{path.name} removed {removed} of {before} clips of {source.split}")
-            absent = missing_files(table)
-            if absent and not allow_missing:
-                raise UserError(" ".join(check_split(table, source.root)) + " Set data.allow_missing to go on without.")
-            if absent:
-                table = table[~table["path"].isin(absent)]
-                found = f"{len(table)} of {len(table) + len(absent)}"
-                notes.append(f"{found} clips of {source.dataset} {source.split}, not comparable")
-            tables.append(table)
-        clips = pd.concat(tables, ignore_index=True)
-        if clips.empty:
-            raise UserError("No clip of the data is at hand.")
-        return cls(clips, notes)
+        return _read_manifest(tuple(sources), allow_missing)
 
     def keys(self) -> list[str]:
-        """One name per clip that no other clip has: dataset/split/file_name."""
+        """Unique name of each clip: dataset/split/file_name."""
         return [f"{row.dataset}/{row.split}/{row.file_name}" for row in self.clips.itertuples()]
 
+    @cached_property
+    def captions(self) -> list[tuple[str, ...]]:
+        """Captions of each clip."""
+        return list(self.clips["captions"])
 
-class ReadPadded:
-    """Reads the first `max_duration` seconds of a clip and fills up with zeros; for the cache."""
+    @cached_property
+    def all_captions(self) -> list[str]:
+        """Captions of all clips, one after another."""
+        return [caption for group in self.captions for caption in group]
 
-    def __init__(self, sample_rate: int, max_duration: float):
-        self.sample_rate, self.max_duration = sample_rate, max_duration
+    @cached_property
+    def durations(self) -> list[float]:
+        """Seconds of each clip, from the headers of the files."""
+        return [audio_info(path).duration for path in self.clips["path"]]
 
-    def __call__(self, row: dict) -> np.ndarray:
-        """(max_duration * sample_rate,)."""
-        waveform = read_audio(Path(row["filename"]), self.sample_rate, duration=self.max_duration)
-        samples = round(self.max_duration * self.sample_rate)
-        return np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+
+@lru_cache(maxsize=16)
+def _read_manifest(sources: tuple[DataSource, ...], allow_missing: bool) -> Manifest:
+    tables, notes = [], []
+    for source in sources:
+        table = read_manifest(source.dataset, source.root, source.split)
+        for path in source.exclude:
+            before = len(table)
+            table, removed = exclude(table, read_exclusions(path), str(path))
+            notes.append(f"{path.name} removed {removed} of {before} clips of {source.split}")
+        absent = missing_files(table)
+        if absent and not allow_missing:
+            raise UserError(" ".join(check_split(table, source.root)) + " data.allow_missing leaves them out.")
+        if absent:
+            table = table[~table["path"].isin(absent)]
+            found = f"{len(table)} of {len(table) + len(absent)}"
+            notes.append(f"{found} clips of {source.dataset} {source.split}, not comparable")
+        tables.append(table)
+    clips = pd.concat(tables, ignore_index=True)
+    if clips.empty:
+        raise UserError("None of the data's clips has audio.")
+    return Manifest(clips, notes)
+
+
+@dataclass(frozen=True)
+class ReadBeginning:
+    """Reads the first samples of a table's row for the cache, zeros after a shorter clip."""
+
+    sample_rate: int
+    num_samples: int
+
+    def __call__(self, row: dict[str, Any]) -> Waveform:
+        """(num_samples,)."""
+        return read_fixed(row["filename"], self.num_samples, self.sample_rate)
 
 
 class CaptionedClips(Dataset):
@@ -81,59 +102,72 @@ class CaptionedClips(Dataset):
     Args:
         manifest: of the clips.
         sample_rate: Hz of the waveforms.
-        settings: max_duration, window, cache and workers are used.
+        settings: max_duration, window, encode_silence, cache and num_workers are used.
         random_part: a clip longer than `max_duration` gives a part drawn by (seed, draw), else its beginning.
         seed: of the parts.
     """
 
     def __init__(self, manifest: Manifest, sample_rate: int, settings: Data, random_part: bool, seed: int = 0):
-        self.clips, self.sample_rate, self.settings = manifest.clips, sample_rate, settings
+        self.paths, self.captions = list(manifest.clips["path"]), manifest.captions
+        self.sample_rate, self.settings = sample_rate, settings
         self.random_part, self.seed = random_part, seed
-        self.captions: list[tuple[str, ...]] = list(self.clips["captions"])
         self.window = round(settings.window * sample_rate)
-        self.durations = [audio_info(path).duration for path in self.clips["path"]]
-        self.packed = self._pack() if settings.cache is not None else None
-
-    def _pack(self) -> PackedClips:
-        """One store per rate and set of files under the cache folder; parts beyond `max_duration` are not kept."""
-        names = pd.DataFrame({"filename": [str(path) for path in self.clips["path"]]})
-        digest = pd.util.hash_pandas_object(names["filename"], index=False).sum() & 0xFFFFFFFF
-        folder = Path(self.settings.cache or "") / f"{self.sample_rate}_{self.settings.max_duration:g}s_{digest:08x}"
-        pack(
-            names,
-            ReadPadded(self.sample_rate, self.settings.max_duration),
-            folder,
-            sample_rate=self.sample_rate,
-            num_samples=round(self.settings.max_duration * self.sample_rate),
-            workers=max(1, self.settings.workers),
+        self.packed = None if settings.cache is None else _open_cache(manifest, sample_rate, settings, settings.cache)
+        self.durations: list[float] = (
+            manifest.durations if self.packed is None else self.packed.clips["duration"].tolist()
         )
-        return PackedClips(folder)
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.paths)
 
-    def waveform(self, clip: int, draw: int = 0) -> torch.Tensor:
+    def waveform(self, clip: int, draw: int = 0) -> Tensor:
         """(samples,): at most `max_duration` seconds of the clip."""
         longest = self.settings.max_duration
         duration = min(self.durations[clip], longest)
-        if self.packed is not None:
+        drawn = self.random_part and self.durations[clip] > longest
+        if self.packed is not None and not drawn:
             return self.packed[clip]["waveform"][: max(1, round(duration * self.sample_rate))]
-        start = 0.0
-        if self.random_part and self.durations[clip] > longest:
-            rng = np.random.default_rng((self.seed, draw, clip))
-            start = rng.uniform(0, self.durations[clip] - longest)
-        waveform = read_audio(self.clips["path"].iat[clip], self.sample_rate, start=start, duration=duration)
+        rng = np.random.default_rng((self.seed, draw, clip))
+        start = rng.uniform(0, self.durations[clip] - longest) if drawn else 0.0
+        waveform = read_audio(self.paths[clip], self.sample_rate, start=start, duration=duration)
         if len(waveform) == 0:
-            raise AudioError(f"{self.clips['path'].iat[clip]} holds no samples; download it again or exclude it.")
+            raise AudioError(f"{self.paths[clip]} holds no samples; download it again or exclude it.")
         return torch.from_numpy(waveform)
 
     def __getitem__(self, item: tuple[int, tuple[int, ...], int]) -> dict[str, Any]:
         clip, captions, draw = item
+        waveform = self.waveform(clip, draw)
+        windows = split_windows(waveform, self.window)
+        if self.settings.encode_silence:
+            most = -(-round(self.settings.max_duration * self.sample_rate) // self.window)
+            windows = functional.pad(windows, (0, 0, 0, max(0, most - len(windows))))
         return {
             "clip": clip,
-            "windows": split_windows(self.waveform(clip, draw), self.window),
+            "windows": windows,
+            "samples": len(waveform),
             "captions": [self.captions[clip][number] for number in captions],
         }
+
+
+def _open_cache(manifest: Manifest, sample_rate: int, settings: Data, folder: Path) -> PackedClips:
+    """One store per rate and set of files; a clip longer than `max_duration` is kept up to there.
+
+    Its table has the durations, so that no file is touched when the store is there.
+    """
+    names = pd.Series([str(path) for path in manifest.clips["path"]])
+    digest = pd.util.hash_pandas_object(names, index=False).sum() & 0xFFFFFFFF
+    store = folder / f"{sample_rate}Hz_{settings.max_duration:g}s_{digest:08x}"
+    num_samples = round(settings.max_duration * sample_rate)
+    if not (store / "store.json").is_file():
+        pack(
+            pd.DataFrame({"filename": names, "duration": manifest.durations}),
+            ReadBeginning(sample_rate, num_samples),
+            store,
+            sample_rate=sample_rate,
+            num_samples=num_samples,
+            workers=max(1, settings.num_workers),
+        )
+    return PackedClips(store)
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -141,12 +175,14 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         ``windows`` (windows, samples) of all clips, ``window_clip`` (windows,) position of the clip in the batch,
-        ``captions`` list of pairs, ``caption_clip`` (pairs,) position of the clip, ``clip`` (clips,) in the manifest.
+        ``samples`` (clips,) samples of each clip before padding, ``captions`` list of pairs, ``caption_clip`` (pairs,)
+        position of the clip, ``clip`` (clips,) in the manifest.
     """
     positions = torch.arange(len(items))
     return {
         "windows": torch.cat([item["windows"] for item in items]),
         "window_clip": positions.repeat_interleave(torch.tensor([len(item["windows"]) for item in items])),
+        "samples": torch.tensor([item["samples"] for item in items]),
         "captions": [caption for item in items for caption in item["captions"]],
         "caption_clip": positions.repeat_interleave(torch.tensor([len(item["captions"]) for item in items])),
         "clip": torch.tensor([item["clip"] for item in items]),
@@ -156,7 +192,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 class CaptionSampler(Sampler):
     """Batches of (clip, captions, epoch): every caption once an epoch, in an order drawn from (seed, epoch).
 
-    With several processes each takes every n-th batch; they agree because nothing else is drawn from.
+    The last batch is left out when it is shorter. With several processes each takes every n-th batch.
 
     Args:
         num_captions: captions of each clip.
@@ -188,7 +224,7 @@ class CaptionSampler(Sampler):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is given next."""
+        """Choose the epoch of the next order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -209,24 +245,25 @@ class CaptionSampler(Sampler):
             yield [units[i] for i in chosen]
 
 
-def training_loader(clips: CaptionedClips, sampler: CaptionSampler, workers: int) -> DataLoader:
-    """Batches as `collate` gives them, in the sampler's order."""
+def training_loader(clips: CaptionedClips, sampler: CaptionSampler) -> DataLoader:
+    """Batches of `collate` in the sampler's order."""
+    workers = clips.settings.num_workers
     return DataLoader(
         clips, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
     )
 
 
-def evaluation_loader(clips: CaptionedClips, batch_size: int, workers: int) -> DataLoader:
+def evaluation_loader(clips: CaptionedClips, batch_size: int) -> DataLoader:
     """Every clip once, in the manifest's order, with all its captions."""
     order = [(clip, tuple(range(len(captions))), 0) for clip, captions in enumerate(clips.captions)]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=workers)
+    return DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=clips.settings.num_workers)
 
 
 def split_windows(waveform: Tensor, window: int) -> Tensor:
     """A clip cut into windows without overlap, the last one filled with zeros: (samples,) to (windows, window).
 
-    A clip of 12 s gives two windows of 10 s, not three: silence that only fills a batch is never encoded.
+    A clip of 12 s gives two windows of 10 s, not three.
     """
     count = max(1, -(-waveform.shape[-1] // window))
     return functional.pad(waveform, (0, count * window - waveform.shape[-1])).view(count, window)

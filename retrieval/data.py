@@ -7,7 +7,7 @@ captions (a tuple), duration in seconds (NaN where the data set does not say), s
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +35,10 @@ WAVCAPS_BROKEN = frozenset(
     ("Y06-g5jz-OGc", "Y3sSblRfEG2o", "YFli8wjBFV2M", "YVcu0pVF1npM", "YWudGD6ZHRoY", "YmW3S0u8bj58")
 )
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+
+
+class MissingTable(UserError):
+    """A folder without the table of a data set."""
 
 
 def read_manifest(dataset: str, root: Path, split: str) -> pd.DataFrame:
@@ -101,7 +105,7 @@ def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
     table = _read_text_table(path)
     missing = {"youtube_id", "start_time", "caption"} - set(table.columns)
     if missing:
-        raise UserError(f"{path} has no column {', '.join(sorted(missing))}")
+        raise MissingTable(f"{path} has no column {', '.join(sorted(missing))}")
     for row, caption in enumerate(table["caption"], start=2):
         if not caption.strip():
             raise UserError(f"{path}:{row}: the caption is empty")
@@ -214,22 +218,26 @@ def read_exclusions(path: Path) -> frozenset[str]:
 
 
 def exclude(manifest: pd.DataFrame, ids: Iterable[str], name: str) -> tuple[pd.DataFrame, int]:
-    """Leave out the clips whose source is in `ids`; give the rest and the number removed.
+    """Clips of other sources than `ids`, and the number of the removed ones.
 
     Raises:
         UserError: if nothing is removed, which means that the ids are of another kind than the manifest's.
     """
     forbidden = set(ids)
-    stems = [Path(file_name).stem for file_name in manifest["file_name"]]
-    hit = [source in forbidden or stem in forbidden for source, stem in zip(manifest["source_id"], stems, strict=True)]
-    if not any(hit):
+    hit = is_excluded(manifest, forbidden)
+    if not hit.any():
         example = manifest["source_id"].iloc[0] if len(manifest) else "(no clip)"
         raise UserError(
             f"{name} removes nothing from {len(manifest)} clips: its ids (such as {min(forbidden)!r}) and the "
-            f"clips' (such as {example!r}) do not meet. Use the list that belongs to this data set, or name none."
+            f"clips' (such as {example!r}) have nothing in common. Use the list that belongs to this data set, or none."
         )
-    kept = manifest[[not h for h in hit]].reset_index(drop=True)
-    return kept, sum(hit)
+    return manifest[~hit].reset_index(drop=True), int(hit.sum())
+
+
+def is_excluded(manifest: pd.DataFrame, ids: Collection[str]) -> pd.Series:
+    """Whether the source, or the file name without ending, of each clip is among the ids."""
+    stems = manifest["file_name"].map(lambda name: Path(name).stem)
+    return manifest["source_id"].isin(ids) | stems.isin(ids)
 
 
 def leaks(training: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
@@ -310,7 +318,7 @@ def _find(root: Path, *names: str) -> Path:
         for name in names:
             if (root / place / name).is_file():
                 return root / place / name
-    raise UserError(f"{root} has no {names[0]}, also not in {', '.join(p for p in places if p)}")
+    raise MissingTable(f"{root} has no {names[0]}, also not in {', '.join(p for p in places if p)}")
 
 
 def _folders(root: Path, split: str) -> list[Path]:

@@ -13,6 +13,12 @@ def contrastive_loss(audio: Tensor, text: Tensor, group: Tensor, temperature: fl
     The mean runs over all positive pairs of the batch, not per row, and the positives stay in each other's
     denominator, as in "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval" (2024).
 
+    >>> same = torch.eye(2)  # each clip beside its own caption
+    >>> round(contrastive_loss(same, same, torch.tensor([0, 1]), temperature=1.0).item(), 4)  # ln(1 + 1 / e)
+    0.3133
+    >>> round(contrastive_loss(same, same.flip(0), torch.tensor([0, 1]), temperature=1.0).item(), 4)
+    1.3133
+
     Args:
         audio: (batch, dim) embeddings of the clips.
         text: (batch, dim) embeddings of their captions.
@@ -30,23 +36,19 @@ def contrastive_loss(audio: Tensor, text: Tensor, group: Tensor, temperature: fl
     return -0.5 * (logits.log_softmax(dim=0)[positive].mean() + logits.log_softmax(dim=1)[positive].mean())
 
 
-def correspondence_loss(
-    audio: Tensor,
-    text: Tensor,
-    teacher_audio: Tensor | Sequence[Tensor],
-    teacher_text: Tensor | Sequence[Tensor],
-    temperature: float | Tensor,
-) -> Tensor:
-    """Cross entropy to the correspondences that teachers estimate within the batch, both directions (stage 2).
+def distillation_loss(audio: Tensor, text: Tensor, correspondences: Tensor, temperature: float | Tensor) -> Tensor:
+    """Cross entropy to estimated correspondences within the batch, both directions (stage 2).
 
     The target is the softmax of the teachers' mean cosine at the student's temperature.
 
+    >>> cosines = torch.eye(2)
+    >>> round(distillation_loss(cosines, cosines, cosines, temperature=1.0).item(), 4)  # the entropy of the target
+    0.5822
+
     Args:
-        audio: (batch, dim) of the student.
-        text: (batch, dim) of the student.
-        teacher_audio: (batch, teachers, teacher_dim); or a sequence of (batch, teacher_dim), one per teacher, whose
-            sizes may differ.
-        teacher_text: the same for the captions.
+        audio: (clips, dim) of the student.
+        text: (captions, dim) of the student.
+        correspondences: (clips, captions), -1..1; see `estimated_correspondences`.
         temperature: its absolute value divides the cosines of student and teachers.
 
     Returns:
@@ -55,37 +57,35 @@ def correspondence_loss(
     Raises:
         ValueError: if the shapes do not fit.
     """
-    return distillation_loss(audio, text, estimated_correspondences(teacher_audio, teacher_text), temperature)
-
-
-def distillation_loss(audio: Tensor, text: Tensor, correspondences: Tensor, temperature: float | Tensor) -> Tensor:
-    """`correspondence_loss` for correspondences that are already at hand: (batch clips, batch captions), -1..1."""
     if correspondences.shape != (len(audio), len(text)):
         raise ValueError(
             f"correspondences {tuple(correspondences.shape)} do not fit {len(audio)} clips, {len(text)} captions"
         )
-    temperature = _positive(temperature)
-    logits = _cosines(audio, text) / temperature
-    targets = correspondences / temperature
+    logits = _cosines(audio, text) / _positive(temperature)
+    targets = correspondences / _positive(temperature)
     by_caption = functional.cross_entropy(logits, targets.softmax(dim=1))
     by_clip = functional.cross_entropy(logits.mT, targets.mT.softmax(dim=1))
     return 0.5 * (by_caption + by_clip)
 
 
-def estimated_correspondences(
-    teacher_audio: Tensor | Sequence[Tensor], teacher_text: Tensor | Sequence[Tensor]
-) -> Tensor:
-    """Mean over teachers of the cosines between clips and captions: (clips, captions), -1..1.
+def estimated_correspondences(teacher_audio: Sequence[Tensor], teacher_text: Sequence[Tensor]) -> Tensor:
+    """Mean over teachers of the cosines between clips and captions.
 
     One matrix product per teacher; a (clips, captions, dim) array is never built.
+
+    >>> first, second = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    >>> estimated_correspondences([first, second], [first, first]).item()  # cosines 1 and 0
+    0.5
+
+    Args:
+        teacher_audio: (clips, teacher_dim) of each teacher; sizes may differ.
+        teacher_text: (captions, teacher_dim) of each teacher.
+
+    Returns:
+        (clips, captions), -1..1.
     """
-    audio, text = _per_teacher(teacher_audio), _per_teacher(teacher_text)
-    if len(audio) != len(text) or not audio:
-        raise ValueError(f"{len(audio)} teachers for the clips, {len(text)} for the captions")
-    total = _cosines(audio[0], text[0])
-    for clips, captions in zip(audio[1:], text[1:], strict=True):
-        total = total + _cosines(clips, captions)
-    return total / len(audio)
+    cosines = [_cosines(audio, text) for audio, text in zip(teacher_audio, teacher_text, strict=True)]
+    return torch.stack(cosines).mean(dim=0)
 
 
 def imitation_loss(imitation: Tensor, recording: Tensor, label: Tensor, temperature: float | Tensor) -> Tensor:
@@ -93,9 +93,15 @@ def imitation_loss(imitation: Tensor, recording: Tensor, label: Tensor, temperat
 
     "Improving Query-by-Vocal Imitation with Contrastive Learning and Audio Pretraining" (2024).
 
+    >>> embeddings = torch.ones(3, 2)
+    >>> round(imitation_loss(embeddings, embeddings, torch.tensor([0, 1, 2]), temperature=0.07).item(), 4)  # ln 3
+    1.0986
+    >>> imitation_loss(embeddings, embeddings, torch.tensor([0, 0, 0]), temperature=0.07).item()
+    0.0
+
     Args:
         imitation: (batch, dim).
-        recording: (batch, dim), row i is what imitation i imitates.
+        recording: (batch, dim), row i is the recording of imitation i.
         label: (batch,) integers.
         temperature: its absolute value divides the cosines.
 
@@ -123,11 +129,5 @@ def _same(group: Tensor, batch: int) -> Tensor:
     return group[:, None] == group[None, :]
 
 
-def _per_teacher(embeddings: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    if isinstance(embeddings, Tensor):
-        return [embeddings] if embeddings.ndim == 2 else list(embeddings.unbind(dim=1))
-    return list(embeddings)
-
-
 def _positive(temperature: float | Tensor) -> float | Tensor:
-    return abs(temperature)
+    return temperature.abs() if isinstance(temperature, Tensor) else abs(temperature)

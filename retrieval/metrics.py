@@ -1,8 +1,8 @@
 """Ranking metrics of language-based audio retrieval and query by vocal imitation.
 
-One tie rule everywhere: of items with equal similarity, the ones that are not relevant come first. Every other
-order lets a model that gives the same similarity to everything look good (in one published program it reaches an
-MRR of 1). Where nothing ties, the values equal the official programs'.
+One tie rule everywhere: among items of equal similarity, irrelevant ones come first. Any other order favours a model
+that gives the same similarity to everything (in one published program it reaches an MRR of 1). Without ties, the values
+equal the official programs'.
 """
 
 import torch
@@ -11,6 +11,13 @@ from torch import Tensor
 
 def mean_average_precision(similarity: Tensor, relevant: Tensor, k: int | None = 10) -> Tensor:
     """mAP@k: how early, among the first `k`, each query finds its relevant items.
+
+    >>> similarity = torch.tensor([[0.9, 0.1, 0.5]])
+    >>> relevant = torch.tensor([[True, True, False]])  # ranks 1 and 3
+    >>> round(mean_average_precision(similarity, relevant, k=3).item(), 4)  # (1/1 + 2/3) / 2
+    0.8333
+    >>> mean_average_precision(similarity, relevant, k=2).item()  # the missed one still counts in the divisor
+    0.5
 
     Args:
         similarity: (queries, items), higher is closer; any range, also negative.
@@ -31,18 +38,30 @@ def mean_average_precision(similarity: Tensor, relevant: Tensor, k: int | None =
 def recall_at_k(similarity: Tensor, relevant: Tensor, k: int) -> Tensor:
     """R@k: share of a query's relevant items among its first `k`, mean over queries, 0..1.
 
+    >>> recall_at_k(torch.tensor([[0.9, 0.1], [0.2, 0.3]]), torch.tensor([[True, False], [True, False]]), k=1).item()
+    0.5
+
     Arguments and errors as in `mean_average_precision`. With one relevant item it is the share of queries that find it.
     """
     return recall(similarity, relevant, k).mean()
 
 
 def mean_reciprocal_rank(similarity: Tensor, relevant: Tensor) -> Tensor:
-    """MRR: mean over queries of 1 / rank of the first relevant item, 0..1. Arguments as in `mean_average_precision`."""
+    """MRR: mean over queries of 1 / rank of the first relevant item, 0..1.
+
+    >>> mean_reciprocal_rank(torch.tensor([[0.2, 0.3], [0.0, 0.0]]), torch.tensor([[True, False]] * 2)).item()
+    0.5
+
+    Equal similarities count against the query (second row). Arguments as in `mean_average_precision`.
+    """
     return reciprocal_rank(similarity, relevant).mean()
 
 
 def ndcg(similarity: Tensor, relevant: Tensor, k: int | None = None) -> Tensor:
     """NDCG with binary relevance: gain 1, discount log2(rank + 1), ideal order all relevant first; mean over queries.
+
+    >>> round(ndcg(torch.tensor([[0.9, 0.5]]), torch.tensor([[False, True]])).item(), 4)  # log2(2) / log2(3)
+    0.6309
 
     Arguments as in `mean_average_precision`; `k` None ranks every item, as QVIM 2025 does.
     """

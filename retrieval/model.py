@@ -1,13 +1,19 @@
 """Dual encoder: clips and captions as vectors of one space, compared by cosine."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.text import TextEncoder
+from common.registry import load_audio_model
+from common.registry.factory import create_audio_model
+from common.training.checkpoints import weights_of
+from retrieval.settings import AudioEncoder, Model, TextEncoderSettings
 
 
 def projection(in_features: int, out_features: int, hidden_layers: int = 0, hidden_features: int = 2048) -> nn.Module:
@@ -25,7 +31,7 @@ class DualEncoder(nn.Module):
     "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval" (DCASE workshop 2024).
 
     Args:
-        audio: any audio model; the embedding of a clip is the mean over its windows.
+        audio: any audio model; the vector of a clip is the mean over its windows, or over the frames of a frame model.
         text: text encoder.
         audio_dim: size of the audio model's embedding.
         dim: size of the common space.
@@ -50,22 +56,115 @@ class DualEncoder(nn.Module):
         self.project_text = projection(text.dim, dim, hidden_layers)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learn_temperature)
 
-    def embed_audio(self, windows: Tensor, clip: Tensor, num_clips: int) -> Tensor:
+    def encode_windows(self, windows: Tensor) -> Tensor:
+        """(windows, samples) to (windows, steps, audio_dim): the frames of a frame model, otherwise one step."""
+        output = self.audio(windows)
+        return output.embedding[:, None] if output.frames is None else output.frames
+
+    def place_audio(self, vectors: Tensor) -> Tensor:
+        """Mean vectors of clips (clips, audio_dim) to (clips, dim), unit length."""
+        return functional.normalize(self.project_audio(vectors), dim=1)
+
+    def embed_audio(self, windows: Tensor, clip: Tensor, samples: Tensor) -> Tensor:
         """Windows to one unit vector per clip.
 
         Args:
-            windows: (windows, samples), every window that holds signal, of all clips.
-            clip: (windows,), the clip that each window belongs to, 0..num_clips - 1.
-            num_clips: every clip must have a window.
+            windows: (windows, samples), those of a clip one after another.
+            clip: (windows,), the clip that each window belongs to, in rising order from 0.
+            samples: (clips,), samples of each clip before it was padded.
 
         Returns:
-            (num_clips, dim), unit length.
+            (clips, dim), unit length.
         """
-        embeddings = self.audio(windows).embedding
-        total = embeddings.new_zeros(num_clips, embeddings.shape[1]).index_add(0, clip, embeddings)
-        count = torch.bincount(clip, minlength=num_clips).to(total)[:, None]
-        return functional.normalize(self.project_audio(total / count), dim=1)
+        vectors = mean_over_signal(self.encode_windows(windows), clip, samples, windows.shape[1])
+        return self.place_audio(vectors)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Captions to (captions, dim), unit length."""
         return functional.normalize(self.project_text(self.text(captions)), dim=1)
+
+
+def mean_over_signal(steps: Tensor, clip: Tensor, samples: Tensor, window: int) -> Tensor:
+    """Mean over the steps of each clip that hold signal; steps of padding alone do not count.
+
+    Args:
+        steps: (windows, steps, dim).
+        clip: (windows,), as for `DualEncoder.embed_audio`.
+        samples: (clips,), samples of each clip before it was padded.
+        window: samples of a window.
+
+    Returns:
+        (clips, dim).
+    """
+    per_window = steps.shape[1]
+    place = torch.arange(len(clip), device=clip.device) - torch.searchsorted(clip, clip)  # of a window in its clip
+    step = place[:, None] * per_window + torch.arange(per_window, device=clip.device)
+    counted = step * window < (samples * per_window)[clip][:, None]  # a step counts from its first sample on
+    total = steps.new_zeros(len(samples), steps.shape[2])
+    total = total.index_add(0, clip, (steps * counted[..., None].to(steps)).sum(dim=1))
+    count = torch.zeros_like(samples).index_add(0, clip, counted.sum(dim=1))
+    return total / count.to(total)[:, None]
+
+
+def make_model(settings: Model) -> DualEncoder:
+    """A dual encoder with the weights that the settings name; random numbers come from torch's global generator."""
+    audio = make_audio_encoder(settings.audio)
+    with torch.inference_mode():
+        output = audio.eval()(torch.zeros(1, audio.sample_rate))
+    model = DualEncoder(
+        audio,
+        make_text_encoder(settings.text),
+        (output.embedding if output.frames is None else output.frames).shape[-1],
+        dim=settings.dim,
+        hidden_layers=settings.hidden_layers,
+        temperature=settings.temperature,
+        learn_temperature=settings.learn_temperature,
+    )
+    freeze_unused(model)
+    return model
+
+
+def make_text_encoder(settings: TextEncoderSettings) -> TextEncoder:
+    """The text encoder of the settings; frozen where they say so."""
+    encoder = TextEncoder(**settings.model_dump(exclude={"model", "frozen"}), name=settings.model)
+    if settings.frozen:
+        encoder.freeze()
+    return encoder
+
+
+def make_audio_encoder(settings: AudioEncoder) -> AudioModel:
+    """The audio model of the settings."""
+    if settings.weights == "random":
+        model = create_audio_model(settings.model, **settings.options)
+    else:
+        model = load_audio_model(settings.model, None if settings.weights == "released" else Path(settings.weights))
+        if settings.options:
+            trained = model.network.state_dict()
+            model.network = create_audio_model(settings.model, **settings.options).network
+            model.network.load_state_dict(trained)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and settings.norm_momentum is not None:
+            module.momentum = settings.norm_momentum
+    return model
+
+
+def freeze_unused(model: DualEncoder) -> None:
+    """Freeze parameters without influence on embeddings, such as a classifier's: DDP waits for every other gradient."""
+    rate = model.audio.sample_rate
+    audio = model.eval().embed_audio(torch.zeros(1, rate), torch.tensor([0]), torch.tensor([rate]))
+    (audio.sum() + model.embed_text(["a sound"]).sum()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None and name != "temperature":
+            parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def load_checkpoint(model: DualEncoder, path: Path) -> None:
+    """Load the weights of a training's checkpoint; a frozen text encoder keeps its own."""
+    weights = weights_of(path, prefix="model.")
+    if model.text.frozen:
+        weights |= {name: value for name, value in model.state_dict().items() if name.startswith("text.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} holds another model than the settings describe: {error}") from error

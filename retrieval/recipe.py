@@ -1,13 +1,13 @@
-"""Contrastive models -> estimated correspondences -> distilled models -> evaluation of each and of their ensemble.
+"""Contrastive models -> estimated correspondences -> distilled models -> test of each and of their ensemble.
 
 "Estimated Audio-Caption Correspondences Improve Language-Based Audio Retrieval" (DCASE workshop 2024), first place of
 DCASE 2024 Task 8. With one model it is self-distillation.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,133 +17,128 @@ from common.data.made_up import is_made_up
 from common.errors import unknown
 from common.files import atomic_path, atomic_write, write_json
 from common.output import say
-from common.runs.energy import EnergyMeter
-from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.training.seeds import seed_all
+from common.registry.factory import create_front_end
+from common.runs.energy import measure_energy
+from common.runs.recipe import Recipe
+from common.runs.stages import Run, Stage
+from common.training.devices import choose_device
+from common.training.seeds import derive_seed, seed_all
 from retrieval.clips import CaptionedClips, Manifest
-from retrieval.correspondences import EstimatedCorrespondences, Teacher, text_teacher
-from retrieval.data import read_relevance
+from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
+from retrieval.data import leaks, read_relevance
 from retrieval.evaluate import TIE_RULE, as_json, collapse_warning, per_query, rank_histogram, score
-from retrieval.model import DualEncoder
-from retrieval.settings import RetrievalSettings, Training
-from retrieval.train import (
-    embed_captions,
-    embed_clips,
-    load_checkpoint,
-    make_model,
-    make_teacher,
-    make_text_encoder,
-    train,
-)
+from retrieval.model import DualEncoder, load_checkpoint, make_model, make_text_encoder
+from retrieval.settings import DataSource, RetrievalSettings
+from retrieval.train import MONITOR, RetrievalModule, embed_captions, embed_clips, train
 
-HEARD = ("data.validation", "data.max_duration", "data.window", "data.allow_missing")
+TextRun = Run[RetrievalSettings]
+CLIPS = ("data.validation", "data.max_duration", "data.window", "data.encode_silence", "data.allow_missing", "seed")
+LEARNED = (*CLIPS, "trainer.precision", "trainer.validate_every")
 TEXT_TEACHER = "text_similarity"
 
 
-def train_contrastive(run: Run, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
+def train_contrastive(run: TextRun, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
     """Stage 1 of one model, on `data.pretraining` (or `data.training`)."""
+    seed_all(settings.seed, sum(name.encode()))
+    module = RetrievalModule(make_model(settings.models[name]), settings.contrastive)
     sources = settings.data.pretraining or settings.data.training
-    _train(run, settings, name, f"contrastive_{name}", settings.contrastive, sources, fast_check=fast_check)
+    _train(run.folder / f"contrastive_{name}", settings, module, sources, settings.seed, fast_check)
 
 
-def estimate_correspondences(run: Run, settings: RetrievalSettings, fast_check: bool = False) -> None:
-    """Every teacher embeds every training clip and caption once: correspondences/<teacher>.npz."""
-    manifest = Manifest.read(settings.data.training, settings.data.allow_missing)
-    folder = run.folder / "correspondences"
+def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
+    """Every teacher embeds every training clip and caption once: correspondences/<teacher>/."""
+    manifest = _read_clips(settings, settings.data.training)
+    folder, keys, rule = run.folder / "correspondences", manifest.keys(), _caption_rule(settings)
+    captions = list(dict.fromkeys(manifest.all_captions))
     for name in _teacher_names(settings):
-        model = load_model(run, settings, name, "contrastive")
+        model = load_model(run, name, "contrastive")
         clips = CaptionedClips(manifest, model.audio.sample_rate, settings.data, random_part=False)
-        make_teacher(name, model, clips, manifest.keys(), settings.eval_batch).write(folder / f"{name}.npz")
+        audio, text = embed_clips(model, clips, settings.eval_batch), embed_captions(model, captions)
+        write_teacher(folder / name, keys, audio, captions, text, model.text.caption_rule)
     if settings.correspondences.text_similarity is not None:
         encoder = make_text_encoder(settings.correspondences.text_similarity)
-        captions = list(manifest.clips["captions"])
-        rule = next(iter(settings.models.values())).text.caption_rule
-        text_teacher(encoder, manifest.keys(), captions, rule).write(folder / f"{TEXT_TEACHER}.npz")
+        audio, captions, text = embed_by_text(encoder, manifest.captions)
+        write_teacher(folder / TEXT_TEACHER, keys, audio, captions, text, rule)
 
 
-def train_distilled(run: Run, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
-    """Stage 2 of one model: from its stage 1, on `data.training`, towards the correspondences alone."""
+def train_distilled(run: TextRun, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
+    """Stage 2 of one model: from its stage 1, on `data.training`, towards the correspondences."""
     assert settings.distilled is not None
-    manifest = Manifest.read(settings.data.training, settings.data.allow_missing)
+    manifest = _read_clips(settings, settings.data.training)
     names = [name] if settings.correspondences.own_teacher_only else _teacher_names(settings)
     if settings.correspondences.text_similarity is not None:
         names = [*names, TEXT_TEACHER]
-    captions = [caption for group in manifest.clips["captions"] for caption in group]
-    teachers = EstimatedCorrespondences(
-        [Teacher.read(run.folder / "correspondences" / f"{teacher}.npz") for teacher in names],
-        manifest.keys(),
-        captions,
-        settings.models[name].text.caption_rule,
-    )
+    folders = [run.folder / "correspondences" / teacher for teacher in names]
+    rule = settings.models[name].text.caption_rule
+    teachers = EstimatedCorrespondences(folders, manifest.keys(), manifest.all_captions, rule)
     run.notes["target_entropy_bits"] = round(teachers.entropy(settings.models[name].temperature), 3)
-    _train(
-        run, settings, name, f"distilled_{name}", settings.distilled, settings.data.training, teachers,
-        fast_check=fast_check,
-    )  # fmt: skip
+    model = make_model(settings.models[name])
+    load_checkpoint(model, run.checkpoint(f"contrastive_{name}/best.ckpt"))
+    module = RetrievalModule(model, settings.distilled, teachers, settings.correspondences)
+    seed = derive_seed(settings.seed, 2)  # other batches and parts of clips than in stage 1
+    _train(run.folder / f"distilled_{name}", settings, module, settings.data.training, seed, fast_check)
 
 
-def evaluate(run: Run, settings: RetrievalSettings, fast_check: bool = False) -> None:
-    """evaluation/: similarities of each model and of their mean, figures.json, queries.csv."""
-    folder = run.folder / "evaluation"
-    manifest = Manifest.read([settings.data.evaluation], settings.data.allow_missing)
-    captions = [caption for group in manifest.clips["captions"] for caption in group]
-    counts = torch.tensor([len(group) for group in manifest.clips["captions"]])
-    owner = torch.arange(len(counts)).repeat_interleave(counts)
-    names = list(manifest.clips["file_name"])
+def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
+    """test/: similarities of each model and of their mean, evaluation.json, queries.csv."""
+    folder = run.folder / "test"
+    manifest = _read_clips(settings, [settings.data.evaluation])
+    owner = torch.arange(len(manifest.captions)).repeat_interleave(torch.tensor(list(map(len, manifest.captions))))
+    captions, names = manifest.all_captions, list(manifest.clips["file_name"])
     relevance = read_relevance(settings.data.relevance) if settings.data.relevance else None
-    figures: dict[str, dict] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for stage in ("contrastive", "distilled") if settings.distilled else ("contrastive",):
-        total = torch.zeros(len(captions), len(names))
-        for name in settings.models:
-            model = load_model(run, settings, name, stage)
-            clips = CaptionedClips(manifest, model.audio.sample_rate, settings.data, random_part=False)
-            audio = embed_clips(model, clips, settings.eval_batch)
-            similarity = embed_captions(model, captions) @ audio.mT
-            total += similarity
+        found = [similarities(load_model(run, name, stage), manifest, captions, settings) for name in settings.models]
+        systems = dict(zip(settings.models, found))
+        if len(found) > 1:
+            systems["ensemble"] = torch.stack(found).mean(dim=0)
+        for name, similarity in systems.items():
             figures[f"{stage} {name}"] = as_json(score(similarity, owner, captions, names, relevance, settings.seed))
             write_similarity(folder / f"{stage}_{name}.npz", similarity, captions, names)
             if warning := collapse_warning(similarity):
                 say(f"{stage} {name}: {warning}")
-        if len(settings.models) > 1:
-            mean = total / len(settings.models)
-            figures[f"{stage} ensemble"] = as_json(score(mean, owner, captions, names, relevance, settings.seed))
-            write_similarity(folder / f"{stage}_ensemble.npz", mean, captions, names)
-            similarity = mean
     queries = per_query(similarity, owner, captions, names)
     with atomic_write(folder / "queries.csv") as file:
         queries.to_csv(file, index=False)
     write_json(
-        folder / "figures.json",
+        folder / "evaluation.json",
         {
             "figures": figures,
+            "tested": f"epoch of highest validation {MONITOR}",
             "clips": {"scored": len(names), "notes": manifest.notes},
-            "made_up": is_made_up_run(settings),
+            "made_up": is_made_up_data(settings),
             "ranks": rank_histogram(queries["rank"].tolist(), len(names)),
             "tie_rule": TIE_RULE,
         },
     )
 
 
-def stages_of(settings: RetrievalSettings) -> list[Stage]:
-    """The recipe; each model's training is a stage of its own, so that it is kept, stopped and resumed alone."""
-    learned = (*HEARD, "seed")
+def similarities(
+    model: DualEncoder, manifest: Manifest, captions: Sequence[str], settings: RetrievalSettings
+) -> Tensor:
+    """(captions, clips) cosines."""
+    clips = CaptionedClips(manifest, model.audio.sample_rate, settings.data, random_part=False)
+    return embed_captions(model, captions) @ embed_clips(model, clips, settings.eval_batch).mT
+
+
+def make_stages(settings: RetrievalSettings) -> list[Stage]:
+    """The stages; each training is one of its own, so that it is kept, interrupted and resumed alone."""
     contrastive = [
         Stage(
             f"contrastive_{name}",
             partial(train_contrastive, name=name),
-            uses=("data.pretraining", "data.training", f"models.{name}", "contrastive", *learned),
+            uses=("data.pretraining", "data.training", f"models.{name}", "contrastive", *LEARNED),
             needs=(),
         )
         for name in settings.models
     ]
-    read = ("data.evaluation", "data.relevance", "models", *learned)
-    evaluation = Stage("evaluation", evaluate, uses=read, alone=True)
+    test = Stage("test", score_models, uses=("data.evaluation", "data.relevance", "models", *CLIPS), alone=True)
     if settings.distilled is None:
-        return [*contrastive, evaluation]
+        return [*contrastive, test]
     correspondences = Stage(
         "correspondences",
         estimate_correspondences,
-        uses=("data.training", "models", "correspondences", *learned),
+        uses=("data.training", "models", "correspondences", *CLIPS),
         needs=tuple(stage.name for stage in contrastive),
         alone=True,
     )
@@ -151,85 +146,95 @@ def stages_of(settings: RetrievalSettings) -> list[Stage]:
         Stage(
             f"distilled_{name}",
             partial(train_distilled, name=name),
-            uses=("data.training", f"models.{name}", "correspondences", "distilled", *learned),
+            uses=("data.training", f"models.{name}", "correspondences", "distilled", *LEARNED),
             needs=(f"contrastive_{name}", "correspondences"),
         )
         for name in settings.models
     ]
-    return [*contrastive, correspondences, *distilled, evaluation]
+    return [*contrastive, correspondences, *distilled, test]
 
 
-def run_recipe(settings: RetrievalSettings, folder: Path, redo: Sequence[str] = ()) -> None:
-    """Do all stages that are not done."""
-    run_stages(Run(folder, settings), stages_of(settings), redo)
-
-
-def check_recipe(settings: RetrievalSettings) -> None:
-    """Do two steps of everything in a temporary folder, to see that it works."""
-    do_two_steps(settings, stages_of(settings))
-
-
-def result_row(folder: Path) -> dict[str, float]:
+def result_row(run: Run[Any]) -> dict[str, Any]:
     """The figures of a finished run in one flat row, for the table of a sweep; 0..1."""
-    figures = json.loads((folder / "evaluation" / "figures.json").read_text(encoding="utf-8"))["figures"]
+    figures = run.read_evaluation()["figures"]
     return {f"{model}: {name}": figure["value"] for model, found in figures.items() for name, figure in found.items()}
 
 
-def sweep_cell(settings: RetrievalSettings) -> dict[str, float]:
-    """One cell of a sweep: the run that the settings name, and its figures."""
-    run_recipe(settings, settings.folder)
-    return result_row(settings.folder)
-
-
-def is_made_up_run(settings: RetrievalSettings) -> bool:
+def is_made_up_data(settings: RetrievalSettings) -> bool:
     """Whether the data of a run are made up."""
     return is_made_up(settings.data.evaluation.root)
 
 
-def load_model(run: Run, settings: RetrievalSettings, name: str, stage: str) -> DualEncoder:
+def check_inputs(run: TextRun) -> None:
+    """Refuse unknown teachers and missing clips before a folder is made; name training clips of evaluation sounds."""
+    settings, data = run.settings, run.settings.data
+    _teacher_names(settings)
+    evaluation = _read_clips(settings, [data.evaluation])
+    _read_clips(settings, [data.validation])
+    training = [_read_clips(settings, sources) for sources in (data.pretraining, data.training) if sources]
+    for note in dict.fromkeys(note for manifest in training for note in manifest.notes):
+        say(note)
+    leaked = {name for manifest in training for name in leaks(manifest.clips, evaluation.clips)["file_name"]}
+    if leaked:
+        say(
+            f"{len(leaked)} training clips come from recordings of the evaluation set, such as {min(leaked)!r}; "
+            "`exclude` takes a list of ids to leave out."
+        )
+
+
+def prepare_caches(settings: RetrievalSettings) -> None:
+    """Decode the clips that trainings share, where they are cached."""
+    if settings.data.cache is None:
+        return
+    data = settings.data
+    rates = {int(create_front_end(model.audio.model).sample_rate) for model in settings.models.values()}  # type: ignore[arg-type]
+    for sources in (data.pretraining, data.training, [data.validation], [data.evaluation]):
+        for rate in rates if sources else ():
+            CaptionedClips(_read_clips(settings, sources), rate, data, random_part=False)
+
+
+def load_model(run: TextRun, name: str, stage: str) -> DualEncoder:
     """The best checkpoint of a model, on the GPU where there is one.
 
     Raises:
         UserError: if the model or its checkpoint is not there.
     """
-    if name not in settings.models:
-        raise unknown("model", name, settings.models)
-    model = make_model(settings.models[name])
-    load_checkpoint(model, run.files(f"{stage}_{name}/best.ckpt")[0])
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    if name not in run.settings.models:
+        raise unknown("model", name, run.settings.models)
+    path = run.checkpoint(f"{stage}_{name}/best.ckpt")
+    model = make_model(run.settings.models[name])
+    load_checkpoint(model, path)
+    return model.to(choose_device(run.settings.trainer)).eval()
 
 
 def write_similarity(
     path: Path, similarity: Tensor, captions: Sequence[str], names: Sequence[str], made_up: bool = False
 ) -> None:
     """One .npz: similarity (captions, clips) float32, captions, file_names, made_up."""
-    arrays = {"similarity": similarity.numpy(), "captions": np.array(captions), "file_names": np.array(names)}
+    texts = {"captions": np.array(captions), "file_names": np.array(names)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, made_up=made_up)
+        np.savez(file, similarity=similarity.numpy(), made_up=np.array(made_up), **texts)  # type: ignore[arg-type]
 
 
 def _train(
-    run: Run,
+    folder: Path,
     settings: RetrievalSettings,
-    name: str,
-    stage: str,
-    training: Training,
-    sources: Sequence,
-    teachers: EstimatedCorrespondences | None = None,
-    fast_check: bool = False,
+    module: RetrievalModule,
+    sources: Sequence[DataSource],
+    seed: int,
+    fast_check: bool,
 ) -> None:
-    manifest = Manifest.read(sources, settings.data.allow_missing)
-    for note in manifest.notes:
-        say(note)
-    validation = Manifest.read([settings.data.validation], settings.data.allow_missing)
-    seed_all(settings.seed, sum(name.encode()))
-    model = make_model(settings.models[name])
-    if teachers is not None:
-        load_checkpoint(model, run.files(f"contrastive_{name}/best.ckpt")[0])
-    weight = 1.0 if teachers is None else settings.correspondences.contrastive_weight
-    folder = run.folder / stage
-    with EnergyMeter(folder if training.trainer.measure_energy else None, training.trainer.country):
-        train(folder, model, manifest, validation, settings.data, training, settings.seed, teachers, weight, fast_check)
+    training, validation = _read_clips(settings, sources), _read_clips(settings, [settings.data.validation])
+    with measure_energy(folder, settings.trainer):
+        train(folder, module, training, validation, settings.data, settings.trainer, seed, fast_check)
+
+
+def _read_clips(settings: RetrievalSettings, sources: Iterable[DataSource]) -> Manifest:
+    return Manifest.read(tuple(sources), settings.data.allow_missing)
+
+
+def _caption_rule(settings: RetrievalSettings) -> str:
+    return next(iter(settings.models.values())).text.caption_rule
 
 
 def _teacher_names(settings: RetrievalSettings) -> list[str]:
@@ -237,6 +242,7 @@ def _teacher_names(settings: RetrievalSettings) -> list[str]:
     for name in names:
         if name not in settings.models:
             raise unknown("teacher", name, settings.models)
-    if settings.correspondences.own_teacher_only:
-        return list(settings.models)
-    return names
+    return list(settings.models) if settings.correspondences.own_teacher_only else names
+
+
+RECIPE = Recipe(RetrievalSettings, make_stages, result_row, is_made_up_data, check_inputs, prepare_caches)

@@ -40,7 +40,7 @@ RATE = 16_000
 
 @dataclass(frozen=True)
 class Finished:
-    """A run with its figures (evaluation/figures.json)."""
+    """A run with its figures (test/evaluation.json)."""
 
     folder: Path
     settings: RetrievalSettings | ImitationSettings
@@ -97,8 +97,8 @@ def read_finished(paths: Sequence[Path]) -> tuple[list[Finished], list[Path]]:
         path = folder / SETTINGS_FILE
         if not path.is_file():
             raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}.")
-        figures = folder / "evaluation" / "figures.json"
-        if not (folder / "evaluation" / "stage.json").is_file():
+        figures = folder / "test" / "evaluation.json"
+        if not (folder / "test" / "stage.json").is_file():
             say(f"{folder} is not finished: left out")
             unfinished.append(folder)
             continue
@@ -135,7 +135,7 @@ def ranks_part(runs: Sequence[Finished]) -> list[str]:
     """Share of the queries whose own clip is among the first k, of the last model."""
     series = {}
     for run in runs:
-        ranks = pd.read_csv(run.folder / "evaluation" / "queries.csv")["rank"].to_numpy()
+        ranks = pd.read_csv(run.folder / "test" / "queries.csv")["rank"].to_numpy()
         clips = run.content["clips"]["scored"]
         series[run.folder.name] = [
             (float(k), 100 * float(np.mean(ranks <= k)), None, None) for k in range(1, clips + 1)
@@ -149,7 +149,7 @@ def ranks_part(runs: Sequence[Finished]) -> list[str]:
 
 def hardest_part(run: Finished) -> list[str]:
     """The queries whose clip was ranked last, and what was found in its place."""
-    queries = pd.read_csv(run.folder / "evaluation" / "queries.csv")
+    queries = pd.read_csv(run.folder / "test" / "queries.csv")
     hardest = queries.sort_values("rank", ascending=False, kind="stable").head(HARDEST)
     rows = hardest[["caption", "file_name", "rank", "found_first"]].to_dict("records")
     parts = [table(rows, caption="Of the first run.")]

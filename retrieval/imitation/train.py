@@ -9,41 +9,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from common.data.audio import read_audio
+from common.data.audio import read_fixed
 from common.data.loading import make_loader
-from common.data.made_up import is_made_up
-from common.features.augment import freq_mixstyle, frequency_mask, time_mask, time_roll
-from common.files import write_json
+from common.features.augment import draw_mixup, frequency_mask, mix_statistics, time_mask, time_roll
 from common.models.audio_model import AudioModel
-from common.reports.statistics import Interval
-from common.runs.energy import EnergyMeter
-from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.training.checkpoints import load_weights
-from common.training.schedules import ExponentialWarmupLinearDown
-from common.training.seeds import seed_all, step_generator
-from common.training.trainer import fit, make_trainer
-from retrieval.evaluate import TIE_RULE, as_json, mean_interval_over
-from retrieval.imitation.data import Search, coarse_search, read_search, read_training
-from retrieval.imitation.settings import ImitationAugmentation, ImitationSettings
+from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
+from common.training.seeds import step_generator
+from retrieval.imitation.data import Search
+from retrieval.imitation.evaluate import separate_groups
+from retrieval.imitation.settings import AdamRamps, AdamWCosine, ImitationAugmentation, ImitationSettings
 from retrieval.losses import imitation_loss
-from retrieval.metrics import normalized_gain, recall, reciprocal_rank
-from retrieval.recipe import result_row
-from retrieval.train import make_audio_encoder, on_this_machine
+from retrieval.metrics import reciprocal_rank
+
+MONITOR = "MRR"
+Style = tuple[Tensor, Tensor] | None
+"""Weights and partners of Freq-MixStyle for one side of a batch; None leaves it as it is."""
 
 
 class ImitationModel(nn.Module):
-    """An encoder for the voice and one for recordings (or one for both), whose embeddings are compared by cosine.
+    """An encoder for the voice and one for recordings (or one for both); their embeddings are compared by cosine.
 
     Args:
-        audio: encoder of recordings; a copy of it starts as encoder of the voice.
+        audio: encoder of recordings; the encoder of the voice starts as its copy.
         shared: use it for both.
     """
 
@@ -59,16 +54,21 @@ class ImitationModel(nn.Module):
 
     @torch.inference_mode()
     def encode(self, paths: Sequence[Path], voice: bool, duration: float, batch_size: int) -> Tensor:
-        """Sounds to unit vectors: (paths, dim) on the CPU; the first `duration` seconds of each are heard."""
+        """The first `duration` seconds of sounds to unit vectors: (paths, dim) on the CPU."""
         encoder = self.voice if voice else self.recording
         device = next(self.parameters()).device
         self.eval()
         parts = []
         for start in range(0, len(paths), batch_size):
-            waveforms = [read_beginning(path, self.sample_rate, duration) for path in paths[start : start + batch_size]]
+            waveforms = [read_sound(path, self.sample_rate, duration) for path in paths[start : start + batch_size]]
             embedding = encoder(torch.stack(waveforms).to(device)).embedding
             parts.append(functional.normalize(embedding.float(), dim=1).cpu())
         return torch.cat(parts)
+
+    def search(self, search: Search, duration: float, batch_size: int) -> Tensor:
+        """(queries, items) cosines."""
+        voices = self.encode(search.queries, True, duration, batch_size)
+        return voices @ self.encode(search.items, False, duration, batch_size).mT
 
     def compute_similarities(
         self, items: Mapping[str, Path], queries: Mapping[str, Path], duration: float = 10.0, batch_size: int = 32
@@ -80,11 +80,9 @@ class ImitationModel(nn.Module):
         return {query: dict(zip(items, row, strict=True)) for query, row in zip(queries, similarity, strict=True)}
 
 
-def read_beginning(path: Path, sample_rate: int, duration: float) -> Tensor:
-    """The first `duration` seconds, zeros behind a shorter sound: (samples,)."""
-    samples = round(duration * sample_rate)
-    waveform = torch.from_numpy(read_audio(path, sample_rate, duration=duration))[:samples]
-    return functional.pad(waveform, (0, samples - len(waveform)))
+def read_sound(path: Path, sample_rate: int, duration: float) -> Tensor:
+    """The first `duration` seconds, zeros after a shorter sound: (samples,)."""
+    return torch.from_numpy(read_fixed(path, round(duration * sample_rate), sample_rate))
 
 
 class ImitationPairs(Dataset):
@@ -99,14 +97,24 @@ class ImitationPairs(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
-            "imitation": read_beginning(self.pairs["imitation"].iat[index], self.sample_rate, self.duration),
-            "recording": read_beginning(self.pairs["recording"].iat[index], self.sample_rate, self.duration),
+            "imitation": read_sound(self.pairs["imitation"].iat[index], self.sample_rate, self.duration),
+            "recording": read_sound(self.pairs["recording"].iat[index], self.sample_rate, self.duration),
             "label": int(self.labels[index]),
             "index": index,
         }
 
 
-class Mask:
+def training_loader(pairs: pd.DataFrame, sample_rate: int, settings: ImitationSettings) -> DataLoader:
+    """Every row once an epoch, in an order drawn from (seed, epoch); the last batch may be shorter."""
+    return make_loader(
+        ImitationPairs(pairs, sample_rate, settings.data.duration),
+        settings.training.batch_size,
+        shuffle_seed=settings.seed,
+        num_workers=settings.data.num_workers,
+    )
+
+
+class RandomMask:
     """Frequency and time mask of the log-mel spectrogram, before it is normalised."""
 
     def __init__(self, settings: ImitationAugmentation):
@@ -122,167 +130,81 @@ class Mask:
 class ImitationModule(LightningModule):
     """Adapted NT-Xent from imitation to recording, on pairs of one batch."""
 
-    def __init__(self, model: ImitationModel, settings: ImitationSettings, validation: Search):
+    def __init__(self, model: ImitationModel, settings: ImitationSettings, validation: Search | None):
         super().__init__()
-        self.model, self.settings, self.search = model, settings, validation
-        self.mask = Mask(settings.augmentation)
+        self.model, self.settings, self.validation = model, settings, validation
+        self.mask = RandomMask(settings.augmentation)
         for encoder in (model.voice, model.recording):
             if hasattr(encoder.front_end, "mask"):
-                encoder.front_end.mask = self.mask
+                encoder.front_end.mask = self.mask  # type: ignore[assignment]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        augmentation, training = self.settings.augmentation, self.settings.training
-        self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
-        imitation = time_roll(batch["imitation"], augmentation.roll, self.mask.generator)
-        voice = self._embed(self.model.voice, imitation)
-        recording = self._embed(self.model.recording, batch["recording"])
-        label = batch["label"] if training.mask_same_label else batch["index"]
-        loss = imitation_loss(voice, recording, label, training.temperature)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(voice))
+        generator = self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
+        imitation = time_roll(batch["imitation"], self.settings.augmentation.roll, generator)
+        count = len(imitation)
+        voice = view(self.model.voice, imitation, self.draw_style(count, generator))
+        recording = view(self.model.recording, batch["recording"], self.draw_style(count, generator))
+        loss = self.compute_loss(voice, recording, batch["label"])
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=count)
         return loss
 
-    def _embed(self, encoder: AudioModel, waveform: Tensor) -> Tensor:
-        with torch.autocast(waveform.device.type, enabled=False):
-            spectrogram = encoder.front_end(waveform.float())
+    def draw_style(self, count: int, generator: torch.Generator) -> Style:
+        """One coin for a side of a batch, then weights and partners."""
         augmentation = self.settings.augmentation
-        spectrogram = freq_mixstyle(
-            spectrogram, augmentation.mixstyle_probability, augmentation.mixstyle_alpha, self.mask.generator
-        )
-        return encoder.network(spectrogram).embedding.float()
+        if torch.rand(1, generator=generator).item() >= augmentation.mixstyle_probability:
+            return None
+        return draw_mixup(count, augmentation.mixstyle_alpha, generator)
+
+    def compute_loss(self, voice: Tensor, recording: Tensor, label: Tensor) -> Tensor:
+        """Loss of the spectrograms of both sides, (batch, 1, mels, frames), and labels (batch,)."""
+        training = self.settings.training
+        embedded = self.model.voice.network(voice).embedding.float()
+        wanted = self.model.recording.network(recording).embedding.float()
+        if not training.mask_same_label:
+            label = torch.arange(len(label), device=label.device)
+        return imitation_loss(embedded, wanted, label, training.temperature)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing by batch: the search runs once per epoch."""
 
     def on_validation_epoch_end(self) -> None:
         """Log the MRR of other imitations of the training sounds."""
-        similarity = search_similarity(self.model, self.search, self.settings)
-        self.log("MRR", reciprocal_rank(*_candidates(similarity, self.search)).mean(), rank_zero_only=True)
+        assert self.validation is not None
+        similarity = self.model.search(self.validation, self.settings.data.duration, self.settings.eval_batch)
+        ranks = reciprocal_rank(*separate_groups(similarity, self.validation))
+        self.log(MONITOR, ranks.mean(), rank_zero_only=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Adam and the published course of its rate."""
-        training = self.settings.training
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-        schedule = ExponentialWarmupLinearDown(
-            training.warmup_epochs, training.down_start, training.down_length, training.floor
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimiser and learning rates of the settings."""
+        optim, epochs = self.settings.training.optim, self.trainer.max_epochs or 1
+        optimizer = make_optimizer(self.model.parameters(), optim)
+        factor = rate_factor(optim, self.trainer.estimated_stepping_batches / epochs)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        interval = "epoch" if isinstance(optim, AdamRamps) else "step"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+
+def view(encoder: AudioModel, waveform: Tensor, style: Style) -> Tensor:
+    """Spectrogram that a network gets in training: front end with its mask, then Freq-MixStyle."""
+    with torch.autocast(waveform.device.type, enabled=False):
+        spectrogram = encoder.front_end(waveform.float())
+    return spectrogram if style is None else mix_statistics(spectrogram, *style)
+
+
+def make_optimizer(parameters: Any, settings: AdamRamps | AdamWCosine) -> torch.optim.Optimizer:
+    """Adam (with an L2 penalty) or AdamW."""
+    make = torch.optim.Adam if isinstance(settings, AdamRamps) else torch.optim.AdamW
+    return make(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def rate_factor(
+    settings: AdamRamps | AdamWCosine, steps_per_epoch: float
+) -> ExponentialWarmupLinearDown | WarmupCosine:
+    """Course of the learning rate as a share of its peak, of an epoch (`AdamRamps`) or a step (`AdamWCosine`)."""
+    if isinstance(settings, AdamRamps):
+        return ExponentialWarmupLinearDown(
+            settings.warmup_epochs, settings.down_start, settings.down_length, settings.floor
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-
-def search_similarity(model: ImitationModel, search: Search, settings: ImitationSettings) -> Tensor:
-    """(queries, items) cosines."""
-    seconds, batch = settings.data.duration, settings.eval_batch
-    voices = model.encode(search.queries, True, seconds, batch)
-    return voices @ model.encode(search.items, False, seconds, batch).mT
-
-
-def score_search(similarity: Tensor, search: Search, seed: int = 0) -> dict[str, Interval]:
-    """Figures of a search, with 95 % intervals by bootstrap over the imitated items.
-
-    Returns:
-        "MRR", "R@1", "R@2" over queries; "NDCG" where every item of the target's class counts; with several groups also
-        "MRR per concept": the mean over the groups of each group's mean (QBV's fine-grained protocol).
-    """
-    candidates, relevant = _candidates(similarity, search)
-    ranks = reciprocal_rank(candidates, relevant)
-    target = np.array(search.target)
-    labels = np.array(search.label)
-    same_class = torch.from_numpy(labels[target][:, None] == labels[None])
-    figures = {
-        "MRR": mean_interval_over(ranks, target, seed),
-        "R@1": mean_interval_over(recall(candidates, relevant, 1), target, seed),
-        "R@2": mean_interval_over(recall(candidates, relevant, 2), target, seed),
-    }
-    if len(set(search.item_group)) == 1:
-        figures["NDCG"] = mean_interval_over(normalized_gain(similarity, same_class), target, seed)
-    else:
-        per_concept = pd.Series(ranks.numpy()).groupby(search.group).mean()
-        figures["MRR per concept"] = mean_interval_over(
-            torch.tensor(per_concept.to_numpy()), np.arange(len(per_concept)), seed
-        )
-    return figures
-
-
-def _candidates(similarity: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-    """Items of other groups put behind all candidates; and which item each query looks for."""
-    groups = {name: i for i, name in enumerate(dict.fromkeys(search.item_group))}
-    item_group = torch.tensor([groups[name] for name in search.item_group])
-    query_group = torch.tensor([groups[name] for name in search.group])
-    relevant = torch.tensor(search.target)[:, None] == torch.arange(len(search.items))
-    return similarity.masked_fill(query_group[:, None] != item_group[None], -torch.inf), relevant
-
-
-def train_imitation(run: Run, settings: ImitationSettings, fast_check: bool = False) -> None:
-    """Train; best.ckpt has the highest validation MRR."""
-    training_pairs, validation_pairs = read_training(settings.data)
-    seed_all(settings.seed)
-    model = ImitationModel(make_audio_encoder(settings.audio), settings.shared)
-    folder, training = run.folder / "train", settings.training
-    trainer = make_trainer(
-        on_this_machine(training.trainer), folder, settings.seed, monitor="MRR", fast_check=fast_check
-    )
-    loader = make_loader(
-        ImitationPairs(training_pairs, model.sample_rate, settings.data.duration),
-        training.batch_size,
-        shuffle_seed=settings.seed,
-        num_workers=settings.data.workers,
-        drop_last=len(training_pairs) >= training.batch_size,
-    )
-    module = ImitationModule(model, settings, coarse_search(validation_pairs))
-    once = torch.utils.data.DataLoader(torch.zeros(1, 1))
-    with EnergyMeter(folder if training.trainer.measure_energy else None, training.trainer.country):
-        fit(trainer, module, loader, once)
-
-
-def evaluate_imitation(run: Run, settings: ImitationSettings, fast_check: bool = False) -> None:
-    """evaluation/: figures.json and the similarities of the test."""
-    model = load_imitation_model(run, settings)
-    search = read_search(settings.data)
-    similarity = search_similarity(model, search, settings)
-    figures = as_json(score_search(similarity, search, settings.seed))
-    write_json(
-        run.folder / "evaluation" / "figures.json",
-        {
-            "figures": {settings.data.layout: figures},
-            "clips": {"queries": len(search.queries), "items": len(search.items)},
-            "made_up": is_made_up_run(settings),
-            "tie_rule": TIE_RULE,
-        },
-    )
-    names = {"queries": [path.name for path in search.queries], "items": [path.name for path in search.items]}
-    write_json(run.folder / "evaluation" / "similarities.json", {**names, "similarity": similarity.tolist()})
-
-
-def load_imitation_model(run: Run, settings: ImitationSettings) -> ImitationModel:
-    """The best checkpoint of a run, on the GPU where there is one."""
-    model = ImitationModel(make_audio_encoder(settings.audio), settings.shared)
-    load_weights(model, run.files("train/best.ckpt")[0], prefix="model.")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-
-def sweep_cell(settings: ImitationSettings) -> dict[str, float]:
-    """One cell of a sweep: the run that the settings name, and its figures."""
-    run_imitation(settings, settings.folder)
-    return result_row(settings.folder)
-
-
-def is_made_up_run(settings: ImitationSettings) -> bool:
-    """Whether the data of a run are made up."""
-    return is_made_up(settings.data.root)
-
-
-STAGES = [
-    Stage("train", train_imitation, uses=("seed", "data", "audio", "shared", "augmentation", "training")),
-    Stage("evaluation", evaluate_imitation, uses=("seed", "data", "audio", "shared"), alone=True),
-]
-
-
-def run_imitation(settings: ImitationSettings, folder: Path, redo: Sequence[str] = ()) -> None:
-    """Do all stages that are not done."""
-    run_stages(Run(folder, settings), STAGES, redo)
-
-
-def check_imitation(settings: ImitationSettings) -> None:
-    """Do two steps of everything in a temporary folder, to see that it works."""
-    do_two_steps(settings, STAGES)
+    warmup, lowest = settings.warmup_epochs * steps_per_epoch, settings.min_lr / settings.lr
+    return WarmupCosine(warmup, warmup + settings.down_epochs * steps_per_epoch, floor=lowest, start=lowest)

@@ -66,7 +66,7 @@ def one(side: str) -> None:
     if side == "plain":
         plain_correspondences(audio, text)
     elif side == "ours":
-        estimated_correspondences(audio, text)
+        estimated_correspondences(audio.unbind(1), text.unbind(1))
     # Not ru_maxrss, which a process inherits from the one that started it.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     print(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024)
@@ -98,14 +98,16 @@ def main() -> None:
         one(arguments.one)
         return
     audio, text = teachers()
-    difference = (plain_correspondences(audio, text) - estimated_correspondences(audio, text)).abs().max()
+    difference = (
+        (plain_correspondences(audio, text) - estimated_correspondences(audio.unbind(1), text.unbind(1))).abs().max()
+    )
     print(f"targets of {BATCH} pairs, {TEACHERS} teachers: largest difference {difference:.1e}")
     plain, ours = peak_megabytes("plain"), peak_megabytes("ours")
     print(f"memory of the targets: {plain:.0f} MB against {ours:.0f} MB, {plain / max(ours, 1):.0f}x (aim 20x)")
     compare(
         "time of the targets",
         lambda: plain_correspondences(audio, text),
-        lambda: estimated_correspondences(audio, text),
+        lambda: estimated_correspondences(audio.unbind(1), text.unbind(1)),
         arguments.pairs,
         5,
     )

@@ -26,8 +26,8 @@ from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from retrieval.imitation.settings import ImitationSettings
-from retrieval.imitation.train import run_imitation
-from retrieval.recipe import run_recipe
+from retrieval.imitation.recipe import RECIPE as IMITATION
+from retrieval.recipe import RECIPE
 from retrieval.settings import DataSource, RetrievalSettings
 
 WORDS = {
@@ -84,8 +84,8 @@ def text_trial(work: Path, seeds: int, epochs: int, lr: float, changes: dict[str
             settings = _text_settings(root, work, seed, epochs, way, own, lr, changes)
             if way == "self":  # stage 1 is the same: take it over
                 _share_stage_1(settings, work, seed)
-            run_recipe(settings, settings.folder)
-            found = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]
+            RECIPE.run(settings)
+            found = json.loads((settings.folder / "test" / "evaluation.json").read_text())["figures"]
             for name, values in found.items():
                 stage, model = name.split(" ", 1)
                 title = f"{model}: stage 1" if stage == "contrastive" else f"{model}: stage 2 ({way})"
@@ -126,10 +126,8 @@ def caption_trial(work: Path, pack: Path, epochs: int, lr: float, changes: dict[
             for name in ("contrastive", "distilled")
         }
         settings = settings.model_copy(update={"data": data, **stages})
-        run_recipe(settings, settings.folder)
-        for name, values in json.loads((settings.folder / "evaluation" / "figures.json").read_text())[
-            "figures"
-        ].items():
+        RECIPE.run(settings)
+        for name, values in json.loads((settings.folder / "test" / "evaluation.json").read_text())["figures"].items():
             for metric in ("mAP@10", "multiple mAP@16"):
                 figures.setdefault(metric, {}).setdefault(name, {})[fold] = values[metric]["value"]
     for metric, ways in figures.items():
@@ -174,18 +172,18 @@ def imitation_trial(work: Path, seeds: int, epochs: int, lr: float, changes: dic
             chosen = {
                 **changes,
                 "seed": seed,
-                "training.lr": lr,
+                "training.optim.lr": lr,
                 "name": f"imitation_{title.split()[0]}_{{seed}}",
                 "runs": str(work),
                 "data.root": str(root / "coarse grained"),
                 "data.fold": seed % 10,
                 "training.mask_same_label": mask,
-                "training.trainer.epochs": epochs,
-                "training.trainer.measure_energy": False,
+                "trainer.epochs": epochs,
+                "trainer.measure_energy": False,
             }
             settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation_small.yaml"), chosen)
-            run_imitation(settings, settings.folder)
-            found = json.loads((settings.folder / "evaluation" / "figures.json").read_text())["figures"]
+            IMITATION.run(settings)
+            found = json.loads((settings.folder / "test" / "evaluation.json").read_text())["figures"]
             figures[title][seed] = found["qbv_coarse"]["MRR"]["value"]
     chance = sum(1 / rank for rank in range(1, 7)) / 6
     print(f"\nmade-up data, MRR of 6 sounds, {seeds} seeds, one fold each (chance {chance:.3f})")
@@ -209,12 +207,12 @@ def _text_settings(
         "data.evaluation.root": str(root),
         "data.training": [{"dataset": "clotho", "root": str(root), "split": "development"}],
         "correspondences.own_teacher_only": own,
+        "trainer.measure_energy": False,
     }
     for stage in ("contrastive", "distilled"):
         changes[f"{stage}.lr"] = lr
-        changes[f"{stage}.trainer.epochs"] = epochs
+        changes[f"{stage}.epochs"] = epochs
         changes[f"{stage}.decay_end_epoch"] = epochs
-        changes[f"{stage}.trainer.measure_energy"] = False
     return load_settings(RetrievalSettings, Path(SMALL), changes)
 
 

@@ -35,7 +35,7 @@ def source(root, split):
 
 
 def data_settings(root, **changes):
-    kept = {"max_duration": 4.0, "window": 2.0, "workers": 0}
+    kept = {"max_duration": 4.0, "window": 2.0, "num_workers": 0}
     splits = {"validation": source(root, "validation"), "evaluation": source(root, "evaluation")}
     return Data(training=(source(root, "development"),), **splits, **(kept | changes))
 
@@ -131,7 +131,7 @@ def test_silence_that_only_fills_a_batch_is_never_encoded(made_up):
     assert split_windows(torch.ones(10), 10).shape == (1, 10)
     assert split_windows(torch.ones(3), 10).sum() == 3
     clips = CaptionedClips(Manifest.read([source(made_up, "validation")]), 16000, data_settings(made_up), False)
-    batch = next(iter(evaluation_loader(clips, 3, 0)))
+    batch = next(iter(evaluation_loader(clips, 3)))
     needed = [min(2, -(-int(min(d, 4.0) * 16000) // 32000)) for d in clips.durations[:3]]
     assert len(batch["windows"]) == sum(needed) and batch["windows"].abs().sum(dim=1).gt(0).all()
     assert torch.bincount(batch["window_clip"]).tolist() == needed
@@ -162,12 +162,13 @@ def test_an_epoch_sees_every_caption_once_whatever_the_number_of_processes():
 
 def test_a_batch_holds_pairs_of_each_clip_once():
     items = [
-        {"clip": 7, "windows": torch.ones(2, 10), "captions": ["a", "b"]},
-        {"clip": 3, "windows": torch.zeros(1, 10), "captions": ["c"]},
+        {"clip": 7, "windows": torch.ones(2, 10), "samples": 17, "captions": ["a", "b"]},
+        {"clip": 3, "windows": torch.zeros(1, 10), "samples": 9, "captions": ["c"]},
     ]
     batch = collate(items)
     assert batch["window_clip"].tolist() == [0, 0, 1] and batch["caption_clip"].tolist() == [0, 0, 1]
     assert batch["clip"].tolist() == [7, 3] and batch["captions"] == ["a", "b", "c"]
+    assert batch["samples"].tolist() == [17, 9]
 
 
 def test_audiocaps_groups_the_captions_of_a_clip(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from retrieval.imitation.data import Search
-from retrieval.imitation.train import score_search
+from retrieval.imitation.evaluate import score_search
 from retrieval.metrics import (
     average_precision,
     mean_average_precision,

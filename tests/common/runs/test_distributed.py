@@ -15,7 +15,7 @@ CALLS = {
         "train", "retrieval/configs/small.yaml", "--data.validation.root", "DATA", "--data.evaluation.root", "DATA",
         "--data.training", "[{dataset: clotho, root: DATA, split: development}]",
         "--data.relevance", "DATA/relevance_evaluation.csv", "--data.cache", "DATA/cache",
-        "--contrastive.trainer.devices", "2", "--distilled.trainer.devices", "2",
+        "--trainer.devices", "2",
     ],
 }  # fmt: skip
 
