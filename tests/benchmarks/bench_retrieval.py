@@ -102,8 +102,8 @@ def main() -> None:
         (plain_correspondences(audio, text) - estimated_correspondences(audio.unbind(1), text.unbind(1))).abs().max()
     )
     print(f"targets of {BATCH} pairs, {TEACHERS} teachers: largest difference {difference:.1e}")
-    plain, ours = peak_megabytes("plain"), peak_megabytes("ours")
-    print(f"memory of the targets: {plain:.0f} MB against {ours:.0f} MB, {plain / max(ours, 1):.0f}x (aim 20x)")
+    plain, few = peak_megabytes("plain"), peak_megabytes("ours")
+    print(f"memory of the targets: {plain:.0f} MB against {few:.0f} MB, {plain / max(few, 1):.0f}x (aim 20x)")
     compare(
         "time of the targets",
         lambda: plain_correspondences(audio, text),

@@ -25,8 +25,8 @@ import pandas as pd
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
-from retrieval.imitation.settings import ImitationSettings
 from retrieval.imitation.recipe import RECIPE as IMITATION
+from retrieval.imitation.settings import ImitationSettings
 from retrieval.recipe import RECIPE
 from retrieval.settings import DataSource, RetrievalSettings
 
