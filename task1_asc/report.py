@@ -1,45 +1,50 @@
 """The report of a run or a sweep: what came out, per subset, class and device, beside the published figures."""
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from common.errors import UserError
-from common.output import say
 from common.reports.html import (
     Section,
+    cost,
+    curves,
     figure,
+    left_out,
     paragraph,
-    preformatted,
     print_results,
+    settings_section,
     side_by_side,
     table,
     with_interval,
     write_report,
 )
-from common.reports.plots import plot_confusion, plot_lines, read_curve
-from common.reports.statistics import Interval, mean_interval
-from common.runs.folder import run_folders
-from common.runs.stages import Run
+from common.reports.plots import Point, plot_confusion, plot_lines
+from common.reports.statistics import Interval, over_runs
+from common.runs.stages import Run, open_run
+from common.runs.stages import read_finished as finished_runs
 from common.settings import dump_settings
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
-from task1_asc.evaluate import open_run, read_published, read_scores
+from task1_asc.evaluate import read_published
 from task1_asc.metrics import rank_score
+from task1_asc.settings import Task1Settings
 from task1_asc.submission.package_2024 import measure_networks
 
-Scored = dict[int, list[tuple[Run, dict[str, Any]]]]
+Scored = dict[int, list[tuple[Run[Task1Settings], dict[str, Any]]]]
 """Subset to finished runs with their scores, by seed."""
+CURVES = {
+    "train_loss": "training loss", "val_loss": "validation loss", "val_macro_accuracy": "validation accuracy",
+}  # fmt: skip
 
 
 def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision: str = "float32") -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
     Args:
-        paths: runs and sweeps; runs that are not finished are left out, and said so.
+        paths: runs and sweeps; unfinished runs are left out and named.
         out: file to write; None takes report.html in the first of `paths`.
         precision: float32, or float16 as the baseline scores itself.
 
@@ -56,37 +61,27 @@ def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision
     print_results(rows, f"{title}, macro accuracy in %, {precision}", made_up)
     count = sum(len(runs) for runs in scored.values())
     subtitle = f"DCASE Task 1, {count} run{'s' if count > 1 else ''}, scored in {precision}"
+    first_seeds = {f"{subset} %": runs[0][0].folder / "train" / "metrics.csv" for subset, runs in scored.items()}
     sections = [
         Section("Results", results_part(rows, scored, precision, made_up, unfinished)),
         Section("Classes and devices", parts_part(scored, precision)),
         Section("Confusion", confusion_part(scored, precision)),
-        Section("Learning curves", curves_part(scored)),
+        Section("Learning curves", curves(first_seeds, CURVES, "of the first seed of each subset")),
         Section("Energy and complexity", [table(cost_rows(scored), caption="Each run's training.")]),
         *exported_part(scored),
-        Section("Settings", [paragraph("Of the first run."), preformatted(_first_settings(scored))]),
+        settings_section(dump_settings(next(iter(scored.values()))[0][0].settings)),
     ]
     path = out or paths[0] / "report.html"
     return write_report(path, title, sections, subtitle, made_up)
 
 
 def read_finished(paths: Sequence[Path]) -> tuple[Scored, list[Path]]:
-    """Finished runs by subset, and folders of those that are not finished."""
-    scored: Scored = defaultdict(list)
-    unfinished = []
-    for folder in run_folders(paths):
-        run = open_run(folder)
-        try:
-            scores = read_scores(run)
-        except UserError:
-            say(f"{folder} is not finished: left out")
-            unfinished.append(folder)
-        else:
-            scored[run.settings.subset].append((run, scores))
-    if not scored:
-        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Go on with `train --resume RUN`.")
-    for runs in scored.values():
-        runs.sort(key=lambda item: item[0].settings.seed)
-    return dict(sorted(scored.items())), unfinished
+    """Finished runs by subset, and folders of the others."""
+    finished, unfinished = finished_runs(paths, lambda folder: open_run(folder, Task1Settings))
+    scored: Scored = {}
+    for run, scores in sorted(finished, key=lambda item: item[0].settings.subset):
+        scored.setdefault(run.settings.subset, []).append((run, scores))
+    return scored, unfinished
 
 
 def result_rows(scored: Scored, precision: str) -> list[dict[str, Any]]:
@@ -108,43 +103,40 @@ def result_rows(scored: Scored, precision: str) -> list[dict[str, Any]]:
     if set(scored) == set(SUBSETS):
         means = {subset: macro_interval([item[precision] for _, item in runs]).value for subset, runs in scored.items()}
         score = f"{100 * rank_score(means):.1f}"
-        rows.append({"subset": "rank score", "macro accuracy": score, "published": f"{_mean_of(published):.1f}"})
+        rows.append(
+            {"subset": "rank score", "macro accuracy": score, "published": f"{np.mean(list(published.values())):.1f}"}
+        )
     return rows
 
 
 def macro_interval(scores: Sequence[Mapping[str, Any]]) -> Interval:
     """Over seeds where there are several runs, else over resampled recordings of the one."""
-    if len(scores) == 1:
-        macro = scores[0]["macro_accuracy"]
-        return Interval(macro["value"], macro["low"], macro["high"])
-    return mean_interval([item["macro_accuracy"]["value"] for item in scores])
+    return over_runs([Interval(**item["macro_accuracy"]) for item in scores])
 
 
 def results_part(
     rows: list[dict[str, Any]], scored: Scored, precision: str, made_up: bool, unfinished: list[Path]
-) -> list[str]:
+) -> list[Markup]:
     """The table, and accuracy over the size of the subset."""
     seeds = max(len(runs) for runs in scored.values())
     how = "over seeds (Student's t)" if seeds > 1 else "over recordings (bootstrap)"
     note = f"Per cent. Intervals are 95 % {how}. Published: {read_published()['system']}, on the real data."
     if made_up:
         note += " Figures on made-up data cannot be compared with them."
-    parts = [paragraph(note), table(rows)]
-    if unfinished:
-        parts.append(paragraph(f"Not finished and left out: {', '.join(folder.name for folder in unfinished)}."))
-    points = []
+    parts = [paragraph(note), table(rows), *left_out(unfinished)]
+    points: list[Point] = []
     for subset, runs in scored.items():
         interval = macro_interval([item[precision] for _, item in runs])
         low, high = (100 * interval.low, 100 * interval.high) if np.isfinite(interval.low) else (None, None)
         points.append((float(subset), 100 * interval.value, low, high))
-    published = [(float(s), value, None, None) for s, value in read_published()["macro_accuracy"].items()]
+    published: list[Point] = [(float(s), value, None, None) for s, value in read_published()["macro_accuracy"].items()]
     series = {"ours": points, "published": published}
     plot = plot_lines(series, "training subset in %", "macro accuracy in %", at=SUBSETS, log_x=True)
     parts.append(figure(plot, "Accuracy on the development-test split over the size of the training subset."))
     return parts
 
 
-def parts_part(scored: Scored, precision: str) -> list[str]:
+def parts_part(scored: Scored, precision: str) -> list[Markup]:
     """Accuracy within each class and on each device, beside the published one."""
     tables = []
     for group, names, title in (("class_wise", CLASSES, "class"), ("device_wise", DEVICES, "device")):
@@ -160,30 +152,14 @@ def parts_part(scored: Scored, precision: str) -> list[str]:
     return tables
 
 
-def confusion_part(scored: Scored, precision: str) -> list[str]:
+def confusion_part(scored: Scored, precision: str) -> list[Markup]:
     """The confusion of the smallest and the largest subset, all runs together."""
     pictures = []
     for subset in dict.fromkeys([min(scored), max(scored)]):
         counts = sum(np.array(item[precision]["confusion"]) for _, item in scored[subset])
-        caption = f"Subset {subset} %: of the clips of each true class (row), per cent said to be of a class (column)."
+        caption = f"Subset {subset} %: per cent of the clips of a class (row) that are taken for a class (column)."
         pictures.append(figure(plot_confusion(counts, CLASSES), caption))
     return [side_by_side(*pictures)] if len(pictures) > 1 else pictures
-
-
-def curves_part(scored: Scored) -> list[str]:
-    """Loss, and accuracy on held-out clips where there are some, over epochs; the first seed of each subset."""
-    labels = {"train_loss": "training loss", "val_loss": "validation loss", "val_macro_accuracy": "validation accuracy"}
-    pictures = []
-    for column, label in labels.items():
-        series = {}
-        for subset, runs in scored.items():
-            points = read_curve(runs[0][0].folder / "train" / "metrics.csv", column)
-            if points:
-                series[f"{subset} %"] = points
-        if series:
-            plot = plot_lines(series, "epoch", label, markers=False)
-            pictures.append(figure(plot, f"{label.capitalize()} of the first seed of each subset."))
-    return [side_by_side(*pictures)] if pictures else [paragraph("No logs were found.")]
 
 
 def exported_part(scored: Scored) -> list[Section]:
@@ -199,43 +175,27 @@ def exported_part(scored: Scored) -> list[Section]:
 
 def cost_rows(scored: Scored) -> list[dict[str, Any]]:
     """Energy, time, parameters and MACs of each run."""
-    runs = [run for subset_runs in scored.values() for run, _ in subset_runs]
-    measured = iter([figures for run in runs for figures in measure_networks([run], run.settings.precision)])
     rows = []
     for subset, runs in scored.items():
         for run, _ in runs:
-            figures = next(measured)
-            energy = _energy(run)
-            kwh = energy.get("energy_kwh")
+            path = run.folder / "train" / "energy.json"
+            energy = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            (measured,) = measure_networks([run], run.settings.precision)
             rows.append(
                 {
                     "subset": f"{subset} %",
                     "seed": run.settings.seed,
-                    "energy in Wh": "not measured" if kwh is None else f"{1000 * kwh:.3g}",
-                    "seconds": energy.get("seconds"),
-                    "parameters": figures.parameters,
-                    "kB": figures.bytes / 1000,
-                    "in": figures.precision,
-                    "million MACs": figures.challenge_macs / 1e6,
+                    **cost(energy),
+                    "parameters": measured.parameters,
+                    "kB": measured.bytes / 1000,
+                    "in": measured.precision,
+                    "million MACs": measured.challenge_macs / 1e6,
                     "processor's energy": energy.get("components", {}).get("cpu", {}).get("how", ""),
                 }
             )
     return rows
 
 
-def _energy(run: Run) -> dict[str, Any]:
-    path = run.folder / "train" / "energy.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
 def _mean(scores: Sequence[Mapping[str, Any]], group: str, name: str) -> float | None:
     values = [item[group][name]["accuracy"] for item in scores]
     return None if None in values else float(np.mean(values))
-
-
-def _mean_of(figures: Mapping[int, float]) -> float:
-    return float(np.mean(list(figures.values())))
-
-
-def _first_settings(scored: Scored) -> str:
-    return dump_settings(next(iter(scored.values()))[0][0].settings)

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+Point = tuple[float, float, float | None, float | None]
+"""x, value, and the limits of its interval."""
+
 
 @contextmanager
 def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tuple[Any, Any]]:
@@ -34,7 +37,7 @@ def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tu
 
 
 def plot_lines(
-    series: Mapping[str, Sequence[tuple[float, float, float | None, float | None]]],
+    series: Mapping[str, Sequence[Point]],
     x_label: str,
     y_label: str,
     at: Sequence[float] | None = None,
@@ -75,7 +78,7 @@ def plot_lines(
     return plot
 
 
-def read_curve(path: Path, column: str) -> list[tuple[float, float, None, None]]:
+def read_curve(path: Path, column: str) -> list[Point]:
     """A column of a training's metrics.csv over its epochs, for `plot_lines`; empty where there is none."""
     if not path.is_file():
         return []

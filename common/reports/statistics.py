@@ -133,3 +133,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float], l
     found = stats.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval(level)
     return Difference(float(np.mean(differences)), float(low), float(high), float(found.pvalue), len(differences))
+
+
+def over_runs(figures: Sequence[Interval]) -> Interval:
+    """The interval over seeds where there are several runs, else that of the one."""
+    return figures[0] if len(figures) == 1 else mean_interval([figure.value for figure in figures])

@@ -37,6 +37,7 @@ from common.runs.folder import (
     is_main_process,
     lock_folder,
     prepare_folder,
+    run_folders,
 )
 from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
 
@@ -194,6 +195,35 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     if not path.is_file():
         raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
     return Run(Path(folder), load_settings(settings_class, path))
+
+
+def read_finished(
+    paths: Sequence[Path], open_one: Callable[[Path], Run[Any]], stage: str = "test"
+) -> tuple[list[tuple[Run[Any], dict[str, Any]]], list[Path]]:
+    """Runs and sweeps for a report.
+
+    Args:
+        paths: folders of runs and sweeps.
+        open_one: opens the run in a folder.
+        stage: the last one.
+
+    Returns:
+        Finished runs with their evaluation.json, by seed; and the folders of the others.
+
+    Raises:
+        UserError: if no run is finished.
+    """
+    finished, unfinished = [], []
+    for folder in run_folders(paths):
+        run = open_one(folder)
+        try:
+            finished.append((run, run.read_evaluation(stage)))
+        except UserError:
+            say(f"{folder} is not finished: left out")
+            unfinished.append(folder)
+    if not finished:
+        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Resume with `train --resume RUN`.")
+    return sorted(finished, key=lambda item: item[0].settings.seed), unfinished
 
 
 def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
