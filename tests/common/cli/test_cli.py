@@ -1,7 +1,6 @@
 """The command line: verbs, options, settings on top of a file, exit codes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -223,35 +222,37 @@ def test_the_command_line_loads_no_heavy_package():
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("package", ["common", "submissions", "task1_asc", "task4_sed", "retrieval"])
-def test_no_package_loads_torch_to_show_its_verbs(package):
-    if not (ROOT / package / "__main__.py").exists():
-        pytest.skip(f"{package} has no command line yet")
+CALLS = [
+    "common pretrain common/audioset/configs/small.yaml",
+    "submissions",
+    "task1_asc train task1_asc/configs/small.yaml",
+    "task4_sed train task4_sed/configs/two_iterations_small.yaml",
+    "retrieval train retrieval/configs/small.yaml",
+]
+
+
+@pytest.mark.parametrize("words", [f"{call} {last}" for call in CALLS for last in ("--help", "--no.such_setting 1")])
+def test_help_and_refusals_are_quick_and_load_no_torch(words):
     script = f"""
-import runpy, sys
-sys.argv = ["{package}", "--help"]
+import runpy, sys, time
+sys.argv = {words.split()}
 try:
-    runpy.run_module("{package}", run_name="__main__")
+    runpy.run_module(sys.argv[0], run_name="__main__")
 except SystemExit as stop:
-    assert not stop.code, stop.code
-heavy = [name for name in ("torch", "lightning", "torchaudio") if name in sys.modules]
-assert not heavy, heavy
+    assert stop.code == (0 if "--help" in sys.argv else 2), stop.code
+heavy = [name for name in ("torch", "lightning", "torchaudio", "pandas", "scipy") if name in sys.modules]
+print(time.process_time(), *heavy)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout
-
-
-def test_help_with_a_file_answers_quickly():
-    words = [*COMMAND, "train", CONFIG, "--help"]
     seconds = []
     for _ in range(3):
-        before = os.times()
-        subprocess.run(words, env=ENVIRONMENT, capture_output=True, check=True)
-        after = os.times()
-        seconds.append(after.children_user - before.children_user + after.children_system - before.children_system)
-    # Of the processor, for the machine may be busy; 0.4 s where Python may keep compiled files. The aim is 1 s.
-    assert min(seconds) < 1.5
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        *_, last = done.stdout.splitlines()
+        used, *heavy = last.split()
+        assert heavy == []
+        seconds.append(float(used))
+        if seconds[-1] < 0.5:
+            return
+    assert min(seconds) < 1  # 0.3 to 0.5 s of an idle core
 
 
 def test_json_holds_what_numpy_gives_and_no_nan(capsys):
