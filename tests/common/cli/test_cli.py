@@ -57,6 +57,14 @@ def test_a_number_may_be_written_in_each_usual_way(capsys, words):
     assert shown(capsys, *words)["optim"]["lr"] == 0.01
 
 
+def test_a_switch_takes_a_value_or_none(capsys):
+    assert shown(capsys, "--shuffle", "false")["shuffle"] is False
+    code, out, _ = call(capsys, "show", "--shuffle", CONFIG, "--optim.clip-norm=2")
+    assert code == 0
+    assert json.loads(out)["shuffle"] is True
+    assert json.loads(out)["optim"]["clip_norm"] == 2
+
+
 @pytest.mark.parametrize(
     "words", [["--places", "7", "b c"], ["--places", '["7", b c]'], ["--places=['7', 'b c']"]], ids=str
 )
@@ -91,7 +99,13 @@ def test_an_option_may_be_repeated(capsys):
         (["evaluate", "a", "b"], "Unexpected argument: b. See program evaluate --help."),
         (["evaluate", "a", "--top", "x"], '--top is "x"; it must be a whole number.'),
         (["evaluate"], "Missing: RUN. See program evaluate --help."),
+        (["evaluate", "a", "--top"], "--top needs a value."),
+        (["evaluate", "a", "--json=true"], "--json takes no value."),
+        (["evaluate", "a", "--workers", "2"], "--workers is now called --top."),
         (["show", CONFIG, "--optim.lr"], "--optim.lr needs a value."),
+        (["show", CONFIG, "--places", "--subset", "5"], "--places needs a value."),
+        (["show", CONFIG, "--workers", "5"], "--workers is now called --steps."),
+        (["show", CONFIG, "--optim.workers", "5"], "--optim.workers is now called optim.lr."),
         (["show", CONFIG, "--optim.lr", "-1"], "--optim.lr is -1; it must be greater than 0."),
         (
             ["show", CONFIG, "--optim.weigth", "1"],
@@ -103,7 +117,9 @@ def test_an_option_may_be_repeated(capsys):
     ],
     ids=lambda value: " ".join(Path(word).name for word in value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_the_call_is_one_sentence_and_exit_code_2(capsys, words, sentence):
+def test_a_mistake_in_the_call_is_one_sentence_and_exit_code_2(capsys, monkeypatch, words, sentence):
+    new_names = {"workers": "steps" if words[0] == "show" else "top", "optim.workers": "optim.lr"}
+    monkeypatch.setattr("common.settings.renamed.RENAMED", new_names)
     assert call(capsys, *words) == (2, "", sentence + "\n")
 
 
