@@ -149,7 +149,7 @@ def train(
     training, rate = module.training_settings, module.model.audio.sample_rate
     clips = CaptionedClips(manifest, rate, data, random_part=True, seed=seed)
     seed_all(seed)
-    settings = TrainerSettings(**on_this_machine(machine).model_dump(), epochs=training.epochs)
+    settings = on_this_machine(trainer_settings(machine, training))
     trainer = make_trainer(settings, folder, seed, monitor=MONITOR, fast_check=fast_check, share_clips=False)
     sampler = CaptionSampler(
         [len(captions) for captions in clips.captions],
@@ -163,11 +163,16 @@ def train(
     fit(trainer, module, training_loader(clips, sampler), evaluation_loader(held_out, 32))
 
 
-def on_this_machine(machine: MachineSettings) -> MachineSettings:
+def trainer_settings(machine: MachineSettings, training: Training) -> TrainerSettings:
+    """Settings of the trainer of a stage."""
+    return TrainerSettings(**machine.model_dump(), epochs=training.epochs)
+
+
+def on_this_machine(settings: TrainerSettings) -> TrainerSettings:
     """16-mixed is a GPU's number format: without a GPU, or on the CPU by choice, it becomes 32-true."""
-    if machine.precision == "16-mixed" and not uses_gpu(machine):
-        return machine.model_copy(update={"precision": "32-true"})
-    return machine
+    if settings.precision == "16-mixed" and not uses_gpu(settings):
+        return settings.model_copy(update={"precision": "32-true"})
+    return settings
 
 
 @torch.inference_mode()

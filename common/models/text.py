@@ -119,11 +119,7 @@ class TextEncoder(nn.Module):
     def _encode(self, captions: Sequence[str]) -> Tensor:
         device = next(self.parameters()).device
         tokens = {key: value.to(device) for key, value in self.tokenize(captions).items()}
-        states = self.model(**tokens).last_hidden_state
-        if self.pooling == "first":
-            return states[:, 0]
-        mask = tokens["attention_mask"][..., None].to(states.dtype)
-        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+        return pool(self.model(**tokens).last_hidden_state, tokens["attention_mask"], self.pooling)
 
     @torch.inference_mode()
     def encode(self, captions: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -137,6 +133,14 @@ class TextEncoder(nn.Module):
             vectors[chosen] = self([captions[i] for i in chosen]).float().cpu()
         self.train(training)
         return vectors
+
+
+def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """States of tokens (captions, tokens, dim) to (captions, dim); mask (captions, tokens), 0 for padding."""
+    if pooling == "first":
+        return states[:, 0]
+    weight = mask[..., None].to(states.dtype)
+    return (states * weight).sum(dim=1) / weight.sum(dim=1)
 
 
 def locate(name: str) -> str:

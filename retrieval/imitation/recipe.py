@@ -10,7 +10,6 @@ from common.files import write_json
 from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.settings.trainer import TrainerSettings
 from common.training.checkpoints import load_weights
 from common.training.devices import choose_device
 from common.training.seeds import seed_all
@@ -35,8 +34,7 @@ def train_encoders(run: VoiceRun, settings: ImitationSettings, fast_check: bool 
     validation = coarse_search(held_out) if len(held_out) else None
     monitor = None if validation is None else MONITOR
     folder, machine = run.folder / "train", on_this_machine(settings.trainer)
-    trainer_settings = TrainerSettings(**machine.model_dump())
-    trainer = make_trainer(trainer_settings, folder, settings.seed, monitor=monitor, fast_check=fast_check)
+    trainer = make_trainer(machine, folder, settings.seed, monitor=monitor, fast_check=fast_check)
     once = None if validation is None else DataLoader(TensorDataset(torch.zeros(1)))
     with measure_energy(folder, settings.trainer):
         loader = training_loader(pairs, model.sample_rate, settings)

@@ -25,7 +25,13 @@ from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
 from common.training.seeds import step_generator
 from retrieval.imitation.data import Search
 from retrieval.imitation.evaluate import separate_groups
-from retrieval.imitation.settings import AdamRamps, AdamWCosine, ImitationAugmentation, ImitationSettings
+from retrieval.imitation.settings import (
+    AdamRamps,
+    AdamWCosine,
+    ImitationAugmentation,
+    ImitationSettings,
+    ImitationTraining,
+)
 from retrieval.losses import imitation_loss
 from retrieval.metrics import reciprocal_rank
 
@@ -143,8 +149,8 @@ class ImitationModule(LightningModule):
         generator = self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
         imitation = time_roll(batch["imitation"], self.settings.augmentation.roll, generator)
         count = len(imitation)
-        voice = view(self.model.voice, imitation, self.draw_style(count, generator))
-        recording = view(self.model.recording, batch["recording"], self.draw_style(count, generator))
+        voice = view(self.model.voice.front_end, imitation, self.draw_style(count, generator))
+        recording = view(self.model.recording.front_end, batch["recording"], self.draw_style(count, generator))
         loss = self.compute_loss(voice, recording, batch["label"])
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=count)
         return loss
@@ -158,12 +164,9 @@ class ImitationModule(LightningModule):
 
     def compute_loss(self, voice: Tensor, recording: Tensor, label: Tensor) -> Tensor:
         """Loss of the spectrograms of both sides, (batch, 1, mels, frames), and labels (batch,)."""
-        training = self.settings.training
-        embedded = self.model.voice.network(voice).embedding.float()
-        wanted = self.model.recording.network(recording).embedding.float()
-        if not training.mask_same_label:
-            label = torch.arange(len(label), device=label.device)
-        return imitation_loss(embedded, wanted, label, training.temperature)
+        imitations = self.model.voice.network(voice).embedding.float()
+        recordings = self.model.recording.network(recording).embedding.float()
+        return contrast(imitations, recordings, label, self.settings.training)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing by batch: the search runs once per epoch."""
@@ -185,10 +188,17 @@ class ImitationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
 
-def view(encoder: AudioModel, waveform: Tensor, style: Style) -> Tensor:
+def contrast(imitation: Tensor, recording: Tensor, label: Tensor, settings: ImitationTraining) -> Tensor:
+    """Loss of embeddings (batch, dim) and labels (batch,)."""
+    if not settings.mask_same_label:
+        label = torch.arange(len(label), device=label.device)
+    return imitation_loss(imitation, recording, label, settings.temperature)
+
+
+def view(front_end: nn.Module, waveform: Tensor, style: Style) -> Tensor:
     """Spectrogram that a network gets in training: front end with its mask, then Freq-MixStyle."""
     with torch.autocast(waveform.device.type, enabled=False):
-        spectrogram = encoder.front_end(waveform.float())
+        spectrogram: Tensor = front_end(waveform.float())
     return spectrogram if style is None else mix_statistics(spectrogram, *style)
 
 
