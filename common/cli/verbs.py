@@ -30,11 +30,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, Union
 
-from common.cli.arguments import ConfigVerb, Positional, Repeated, call_function, call_with_config, config_verb
+from common.cli.arguments import ConfigVerb, call_function, call_with_config
 from common.errors import CheckFailed, UserError, nearest
-from common.output import print_error, print_json, print_table, say
-
-__all__ = ["Positional", "Repeated", "Verb", "config_verb", "print_json", "print_table", "run", "say"]
+from common.output import print_error
 
 Verb = Union[Callable[..., int | None], ConfigVerb, Mapping[str, Any]]  # noqa: UP007
 """A typed function, a verb with a configuration, or a group of further verbs."""

@@ -9,23 +9,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
 
 from common.errors import UserError
 from common.settings.mistakes import describe_mistakes, setting_fields
 from common.settings.yaml_file import Place, YamlFile, dotted, read_yaml, to_yaml
-
-__all__ = [
-    "Field",
-    "Settings",
-    "SettingsError",
-    "changed_settings",
-    "dump_settings",
-    "load_settings",
-    "parse_settings",
-    "plain_settings",
-]
 
 
 class Settings(BaseModel):

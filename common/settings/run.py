@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from common.settings.load import Field, Settings
+from pydantic import Field
+
+from common.settings.load import Settings
 
 
 class RunSettings(Settings):
