@@ -12,7 +12,7 @@ import torch
 from common.audioset.data import open_audioset, read_classes
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
-from common.cli.arguments import SETTINGS_FILE
+from common.runs.folder import SETTINGS_FILE
 from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
