@@ -36,7 +36,7 @@ def print_json(data: object) -> None:
     print(text, flush=True)
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", columns: Sequence[str] | None = None) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print results for people, one row per line; None becomes an empty cell.
 
     Lines are not cut when stdout is not a terminal.
@@ -47,7 +47,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", columns: Seq
 
     if _quiet:
         return
-    columns = list(columns or dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(title=title or None, title_justify="left")
     for column in columns:
         values = [row.get(column) for row in rows]
