@@ -1,10 +1,11 @@
-"""Pictures and sounds of a report: PSD-ROC, and clips with their spectrogram, scores and events."""
+"""Figures and sounds of a report: PSD-ROC, and clips with their spectrogram, scores and events."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 
 from common.data.audio import read_audio
 from common.features.front_ends import DesedMel
@@ -26,7 +27,7 @@ SHOWN = 2
 THRESHOLD = 0.5
 
 
-def psd_roc(run: Run, finisher: Finisher) -> list[str]:
+def psd_roc(run: Run, finisher: Finisher) -> list[Markup]:
     """Both PSD-ROCs on the validation set, per class and over all."""
     evaluation = _evaluation(run, finisher)
     parts = []
@@ -43,7 +44,7 @@ def psd_roc(run: Run, finisher: Finisher) -> list[str]:
     return [side_by_side(*parts)]
 
 
-def clip_parts(run: Run, finisher: Finisher) -> list[str]:
+def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
     """The clips of the validation set whose detections agree best and worst with their events."""
     evaluation = _evaluation(run, finisher)
     agreement = clip_agreement(evaluation)
