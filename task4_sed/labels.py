@@ -1,20 +1,22 @@
 """Classes of DESED and MAESTRO Real, and events as targets on the grid of 64 ms frames.
 
-Everything is worked out for a whole set at once when it is opened: per event its class and its borders in frames. A
-batch is then a few array operations, also where a long clip was cropped, in which case the borders are shifted.
+Class and borders in frames of every event are computed once, when a set is opened. A batch is then a few array
+operations; the crop of a long clip shifts the borders.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import field_validator
 
 from common.data.labels import DESED, MAESTRO
 from common.errors import unknown
 from common.settings import Field, Settings
+
+if TYPE_CHECKING:  # the command line reads the settings below without pandas
+    import pandas as pd
 
 DESED_CLASSES = DESED
 MAESTRO_CLASSES = MAESTRO
@@ -55,17 +57,17 @@ Domain = Literal["desed", "maestro"]
 
 
 class LabelSettings(Settings):
-    """Which classes a clip teaches, and how events become targets."""
+    """Which classes a clip is labelled with, and how events become targets."""
 
     overlap: Literal["maximum", "last"] = "maximum"
     """Where events of one class overlap within a frame: the larger confidence, or the later row as in the official code
     (two MAESTRO classes that both count as Speech, or neighbouring seconds that share a frame)."""
     maestro_to_desed: bool = True
-    """People talking, children voices and announcement also teach Speech, cutlery and dishes also Dishes."""
+    """People talking, children voices and announcement also count as Speech, cutlery and dishes also as Dishes."""
     desed_to_maestro: bool = False
-    """Dishes also teaches cutlery and dishes, Speech also people talking (the winner of 2024)."""
+    """Dishes also counts as cutlery and dishes, Speech also as people talking (the winner of 2024)."""
     dog_in_maestro: bool = False
-    """MAESTRO clips teach that there is no Dog, as in the baseline, though nobody listened for dogs there."""
+    """Dog is absent in MAESTRO clips, as in the baseline, though nobody annotated dogs there."""
     classes: list[str] = Field(list(CLASSES), min_length=1)
     """Classes of the system, in order: the 27 of 2024, the 10 of DESED, or those of own data in the same layout."""
 
@@ -79,10 +81,10 @@ class LabelSettings(Settings):
 
 @dataclass(frozen=True)
 class Targets:
-    """What one batch teaches.
+    """Targets of a batch.
 
-    strong: (clips, classes, frames) float32, 0..1. weak: (clips, classes) float32, whether the class is in the clip.
-    valid: (clips, classes) bool, whether the clip says anything of the class.
+    strong: (clips, classes, frames) float32, 0..1. weak: (clips, classes) float32, 1 where the class is in the clip.
+    valid: (clips, classes) bool, True where the class is annotated for the clip's data set.
     """
 
     strong: np.ndarray
@@ -97,14 +99,14 @@ class EventTargets:
         num_clips: of the set.
         events: table with columns clip (index), onset, offset (seconds), event_label and, for soft labels, confidence;
             the order of the rows counts for `overlap: last`. For weak labels onset and offset are NaN.
-        domain: decides which classes are valid and which labels teach a second class.
+        domain: decides which classes are valid and which labels have aliases.
         settings: see there.
 
     Raises:
         UserError: for a label that is neither a class of the system nor one of its data sets.
     """
 
-    def __init__(self, num_clips: int, events: pd.DataFrame, domain: Domain, settings: LabelSettings):
+    def __init__(self, num_clips: int, events: "pd.DataFrame", domain: Domain, settings: LabelSettings):
         self.num_clips = num_clips
         self.classes = tuple(settings.classes)
         self.overlap = settings.overlap
@@ -120,10 +122,14 @@ class EventTargets:
         self._label, clip = label[order], clip[order]
         self._onset = events["onset"].to_numpy(dtype=np.float64)[order]
         self._offset = events["offset"].to_numpy(dtype=np.float64)[order]
-        confidence = events["confidence"].to_numpy(dtype=np.float32) if "confidence" in events else None
-        self._value = np.ones(len(order), dtype=np.float32) if confidence is None else confidence[order]
+        confidence = events["confidence"].to_numpy(dtype=np.float64) if "confidence" in events else None
+        self._value = np.ones(len(order)) if confidence is None else confidence[order]
         self._starts = np.searchsorted(clip, np.arange(num_clips + 1))
-        self._first, self._last = frames_of(self._onset, self._offset)
+        every = np.arange(len(clip))
+        kept, first, last = self._place(clip, every, self._onset, self._offset)
+        self._kept = np.isin(every, kept)
+        self._first, self._last = np.zeros((2, len(clip)), dtype=np.int64)
+        self._first[kept], self._last[kept] = first, last
 
     def gather(self, clips: np.ndarray, crop_starts: np.ndarray | None = None) -> Targets:
         """Targets of some clips.
@@ -135,11 +141,15 @@ class EventTargets:
         clips = np.asarray(clips, dtype=np.int64)
         counts = self._starts[clips + 1] - self._starts[clips]
         row = np.repeat(np.arange(len(clips)), counts)
-        event = _ranges(self._starts[clips], counts)
-        first, last = self._first[event], self._last[event]
+        event = ranges(self._starts[clips], counts)
         if crop_starts is not None and crop_starts.any():
-            shift = crop_starts[row]
-            first, last = frames_of(self._onset[event] - shift, self._offset[event] - shift)
+            shift = np.round(crop_starts, 3)[row]
+            kept, first, last = self._place(row, event, self._onset[event] - shift, self._offset[event] - shift)
+            row, event = row[kept], event[kept]
+        else:
+            kept = self._kept[event]
+            row, event = row[kept], event[kept]
+            first, last = self._first[event], self._last[event]
         label, value = self._label[event], self._value[event]
         shape = (len(clips), len(self.classes))
         weak = np.zeros(shape, dtype=np.float32)
@@ -147,7 +157,7 @@ class EventTargets:
         weak[row[timeless], label[timeless]] = 1
         strong = np.zeros((*shape, NUM_FRAMES), dtype=np.float32)
         lengths = np.where(timeless, 0, np.maximum(last - first, 0))
-        cell = np.repeat((row * len(self.classes) + label) * NUM_FRAMES, lengths) + _ranges(first, lengths)
+        cell = np.repeat((row * len(self.classes) + label) * NUM_FRAMES, lengths) + ranges(first, lengths)
         flat = strong.reshape(-1)
         if self.overlap == "last":
             flat[cell] = np.repeat(value, lengths)  # numpy keeps the last of equal indices
@@ -156,6 +166,23 @@ class EventTargets:
         np.maximum(weak, strong.max(axis=2) > 0, out=weak)
         valid = np.broadcast_to(self.valid, shape).copy()
         return Targets(strong * valid[..., None], weak * valid, valid)
+
+    def _place(
+        self, clip: np.ndarray, event: np.ndarray, onset: np.ndarray, offset: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Places (in `event`) of the events that count, and their frames.
+
+        Within the 10 s, events without length are dropped, and exact doubles of a clip (label, times, confidence) after
+        the first, as published.
+        """
+        import pandas as pd
+
+        onset, offset = np.clip(onset, 0, CLIP_SECONDS), np.clip(offset, 0, CLIP_SECONDS)
+        kept = np.flatnonzero(~(onset >= offset))  # weak labels have no times
+        columns = (clip, self._label[event], onset, offset, self._value[event])
+        table = pd.DataFrame({number: values[kept] for number, values in enumerate(columns)})
+        kept = kept[~table.duplicated().to_numpy()]
+        return kept, *frames_of(onset[kept], offset[kept])
 
 
 def frames_of(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +198,7 @@ def frames_of(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def valid_classes(domain: Domain, settings: LabelSettings) -> np.ndarray:
-    """(classes,) bool: of which classes the clips of a data set say something; own classes count as DESED's."""
+    """(classes,) bool: the classes annotated for a data set; classes of own data count as DESED's."""
     names = set(settings.classes) - set(MAESTRO_CLASSES) if domain == "desed" else set(MAESTRO_CLASSES)
     if domain == "maestro" and settings.maestro_to_desed:
         names |= {"Speech", "Dishes"}
@@ -182,16 +209,23 @@ def valid_classes(domain: Domain, settings: LabelSettings) -> np.ndarray:
     return np.array([name in names for name in settings.classes])
 
 
-def with_aliases(events: pd.DataFrame, domain: Domain, settings: LabelSettings) -> pd.DataFrame:
-    """Events, each followed by its copy under the label of the other data set where the settings ask for it."""
+def with_aliases(events: "pd.DataFrame", domain: Domain, settings: LabelSettings) -> "pd.DataFrame":
+    """Events, then copies under the labels of the other data set where the settings ask for them.
+
+    Copies come after all events, class by class in the order of the map, as published; the order counts where labels
+    overlap.
+    """
+    import pandas as pd
+
     aliases: dict[str, str] = {}
     if domain == "maestro" and settings.maestro_to_desed:
         aliases = MAESTRO_TO_DESED
     if domain == "desed" and settings.desed_to_maestro:
         aliases = DESED_TO_MAESTRO
-    second = events["event_label"].map(aliases)
-    copies = events[second.notna()].assign(event_label=second.dropna())
-    return pd.concat([events, copies]).sort_index(kind="stable")
+    copies = [
+        events[events["event_label"] == name].assign(event_label=alias) for name, alias in aliases.items()
+    ]  # fmt: skip
+    return pd.concat([events, *(rows for rows in copies if len(rows))])
 
 
 def refuse_unknown_labels(labels: Collection[str], classes: Collection[str] = CLASSES) -> None:
@@ -206,7 +240,7 @@ def refuse_unknown_labels(labels: Collection[str], classes: Collection[str] = CL
             raise unknown("class", name, list(dict.fromkeys([*classes, *CLASSES])))
 
 
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """start, start + 1, ... of each range, one after another."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)

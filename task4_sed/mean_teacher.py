@@ -31,6 +31,9 @@ class MeanTeacherTraining(LightningModule):
         validation: events and durations that scores are compared with; None where nothing is held out.
     """
 
+    updates_counted_from = 1
+    """See `teacher_decay`."""
+
     def __init__(self, settings: Any, student: nn.Module, average: Any = None, validation: Any = None):
         super().__init__()
         self.settings = settings
@@ -50,11 +53,15 @@ class MeanTeacherTraining(LightningModule):
         """The objective and its parts, of the validation sets."""
         return objective(scored, self.validation, self.settings)
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        """Let the teacher follow, before the step as in the published code."""
+    def update_teacher(self) -> None:
+        """Move the teacher towards the student; the decay follows from the steps of the optimiser so far."""
         if self.teacher is not None:
-            decay = teacher_decay(self.global_step, self.average.decay)
+            decay = teacher_decay(self.global_step, self.average.decay, self.updates_counted_from)
             update_teacher(self.teacher, self.student, decay, self.average.average_statistics)
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """Update the teacher before the step, as in the published code."""
+        self.update_teacher()
 
     def validation_step(self, batch: Batch, batch_index: int, dataloader_idx: int = 0) -> None:
         """Keep the student's probabilities; the metrics need whole sets."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
+from common.settings.run import RunSettings
 from common.settings.trainer import MachineSettings
 from task4_sed.labels import POOLING, LabelSettings
 
@@ -26,6 +27,82 @@ class SourceSettings(Settings):
     """Processes that put batches together; with packed stores none is needed."""
     scoring_batch: int = Field(24, ge=1)
     """Clips that are scored at once."""
+
+
+class WavmixSettings(Settings):
+    """Two clips of a set, each without its mean, are added as waveforms; labels are mixed with the same weight."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    """Probability of mixing a clip."""
+    alpha: float = Field(0.2, gt=0)
+    """The clip's own weight is the larger of b and 1 - b, b from Beta(alpha, alpha)."""
+
+
+class MixupSettings(Settings):
+    """Spectrograms of a batch are mixed with each other; labels are mixed with the same weights."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    """Probability of mixing a batch."""
+    alpha: float = Field(0.2, gt=0)
+    """Weights as for wavmix, one per clip."""
+
+
+class MixStyleSettings(Settings):
+    """Mean and deviation of each mel band over time are mixed with those of another clip; labels stay."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    """Probability of mixing a batch."""
+    alpha: float = Field(0.3, gt=0)
+    """Weights as for wavmix, one per clip."""
+
+
+class TimeMaskSettings(Settings):
+    """One stretch of frames, the same for all clips of a batch, becomes 0 in features and labels."""
+
+    smallest: float = Field(0.05, ge=0, le=1)
+    """Shortest stretch, as a share of the frames."""
+    largest: float = Field(0.3, ge=0, le=1)
+    """Stretches are shorter than this share of the frames; 0 masks nothing."""
+    pseudo_labels: Literal["kept", "masked"]
+    """Pseudo-labels under the mask; kept, as published: the student learns to hear what is covered."""
+
+
+class FilterAugmentSettings(Settings):
+    """A random equaliser: gains at the borders of a few bands, straight lines in decibels between them."""
+
+    probability: float = Field(0.8, ge=0, le=1)
+    """Probability of filtering a batch."""
+    bands: tuple[int, int] = (3, 5)
+    """Fewest and most bands."""
+    min_width: int = Field(6, ge=1)
+    """Mel bins of the narrowest band."""
+    decibels: float = Field(6.0, ge=0)
+    """Gains are uniform in plus or minus this, drawn for each clip."""
+    on_log_mels: Literal["multiply", "add", "kept"]
+    """Logarithmic mels. multiply, as published: times 10^(dB / 20), as if they were magnitudes; add: a filter, plus so
+    many dB; kept: they stay as they are, and only magnitudes are filtered."""
+
+
+class FrequencyWarpSettings(Settings):
+    """A part of the mel axis, the same for a group of clips, is stretched over all of it."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    """Probability of warping a batch."""
+    smallest: float = Field(0.6, gt=0, le=1)
+    """Smallest part, as a share of the mel bands."""
+
+
+class AugmentSettings(Settings):
+    """Augmentation of training clips, each step with random numbers of its own; null leaves a step out."""
+
+    wavmix: WavmixSettings | None = None
+    frame_shift: float = Field(0.0, ge=0, le=1)
+    """Deviation of a circular shift in time, labels included, as a share of the frames."""
+    mixup: MixupSettings | None = None
+    mixstyle: MixStyleSettings | None = None
+    time_mask: TimeMaskSettings | None = None
+    filter: FilterAugmentSettings | None = None
+    frequency_warp: FrequencyWarpSettings | None = None
 
 
 class EmbeddingSettings(Settings):
@@ -126,33 +203,29 @@ class FilterSettings(Settings):
     """Event boxes in place of median filters; null does not use them."""
 
 
-class SystemSettings(Settings):
-    """What every system has, whatever its recipe."""
+class SystemSettings(RunSettings):
+    """Settings of every system, whatever its recipe."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")
-    """Name of the run's folder; {seed} in it stands for its value."""
     runs: Path = Path("runs/task4_sed")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Decides initial weights, order of clips, augmentation."""
     data: SourceSettings
     labels: LabelSettings = LabelSettings()
     postprocessing: FilterSettings = FilterSettings()
     trainer: MachineSettings = MachineSettings()
 
     @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{seed}", str(self.seed))
+    def system(self) -> str:
+        """Name of the recipe: baseline or two_iterations."""
+        return "baseline"
 
     @property
     def network(self) -> str:
-        """Whose scores are tested."""
+        """Name of the network that is submitted, among those whose scores are tested."""
         raise NotImplementedError
 
     @property
     def training_stages(self) -> list[str]:
-        """Folders of all that is trained."""
+        """Folders of all trainings."""
         return ["train"]
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ Every function takes the generator that it draws from. Draw from a CPU generator
 accelerator.
 """
 
+from collections.abc import Mapping, MutableMapping
+
 import torch
 from torch import Tensor
 
@@ -143,6 +145,26 @@ def mix(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
     """Mixture weight * own + (1 - weight) * partner of values (batch, ...); weight and partner (batch,)."""
     weight = weight.to(values).view(-1, *[1] * (values.dim() - 1))
     return torch.lerp(values[partner.to(values.device)], values, weight)
+
+
+def wavmix(batch: MutableMapping[str, Tensor], partners: Mapping[str, Tensor], rows: Tensor, weight: Tensor) -> None:
+    """Add partners to some clips of a batch, in place: weight * own + (1 - weight) * partner.
+
+    Both waveforms lose their mean before mixing and the sum loses its own, as published; other clips keep theirs.
+
+    Args:
+        batch: ``waveform`` (clips, samples), and targets (clips, ...).
+        partners: the same tensors of the partners, (rows, ...).
+        rows: (rows,), which clips are mixed.
+        weight: (rows,), of these clips.
+    """
+    for name, other in partners.items():
+        own = batch[name][rows]
+        share = weight.to(own).view(-1, *[1] * (own.dim() - 1))
+        if name == "waveform":
+            own, other = own - own.mean(dim=1, keepdim=True), other - other.mean(dim=1, keepdim=True)
+        sums = torch.lerp(other, own, share)
+        batch[name][rows] = sums - sums.mean(dim=1, keepdim=True) if name == "waveform" else sums
 
 
 def draw_beta(count: int, alpha: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:

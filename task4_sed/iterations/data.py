@@ -13,14 +13,17 @@ from torch.utils.data.distributed import DistributedSampler
 from common.data.loading import rank_and_count
 from common.data.tables import read_tsv
 from common.errors import UserError
+from common.features.augment import wavmix
 from common.output import say
+from task4_sed.augment import draw_partners
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.clips import BatchPlan, GroupedBatches, GroupSampler, SoundEventClips
 from task4_sed.data.maestro import split_training_windows
 from task4_sed.data.sets import ClipSet, missing_sentence, read_set, set_layout, split_weak
-from task4_sed.iterations.settings import KIND_OF_LABELS, KINDS, BatchSettings, TwoIterations
+from task4_sed.iterations.settings import KIND_OF_LABELS, KINDS, BatchSettings, StageSettings, TwoIterations
 from task4_sed.labels import FRAME_SECONDS, NUM_FRAMES
 from task4_sed.scores.store import ScoreStore
+from task4_sed.settings import WavmixSettings
 
 STORES = {
     "synthetic_train": "synth_train",
@@ -32,6 +35,8 @@ STORES = {
 }
 """Published name of the store of each training set; the held-out weak clips are in weak_val."""
 
+WAVMIXED = ("maestro", "strong", "synthetic")
+"""Kinds of clips that are mixed as waveforms."""
 Sets = dict[str, ClipSet]
 
 
@@ -157,15 +162,53 @@ class SharedBatches(DistributedSampler):
         return (plan for number, plan in enumerate(self.batches) if number < last and number % count == rank)
 
 
+class WavmixedBatches(GroupedBatches):
+    """Training batches in which some clips are mixed with another clip of their whole set, as waveforms.
+
+    Args:
+        groups: the sets of each group.
+        mixing: of each group; None leaves its clips alone.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[SoundEventClips]], mixing: Sequence[WavmixSettings | None]):
+        super().__init__(groups)
+        self.mixing = list(mixing)
+
+    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
+        batch = super().__getitem__(plan)
+        random = np.random.default_rng((*plan.seed, 1))
+        partners, rows, weights = [], [], []
+        position = 0
+        for starts, own, wanted in zip(self.starts, plan.rows, self.mixing):
+            partner, weight = np.full(len(own), -1), np.ones(len(own), dtype=np.float32)
+            if wanted is not None:
+                partner, weight = draw_partners(len(own), int(starts[-1]), wanted.probability, wanted.alpha, random)
+            mixed = np.flatnonzero(partner >= 0)
+            # A batch is gathered set by set: partners are put in that order, so that each stays with its row.
+            mixed = mixed[np.argsort(np.searchsorted(starts, partner[mixed], side="right"), kind="stable")]
+            partners.append(partner[mixed])
+            rows.append(position + mixed)
+            weights.append(weight[mixed])
+            position += len(own)
+        if sum(len(part) for part in partners):
+            others = super().__getitem__(BatchPlan(tuple(partners), (*plan.seed, 2)))
+            mixed_in = {name: others[name] for name in ("waveform", "strong", "pseudo") if name in others}
+            wavmix(batch, mixed_in, *(torch.from_numpy(np.concatenate(part)) for part in (rows, weights)))
+        return batch
+
+
 def training_loader(
-    settings: TwoIterations, batch: BatchSettings, sets: Sets, pseudo_folder: Path | None, seed: int, pin_memory: bool
+    settings: TwoIterations, stage: StageSettings, sets: Sets, pseudo_folder: Path | None, seed: int, pin_memory: bool
 ) -> DataLoader:
     """Loader of training batches, in the order of `KINDS`.
 
     Args:
+        settings: of the run. stage: of the training. sets: to train on, by name.
         pseudo_folder: of the stores of pseudo-labels; None where they have no weight.
+        seed: of order, crops and mixing.
+        pin_memory: for a GPU.
     """
-    classes = settings.labels.classes
+    classes, batch = settings.labels.classes, stage.batch
     opened = {}
     for name, clips in sets.items():
         pseudo = None
@@ -173,7 +216,8 @@ def training_loader(
             pseudo = PseudoLabels(pseudo_folder / f"{STORES[name]}.h5", clips.filenames, classes)
         opened[name] = open_clips(clips, settings, pseudo)
     kinds = [kind for kind in KINDS if getattr(batch, kind)]
-    groups = GroupedBatches([[opened[name] for name in getattr(settings.data.sets, kind)] for kind in kinds])
+    mixing = [stage.augment.wavmix if kind in WAVMIXED else None for kind in kinds]
+    groups = WavmixedBatches([[opened[name] for name in getattr(settings.data.sets, kind)] for kind in kinds], mixing)
     counts = [getattr(batch, kind) for kind in kinds]
     for kind, size, count in zip(kinds, groups.sizes, counts):
         if size < count:

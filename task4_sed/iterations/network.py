@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +134,13 @@ def make_ears(own: TransformerSettings, stage: StageSettings) -> Ears:
     return Ears(front_end, _per_decibel(front_end))
 
 
-def parameter_groups(network: TransformerCrnn, optim: OptimSettings) -> list[dict]:
+def make_optimizer(network: TransformerCrnn, optim: OptimSettings) -> torch.optim.Optimizer:
+    """AdamW or Adam over `parameter_groups`."""
+    kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
+    return kind(parameter_groups(network, optim), betas=(0.9, 0.999), weight_decay=optim.weight_decay)
+
+
+def parameter_groups(network: TransformerCrnn, optim: OptimSettings) -> list[dict[str, Any]]:
     """Groups for the optimiser: convolutions, what is above them, and the transformer from the top down.
 
     The transformer's group i has the rate transformer_lr * layer_decay^i: final norm (empty where there is none), each

@@ -50,7 +50,7 @@ def train_stage(
     training, held_out = training_sets(settings, stage.batch)
     pseudo = pseudo_label_folder(run, settings) if stage.loss.weights.pseudo else None
     use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    loader = training_loader(settings, stage.batch, training, pseudo, seed, pin_memory=use_gpu)
+    loader = training_loader(settings, stage, training, pseudo, seed, pin_memory=use_gpu)
     validation = [
         make_loader(open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers)
         for clips in held_out.values()
@@ -107,7 +107,7 @@ def make_pseudo_labels(run: Run, settings: TwoIterations, fast_check: bool = Fal
     if settings.pseudo_labels.folder is None:
         for store, _ in stores_to_write(settings):
             members = [run.folder / f"iteration1_scores_{name}" / f"{store}.h5" for name in settings.names]
-            ensemble_stores(members, folder / f"{store}.h5", dtype="float32")
+            ensemble_stores(members, folder / f"{store}.h5")
     training, _ = training_sets(settings, settings.stage1.batch)
     for name, clips in training.items():
         PseudoLabels(

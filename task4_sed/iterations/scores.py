@@ -89,7 +89,7 @@ def predict_logits(run: Run, clips: SoundEventClips, path: Path) -> None:
     stores = [path.with_name(f"{path.stem}_{name}.h5") for name in members]
     for name, store in zip(members, stores):
         write_scores(load_training(run, name, 2, 2), clips, store, settings)
-    ensemble_stores(stores, path, dtype="float32")
+    ensemble_stores(stores, path)
 
 
 def complexity_figures(settings: TwoIterations) -> dict[str, Any]:
@@ -128,4 +128,4 @@ def _score_members(
         for test in opened:
             path = folder / f"{test}_{stage}_ensemble.h5"
             if not path.is_file():
-                ensemble_stores([folder / f"{test}_{stage}_{name}.h5" for name in names], path, dtype="float32")
+                ensemble_stores([folder / f"{test}_{stage}_{name}.h5" for name in names], path)

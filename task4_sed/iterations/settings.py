@@ -19,7 +19,9 @@ from common.settings import Field, Settings, parse_settings
 from common.settings.trainer import TrainerSettings
 from task4_sed.settings import (
     TRAINING_SETS,
+    AugmentSettings,
     FilterSettings,
+    FrequencyWarpSettings,
     FrontEndSettings,
     ModelSettings,
     SourceSettings,
@@ -123,107 +125,43 @@ class ConsistencySettings(Settings):
     ramp_limit: float = Field(gt=0)
     """... up to this many times itself."""
     masked: bool
-    """Compare only classes that the clip's data set knows; otherwise all."""
+    """Compare only valid classes: those of the clip's data set and, where it is mixed, those active in its partner."""
     weak_on_maestro: bool
-    """Compare clip scores on MAESTRO clips too."""
+    """Compare clip scores of MAESTRO clips too. Without, interpolation leaves out the classes of MAESTRO in the clip
+    scores of all labelled clips, as published."""
     teacher_hears: Literal["augmented", "clean"]
     """augmented: what the student hears, with filters of its own. clean: the clip, neither mixed nor coloured."""
     interpolation: bool
-    """In steps with mixup the target is the mixture of the teacher's answers to both clean clips."""
+    """In steps with mixup the target is the mixture of the teacher's outputs for both clean clips."""
     interpolation_divisor: float = Field(32.0, gt=0)
-    """Of the sum over strong, weak, unlabelled and MAESTRO clips (8), and of the weight (4)."""
+    """Divisor of the sum of the terms (8), and of its weight (4)."""
     joint_term_twice: bool
-    """Strong and MAESTRO clips are mixed jointly; as published, their common term counts once for each of the two."""
+    """Strong and MAESTRO clips are mixed jointly; as published, their common term counts twice, once for each."""
 
 
-class WavmixSettings(Settings):
-    """Clips of one set are added up."""
+class WarpSettings(FrequencyWarpSettings):
+    """The transformer sees a part of the mel axis, stretched over all of it; one part per group of clips."""
 
-    probability: float = Field(0.5, ge=0, le=1)
-    """Of each clip."""
-    alpha: float = Field(0.2, gt=0)
-    """The larger of b and 1 - b is the clip's own weight, b from Beta(alpha, alpha)."""
-
-
-class MixingSettings(Settings):
-    """Mixup of features and labels: strong, synthetic and MAESTRO clips together, weak ones, unlabelled ones."""
-
-    probability: float = Field(0.5, ge=0, le=1)
-    """Of each step."""
-    alpha: float = Field(0.2, gt=0)
-    """As for wavmix, one weight per clip."""
-
-
-class MixStyleSettings(Settings):
-    """Mean and deviation of each frequency over time, mixed with those of another clip of the same kind."""
-
-    probability: float = Field(0.5, ge=0, le=1)
-    """Of each kind of clips in each step."""
-    alpha: float = Field(0.3, gt=0)
-    """As for wavmix, one weight per clip."""
-
-
-class FilterAugmentSettings(Settings):
-    """A random filter: bands whose gains are joined by lines in decibels."""
-
-    probability: float = Field(0.8, ge=0, le=1)
-    """Of each step."""
-    bands: tuple[int, int] = (3, 5)
-    """Fewest and most bands."""
-    min_width: int = Field(6, ge=1)
-    """Mel bins of the narrowest band."""
-    decibels: float = Field(6.0, gt=0)
-    """Gains lie within plus or minus this."""
-    on_log_mels: Literal["multiply", "add"]
-    """multiply: as published, the transformer's logarithmic mels are multiplied too, as if they were magnitudes; add:
-    they rise by the decibels."""
-
-
-class TimeMaskSettings(Settings):
-    """One stretch of frames of all strong and synthetic clips of a batch becomes 0, features and labels."""
-
-    smallest: float = Field(0.05, gt=0, le=1)
-    """Shortest stretch, as a share of the frames."""
-    largest: float = Field(0.3, gt=0, le=1)
-    """Longest."""
-    pseudo_labels: Literal["kept", "masked"]
-    """kept: as published, where the labels are masked a second time in place of the pseudo-labels."""
-
-
-class FrequencyWarpSettings(Settings):
-    """The transformer sees a part of the mel axis, stretched over all of it."""
-
-    probability: float = Field(0.5, ge=0, le=1)
-    """Of each kind of clips in each step."""
-    smallest: float = Field(0.6, gt=0, le=1)
-    """Smallest part."""
     maestro: bool = False
-    """Of MAESTRO clips too."""
+    """Warp MAESTRO clips too."""
 
 
 class ImpulseResponseSettings(Settings):
     """Clips sound as if another microphone had recorded them."""
 
     folder: Path
-    """Every audio file in it is the impulse response of a device."""
+    """Folder of impulse responses, one audio file per device."""
     probability: float = Field(0.5, ge=0, le=1)
-    """Of each clip."""
+    """Probability of changing a clip."""
 
 
-class AugmentSettings(Settings):
-    """What happens to training clips, each with random numbers of its own; null leaves one out."""
+class StageAugmentSettings(AugmentSettings):
+    """Augmentation of training clips. Each step of a batch is decided once for all its clips."""
 
-    wavmix: WavmixSettings | None = None
     impulse_responses: ImpulseResponseSettings | None = None
     gain_db: float = Field(0.0, ge=0)
     """Clips become louder or softer by up to this much."""
-    frame_shift: float = Field(0.0, ge=0)
-    """Clips are turned in a circle by N(0, this share of their frames), labels with them."""
-    time_mask: TimeMaskSettings | None = None
-    mixup: MixingSettings | None = None
-    mixstyle: MixStyleSettings | None = None
-    filter: FilterAugmentSettings | None = None
-    frequency_warp: FrequencyWarpSettings | None = None
+    frequency_warp: WarpSettings | None = None
 
 
 class OptimSettings(Settings):
@@ -259,7 +197,7 @@ class StageSettings(Settings):
     """Largest norm of the gradient; null does not clip."""
     loss: LossSettings
     consistency: ConsistencySettings
-    augment: AugmentSettings = AugmentSettings()
+    augment: StageAugmentSettings = StageAugmentSettings()
     front_end: dict[str, Any] = {}
     """Options of the transformer's front end in training, such as f_max_jitter."""
     optim: OptimSettings
@@ -355,6 +293,11 @@ class TwoIterations(SystemSettings):
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     validation: HeldOutSettings = HeldOutSettings()
     postprocessing: Submitted = Submitted()
+
+    @property
+    def system(self) -> str:
+        """Name of the recipe."""
+        return self.recipe
 
     @property
     def names(self) -> list[str]:

@@ -1,27 +1,27 @@
 """How one network learns, in both stages and iterations: the stages differ in their settings only."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.distributed
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from common.features.front_ends import DesedMel
+from common.models.crnn import Crnn
 from common.models.output import ModelOutput
 from common.training.schedules import WarmupCosine
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Streams
-from task4_sed.iterations.network import batch_norms, make_ears, make_network, parameter_groups
+from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, weigh
+from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_ears, make_network, make_optimizer
 from task4_sed.iterations.objective import held_out_figures
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.iterations.views import Augmenter, Rows, Views
-from task4_sed.losses import agreement_loss, distillation_loss, interpolated, linear_ramp, strong_loss, weak_loss
+from task4_sed.iterations.views import Augmenter, Features, Rows, Views
+from task4_sed.labels import valid_classes
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
 from task4_sed.scoring import Scored
-
-Answer = Callable[[Tensor | None], ModelOutput]
-"""Scores of a batch, of the classes of a mask or of all."""
 
 
 class StageTraining(MeanTeacherTraining):
@@ -33,6 +33,10 @@ class StageTraining(MeanTeacherTraining):
         validation: events and durations that scores are compared with; None where nothing is held out.
         released: begin with the released weights of the transformer; otherwise weights are loaded afterwards.
     """
+
+    updates_counted_from = 0
+    student: TransformerCrnn
+    teacher: TransformerCrnn | None
 
     def __init__(
         self, settings: TwoIterations, name: str, iteration: int, number: int, validation: Any = None,
@@ -47,6 +51,7 @@ class StageTraining(MeanTeacherTraining):
         self.ears = make_ears(settings.transformers[name], self.stage)
         self.transformer_front_end = self.ears.front_end
         self.rows = Rows(self.stage.batch)
+        self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
         self.augmenter = Augmenter(
             self.stage.augment, self.rows, self.front_end, self.ears, self.stage.consistency.teacher_hears
         )
@@ -68,75 +73,42 @@ class StageTraining(MeanTeacherTraining):
 
     @torch.no_grad()
     def views(self, batch: Batch, streams: Streams) -> Views:
-        """What student and teacher hear of a batch; always in single precision."""
+        """Inputs of student and teacher, always in single precision."""
         with torch.autocast(self.device.type, enabled=False):
             return self.augmenter(batch, streams)
 
     def losses(self, views: Views, step: int) -> dict[str, Tensor]:
-        """The parts of the loss, weighted, in a step of the optimiser; see the settings for the sum."""
-        wanted, weights, rows = self.stage.loss, self.stage.loss.weights, self.rows.kinds
-        student, teacher = self._answers(views)
-        heard = views.student
-        labelled = student(heard.valid)
-        frames = {
-            kind: getattr(weights, kind) * strong_loss(labelled.frame_logits[rows[kind]], heard.strong[rows[kind]])
-            for kind in ("maestro", "strong", "synthetic")
-        }
-        losses = {kind: value / wanted.frame_divisor for kind, value in frames.items()}
-        clips = weak_loss(labelled.logits[rows["weak"]], heard.weak[rows["weak"]])
-        losses["weak"] = weights.weak * clips / wanted.clip_divisor
-        ramp = linear_ramp(step, self.stage.consistency.ramp_steps, self.stage.consistency.ramp_limit)
-        if weights.consistency:
-            losses["consistency"] = weights.consistency * ramp * self._agreement(views, student, teacher)
-        if weights.pseudo:
-            assert heard.pseudo is not None
-            desed = weights.strong + weights.synthetic + weights.weak
-            parts = [(rows["maestro"], weights.maestro), (self.rows.desed, desed)]
-            losses["pseudo"] = weights.pseudo * distillation_loss(student(None).frame_logits, heard.pseudo, parts)
-        return {name: wanted.scale * value for name, value in losses.items()}
+        """Parts of the loss, weighted, in a step of the optimiser."""
+        terms = self.terms(*self.scores(views), views)
+        return weigh(terms, self.stage.loss, self.stage.consistency, step)
 
-    def _answers(self, views: Views) -> tuple[Answer, Answer]:
-        """Student and teacher up to their last layers, so that scores under another mask cost next to nothing."""
-        student, teacher = self.student, self.teacher
-        spectrogram = self.front_end.scale(self.front_end.decibel(views.student.magnitude))
-        same = views.teacher is views.student
-        other = spectrogram if same else self.front_end.scale(self.front_end.decibel(views.teacher.magnitude))
-        needed = self.stage.loss.weights.consistency > 0
-        own, others = _sequences(student, teacher, views, needed)
-        read = student.crnn.read(spectrogram, student.project(own))
-        if not needed:
-            return _Answer(student, read), _Answer(student, read.detach())
+    def scores(self, views: Views) -> tuple[Scores, Scores | None]:
+        """Student and teacher up to their last layers, so another class mask costs next to nothing.
+
+        None for the teacher where the consistency has no weight.
+        """
+        needed = self.teacher if self.stage.loss.weights.consistency else None
+        own, others = _sequences(self.student, needed, views)
+        student = _Scores(self.student.crnn, self._read(self.student, views.student, own))
+        if needed is None:
+            return student, None
         with torch.no_grad():
-            answered = teacher.crnn.read(other, teacher.project(others))
-        return _Answer(student, read), _Answer(teacher, answered)
+            return student, _Scores(needed.crnn, self._read(needed, views.teacher, others))
 
-    def _agreement(self, views: Views, student: Answer, teacher: Answer) -> Tensor:
-        """Frames and clips of student and teacher compared."""
-        wanted = self.stage.consistency
-        output = student(views.student.valid if wanted.masked else None)
-        with torch.no_grad():
-            answers = teacher(views.teacher.valid if wanted.masked else None)
-            frames, clips = answers.frame_logits.float().sigmoid(), answers.logits.float().sigmoid()
-        if not wanted.interpolation or views.mixture is None:
-            everything = slice(0, self.rows.count)
-            compared = everything if wanted.weak_on_maestro else self.rows.desed
-            return self._compared(output, frames, clips, everything, compared)
-        mixture = views.mixture
-        frames = interpolated(frames, mixture.weight, mixture.partner)
-        clips = interpolated(clips, mixture.weight, mixture.partner)
-        joint, terms = self.rows.labelled, []
-        if joint.stop:
-            compared = joint if wanted.weak_on_maestro else self.rows.strong
-            times = 2 if wanted.joint_term_twice else 1
-            terms.append(times * self._compared(output, frames, clips, joint, compared))
-        for kind in ("weak", "unlabeled"):
-            rows = self.rows.kinds[kind]
-            terms.append(self._compared(output, frames, clips, rows, rows))
-        return torch.stack(terms).sum() / wanted.interpolation_divisor
+    def terms(self, student: Scores, teacher: Scores | None, views: Views) -> dict[str, Tensor]:
+        """Terms of the loss without weights."""
+        targets = views.targets if self.stage.loss.weights.pseudo else replace(views.targets, pseudo=None)
+        terms = compare(student, targets, self.rows)
+        if teacher is not None:
+            wanted = self.stage.consistency
+            terms |= compare_with_teacher(
+                student, teacher, targets, views.mixture, self.rows, wanted, self.desed_classes
+            )
+        return terms
 
-    def _compared(self, output: ModelOutput, frames: Tensor, clips: Tensor, rows: slice, clip_rows: slice) -> Tensor:
-        of_clips = agreement_loss(output.logits[clip_rows], clips[clip_rows])
-        return agreement_loss(output.frame_logits[rows], frames[rows]) + of_clips / self.stage.loss.clip_divisor
+    def _read(self, network: TransformerCrnn, features: Features, sequence: Tensor) -> Tensor:
+        spectrogram = self.front_end.scale(self.front_end.decibel(features.magnitude))
+        return network.crnn.read(spectrogram, network.project(sequence))
 
     @torch.no_grad()
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
@@ -156,32 +128,31 @@ class StageTraining(MeanTeacherTraining):
             norm.momentum = 1 - (1 - self.settings.crnn.norm_momentum) ** self._processes
 
     def on_train_start(self) -> None:
-        """The teacher has followed all steps of a run that goes on."""
+        """Overwrite the teacher with the student, the first update; a resumed run has all updates of its steps."""
         self._followed = self.global_step
+        if self.global_step == 0:
+            self.update_teacher()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the teacher follow a step when it is done, so that all batches of the next one hear the same teacher.
+        """Update the teacher after each step of the optimiser, so all batches of the next one use the same teacher.
 
-        Published, it follows during the first of them; the others are the same. Processes that train together agree
-        on the statistics of batch norms.
+        Published, the same update happens after the forward pass of the next step's first batch. Processes that train
+        together agree on the statistics of batch norms.
         """
         if self._processes > 1:
             average_statistics(self)
         if self.global_step > self._followed:
             self._followed = self.global_step
-            super().on_before_zero_grad(None)
+            self.update_teacher()
 
     def on_before_zero_grad(self, optimizer: Any) -> None:
-        """See `on_train_batch_end`."""
+        """Leave the update to `on_train_batch_end`."""
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Groups with rates of their own, and one schedule per step."""
-        optim = self.stage.optim
-        kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-        groups = parameter_groups(self.student, optim)
-        optimizer = kind(groups, betas=(0.9, 0.999), weight_decay=optim.weight_decay)
+        optimizer = make_optimizer(self.student, self.stage.optim)
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(optim.warmup_steps, total))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(self.stage.optim.warmup_steps, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
@@ -189,31 +160,31 @@ class StageTraining(MeanTeacherTraining):
         return self.trainer.world_size if self._trainer is not None else 1
 
 
-class _Answer:
-    """Scores of frames that a network has read."""
+class _Scores:
+    """Output for frames that a network has read, by class mask."""
 
-    def __init__(self, network: Any, frames: Tensor):
-        self.network, self.frames = network, frames
+    def __init__(self, crnn: Crnn, frames: Tensor):
+        self.crnn, self.frames = crnn, frames
         self.known: dict[int, ModelOutput] = {}
 
     def __call__(self, mask: Tensor | None) -> ModelOutput:
         if id(mask) not in self.known:
-            self.known[id(mask)] = self.network.crnn.score(self.frames, mask)
+            self.known[id(mask)] = self.crnn.score(self.frames, mask)
         return self.known[id(mask)]
 
 
-def _sequences(student: Any, teacher: Any, views: Views, needed: bool) -> tuple[Tensor, Tensor]:
-    """The sequence of the transformer for student and, where needed, teacher; one that both share is run once."""
-    hears, other = views.student.log_mel, views.teacher.log_mel
-    if not needed or (student.frozen and other is hears):
-        sequence = student.sequence(hears)
+def _sequences(student: TransformerCrnn, teacher: TransformerCrnn | None, views: Views) -> tuple[Tensor, Tensor]:
+    """Transformer outputs for student and teacher; an output that both share is computed once."""
+    own, other = views.student.log_mel, views.teacher.log_mel
+    if teacher is None or (student.frozen and other is own):
+        sequence = student.sequence(own)
         return sequence, sequence
     if student.frozen:
-        own, others = student.sequence(torch.cat((hears, other))).chunk(2)
-        return own, others
+        sequence, others = student.sequence(torch.cat((own, other))).chunk(2)
+        return sequence, others
     with torch.no_grad():
         others = teacher.sequence(other)
-    return student.sequence(hears), others
+    return student.sequence(own), others
 
 
 @torch.no_grad()

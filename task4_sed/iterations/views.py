@@ -1,41 +1,46 @@
-"""What student and teacher hear of a training batch: waveforms, features and labels, augmented.
+"""Inputs of student and teacher in a training step, and the labels that go with them.
 
-The clips of a batch lie in the order maestro, strong, synthetic, weak, unlabelled, so that every part is a slice.
+The clips of a batch lie in the order maestro, strong, synthetic, weak, unlabelled, so every part is a slice. What is
+random is in `Draws`; `Augmenter.views` computes from them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from common.features.augment import draw_mixup, freq_mixstyle, gain, mix
+from common.features.augment import gain, mix, mix_statistics
 from common.features.front_ends import DesedMel
 from common.features.impulse_responses import DeviceImpulseResponses
 from task4_sed.augment import (
+    Mixture,
     Streams,
     blank,
     colour,
-    draw_shifts,
-    filter_curve,
-    frequency_warp,
-    mixed_classes,
-    stretch_of_frames,
-    turn,
-    wavmix,
+    decide,
+    draw_crop,
+    draw_filter,
+    draw_mixture,
+    draw_stretch,
+    roll,
+    warp_frequency,
+    widen_classes,
 )
 from task4_sed.iterations.network import Ears
-from task4_sed.iterations.settings import KINDS, AugmentSettings, BatchSettings, FilterAugmentSettings
-from task4_sed.labels import NUM_FRAMES, SAMPLE_RATE
+from task4_sed.iterations.settings import KINDS, BatchSettings, StageAugmentSettings
+from task4_sed.labels import NUM_FRAMES, POOLING, SAMPLE_RATE
+
+SPECTROGRAMS = ("magnitude", "log_mel")
 
 
 class Rows:
-    """Where the parts of a batch lie.
+    """Slices of a batch.
 
     Attributes:
-        kinds: by name. of: each kind that has clips. desed: all but MAESTRO. labelled: strong, synthetic and MAESTRO.
-        strong: strong and synthetic.
+        kinds: by name. desed: all but MAESTRO. labelled: MAESTRO, strong and synthetic. strong: strong and synthetic.
+        groups: labelled, weak and unlabelled clips; clips are mixed within them.
     """
 
     def __init__(self, batch: BatchSettings):
@@ -46,53 +51,74 @@ class Rows:
             self.kinds[kind] = slice(start, start + count)
             start += count
         self.count = start
-        self.present = [rows for rows in self.kinds.values() if rows.stop > rows.start]
         self.desed = slice(self.kinds["maestro"].stop, start)
         self.labelled = slice(0, self.kinds["synthetic"].stop)
         self.strong = slice(self.kinds["strong"].start, self.kinds["synthetic"].stop)
-        self.mixed = [part for part in (self.labelled, self.kinds["weak"], self.kinds["unlabeled"]) if _size(part) > 1]
+        self.groups = (self.labelled, self.kinds["weak"], self.kinds["unlabeled"])
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Features and labels of a batch.
-
-    magnitude: (clips, 1, mels, 626) for the CRNN, before the logarithm. log_mel: (clips, 1, mels, frames) for the
-    transformer. strong, pseudo: (clips, classes, 156); pseudo is None without pseudo-labels. weak: (clips, classes).
-    valid: (clips, classes), bool.
-    """
+class Features:
+    """Spectrograms: magnitude (clips, 1, mels, 626) for the CRNN, before the logarithm; log_mel for the transformer."""
 
     magnitude: Tensor
     log_mel: Tensor
+
+    def each(self, change: Callable[[str, Tensor], Tensor]) -> "Features":
+        """`change` of the name and values of each spectrogram."""
+        return Features(*(change(name, getattr(self, name)) for name in SPECTROGRAMS))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of a batch.
+
+    strong, pseudo: (clips, classes, 156), 0..1; pseudo is None without pseudo-labels. weak: (clips, classes).
+    valid: (clips, classes), bool.
+    """
+
     strong: Tensor
     weak: Tensor
     valid: Tensor
     pseudo: Tensor | None = None
 
-    def with_frames(self, change: Callable[[Tensor], Tensor]) -> "Heard":
-        """`change` of everything that lasts in time."""
-        pseudo = None if self.pseudo is None else change(self.pseudo)
-        return replace(
-            self, magnitude=change(self.magnitude), log_mel=change(self.log_mel), strong=change(self.strong),
-            pseudo=pseudo,
-        )  # fmt: skip
+    def frames(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        """`change` of frame labels and pseudo-labels."""
+        return replace(self, strong=change(self.strong), pseudo=None if self.pseudo is None else change(self.pseudo))
+
+    def masked(self) -> "Targets":
+        """0 for classes that are not valid."""
+        known = self.valid.to(self.strong)
+        return replace(self.frames(lambda labels: labels * known[..., None]), weak=self.weak * known)
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """How the clips of a batch were mixed: (clips,) own weight and index of the partner."""
+class Draws:
+    """Random numbers of one step after the waveforms; None or empty where a step is left out.
 
-    weight: Tensor
-    partner: Tensor
+    shifts: (clips,) label frames. stretch: label frames to mask. mixture: of mixup. styles: of MixStyle, by
+    spectrogram. crops: rows, first mel, number of mels. filters, teacher_filters: (clips, mels) dB, by spectrogram.
+    """
+
+    shifts: Tensor | None = None
+    stretch: tuple[int, int] | None = None
+    mixture: Mixture | None = None
+    styles: Mapping[str, Mixture] = field(default_factory=dict)
+    crops: tuple[tuple[slice, int, int], ...] = ()
+    filters: Mapping[str, Tensor] = field(default_factory=dict)
+    teacher_filters: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Views:
-    """clean: as it is after wavmix and masks. student, teacher: what each hears. mixture: None in a step without."""
+    """Inputs of student and teacher, targets of the student's clips, and their mixture; None in a step without mixup.
 
-    clean: Heard
-    student: Heard
-    teacher: Heard
+    The valid classes of the targets hold for both networks, also where the teacher hears clean clips, as published.
+    """
+
+    student: Features
+    teacher: Features
+    targets: Targets
     mixture: Mixture | None = None
 
 
@@ -101,13 +127,13 @@ class Augmenter:
     """Makes `Views` of batches.
 
     Args:
-        settings: what happens to the clips.
+        settings: which steps, and how strong.
         rows: of the batch.
         front_end: of the CRNN. ears: of the transformer.
         teacher_hears: "augmented" or "clean", see `ConsistencySettings`.
     """
 
-    settings: AugmentSettings
+    settings: StageAugmentSettings
     rows: Rows
     front_end: DesedMel
     ears: Ears
@@ -120,21 +146,14 @@ class Augmenter:
             self.responses = DeviceImpulseResponses(wanted.folder, SAMPLE_RATE)
 
     def __call__(self, batch: dict[str, Any], streams: Streams) -> Views:
-        """Views of a batch; nothing in it is changed."""
-        clean = self._framed(self._heard(batch, streams), streams)
-        mixed, mixture = self._mixed(clean, streams)
-        common = self._styled(mixed, streams)
-        student = self._warped(self._filtered(common, streams["filter"]), streams["warp"])
-        if self.teacher_hears == "clean":
-            return Views(clean, student, clean, mixture)
-        return Views(clean, student, self._filtered(common, streams["filter of the teacher"]), mixture)
+        """Views of a batch, which stays as it is."""
+        features = self.features(batch["waveform"], streams)
+        targets = Targets(batch["strong"], batch["weak"], batch["valid"], batch.get("pseudo"))
+        return self.views(features, targets, self.draw(features, streams))
 
-    def _heard(self, batch: dict[str, Any], streams: Streams) -> Heard:
-        """Features of the waveforms, and labels; what is done to waveforms is done first."""
+    def features(self, waveform: Tensor, streams: Streams) -> Features:
+        """Spectrograms of (clips, samples), after the steps that change waveforms."""
         settings = self.settings
-        waveform, labels = batch["waveform"], [batch[name] for name in ("strong", "pseudo") if name in batch]
-        if settings.wavmix is not None:
-            waveform, labels = self._wavmixed(waveform, labels, streams)
         if self.responses is not None and settings.impulse_responses is not None:
             self.responses.to(waveform.device)
             every = torch.ones(len(waveform), dtype=torch.bool)
@@ -144,119 +163,118 @@ class Augmenter:
             waveform = gain(waveform, settings.gain_db, streams["gain"])
         if hasattr(self.ears.front_end, "generator"):
             self.ears.front_end.generator = streams["front end"]
-        log_mel = self.ears.front_end(waveform)
-        pseudo = labels[1] if len(labels) > 1 else None
-        return Heard(self.front_end.magnitude(waveform), log_mel, labels[0], batch["weak"], batch["valid"], pseudo)
+        return Features(self.front_end.magnitude(waveform), self.ears.front_end(waveform))
 
-    def _wavmixed(self, waveform: Tensor, labels: list[Tensor], streams: Streams) -> tuple[Tensor, list[Tensor]]:
-        assert self.settings.wavmix is not None
-        waveform, labels = waveform.clone(), [values.clone() for values in labels]
-        for kind in ("maestro", "strong", "synthetic"):
-            rows = self.rows.kinds[kind]
-            if _size(rows) > 1:
-                wanted = self.settings.wavmix
-                parts = [values[rows] for values in labels]
-                mixed, parts = wavmix(
-                    waveform[rows], parts, wanted.probability, wanted.alpha, streams[f"wavmix {kind}"]
-                )
-                waveform[rows] = mixed
-                for values, part in zip(labels, parts):
-                    values[rows] = part
-        return waveform, labels
+    def draw(self, features: Features, streams: Streams) -> Draws:
+        """Random numbers of a step; each coin is tossed once for the whole batch."""
+        settings, clips = self.settings, self.rows.count
+        shifts = stretch = None
+        if settings.frame_shift:
+            normal = torch.randn(clips, generator=streams["frame shift"])
+            shifts = (normal * settings.frame_shift * NUM_FRAMES).trunc().long()
+        if (mask := settings.time_mask) is not None:
+            stretch = draw_stretch(NUM_FRAMES, mask.smallest, mask.largest, streams["time mask"])
+        mixture = None
+        if settings.mixup is not None and decide(settings.mixup.probability, generator := streams["mixup"]):
+            mixture = self._draw_mixture(settings.mixup.alpha, generator)
+        styles = {}
+        if settings.mixstyle is not None and decide(settings.mixstyle.probability, generator := streams["mixstyle"]):
+            styles = {name: self._draw_mixture(settings.mixstyle.alpha, generator) for name in SPECTROGRAMS}
+        crops = self._draw_crops(features.log_mel.shape[2], streams["warp"])
+        filters: dict[str, Tensor] = {}
+        teacher_filters: dict[str, Tensor] = {}
+        if settings.filter is not None and decide(settings.filter.probability, generator := streams["filter"]):
+            filters = self._draw_filters(features, generator)
+            if self.teacher_hears == "augmented":
+                teacher_filters = self._draw_filters(features, streams["filter of the teacher"])
+        return Draws(shifts, stretch, mixture, styles, crops, filters, teacher_filters)
 
-    def _framed(self, heard: Heard, streams: Streams) -> Heard:
-        """Turned and masked in time."""
-        wanted, rows = self.settings.time_mask, self.rows.strong
-        if self.settings.frame_shift:
-            shifts = draw_shifts(len(heard.strong), self.settings.frame_shift, NUM_FRAMES, streams["frame shift"])
-            heard = heard.with_frames(_Turn(shifts))
-        if wanted is None or not _size(rows):
-            return heard
-        stretch = stretch_of_frames(NUM_FRAMES, wanted.smallest, wanted.largest, streams["time mask"])
-        masked = heard.with_frames(_Blank(rows, *stretch))
-        return replace(masked, pseudo=heard.pseudo) if wanted.pseudo_labels == "kept" else masked
+    def views(self, features: Features, targets: Targets, draws: Draws) -> Views:
+        """Views of features and labels for a draw."""
+        if (shifts := draws.shifts) is not None:
+            features = features.each(lambda _, values: roll(values, _rescale(shifts, values)))
+            targets = targets.frames(lambda labels: roll(labels, shifts))
+        if draws.stretch is not None:
+            features, targets = self._mask_time(features, targets, *draws.stretch)
+        clean = features
+        if draws.mixture is not None:
+            features, targets = self._mix(features, targets, draws.mixture)
+        if draws.styles:
+            features = features.each(lambda name, values: mix_statistics(values, *draws.styles[name]))
+        if draws.crops:
+            features = replace(features, log_mel=_warp(features.log_mel, draws.crops))
+        student = self._filter(features, draws.filters)
+        teacher = clean if self.teacher_hears == "clean" else self._filter(features, draws.teacher_filters)
+        return Views(student, teacher, targets.masked(), draws.mixture)
 
-    def _mixed(self, heard: Heard, streams: Streams) -> tuple[Heard, Mixture | None]:
-        wanted, generator = self.settings.mixup, streams["mixup"]
-        if wanted is None or torch.rand((), generator=generator).item() >= wanted.probability:
-            return heard, None
+    def _draw_mixture(self, alpha: float, generator: torch.Generator) -> Mixture:
+        """Partners within labelled, weak and unlabelled clips."""
         weight, partner = torch.ones(self.rows.count), torch.arange(self.rows.count)
-        for rows in self.rows.mixed:
-            weight[rows], own = draw_mixup(_size(rows), wanted.alpha, generator, dominant=True)
-            partner[rows] = own + rows.start
-        mixed = Heard(
-            *(mix(values, weight, partner) for values in (heard.magnitude, heard.log_mel, heard.strong, heard.weak)),
-            valid=mixed_classes(heard.valid, heard.strong, heard.weak, partner),
-            pseudo=None if heard.pseudo is None else mix(heard.pseudo, weight, partner),
-        )
-        return mixed, Mixture(weight, partner)
+        for rows in self.rows.groups:
+            if rows.stop > rows.start:
+                drawn = draw_mixture(rows.stop - rows.start, alpha, generator)
+                weight[rows], partner[rows] = drawn.weight, drawn.partner + rows.start
+        return Mixture(weight, partner)
 
-    def _styled(self, heard: Heard, streams: Streams) -> Heard:
-        """Freq-MixStyle of each kind for itself, drawn for either spectrogram for itself."""
-        wanted = self.settings.mixstyle
-        if wanted is None:
-            return heard
-        found = {}
-        for name in ("magnitude", "log_mel"):
-            generator = streams[f"mixstyle of {name}"]
-            parts = [
-                freq_mixstyle(getattr(heard, name)[rows], wanted.probability, wanted.alpha, generator, dominant=True)
-                for rows in self.rows.present
-            ]
-            found[name] = torch.cat(parts)
-        return replace(heard, **found)
+    def _draw_crops(self, n_mels: int, generator: torch.Generator) -> tuple[tuple[slice, int, int], ...]:
+        """One crop each for weak, strong and synthetic, unlabelled and, where included, MAESTRO clips."""
+        wanted, kinds = self.settings.frequency_warp, self.rows.kinds
+        if wanted is None or not decide(wanted.probability, generator):
+            return ()
+        parts = [kinds["weak"], self.rows.strong, kinds["unlabeled"], *([kinds["maestro"]] if wanted.maestro else [])]
+        return tuple((rows, *draw_crop(n_mels, wanted.smallest, generator)) for rows in parts)
 
-    def _filtered(self, heard: Heard, generator: torch.Generator) -> Heard:
-        """Either spectrogram through a filter of its own, drawn one after the other."""
+    def _draw_filters(self, features: Features, generator: torch.Generator) -> dict[str, Tensor]:
         wanted = self.settings.filter
-        if wanted is None:
-            return heard
-        added = self.ears.per_decibel if wanted.on_log_mels == "add" else None
-        magnitude = _filtered(heard.magnitude, wanted, generator, None)
-        return replace(heard, magnitude=magnitude, log_mel=_filtered(heard.log_mel, wanted, generator, added))
+        assert wanted is not None
+        return {
+            name: draw_filter(
+                self.rows.count, getattr(features, name).shape[2], wanted.bands, wanted.min_width, wanted.decibels,
+                generator,
+            )
+            for name in (SPECTROGRAMS[:1] if wanted.on_log_mels == "kept" else SPECTROGRAMS)
+        }  # fmt: skip
 
-    def _warped(self, heard: Heard, generator: torch.Generator) -> Heard:
-        wanted = self.settings.frequency_warp
-        if wanted is None:
-            return heard
-        parts = []
-        for rows in self.rows.present:
-            part = heard.log_mel[rows]
-            chosen = torch.rand((), generator=generator).item() < wanted.probability
-            allowed = wanted.maestro or rows != self.rows.kinds["maestro"]
-            parts.append(frequency_warp(part, wanted.smallest, generator) if chosen and allowed else part)
-        return replace(heard, log_mel=torch.cat(parts))
+    def _mask_time(self, features: Features, targets: Targets, first: int, last: int) -> tuple[Features, Targets]:
+        rows, wanted = self.rows.strong, self.settings.time_mask
+        assert wanted is not None
+        masked = features.each(lambda name, values: blank(values, *spectrogram_frames(name, values, first, last), rows))
+        if wanted.pseudo_labels == "masked":
+            return masked, targets.frames(lambda labels: blank(labels, first, last, rows))
+        return masked, replace(targets, strong=blank(targets.strong, first, last, rows))
 
+    def _mix(self, features: Features, targets: Targets, mixture: Mixture) -> tuple[Features, Targets]:
+        labelled, valid = self.rows.labelled, targets.valid.clone()
+        valid[labelled] = widen_classes(targets.valid, targets.strong, mixture.partner)[labelled]
+        mixed = targets.frames(lambda labels: mix(labels, *mixture))
+        mixed = replace(mixed, weak=mix(targets.weak, *mixture), valid=valid)
+        return features.each(lambda _, values: mix(values, *mixture)), mixed
 
-def _filtered(
-    spectrogram: Tensor, wanted: FilterAugmentSettings, generator: torch.Generator, per_decibel: float | None
-) -> Tensor:
-    if torch.rand((), generator=generator).item() >= wanted.probability:
-        return spectrogram
-    clips, _, n_mels, _ = spectrogram.shape
-    curve = filter_curve(clips, n_mels, wanted.bands, wanted.min_width, wanted.decibels, generator)
-    return colour(spectrogram, curve, per_decibel)
-
-
-@dataclass(frozen=True)
-class _Turn:
-    shifts: Tensor
-
-    def __call__(self, values: Tensor) -> Tensor:
-        return turn(values, self.shifts)
+    def _filter(self, features: Features, filters: Mapping[str, Tensor]) -> Features:
+        if not filters or self.settings.filter is None:
+            return features
+        per_decibel = self.ears.per_decibel if self.settings.filter.on_log_mels == "add" else None
+        steps: dict[str, float | None] = {"magnitude": None, "log_mel": per_decibel}
+        return features.each(
+            lambda name, values: colour(values, filters[name], steps[name]) if name in filters else values
+        )
 
 
-@dataclass(frozen=True)
-class _Blank:
-    rows: slice
-    first: int
-    last: int
-
-    def __call__(self, values: Tensor) -> Tensor:
-        changed = values.clone()
-        changed[self.rows] = blank(values[self.rows], self.first, self.last, NUM_FRAMES)
-        return changed
+def spectrogram_frames(name: str, values: Tensor, first: int, last: int) -> tuple[int, int]:
+    """Frames of a spectrogram for label frames first .. last (not included); the transformer's are rounded to even."""
+    if name == "magnitude":
+        return POOLING * first, POOLING * last
+    frames = values.shape[-1]
+    return round(first * frames / NUM_FRAMES), round(last * frames / NUM_FRAMES)
 
 
-def _size(rows: slice) -> int:
-    return rows.stop - rows.start
+def _rescale(shifts: Tensor, values: Tensor) -> Tensor:
+    """Label frames as frames of a spectrogram."""
+    return (shifts * values.shape[-1] / NUM_FRAMES).round().long()
+
+
+def _warp(log_mel: Tensor, crops: tuple[tuple[slice, int, int], ...]) -> Tensor:
+    warped = log_mel.clone()
+    for rows, first, kept in crops:
+        warped[rows] = warp_frequency(log_mel[rows], first, kept)
+    return warped

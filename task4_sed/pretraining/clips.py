@@ -1,4 +1,4 @@
-"""Clips of AudioSet strong as batches: mp3 out of HDF5, frame targets from the tables, targets of the teachers."""
+"""Batches of AudioSet strong: mp3 out of HDF5, frame targets from the tables, targets of the teachers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, open_hdf5
 from common.data.labels import label_set
+from common.data.loading import EpochDraws
 from common.errors import UserError
-from task4_sed.pretraining.sampler import BatchPlan, EpochDraws, JointBatches, OrderedBatches
+from common.features.augment import wavmix
+from task4_sed.data.annotations import read_durations
+from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
+from task4_sed.pretraining.sampler import BatchPlan, JointBatches, OrderedBatches
 from task4_sed.pretraining.settings import PretrainSettings, StrongDataSettings
-from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table
+from task4_sed.pretraining.tables import StrongEvents, read_strong_table
 from task4_sed.pretraining.targets import FRAMES, FrameTargets, temporal_weights
 
-SAMPLE_RATE = 16_000
 CLASSES = label_set("audioset_strong")
 """The 447 with training clips: the outputs of the networks."""
 SCORED_CLASSES = label_set("audioset_strong_common")
@@ -31,8 +34,8 @@ KIND = "strong_logits"
 class StrongSet:
     """A part of AudioSet strong.
 
-    name: "training" or "evaluation". events: of the clips that have audio, and are used. audio: HDF5 files.
-    listed: how many clips the table has. missing: names of those without audio.
+    name: "training" or "evaluation". events: of the clips with audio. audio: HDF5 files.
+    listed: clips of the table. missing: names of clips without audio.
     """
 
     name: str
@@ -42,10 +45,10 @@ class StrongSet:
     missing: tuple[str, ...]
 
     def sentence(self) -> str:
-        """What is missing."""
+        """The number of missing clips."""
         return (
             f"{len(self.missing):,} of {self.listed:,} {self.name} clips have no audio (first {self.missing[0]}); "
-            "`data check_strong` tells which classes they are of."
+            "`data check_strong` names their classes."
         )
 
 
@@ -53,7 +56,7 @@ def read_training_set(data: StrongDataSettings) -> StrongSet:
     """Training clips with audio.
 
     Raises:
-        UserError: for everything in the files that cannot be used; for missing clips unless `allow_missing`.
+        UserError: for mistakes in the files, and for missing clips unless `allow_missing`.
     """
     return _read_set("training", data, data.train_table, data.train_audio)
 
@@ -111,7 +114,12 @@ class TeacherTargets:
         self.outputs = KeyedOutputs(path, KIND)
         if self.outputs.shape != (len(CLASSES), FRAMES):
             raise UserError(f"{path} cannot be learned from: {_difference(self.outputs.shape)}.")
-        self.rows = self.outputs.rows(names)
+        self.rows = self.outputs.rows(names, allow_missing=True)
+        # PretrainedSED cuts the characters ".mp3" off the end of a name, one by one: Yabc3.mp3 may be stored as Yabc.
+        shortened = [name.rstrip(".mp3") for name in names]
+        self.rows = np.where(self.rows < 0, self.outputs.rows(shortened, allow_missing=True), self.rows)
+        if (self.rows < 0).any():
+            self.outputs.rows(names)  # names what is missing
 
     def gather(self, clips: np.ndarray) -> Tensor:
         """(clips, 447, 250) float32, 0..1."""
@@ -145,7 +153,7 @@ class StrongClips(Dataset):
         mixed = np.flatnonzero(plan.partner >= 0)
         if len(mixed):
             partners = self._gather(plan.partner[mixed], plan.seeds[mixed])
-            mix_in(batch, partners, mixed, torch.from_numpy(plan.partner_weight[mixed]))
+            wavmix(batch, partners, torch.from_numpy(mixed), torch.from_numpy(plan.partner_weight[mixed]))
         return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
 
     def _gather(self, rows: np.ndarray, seeds: np.ndarray) -> dict[str, Tensor]:
@@ -157,26 +165,6 @@ class StrongClips(Dataset):
         if self.teachers is not None:
             gathered["distilled"] = self.teachers.gather(rows)
         return gathered
-
-
-def mix_in(batch: dict[str, Tensor], partners: dict[str, Tensor], rows: np.ndarray, weight: Tensor) -> None:
-    """Wavmix: add partners to some clips of a batch, in place, in waveforms and in all targets.
-
-    Both lose their mean first, and their sum its own, as published; unmixed clips keep theirs.
-
-    Args:
-        batch: waveform (clips, samples), targets (clips, ...).
-        partners: the same of the partners, (rows, ...).
-        rows: of the batch that are mixed.
-        weight: (rows,) of the batch's own clips.
-    """
-    places = torch.from_numpy(np.asarray(rows))
-    for name, other in partners.items():
-        own = batch[name][places]
-        if name == "waveform":
-            own, other = own - own.mean(dim=1, keepdim=True), other - other.mean(dim=1, keepdim=True)
-        sums = torch.lerp(other, own, weight.view(-1, *[1] * (own.dim() - 1)))
-        batch[name][places] = sums - sums.mean(dim=1, keepdim=True) if name == "waveform" else sums
 
 
 def training_loader(clips: StrongClips, settings: PretrainSettings, pin_memory: bool) -> DataLoader:

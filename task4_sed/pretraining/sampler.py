@@ -12,46 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from common.data.loading import rank_and_count
+from common.data.loading import EpochDraws, rank_and_count
 from common.errors import UserError
-from task4_sed.pretraining.settings import WavmixSettings
-
-
-@dataclass(frozen=True)
-class EpochDraws:
-    """How the clips of an epoch are drawn.
-
-    num_clips: of the data set. draws: clips of an epoch.
-    weights: (clips,) that they are drawn with; None for equal ones.
-    replacement: whether a clip may come again. With weights and without replacement, clips with large weights come
-        early and all others follow, as in PretrainedSED.
-    """
-
-    num_clips: int
-    draws: int
-    weights: NDArray[np.float64] | None = None
-    replacement: bool = False
-
-    def __post_init__(self) -> None:
-        possible = self.num_clips if self.weights is None else int(np.count_nonzero(self.weights))
-        if not self.replacement and self.draws > possible:
-            raise UserError(
-                f"sampler.draws is {self.draws:,}, but without replacement only {possible:,} clips can be drawn; set "
-                "it to null, or set sampler.replacement."
-            )
-
-    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
-        """(draws,) clips of an epoch."""
-        random = np.random.default_rng((seed, epoch))
-        if self.replacement:
-            share = None if self.weights is None else self.weights / self.weights.sum()
-            return random.choice(self.num_clips, self.draws, p=share)
-        if self.weights is None:
-            return random.permutation(self.num_clips)[: self.draws]
-        # Drawing one after another without replacement is sorting by weight with Gumbel noise.
-        with np.errstate(divide="ignore"):
-            keys = np.log(self.weights) + random.gumbel(size=self.num_clips)
-        return np.argsort(-keys, kind="stable")[: self.draws]
+from task4_sed.augment import draw_partners
+from task4_sed.settings import WavmixSettings
 
 
 @dataclass(frozen=True)
@@ -93,8 +57,8 @@ class JointBatches(DistributedSampler):
         world = rank_and_count()[1]
         if self.batch_size % world:
             raise UserError(f"data.batch_size {self.batch_size} cannot be shared by {world} processes; change it.")
-        last = self.draws.draws % self.batch_size
-        return self.draws.draws // self.batch_size + int(last >= world)
+        last = self.draws.count % self.batch_size
+        return self.draws.count // self.batch_size + int(last >= world)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         order = self.draws.order(self.seed, self.epoch)
@@ -110,10 +74,8 @@ class JointBatches(DistributedSampler):
         seeds = random.integers(2**62, size=count)
         partner, weight = np.full(count, -1), np.ones(count, dtype=np.float32)
         if self.wavmix is not None:
-            mixed = random.random(count) < self.wavmix.probability
-            partner = np.where(mixed, random.integers(self.draws.num_clips, size=count), -1)
-            drawn = random.beta(self.wavmix.alpha, self.wavmix.alpha, size=count)
-            weight = np.where(mixed, np.maximum(drawn, 1 - drawn), 1).astype(np.float32)
+            mixing = self.wavmix.probability, self.wavmix.alpha
+            partner, weight = draw_partners(count, self.draws.num_clips, *mixing, random)
         own = slice(rank * count // world, (rank + 1) * count // world)
         return BatchPlan(rows[own], count, own.start, partner[own], weight[own], seeds[own])
 

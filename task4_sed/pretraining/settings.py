@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
+from common.settings.run import RunSettings
 from common.settings.trainer import TrainerSettings
+from task4_sed.settings import AugmentSettings
 
 
 class ModelSettings(Settings):
@@ -40,83 +42,6 @@ class SamplerSettings(Settings):
     """Frames added to the count of each class, which tames the weights of rare ones."""
 
 
-class WavmixSettings(Settings):
-    """Two clips, each without its mean, are added as waveforms; the partner may be any clip of the data set."""
-
-    probability: float = Field(0.8, ge=0, le=1)
-    """Of mixing a clip."""
-    alpha: float = Field(2.0, gt=0)
-    """The larger of l and 1 - l is the clip's weight, l from Beta(alpha, alpha)."""
-
-
-class MixupSettings(Settings):
-    """Spectrograms of a batch are mixed with each other, labels likewise."""
-
-    probability: float = Field(0.3, ge=0, le=1)
-    """Of mixing a batch."""
-    alpha: float = Field(0.2, gt=0)
-    """The larger of c and 1 - c is a clip's weight, c from Beta(alpha, alpha)."""
-
-
-class MixStyleSettings(Settings):
-    """Mean and deviation of each mel band over time are mixed with those of another clip; labels stay."""
-
-    probability: float = Field(0.3, ge=0, le=1)
-    """Of mixing a batch."""
-    alpha: float = Field(0.4, gt=0)
-    """The larger of l and 1 - l is a clip's weight, l from Beta(alpha, alpha)."""
-
-
-class TimeMaskSettings(Settings):
-    """One stretch of frames of the whole batch is set to 0, its labels too."""
-
-    min_share: float = Field(0.05, ge=0, le=1)
-    """Of the frames, at least."""
-    max_share: float = Field(0.0, ge=0, le=1)
-    """Of the frames, less than this; 0 masks nothing."""
-    distilled: Literal["kept", "masked"] = "masked"
-    """Targets of the teachers under the mask; kept, as published: the student is to hear what is covered."""
-
-
-class FilterAugmentSettings(Settings):
-    """A random equaliser: gains at the borders of a few bands, straight lines between them."""
-
-    probability: float = Field(0.8, ge=0, le=1)
-    """Of filtering a batch."""
-    min_bands: int = Field(3, ge=2)
-    """Fewest bands."""
-    max_bands: int = Field(5, ge=2)
-    """Most bands."""
-    min_width: int = Field(6, ge=1)
-    """Of a band, in mel bands."""
-    max_db: float = Field(6.0, ge=0)
-    """Gains are uniform in -max_db..max_db, drawn for each clip."""
-    scale: Literal["multiply", "decibel"] = "decibel"
-    """multiply, as published: the normalised logarithm is multiplied by 10^(dB / 20). decibel: a filter, so many dB."""
-
-
-class FrequencyWarpSettings(Settings):
-    """A part of the mel axis, the same for the batch, is stretched to the full height."""
-
-    probability: float = Field(0.8, ge=0, le=1)
-    """Of warping a batch."""
-    smallest: float = Field(0.6, gt=0, le=1)
-    """Share of the mel bands that is kept at least."""
-
-
-class AugmentationSettings(Settings):
-    """In this order, each with random numbers of its own; those that are null are left out."""
-
-    wavmix: WavmixSettings | None = WavmixSettings()
-    frame_shift: float = Field(0.125, ge=0, le=1)
-    """Deviation of a circular shift in time, as a share of the frames."""
-    mixup: MixupSettings | None = MixupSettings()
-    mixstyle: MixStyleSettings | None = MixStyleSettings()
-    time_mask: TimeMaskSettings | None = TimeMaskSettings()
-    filter_augment: FilterAugmentSettings | None = FilterAugmentSettings()
-    frequency_warp: FrequencyWarpSettings | None = FrequencyWarpSettings()
-
-
 class OptimSettings(Settings):
     """Adam or AdamW, linear warm-up, then half a cosine down to 0 at the last step."""
 
@@ -128,11 +53,13 @@ class OptimSettings(Settings):
     warmup_steps: int = Field(20_000, ge=0)
     """Steps of the rise; where the training is shorter, it ends below the peak."""
     weight_decay: float = Field(0.0, ge=0)
-    """Of weights with two or more dimensions; needs adamw."""
+    """Needs adamw."""
+    decayed: Literal["matrices", "all"] = "matrices"
+    """Weights that decay: those with two or more dimensions; or all, as published, biases and norms too."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """The block that is i-th from the top learns with lr * layer_decay^i; heads with lr."""
     frozen: bool = False
-    """Train only what is above the pre-trained blocks."""
+    """Train only the heads; recurrent layers on top stay random, as published."""
 
     @model_validator(mode="after")
     def _decays_with_adamw(self) -> "OptimSettings":
@@ -200,29 +127,31 @@ class EvaluationSettings(Settings):
         return self
 
 
-class PretrainSettings(Settings):
-    """One training of a frame model on AudioSet strong: a teacher, or a student of teachers."""
+class FrameModelSettings(RunSettings):
+    """One training of a frame model."""
 
     name: str = Field(pattern=r"^[^/\\]+$")
     """Name of the run's folder; {seed} and {model} in it stand for their values."""
+    model: ModelSettings
+    augmentation: AugmentSettings = AugmentSettings()
+    optim: OptimSettings
+    trainer: TrainerSettings
+
+    def value_in_name(self, field: str) -> Any:
+        """`{model}` is the name of the model without the tag of its weights."""
+        return self.model.name.partition(".")[0] if field == "model" else super().value_in_name(field)
+
+
+class PretrainSettings(FrameModelSettings):
+    """One training of a frame model on AudioSet strong: a teacher, or a student of teachers."""
+
     runs: Path = Path("runs/pretrain")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Decides initial weights, order of clips, augmentation."""
     data: StrongDataSettings
-    model: ModelSettings
     sampler: SamplerSettings = SamplerSettings()
-    augmentation: AugmentationSettings = AugmentationSettings()
-    optim: OptimSettings
     distillation: DistillationSettings | None = None
     """Null learns from labels alone."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    trainer: TrainerSettings
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / run_name(self.name, self.seed, self.model.name)
 
 
 class OfficeDataSettings(Settings):
@@ -254,28 +183,10 @@ class OfficeEventSettings(Settings):
     the centre of one to the centre of the other, one frame less."""
 
 
-class OfficeSettings(Settings):
+class OfficeSettings(FrameModelSettings):
     """One fine-tuning of a frame model on DCASE 2016 Task 2."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")
-    """Name of the run's folder; {seed} and {model} in it stand for their values."""
     runs: Path = Path("runs/dcase2016_task2")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Decides initial weights, crops, augmentation."""
     data: OfficeDataSettings
-    model: ModelSettings
-    augmentation: AugmentationSettings
-    optim: OptimSettings
     events: OfficeEventSettings = OfficeEventSettings()
-    trainer: TrainerSettings
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / run_name(self.name, self.seed, self.model.name)
-
-
-def run_name(name: str, seed: int, model: str) -> str:
-    """A run's name with the values of {seed} and {model} (without the tag of its weights)."""
-    return name.replace("{seed}", str(seed)).replace("{model}", model.partition(".")[0])

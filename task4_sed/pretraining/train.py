@@ -11,8 +11,8 @@ from common.models.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Streams
-from task4_sed.pretraining.augment import Share, augment, joined
-from task4_sed.pretraining.networks import freeze_blocks, level_of_a_decibel, parameter_groups
+from task4_sed.pretraining.augment import Share, augment, draw, joined
+from task4_sed.pretraining.networks import freeze_below_heads, level_of_a_decibel, parameter_groups
 from task4_sed.pretraining.scoring import EvaluationScores
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
@@ -56,20 +56,20 @@ class FrameTraining(LightningModule):
         self.distillation_weight = distillation_weight
         self.per_decibel = level_of_a_decibel(self.front_end)
         if settings.optim.frozen:
-            freeze_blocks(self.network)
+            freeze_below_heads(self.network)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of this process's part of a batch: waveform, target, first, joint and, with teachers, distilled."""
         if self.settings.optim.frozen:
-            self.network.model.eval()
+            freeze_below_heads(self.network)  # Lightning has put them in training mode
         streams = Streams(self.settings.seed, self.global_step, batch_index)
         share = Share(int(batch["first"]), len(batch["waveform"]), int(batch["joint"]))
         features = self.features(batch["waveform"], streams)
         targets = [batch[name] for name in ("target", "distilled") if name in batch]
+        settings = self.settings.augmentation
         with torch.no_grad():
-            features, targets = augment(
-                features, targets, self.settings.augmentation, streams, share, self.per_decibel
-            )  # fmt: skip
+            draws = draw(settings, streams, share.joint, features.shape[-2], features.shape[-1])
+            features, targets = augment(features, targets, settings, draws, share, self.per_decibel)
         logits = self.network(features).frame_logits.float().mT
         losses = training_loss(logits, targets[0], targets[1] if len(targets) > 1 else None, self.distillation_weight)
         loss = torch.stack(list(losses.values())).sum()

@@ -1,6 +1,6 @@
 """One stage-2 step of the winner's recipe of Task 4: this kit against a plain version of the same computation.
 
-The plain step hears every clip for itself: impulse response, wavmix, features (torchaudio's mel for the CRNN, the
+The plain step hears every clip for itself: impulse response, features (torchaudio's mel for the CRNN, the
 transformer's front end), masks, mixup, MixStyle, filter and warping clip by clip, and it makes the features of student
 and teacher separately. Networks, losses and optimiser are the same, and every augmentation is done in every step. Both
 take turns. --cpu_time counts processor time, for a machine on which other programs run. The peak is that of the step's
@@ -25,13 +25,13 @@ from common.files import human_size
 from common.output import print_table
 from common.settings import load_settings
 from common.training.trainer import update_average
-from task4_sed.augment import Streams
+from task4_sed.augment import Mixture, Streams
 from task4_sed.iterations.memory import memory_of
 from task4_sed.iterations.network import parameter_groups
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
-from task4_sed.iterations.views import Heard, Mixture, Views
-from task4_sed.schema import AnySystem
+from task4_sed.iterations.views import Features, Targets, Views
+from task4_sed.systems import AnySystem
 from tests.support.allocations import allocations
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")
@@ -45,7 +45,6 @@ def make_settings(depth: int, dim: int, responses: Path) -> TwoIterations:
     sizes = {"dim": dim, "depth": depth, "num_heads": heads}
     changes = {"data.root": "nowhere", "stage2.batch": CLIPS, "trainer.accelerator": "cpu"}
     changes["stage2.augment"] = {
-        "wavmix": {"probability": 1.0},
         "impulse_responses": {"folder": str(responses), "probability": 1.0},
         "time_mask": {"pseudo_labels": "masked"},
         "mixup": {"probability": 1.0},
@@ -118,7 +117,7 @@ class PlainStep(KitStep):
     def hear(self, batch: dict[str, torch.Tensor]) -> Views:
         """Views of a batch."""
         rows = self.module.rows
-        waveform, strong = self._wavmix(batch["waveform"], batch["strong"])
+        waveform, strong = batch["waveform"], batch["strong"]
         responses = self.module.augmenter.responses.responses
         waveform = torch.stack([
             torchaudio.functional.fftconvolve(clip, responses[self.random.integers(len(responses))])[: len(clip)]
@@ -142,30 +141,17 @@ class PlainStep(KitStep):
             valid[clip] |= strong[other].amax(dim=1) > 0
         coloured = [self._filter(self._style(values, rows), number) for number, values in enumerate(mixed)]
         coloured[1] = self._warp(coloured[1], rows)
-        heard = Heard(*clean, strong, batch["weak"], batch["valid"])
-        return Views(heard, Heard(*coloured, labels, weak, valid), heard, Mixture(weight, partner))
+        targets = Targets(labels, weak, valid).masked()
+        return Views(Features(*coloured), Features(*clean), targets, Mixture(weight, partner))
 
     def _features(self, waveform: torch.Tensor) -> list[torch.Tensor]:
         front_end = self.module.transformer_front_end
         magnitude = torch.stack([self.mel(clip)[None] for clip in waveform])
         return [magnitude, torch.cat([front_end(clip[None]) for clip in waveform])]
 
-    def _wavmix(self, waveform: torch.Tensor, strong: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mixed, labels = waveform.clone(), strong.clone()
-        for kind in ("maestro", "strong", "synthetic"):
-            rows = self.module.rows.kinds[kind]
-            order = self.random.permutation(np.arange(rows.start, rows.stop))
-            for clip, other in zip(range(rows.start, rows.stop), order):
-                b = self.random.beta(0.2, 0.2)
-                w = max(b, 1 - b)
-                one, two = waveform[clip], waveform[other]
-                mixed[clip] = w * (one - one.mean()) + (1 - w) * (two - two.mean())
-                labels[clip] = w * strong[clip] + (1 - w) * strong[other]
-        return mixed, labels
-
     def _draw_mixture(self, rows: object) -> tuple[torch.Tensor, torch.Tensor]:
         weight, partner = torch.ones(rows.count), torch.arange(rows.count)
-        for part in rows.mixed:
+        for part in rows.groups:
             b = self.random.beta(0.2, 0.2, part.stop - part.start)
             weight[part] = torch.from_numpy(np.maximum(b, 1 - b)).float()
             partner[part] = torch.from_numpy(self.random.permutation(np.arange(part.start, part.stop)))
@@ -177,7 +163,7 @@ class PlainStep(KitStep):
 
     def _style(self, values: torch.Tensor, rows: object) -> torch.Tensor:
         styled = values.clone()
-        for part in rows.present:
+        for part in rows.groups:
             order = self.random.permutation(np.arange(part.start, part.stop))
             for clip, other in zip(range(part.start, part.stop), order):
                 b = self.random.beta(0.3, 0.3)
@@ -208,7 +194,7 @@ class PlainStep(KitStep):
 
     def _warp(self, values: torch.Tensor, rows: object) -> torch.Tensor:
         parts = []
-        for part in rows.present:
+        for part in (rows.kinds["maestro"], rows.strong, *rows.groups[1:]):
             n_mels = values.shape[2]
             kept = int(self.random.uniform(0.6, 1) * n_mels)
             first = int(self.random.integers(0, n_mels - kept + 1))

@@ -57,6 +57,7 @@ def test_consistency_is_the_squared_difference_of_probabilities_and_moves_the_st
 
 def test_the_teacher_is_first_the_plain_mean_then_a_moving_average():
     assert [teacher_decay(step, 0.999) for step in range(3)] == pytest.approx([1 / 2, 2 / 3, 3 / 4])
+    assert [teacher_decay(step, 0.999, counted_from=0) for step in range(3)] == pytest.approx([0, 1 / 2, 2 / 3])
     assert teacher_decay(998, 0.999) == pytest.approx(0.999)
     assert teacher_decay(10**6, 0.999) == 0.999
 

@@ -1,4 +1,4 @@
-"""DCASE 2016 Task 2 as HEAR hands it out: recordings of 120 s, office sounds, events in milliseconds."""
+"""DCASE 2016 Task 2 as HEAR distributes it: recordings of 120 s, office sounds, events in milliseconds."""
 
 import csv
 import json
@@ -12,18 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from common.data.audio import audio_info, read_audio
+from common.data.audio import audio_info, read_fixed
 from common.errors import UserError, unknown
-from task4_sed.pretraining.clips import SAMPLE_RATE, mix_in
+from common.features.augment import wavmix
+from task4_sed.labels import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from task4_sed.pretraining.sampler import BatchPlan
-from task4_sed.pretraining.tables import CLIP_SECONDS
 from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
 
 SPLITS = ("train", "valid", "test")
-FRAME_SAMPLES = round(FRAME_SECONDS * SAMPLE_RATE)
-CLIP_SAMPLES = round(CLIP_SECONDS * SAMPLE_RATE)
 END_TOLERANCE = 1e-7
-"""Seconds by which an event is longer, so that a frame whose centre is its very end counts (0.0001 ms in HEAR)."""
+"""Seconds added to the end of an event, so that a frame with its centre there counts (0.0001 ms in HEAR)."""
 
 Event = tuple[float, float, str]
 
@@ -102,9 +100,9 @@ def read_recordings(root: Path, split: str) -> Recordings:
 
 
 class RandomCrops(Dataset):
-    """Training clips: 10 s from a random frame on; an item is a batch as of `StrongClips`.
+    """Training clips of 10 s from a random frame on; an item is a batch as in `StrongClips`.
 
-    An epoch has as many as there are pieces of 10 s; clip i is of recording i modulo their number.
+    An epoch has as many clips as the recordings have pieces of 10 s; clip i is from recording i modulo their number.
     """
 
     def __init__(self, recordings: Recordings):
@@ -119,7 +117,7 @@ class RandomCrops(Dataset):
         mixed = np.flatnonzero(plan.partner >= 0)
         if len(mixed):
             partners = self._gather(plan.partner[mixed], plan.seeds[mixed] ^ 1)
-            mix_in(batch, partners, mixed, torch.from_numpy(plan.partner_weight[mixed]))
+            wavmix(batch, partners, torch.from_numpy(mixed), torch.from_numpy(plan.partner_weight[mixed]))
         return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
 
     def _gather(self, rows: NDArray, seeds: NDArray) -> dict[str, torch.Tensor]:
@@ -134,7 +132,7 @@ class RandomCrops(Dataset):
 
 
 class FixedPieces(Dataset):
-    """Pieces of 10 s of every recording, one behind the other; the last is filled up with zeros."""
+    """Pieces of 10 s of every recording, one after another; the last is padded with zeros."""
 
     def __init__(self, recordings: Recordings):
         self.recordings = recordings
@@ -165,9 +163,7 @@ class FixedPieces(Dataset):
 
 
 def _read(path: Path, first_frame: int) -> NDArray[np.float32]:
-    start = first_frame * FRAME_SECONDS
-    waveform = read_audio(path, start=start, duration=CLIP_SECONDS)[:CLIP_SAMPLES]
-    return np.pad(waveform, (0, CLIP_SAMPLES - len(waveform)))
+    return read_fixed(path, CLIP_SAMPLES, SAMPLE_RATE, start=first_frame * FRAME_SECONDS)
 
 
 def _check(recording: Path, events: Sequence[Event], classes: Sequence[str], table: Path) -> float:

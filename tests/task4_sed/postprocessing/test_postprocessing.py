@@ -14,7 +14,7 @@ from task4_sed.postprocessing.filters import (
     to_segments,
 )
 from task4_sed.postprocessing.tuning import GRID, WINNER_GRID, box_grid, tune_boxes
-from task4_sed.scores.ensemble import ensemble, ensemble_stores
+from task4_sed.scores.ensemble import ensemble_stores
 from task4_sed.scores.median_filter import median_filter
 from task4_sed.scores.store import ScoreStore, ScoreWriter
 from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
@@ -220,19 +220,6 @@ def test_classes_with_different_frames_can_be_joined():
         only_classes(dog, ["cow"])
 
 
-def test_an_ensemble_averages_by_clip_and_class_name():
-    a = from_frames({"x": one_clip([0.2]).table("a"), "y": one_clip([0.4]).table("a")})
-    b = ScoreTables(("y", "x"), ("dog",), a.starts, a.borders, np.array([[0.8, 0.6]]))
-    assert ensemble([a, b], "probabilities").values == pytest.approx(np.array([[0.4, 0.6]]))
-    assert ensemble([a, b], "probabilities", weights=[3, 1]).values == pytest.approx(np.array([[0.3, 0.5]]))
-    logits = np.log([[0.2 / 0.8, 0.4 / 0.6]]) / 2 + np.log([[0.6 / 0.4, 0.8 / 0.2]]) / 2
-    assert ensemble([a, b]).values == pytest.approx(1 / (1 + np.exp(-logits)))
-    with pytest.raises(UserError, match="Member 2 differs from the first member of the ensemble in 1 clips, as x"):
-        ensemble([a, a.select(["y"])])
-    with pytest.raises(UserError, match="as many weights"):
-        ensemble([a, b], weights=[1])
-
-
 def test_an_ensemble_of_stores_averages_logits_whatever_the_order(tmp_path):
     generator = np.random.default_rng(0)
     values = generator.normal(0, 6, size=(2, 3, 4, 2)).astype(np.float32)
@@ -240,7 +227,11 @@ def test_an_ensemble_of_stores_averages_logits_whatever_the_order(tmp_path):
     for number, order in enumerate(orders):
         with ScoreWriter(tmp_path / f"{number}.h5", ["dog", "cat"], dtype="float32") as writer:
             writer.write([f"clip{index}.wav" for index in order], values[number, order])
-    ensemble_stores([tmp_path / "0.h5", tmp_path / "1.h5"], tmp_path / "mean.h5", dtype="float32")
+    ensemble_stores([tmp_path / "0.h5", tmp_path / "1.h5"], tmp_path / "mean.h5")
     mean = ScoreStore(tmp_path / "mean.h5")
     assert mean.kind == "logits"
     assert mean.read(["clip0", "clip1", "clip2"]) == pytest.approx(values.mean(axis=0), abs=1e-6)
+    with ScoreWriter(tmp_path / "other.h5", ["dog", "cat"], dtype="float32") as writer:
+        writer.write(["clip0.wav"], values[0, :1])
+    with pytest.raises(UserError, match="differs from the first member of the ensemble in 2 clips, as clip1"):
+        ensemble_stores([tmp_path / "0.h5", tmp_path / "other.h5"], tmp_path / "mean.h5")
