@@ -2,15 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
-from common.cli.recipe_verbs import make_executor
-from common.cli.sweep_verb import sweep_verb
+from common.cli import Positional, Repeated, print_json, print_table, run, say
+from common.cli.recipe_verbs import sweep_verb, train_verb
 from common.errors import CheckFailed
 from task4_sed.pretraining import verbs as pretraining
-from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
-from task4_sed.schema import AnySystem
+from task4_sed.systems import AnySystem, load_recipe
 
 SMALL = "task4_sed/configs/small.yaml"
 
@@ -45,11 +43,11 @@ def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
 
 
 def check_data(*, root: Path, json: bool = False) -> None:
-    """Compare the tree with the published counts; missing clips, damaged files and wrong rows are named.
+    """Compare the tree with the published counts; names missing clips, damaged files and wrong rows.
 
     Args:
         root: folder of the tree.
-        json: print what was found as JSON, with all missing clips.
+        json: print the report as JSON, with all missing clips.
     """
     from dataclasses import asdict
 
@@ -62,17 +60,17 @@ def check_data(*, root: Path, json: bool = False) -> None:
         print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{root}")
     if found.problems:
         raise CheckFailed("\n".join(found.problems))
-    say("The data are as they should be.")
+    say("The data are complete.")
 
 
-def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_missing: bool = False) -> None:
-    """Pack sets into one file each, at 16 kHz and at least 10 s; goes on where it was stopped.
+def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, allow_missing: bool = False) -> None:
+    """Pack sets into one file each, at 16 kHz and at least 10 s; resumes after an interruption.
 
     Args:
         root: folder of the tree.
-        sets: set to pack, such as weak; may be given several times; left out, all that are there.
-        workers: processes that decode.
-        allow_missing: pack what is there of sets with missing clips.
+        sets: set to pack, such as weak; may be repeated; by default all sets found.
+        num_workers: processes that decode.
+        allow_missing: pack the clips found of sets with missing clips.
     """
     from common.errors import UserError
     from task4_sed.data.sets import SETS, audio_folder, pack_set
@@ -85,45 +83,15 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), workers: int = 1, allow_m
                 raise
             say(str(error))
             continue
-        say(str(pack_set(root, name, workers, allow_missing)))
+        say(str(pack_set(root, name, num_workers, allow_missing)))
 
 
-def train(
-    settings: AnySystem,
-    *,
-    resume: Path | None = None,
-    redo: Repeated[str] = (),
-    fast_check: bool = False,
-    jobs: int = 1,
-    on: Literal["here", "slurm"] = "here",
-    slurm_partition: str | None = None,
-    slurm_minutes: int = 1440,
-    slurm_gpus: int = 0,
-    slurm_cpus: int = 2,
-) -> None:
-    """Train one system and test it on both data sets.
-
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (such as train or test), with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-        jobs: stages that are done at the same time where they do not need each other; each gets a GPU where there are.
-        on: this machine, or SLURM with a job for each stage.
-        slurm_partition: partition; left out, the cluster's default.
-        slurm_minutes: time limit of a stage; one that reaches it is queued again and goes on.
-        slurm_gpus: GPUs for each stage.
-        slurm_cpus: cores for each stage.
-    """
+def show_run(run: Any) -> None:
+    """Print the figures of a finished run."""
     from task4_sed.reports.report import figure_rows
-    from task4_sed.systems import check_recipe, run_recipe
 
-    if fast_check:
-        check_recipe(settings)
-        return
-    executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
-    finished = run_recipe(settings, resume, redo, executor)
-    print_table(figure_rows([finished]), title=_title(finished))
-    say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
+    print_table(figure_rows([run]), title=_title(run))
+    say(f"See `evaluate {run.folder}`.")
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
@@ -133,13 +101,11 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON; 0 to 1.
     """
-    from task4_sed.evaluate import read_scores
-    from task4_sed.reports.report import class_rows, figure_rows, stage_rows
-    from task4_sed.systems import open_run, read_published
+    from task4_sed.reports.report import class_rows, figure_rows, read_published, stage_rows
 
-    opened = open_run(run)
+    opened = load_recipe().open(run)
     if json:
-        print_json({**read_scores(opened), "published": read_published(opened.settings)})
+        print_json({**opened.read_evaluation(), "published": read_published(opened.settings)})
         return
     print_table(figure_rows([opened]), title=_title(opened))
     for title, rows in class_rows(opened).items():
@@ -156,10 +122,9 @@ def predict(run: Positional[Path], *, root: Path) -> None:
         run: run folder.
         root: folder of the tree (its audio/eval24), or of the audio files themselves.
     """
-    from task4_sed.systems import open_run
     from task4_sed.systems import predict as write
 
-    print(write(open_run(run), root))
+    print(write(load_recipe().open(run), root))
 
 
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, reference: Path) -> None:
@@ -227,9 +192,9 @@ def psds(
 
 
 def _title(run: Any) -> str:
-    from task4_sed.data.sets import is_made_up_data
+    from common.data.made_up import is_made_up
 
-    made_up = "Made-up data: " if is_made_up_data(run.settings.data.root) else ""
+    made_up = "Made-up data: " if is_made_up(run.settings.data.root) else ""
     return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"
 
 
@@ -242,24 +207,14 @@ VERBS = {
         "check_strong": pretraining.check_strong,
         "pack_strong": pretraining.pack_strong,
     },
-    "train": config_verb(AnySystem, train, config_for={"fast_check": SMALL}),
-    "sweep": sweep_verb(
-        AnySystem,
-        "task4_sed.systems:sweep_cell",
-        "task4_sed.systems:is_made_up",
-        "task4_sed.systems:prepare_stores",
-    ),
+    "train": train_verb(AnySystem, load_recipe, show_run, "Train one system and test it on both data sets.", SMALL),
+    "sweep": sweep_verb(AnySystem, load_recipe),
     "evaluate": evaluate,
     "predict": predict,
     "package": package,
     "report": report,
     "psds": psds,
-    "pretrain": config_verb(
-        PretrainSettings, pretraining.pretrain, config_for={"fast_check": pretraining.PRETRAIN_SMALL}
-    ),
-    "pretrain_targets": pretraining.pretrain_targets,
-    "pretrain_evaluate": pretraining.pretrain_evaluate,
-    "finetune_dcase2016": config_verb(OfficeSettings, pretraining.finetune_dcase2016),
+    **pretraining.VERBS,
 }
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from common.settings.yaml_file import to_yaml
 from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
-from task4_sed.baseline.settings import Task4Settings
-from task4_sed.evaluate import PREDICTIONS, read_scores
-from task4_sed.systems import open_run, predict
+from task4_sed.evaluate import PREDICTIONS
+from task4_sed.systems import complexity_figures, load_recipe, predict
 
 RULES = "task4_2024"
 NUM_RUNS = 3
@@ -51,19 +50,19 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
     """
     rules = load_rules(RULES)
     participant = read_participant(meta, rules)
-    runs = [_with_predictions(open_run(folder)) for folder in run_folders(paths)]
+    runs = [_with_predictions(load_recipe().open(folder)) for folder in run_folders(paths)]
     _refuse_other_than_three(runs)
     facts = [json.loads((run.folder / PREDICTIONS / "predictions.json").read_text(encoding="utf-8")) for run in runs]
     _refuse_other_clips(runs, facts)
-    energy = energy_figures(runs[0], open_run(reference))
+    energy = energy_figures(runs[0], load_recipe().open(reference))
     figures = development_figures(runs)
-    computed = {"complexity": complexity_figures(runs[0]), "energy": energy}
+    computed = {"complexity": complexity_figures(runs[0].settings), "energy": energy}
     content = join_meta(participant, label, computed, {"development_dataset": figures})
     with new_system(label, rules, out) as folder:
         for number, run in enumerate(runs, start=1):
             for kind, suffix in (("postprocessed", ""), ("unprocessed", "_unprocessed")):
                 shutil.copytree(run.folder / PREDICTIONS / kind, folder / f"{label}_run{number}{suffix}.output")
-        for prefix, source in (("", runs[0]), ("reference_", open_run(reference))):
+        for prefix, source in (("", runs[0]), ("reference_", load_recipe().open(reference))):
             for key in ENERGY:
                 name = f"{label}.codecarbon.{prefix}{key.removesuffix('_kwh')}.csv"
                 energy_table(source, key).to_csv(folder / name, index=False)
@@ -80,7 +79,7 @@ def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
     """Mean over the runs of PSDS1 and mpAUC (post-processed) on the development test sets, and each run's."""
     every = []
     for run in runs:
-        scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
+        scores = run.read_evaluation()["networks"][run.settings.network]["postprocessed"]
         every.append((scores["validation"]["psds1"]["value"], scores["maestro_validation"]["mpauc"]["value"]))
     psds1, mpauc = (float(np.mean(values)) for values in zip(*every))
     return {
@@ -88,30 +87,6 @@ def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
         "mpAUC": round(mpauc, 4),
         "runs": [{"PSDS1": round(first, 4), "mpAUC": round(second, 4)} for first, second in every],
     }
-
-
-def complexity_figures(run: Run) -> dict[str, Any]:
-    """Parameters and MACs for 10 s of the network that is handed in; a frozen model before it is counted beside it."""
-    import torch
-
-    from common.features.front_ends import DesedMel
-    from common.inference.complexity import measure
-    from task4_sed.baseline.train import make_network
-    from task4_sed.labels import CLIP_SAMPLES
-
-    settings = run.settings
-    if not isinstance(settings, Task4Settings):
-        from task4_sed.iterations.scores import complexity_figures as of_members
-
-        return of_members(settings)
-    network = make_network(settings)
-    shape = DesedMel(n_mels=settings.front_end.n_mels)(torch.zeros(1, CLIP_SAMPLES)).shape
-    reads = {} if settings.embeddings == "none" else {"embeddings": (settings.embedding.dim, 496)}
-    counted = measure(network, shape, also_reads=reads)
-    figures: dict[str, Any] = {"total_parameters": counted.parameters, "macs": counted.all_calls["total"]}
-    if reads:
-        figures["embeddings"] = f"of {settings.embedding.model}, frozen, not counted"
-    return figures
 
 
 def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
@@ -122,7 +97,7 @@ def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
     Raises:
         UserError: if something was not measured.
     """
-    if not isinstance(reference.settings, Task4Settings):
+    if reference.settings.system != "baseline":
         raise UserError(f"{reference.folder} is no run of the baseline, with which the energy is to be compared.")
     epochs = reference.settings.trainer.epochs
     if epochs != REFERENCE_EPOCHS:
@@ -163,7 +138,7 @@ def _energy(run: Run, key: str) -> float:
 
 
 def _with_predictions(run: Run) -> Run:
-    read_scores(run)
+    run.read_evaluation()
     if not (run.folder / PREDICTIONS / "predictions.json").is_file():
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
         predict(run, run.settings.data.root)

@@ -24,7 +24,7 @@ FLOORS = {
         "settings",
     ],
     "task4_sed": [
-        "__main__", "reports submission", "systems", "schema", "baseline iterations", "evaluate",
+        "__main__", "reports submission", "systems", "baseline iterations", "evaluate",
         "mean_teacher postprocessing", "scoring", "pretraining", "metrics", "scores", "data", "settings",
         "labels losses augment",
     ],

@@ -2,32 +2,34 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from common.errors import UserError
-from common.output import say
 from common.reports.html import (
     Section,
+    left_out,
     paragraph,
-    preformatted,
     print_results,
+    settings_section,
     side_by_side,
     table,
     with_interval,
     write_report,
 )
 from common.reports.html import figure as picture
-from common.reports.plots import plot_lines
-from common.reports.statistics import Interval, mean_interval
-from common.runs.folder import run_folders
-from common.runs.stages import Run, read_record
+from common.reports.plots import Point, plot_lines
+from common.reports.statistics import Interval, over_runs
+from common.runs.stages import Run, read_finished, read_record
 from common.settings import dump_settings
-from task4_sed.evaluate import FIGURES, read_finisher, read_scores
+from common.settings.yaml_file import read_yaml
+from task4_sed.evaluate import FIGURES, read_finisher
 from task4_sed.reports.clips import clip_parts, psd_roc
-from task4_sed.systems import open_run, read_published
+from task4_sed.settings import SystemSettings
+from task4_sed.systems import load_recipe
 
 TITLES = {
     "psds1": "PSDS1",
@@ -45,11 +47,21 @@ SET_TITLES = {
 }
 
 
+def read_published(settings: SystemSettings) -> dict[str, Any]:
+    """Figures of the published system with the recipe of these settings, see published.yaml."""
+    return _published()[settings.system]
+
+
+@cache
+def _published() -> dict[str, Any]:
+    return read_yaml(Path(__file__).parent / "published.yaml").data
+
+
 def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
     Args:
-        paths: runs and sweeps; runs that are not finished are left out, and said so.
+        paths: runs and sweeps; unfinished runs are left out and named.
         out: file to write; None takes report.html in the first of `paths`.
 
     Returns:
@@ -58,26 +70,25 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: if no run is finished.
     """
-    runs, unfinished = read_finished(paths)
-    scores = [read_scores(run) for run in runs]
-    made_up = any(found["made_up"] for found in scores)
+    finished, unfinished = read_finished(paths, load_recipe().open)
+    runs = [run for run, _ in finished]
+    made_up = any(found["made_up"] for _, found in finished)
     rows = figure_rows(runs)
     print_results(rows, "Sound events, development test sets, per cent", made_up)
-    versions = ", ".join(f"{name} {number}" for name, number in scores[0]["versions"].items())
-    notes = [paragraph(f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}.")]
-    if unfinished:
-        notes.append(paragraph(f"Not finished and left out: {', '.join(folder.name for folder in unfinished)}."))
+    versions = ", ".join(f"{name} {number}" for name, number in finished[0][1]["versions"].items())
+    note = f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}."
+    raw = table(figure_rows(runs, "raw"), caption="Before post-processing.")
     first = runs[0]
     finisher = read_finisher(first)
     classes = [table(part, caption=title) for title, part in class_rows(first).items()]
     sections = [
-        Section("Results", [*notes, table(rows), *_raw_part(runs)]),
+        Section("Results", [paragraph(note), *left_out(unfinished), table(rows), raw]),
         Section("Classes", [paragraph(f"Of the run {first.folder.name}, per cent."), *classes]),
         Section("PSD-ROC", psd_roc(first, finisher)),
         Section("Clips", clip_parts(first, finisher)),
         Section("Learning curves", _curves_part(runs)),
         Section("Energy", [table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
-        Section("Settings", [paragraph("Of the first run."), preformatted(dump_settings(first.settings))]),
+        settings_section(dump_settings(first.settings)),
     ]
     if stages := stage_rows(first):
         sections.insert(1, Section("Stages", [paragraph(f"Of the run {first.folder.name}, per cent."), table(stages)]))
@@ -85,26 +96,10 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     return write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
 
 
-def read_finished(paths: Sequence[Path]) -> tuple[list[Run], list[Path]]:
-    """Finished runs by seed, and folders of those that are not finished."""
-    runs, unfinished = [], []
-    for folder in run_folders(paths):
-        run = open_run(folder)
-        try:
-            read_scores(run)
-            runs.append(run)
-        except UserError:
-            say(f"{folder} is not finished: left out")
-            unfinished.append(folder)
-    if not runs:
-        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Go on with `train --resume RUN`.")
-    return sorted(runs, key=lambda run: run.settings.seed), unfinished
-
-
 def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
     """One row per test set and figure: value with interval in per cent, the published one, and how many clips."""
     published = read_published(runs[0].settings)
-    every = [read_scores(run)["networks"][run.settings.network][kind] for run in runs]
+    every = [run.read_evaluation()["networks"][run.settings.network][kind] for run in runs]
     rows = []
     for name in every[0]:
         clips = every[0][name]["clips"]
@@ -123,7 +118,7 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
     """A row with PSDS1 and mpAUC (per cent) for each training and ensemble of a recipe that has many; else none."""
-    networks = read_scores(run)["networks"]
+    networks = run.read_evaluation()["networks"]
     if len(networks) <= 2:
         return []
     rows = []
@@ -140,7 +135,7 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
 
 def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Per set one row per class with its figures in per cent."""
-    scores = read_scores(run)["networks"][run.settings.network]["postprocessed"]
+    scores = run.read_evaluation()["networks"][run.settings.network]["postprocessed"]
     tables = {}
     for name, figures in scores.items():
         keys = [key for key in FIGURES if key in figures]
@@ -154,11 +149,8 @@ def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
 
 def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
     """Over seeds where there are several runs, else over resampled recordings of the one."""
-    if len(found) == 1:
-        low, high = found[0]["interval"] or (None, None)
-        return Interval(found[0]["value"], low, high)
-    mean = mean_interval([figures["value"] for figures in found])
-    return mean._replace(low=max(0.0, mean.low))  # no figure is negative, however wide Student's t is over few runs
+    interval = over_runs([Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in found])
+    return interval._replace(low=max(0.0, interval.low))  # no figure is negative, as Student's t over few runs may be
 
 
 def _how(runs: Sequence[Run]) -> str:
@@ -166,20 +158,16 @@ def _how(runs: Sequence[Run]) -> str:
     return f"Intervals are 95 % {many}. Published: {read_published(runs[0].settings)['system']}, on the real data."
 
 
-def _raw_part(runs: Sequence[Run]) -> list[str]:
-    return [table(figure_rows(runs, "raw"), caption="Before post-processing.")]
-
-
-def _curves_part(runs: Sequence[Run]) -> list[str]:
+def _curves_part(runs: Sequence[Run]) -> list[Markup]:
     """Losses and validation figures over epochs; of recipes with many trainings, those of the first run."""
-    losses: dict[str, list] = {}
-    validation: dict[str, list] = {}
+    losses: dict[str, list[Point]] = {}
+    validation: dict[str, list[Point]] = {}
     many = len(runs[0].settings.training_stages) > 1
     for run in runs[:1] if many else runs:
         for stage in run.settings.training_stages:
             whole = run is runs[0] and not many
             note = "" if whole else f", {stage.replace('_', ' ') if many else f'seed {run.settings.seed}'}"
-            for column, points in _curves_of(run.folder / stage / "metrics.csv").items():
+            for column, points in _read_curves(run.folder / stage / "metrics.csv").items():
                 if whole or column in ("train_loss", "val_objective"):
                     title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
                     (losses if column.startswith("train_") else validation)[title + note] = points
@@ -189,9 +177,9 @@ def _curves_part(runs: Sequence[Run]) -> list[str]:
     return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
 
 
-def _curves_of(path: Path) -> dict[str, list]:
+def _read_curves(path: Path) -> dict[str, list[Point]]:
     """Points of each column of a metrics.csv that is a loss or a validation figure; none without the file."""
-    curves: dict[str, list] = {}
+    curves: dict[str, list[Point]] = {}
     if path.is_file():
         with path.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):

@@ -26,8 +26,7 @@ from common.output import print_table, say
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from task4_sed.baseline.settings import Task4Settings
-from task4_sed.evaluate import read_scores
-from task4_sed.systems import run_recipe
+from task4_sed.systems import load_recipe
 
 SMALL = Path("task4_sed/configs/small.yaml")
 TRAINED, BATCH = 60, 10
@@ -75,7 +74,7 @@ def train(root: Path, runs: Path, name: str, seed: int, classes: list[str], epoc
         "trainer.accelerator": "cpu",
     }  # fmt: skip
     settings = load_settings(Task4Settings, SMALL, {**NETWORK, **plain, **overrides})
-    return read_scores(run_recipe(settings, redo=["test"]))["networks"]
+    return load_recipe().run(settings, redo=["test"]).read_evaluation()["networks"]
 
 
 def psds1(networks: dict, network: str = "student", kind: str = "postprocessed") -> tuple[float, float]:

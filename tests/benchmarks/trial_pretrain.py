@@ -26,12 +26,12 @@ from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from task4_sed.pretraining.clips import StrongClips
-from task4_sed.pretraining.recipe import result_row, run_recipe
+from task4_sed.pretraining.recipe import RECIPE
 from task4_sed.pretraining.settings import PretrainSettings
 
 SMALL = "task4_sed/configs/pretrain_small.yaml"
 FIGURE = "psds1_macro"
-NONE = {"wavmix": None, "frame_shift": 0.0, "mixup": None, "mixstyle": None, "filter_augment": None,
+NONE = {"wavmix": None, "frame_shift": 0.0, "mixup": None, "mixstyle": None, "filter": None,
         "frequency_warp": None, "time_mask": None}  # fmt: skip
 _decoded: dict[str, Tensor] = {}
 
@@ -96,7 +96,7 @@ class Trainer:
                 "trainer.measure_energy": False, "trainer.accelerator": "cpu", "evaluation.draws": 0, **changes,
             },
         )  # fmt: skip
-        return float(result_row(run_recipe(settings))[FIGURE])
+        return float(RECIPE.cell(settings)[FIGURE])
 
 
 def gather_decoded(clips: StrongClips, rows: np.ndarray, seeds: np.ndarray) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ from task4_sed.iterations.data import open_clips, read_clips
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.scores import load_training, write_scores
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.schema import AnySystem
 from task4_sed.scores.reading import read_scores as read_store
+from task4_sed.systems import AnySystem
 from tests.benchmarks.trial_office_scenes import write_tree
 
 SMALL = Path("task4_sed/configs/two_iterations_small.yaml")

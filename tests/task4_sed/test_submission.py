@@ -18,7 +18,7 @@ from task4_sed.__main__ import VERBS
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
 from task4_sed.submission import package
-from task4_sed.systems import open_run, prepare_stores, run_recipe
+from task4_sed.systems import load_recipe, prepare_stores
 from tests.support.quick_task4 import QUICK, SMALL
 
 LABEL = "Lastname_INST_task4_1"
@@ -35,7 +35,7 @@ def runs(tiny_task4, tmp_path_factory) -> list[Path]:
         settings = load_settings(Task4Settings, SMALL, {**QUICK, **places, "trainer.epochs": 1})
         if seed == 0:
             prepare_stores(settings)
-        paths.append(run_recipe(settings).folder)
+        paths.append(load_recipe().run(settings).folder)
         for stage, kwh in (("train", 0.5 + seed), ("test", 0.1)):
             # A tracker that is flushed writes the energy so far: the last row of a run counts.
             rows = {"run_id": ["x", "x"], "duration": [1.0, 2.0], "energy_consumed": [kwh / 2, kwh]}
@@ -94,7 +94,7 @@ def test_the_report_is_one_page_with_figures_classes_curves_clips_and_sounds(run
 
 
 def test_a_run_shows_intervals_over_recordings_and_several_runs_over_seeds(runs):
-    opened = [open_run(path) for path in runs]
+    opened = [load_recipe().open(path) for path in runs]
     alone = {row["figure"]: row["value"] for row in figure_rows(opened[:1]) if row["set"] == "MAESTRO Real validation"}
     together = {row["figure"]: row["value"] for row in figure_rows(opened) if row["set"] == "MAESTRO Real validation"}
     assert alone["mpAUC"] != together["mpAUC"]

@@ -31,12 +31,11 @@ from task4_sed.baseline.train import (
 from task4_sed.data.clips import open_clips
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
 from task4_sed.data.sets import SETS, audio_folder, read_set
-from task4_sed.evaluate import read_scores
 from task4_sed.labels import CLASSES, DESED_CLASSES
 from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.scoring import weak_f1
 from task4_sed.settings import EmbeddingSettings
-from task4_sed.systems import check_recipe, predict, result_row, run_recipe
+from task4_sed.systems import load_recipe, predict, result_row
 from tests.support.places import ROOT
 from tests.support.quick_task4 import QUICK, SMALL
 
@@ -68,7 +67,7 @@ def test_every_configuration_does_two_steps_of_everything(config, quick, tmp_pat
         overrides |= {"embedding.folder": str(tmp_path / "embeddings")}
     if config.stem != "small":  # full width is for GPUs
         overrides |= {"model.filters": [2, 2, 2, 2, 2, 2, 2], "model.rnn_dim": 4}
-    check_recipe(quick(config, base, **overrides))
+    load_recipe().check(quick(config, base, **overrides))
 
 
 def test_the_published_recipe_of_2024_is_the_fact_sheets():
@@ -271,8 +270,8 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_weights(quick, tmp_path)
 
 def test_a_finished_run_is_scored_on_both_data_sets_with_intervals(quick, tiny_task4):
     settings = quick(trainer__epochs=1)
-    run = run_recipe(settings)
-    scores = read_scores(run)
+    run = load_recipe().run(settings)
+    scores = run.read_evaluation()
     assert scores["made_up"]
     assert set(scores["networks"]) == {"student", "teacher"}
     for kind in ("raw", "postprocessed"):
@@ -306,7 +305,7 @@ def test_scores_without_some_clips_say_that_they_are_not_comparable(quick, tiny_
     allowed = settings.model_copy(update={"data": settings.data.model_copy(update={"allow_missing": True})})
     run = Run(tmp_path / "run", allowed)
     run_stages(run, STAGES, redo=["train"])
-    clips = read_scores(run)["networks"]["teacher"]["postprocessed"]["validation"]["clips"]
+    clips = run.read_evaluation()["networks"]["teacher"]["postprocessed"]["validation"]["clips"]
     assert not clips["comparable"]
     assert clips["missing"] == [gone.stem]
     assert clips["scored"] == clips["expected"] - 1
@@ -314,9 +313,9 @@ def test_scores_without_some_clips_say_that_they_are_not_comparable(quick, tiny_
 
 def test_event_boxes_are_tuned_on_the_validation_set_and_scored_across_folds(quick):
     boxes = {"step_filter_lengths": [0.48], "merge_thresholds_abs": [0.2], "merge_thresholds_rel": [2.0], "folds": 2}
-    run = run_recipe(quick(trainer__epochs=1, postprocessing__boxes=boxes))
+    run = load_recipe().run(quick(trainer__epochs=1, postprocessing__boxes=boxes))
     assert (run.folder / "test" / "boxes.json").is_file()
-    figures = read_scores(run)["networks"]["teacher"]["postprocessed"]
+    figures = run.read_evaluation()["networks"]["teacher"]["postprocessed"]
     assert 0 <= figures["validation"]["psds1"]["value"] <= 1
 
 

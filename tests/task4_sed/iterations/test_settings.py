@@ -14,9 +14,9 @@ from task4_sed.iterations.data import check_inputs
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.settings import KINDS, PseudoLabelSettings, StageSettings, TwoIterations
 from task4_sed.labels import CLASSES
+from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.postprocessing.tuning import WINNER_GRID, box_grid
-from task4_sed.schema import AnySystem
-from task4_sed.systems import run_recipe
+from task4_sed.systems import AnySystem, load_recipe
 from tests.support.places import ROOT
 
 FOLDER = ROOT / "task4_sed" / "configs"
@@ -68,6 +68,8 @@ def test_the_network_and_its_data_are_those_of_the_fact_sheet(published):
     held_out = published.validation
     assert held_out.weak and held_out.synthetic and held_out.external and held_out.maestro
     assert published.postprocessing.network == "student"
+    assert published.postprocessing.median_frames == BASELINE_MEDIAN_FRAMES
+    assert published.crnn.dropstep == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,10 +91,11 @@ def test_stage_1_of_the_first_iteration_has_the_defaults_of_the_code(published, 
     assert (augment.mixstyle.probability, augment.mixstyle.alpha) == (0.5, 0.3)
     chosen = augment.filter
     assert (chosen.probability, chosen.bands, chosen.min_width, chosen.decibels) == (0.8, (3, 5), 6, 6)
-    assert chosen.on_log_mels == "multiply"
+    assert chosen.on_log_mels == "kept"
     assert (augment.time_mask, augment.frequency_warp, augment.impulse_responses) == (None, None, None)
     assert (augment.frame_shift, augment.gain_db) == (0, 0)
-    assert stage.front_end.get("f_max_jitter", 0) == 0
+    fixed = {"f_min_jitter": 0, "f_max": 8000, "f_max_jitter": 0}
+    assert stage.front_end == (fixed if name == "fpasst" else {})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +111,8 @@ def test_stage_1_of_the_second_iteration_has_the_published_commands(published, n
     assert (stage.augment.mixstyle is None) == (not beats)
     assert stage.consistency.masked == (name == "fpasst")
     assert stage.consistency.weak_on_maestro == (name != "fpasst")
-    assert stage.front_end == ({"f_max_jitter": 2000} if name == "fpasst" else {})
+    fixed = {"f_min_jitter": 0, "f_max": 7000, "f_max_jitter": 0}
+    assert stage.front_end == (fixed if name == "fpasst" else {})
 
 
 # Batch, accumulation, rates of CNN, RNN, transformer, decay per layer; warping of MAESTRO (None: off), weak on MAESTRO.
@@ -138,6 +142,9 @@ def test_stage_2_has_the_published_commands_of_each_transformer(published, name,
         assert warp is None
     else:
         assert (warp.probability, warp.smallest, warp.maestro) == (0.5, 0.6, warped_maestro)
+    assert stage.augment.filter.on_log_mels == "multiply"
+    jitter = {"f_min_jitter": 0, "f_max": 7000, "f_max_jitter": 2000}
+    assert stage.front_end == (jitter if name == "fpasst" else {})
     mask = stage.augment.time_mask
     assert (mask.smallest, mask.largest, mask.pseudo_labels) == (0.05, 0.3, "kept")
     assert stage.augment.impulse_responses.probability == 0.5
@@ -226,7 +233,6 @@ def test_ours_differs_from_the_published_only_in_what_is_odd(published):
         "transformers.beats.weights",
         "transformers.fpasst.aggregation",
         "transformers.beats.aggregation",
-        "stage1.augment.filter.on_log_mels",
         "stage2.augment.filter.on_log_mels",
         "stage2.augment.time_mask.pseudo_labels",
         "stage2.consistency.joint_term_twice",
@@ -266,14 +272,14 @@ def test_absent_weights_responses_and_lists_are_told_before_anything_is_trained(
 
     absent = {"model": "beats", "weights": str(tmp_path / "beats_as.pt")}
     with pytest.raises(UserError, match=r"transformers.beats.weights: there is no file .*beats_as.pt"):
-        run_recipe(refused(transformers__beats=absent))
+        load_recipe().run(refused(transformers__beats=absent))
     responses = {"folder": str(tmp_path / "micirp"), "probability": 0.5}
     with pytest.raises(UserError, match=r"impulse_responses: there is no folder .*micirp"):
-        run_recipe(refused(stage2__augment__impulse_responses=responses))
+        load_recipe().run(refused(stage2__augment__impulse_responses=responses))
     with pytest.raises(UserError, match=r"data.exclude: there is no .*weak_exclude.tsv"):
-        run_recipe(refused(data__exclude={"weak": "metadata/weak_exclude.tsv"}))
+        load_recipe().run(refused(data__exclude={"weak": "metadata/weak_exclude.tsv"}))
     with pytest.raises(UserError, match=r"data\.sets\.strong names weak, whose labels are weak; it needs sets"):
-        run_recipe(refused(data__sets__strong=["weak"]))
+        load_recipe().run(refused(data__sets__strong=["weak"]))
     assert not list(tmp_path.glob("*/*/stage.json"))
     without_file = refused(transformers__beats={"model": "beats"})
     check_inputs(without_file)

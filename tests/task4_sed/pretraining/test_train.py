@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional as F
 
+from common.cli import run as cli_run
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
 from common.models.frame_prediction import FramePrediction
@@ -28,17 +29,12 @@ from common.synthetic.synthesize import synthesize
 from common.training.checkpoints import save_checkpoint, weights_of
 from common.training.schedules import WarmupCosine
 from common.training.trainer import leave_other_processes
+from task4_sed.__main__ import VERBS
 from task4_sed.pretraining import recipe
 from task4_sed.pretraining.clips import CLASSES, StrongClips, read_training_set
 from task4_sed.pretraining.networks import make_model, parameter_groups, start_from_weights
 from task4_sed.pretraining.office import recipe as office
-from task4_sed.pretraining.recipe import (
-    STAGES,
-    load_module,
-    read_evaluation,
-    run_recipe,
-    stages_of,
-)
+from task4_sed.pretraining.recipe import RECIPE, STAGES, load_module, make_stages
 from task4_sed.pretraining.sampler import OrderedBatches
 from task4_sed.pretraining.settings import ModelSettings, OfficeSettings, OptimSettings, PretrainSettings
 from task4_sed.pretraining.train import FrameTraining, Pretraining, training_loss
@@ -154,6 +150,8 @@ def test_the_rate_falls_block_by_block_and_what_is_below_learns_with_the_first_b
     decays = {name: decay for name, (_, decay) in rates_of(network, optim).items()}
     assert decays["strong_head.weight"] == 0.01 and decays["strong_head.bias"] == 0
     assert decays["model.norm_frame.weight"] == 0
+    every = rates_of(network, optim.model_copy(update={"decayed": "all"}))
+    assert {decay for _, decay in every.values()} == {0.01}
 
 
 def test_the_rate_falls_over_the_17_stages_of_a_mobilenet():
@@ -186,12 +184,12 @@ def test_the_rate_rises_over_20000_steps_and_falls_as_a_cosine(step):
 
 
 def test_a_teacher_teaches_a_student_and_its_weights_load_elsewhere(quick, tmp_path):
-    teacher = run_recipe(quick(name="teacher", model__options={**TINY, **RNN}))
-    figures = read_evaluation(teacher)
+    teacher = RECIPE.run(quick(name="teacher", model__options={**TINY, **RNN}))
+    figures = teacher.read_evaluation()
     assert set(figures) >= {"psds1_macro", "psds1", "pauroc", "clips"} and figures["made_up"]
     assert figures["clips"]["comparable"] and figures["clips"]["evaluated"] <= 10
     distillation = {"weight": 0.9, "teachers": [str(teacher.folder), str(teacher.folder)]}
-    student = run_recipe(quick(name="student", distillation=distillation, trainer__epochs=1))
+    student = RECIPE.run(quick(name="student", distillation=distillation, trainer__epochs=1))
     # The mean of two equal teachers is what one says of each clip; stored in half precision.
     stored = KeyedOutputs(student.folder / "targets" / "logits.h5", "strong_logits")
     module = load_module(teacher)
@@ -245,20 +243,20 @@ class StopInSecondEpoch(Callback):
 
 
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(quick, monkeypatch):
-    whole = run_recipe(quick(name="whole"))
+    whole = RECIPE.run(quick(name="whole"))
     settings = quick(name="stopped")
     with monkeypatch.context() as patch:
         patch.setattr(recipe, "make_trainer", partial(recipe.make_trainer, callbacks=[StopInSecondEpoch()]))
         with pytest.raises(KeyboardInterrupt):
-            run_recipe(settings)
+            RECIPE.run(settings)
     assert not (settings.folder / "train" / "stage.json").exists()
-    run = run_recipe(settings)
+    run = RECIPE.run(settings)
     expected, found = (weights_of(r.folder / "train" / "last.ckpt", "network.") for r in (whole, run))
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(r)] for r in (whole, run)]
     assert rows[0] == rows[1]
     before = (run.folder / "train" / "stage.json").stat().st_mtime_ns
-    run_recipe(settings, redo=("test",))
+    RECIPE.run(settings, redo=("test",))
     assert (run.folder / "train" / "stage.json").stat().st_mtime_ns == before
 
 
@@ -269,7 +267,7 @@ def work_in_process(rank, port, settings):
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     torch.set_num_threads(1)
-    run_recipe(settings)
+    RECIPE.run(settings)
     assert "pt_gloo_runloop" in names_of_threads() or sys.platform != "linux"
     leave_other_processes()  # as at the process's end, where threads that go on would abort it now and then
     assert "pt_gloo_runloop" not in names_of_threads()
@@ -284,7 +282,7 @@ def names_of_threads():
 
 
 def test_two_processes_learn_what_one_learns_with_the_joint_batch(quick):
-    one = run_recipe(quick(name="one"))
+    one = RECIPE.run(quick(name="one"))
     settings = quick(name="two", trainer__devices=2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -314,7 +312,7 @@ def test_weights_that_are_absent_or_of_another_network_are_told(quick, tmp_path,
         start_from_weights(model_of("atst_frame"), ModelSettings(name="atst_frame.weak"))
     with pytest.raises(UserError, match=r"names no weights; take atst_frame.weak, give model.weights a file"):
         start_from_weights(model_of("atst_frame"), ModelSettings(name="atst_frame"))
-    with pytest.raises(UserError, match="There is no weights file"):
+    with pytest.raises(UserError, match="There is no checkpoint"):
         start_from_weights(model_of("atst_frame"), ModelSettings(name="atst_frame", weights=tmp_path / "absent.pt"))
     save_checkpoint(model_of("atst_frame", dim=24).network.state_dict(), tmp_path / "wide.pt")
     with pytest.raises(UserError, match=r"wide.pt does not fit atst_frame .* \(first model.mask_embed\)"):
@@ -335,25 +333,25 @@ def _no_network(*_, **__):
 def test_a_student_needs_finished_teachers(quick, tmp_path):
     distillation = {"weight": 0.9, "teachers": [str(tmp_path / "absent")]}
     with pytest.raises(UserError, match="absent is no run"):
-        run_recipe(quick(distillation=distillation))
+        RECIPE.run(quick(distillation=distillation))
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "settings.yaml").write_text(SMALL.read_text())
     with pytest.raises(UserError, match="begun has no finished stage test"):
-        run_recipe(quick(name="second", distillation={"weight": 0.9, "teachers": [str(begun)]}))
+        RECIPE.run(quick(name="second", distillation={"weight": 0.9, "teachers": [str(begun)]}))
 
 
 def test_other_settings_in_the_middle_of_a_run_are_refused(quick):
     settings = quick()
     with pytest.raises(ZeroDivisionError):
-        run_stages(Run(settings.folder, settings), [Stage("train", lambda *_: 1 / 0, stages_of(settings)[0].uses)])
+        run_stages(Run(settings.folder, settings), [Stage("train", lambda *_: 1 / 0, make_stages(settings)[0].uses)])
     with pytest.raises(UserError, match=r"made with other settings: optim.lr: 0.005 -> 0.5.*--redo train"):
-        run_recipe(quick(optim__lr=0.5))
+        RECIPE.run(quick(optim__lr=0.5))
 
 
 def test_the_stages_are_targets_training_and_test(quick):
     assert [stage.name for stage in STAGES] == ["targets", "train", "test"]
-    assert [stage.name for stage in stages_of(quick())] == ["train", "test"]
+    assert [stage.name for stage in make_stages(quick())] == ["train", "test"]
 
 
 @pytest.fixture(scope="module")
@@ -372,10 +370,16 @@ def test_the_downstream_training_runs_from_pretrained_weights(office_root, tmp_p
         "trainer.measure_energy": False,
     }  # fmt: skip
     settings = load_settings(OfficeSettings, CONFIGS / "finetune_dcase2016_small.yaml", overrides)
-    run = office.run_recipe(settings)
+    run = office.RECIPE.run(settings)
     rows = rows_of(run)
     assert rows[1]["step"] == 4  # 2 recordings of 120 s: 24 clips, 16 in a batch
     assert rows[1].keys() >= {"val_onset_f1", "val_onset_f1_50ms", "val_segment_error_rate"}
-    figures = office.read_evaluation(run)
+    figures = run.read_evaluation()
     assert figures["recordings"] == 2 and 0 <= figures["onset_f1"]["value"] <= 1
     assert set(json.loads((run.folder / "test" / "events.json").read_text())) == {"test_001.wav", "test_002.wav"}  # fmt: skip # noqa: E501
+
+
+def test_the_downstream_training_is_checked_without_trained_weights(office_root, tmp_path, capfd):
+    words = ["finetune_dcase2016", "--fast_check", "--data.root", str(office_root), "--trainer.accelerator", "cpu"]
+    assert cli_run("python -m task4_sed", VERBS, [*words, "--model.weights", str(tmp_path / "absent.pt")]) == 0
+    assert "Two steps of everything worked" in capfd.readouterr().err
