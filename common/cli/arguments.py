@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -195,13 +195,22 @@ def _unknown_option(name: str, known: Collection[str]) -> UserError:
 
 def _check_values(hints: Mapping[str, Any], given: Mapping[str, list[str]]) -> dict[str, Any]:
     """The arguments of a function, converted to their types."""
-    words = {name: texts if _holds(hints[name], list, tuple) else texts[-1] for name, texts in given.items()}
+    words = {
+        name: texts if _holds(hints[name], list, tuple) else _choice(hints[name], texts[-1])
+        for name, texts in given.items()
+    }
     try:
         return TypeAdapter(_typed_dict({name: hints[name] for name in given})).validate_python(words)
     except ValidationError as error:
         mistakes = [(str(place[0]), text) for place, text in describe_mistakes(BaseModel, words, error)]
         lines = [text if _is_positional(hints[name]) else f"--{text}" for name, text in mistakes]
         raise UserError("\n".join(lines)) from None
+
+
+def _choice(hint: Any, text: str) -> Any:
+    """The value of a Literal that is written `text`: pydantic does not accept "2025" for 2025."""
+    choices = [value for part in (hint, *get_args(hint)) if get_origin(part) is Literal for value in get_args(part)]
+    return next((value for value in choices if str(value) == text), text)
 
 
 def _typed_dict(fields: Mapping[str, Any]) -> Any:
