@@ -1,15 +1,13 @@
-"""Unpacking zip, tar and 7z archives that others made, without letting them write elsewhere."""
+"""Unpacking zip, tar and 7z archives of others; nothing is written outside the folder."""
 
 import json
 import lzma
-import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
 
 from common.errors import UserError
 from common.files import write_json
@@ -18,7 +16,7 @@ MARKS = ".unpacked"
 
 
 def unpack(archive: Path, folder: Path) -> bool:
-    """Unpack a zip, tar (also compressed) or 7z archive into a folder; once, as a mark in the folder notes.
+    """Unpack a zip, tar (also compressed) or 7z archive into a folder, once; a mark in the folder records it.
 
     All names are checked before the first file is written.
 
@@ -76,31 +74,17 @@ def _same(mark: Path, content: dict) -> bool:
 def _unpack_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as content:
         members = content.infolist()
-        _refuse_bad_names(archive, [member.filename for member in members])
-        for member in members:
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _refused(archive, member.filename, "is a link or a device")
-            if member.flag_bits & 1:
-                raise UserError(f"{archive} is encrypted; unpack it into {folder} by hand.")
-        for member in members:
-            if not member.is_dir():
-                with content.open(member) as source:
-                    _write(folder / member.filename, source)
+        plain = (0, stat.S_IFREG, stat.S_IFDIR)
+        _refuse(archive, {one.filename: stat.S_IFMT(one.external_attr >> 16) not in plain for one in members})
+        if any(member.flag_bits & 1 for member in members):
+            raise UserError(f"{archive} is encrypted; unpack it into {folder} by hand.")
+        content.extractall(folder)
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as content:
-        members = content.getmembers()
-        _refuse_bad_names(archive, [member.name for member in members])
-        for member in members:
-            if not (member.isfile() or member.isdir()):
-                raise _refused(archive, member.name, "is a link or a device")
-        for member in members:
-            source = content.extractfile(member) if member.isfile() else None
-            if source is not None:
-                with source:
-                    _write(folder / member.name, source)
+        _refuse(archive, {one.name: not (one.isfile() or one.isdir()) for one in content.getmembers()})
+        content.extractall(folder, filter="data")
 
 
 def _unpack_7z(archive: Path, folder: Path) -> None:
@@ -115,33 +99,21 @@ def _unpack_7z(archive: Path, folder: Path) -> None:
         with py7zr.SevenZipFile(archive) as content:
             if content.needs_password():
                 raise UserError(f"{archive} is encrypted; unpack it into {folder} by hand.")
-            members = content.list()
-            _refuse_bad_names(archive, [member.filename for member in members])
-            for member in members:
-                if member.is_symlink:
-                    raise _refused(archive, member.filename, "is a link or a device")
+            _refuse(archive, {one.filename: one.is_symlink for one in content.list()})
             content.extractall(folder)
     except (py7zr.exceptions.ArchiveError, lzma.LZMAError) as error:
         raise UserError(f"{archive} is damaged or cut off ({error}); delete it and download it again.") from error
 
 
-def _refuse_bad_names(archive: Path, names: Iterable[str]) -> None:
-    for name in names:
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or PureWindowsPath(name).drive:
-            raise _refused(archive, name, "has an absolute name")
-        if ".." in parts:
-            raise _refused(archive, name, "would leave the folder")
-
-
-def _refused(archive: Path, name: str, why: str) -> UserError:
-    return UserError(f"{archive}: the member {name} {why}; nothing was unpacked. Get the archive from its publisher.")
-
-
-def _write(path: Path, source: IO[bytes]) -> None:
-    # Whole or not at all is for the archive: its mark is written last. A link that is there already is not followed.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():
-        path.unlink()
-    with path.open("wb") as file:
-        shutil.copyfileobj(source, file, 2**20)
+def _refuse(archive: Path, is_special: Mapping[str, bool]) -> None:
+    """Refuse an archive for the name of a member, or because a member is a link or a device."""
+    for name, special in is_special.items():
+        why = "is a link or a device" if special else None
+        if ".." in PurePosixPath(name.replace("\\", "/")).parts:
+            why = "would leave the folder"
+        if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor:
+            why = "has an absolute name"
+        if why is not None:
+            raise UserError(
+                f"{archive}: the member {name} {why}; nothing was unpacked. Get the archive from its publisher."
+            )

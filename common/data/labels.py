@@ -27,14 +27,9 @@ MAESTRO = (
 
 @lru_cache
 def label_table(name: str) -> tuple[dict[str, str], ...]:
-    """Rows of common/label_tables/NAME.csv: `mid`, `name`, for audioset_strong also `train` and `eval` ("0", "1")."""
+    """Rows of label_tables/NAME.csv: `mid`, `name`, for audioset_strong also `train` and `eval` ("0", "1")."""
     with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return tuple(csv.DictReader(file))
-
-
-def label_names() -> tuple[str, ...]:
-    """The names that `label_set` knows."""
-    return tuple(_SETS)
 
 
 @lru_cache

@@ -1,6 +1,5 @@
 """Files of released weights: finding or downloading them, reading them safely, and loading them strictly."""
 
-import errno
 import fnmatch
 import logging
 import os
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.download import RemoteFile, download
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry.factory import create_audio_model, create_model
@@ -76,7 +76,7 @@ def fetch(entry: Released) -> Path:
     """The file of released weights, from the cache folder or downloaded into it.
 
     Raises:
-        UserError: without network (which file to put where), with a full disk, or if the file is not the published one.
+        UserError: as `common.data.download.download`; if no address is known.
     """
     folder = cache_folder()
     path = folder / entry.file
@@ -86,31 +86,11 @@ def fetch(entry: Released) -> Path:
         raise UserError(
             f"{entry.file} has no address that is known; get it from {entry.repository} and put it at {path}."
         )
-    import pooch
-    import requests
-
-    logger.warning("downloading %s to %s", entry.url, path)
     digest = f"sha256:{entry.sha256}" if entry.sha256 else None
     try:
-        pooch.retrieve(entry.url, known_hash=digest, fname=entry.file, path=folder)
-    except requests.RequestException as error:
-        raise UserError(
-            f"{entry.url} cannot be downloaded ({type(error).__name__}). "
-            f"Put the file at {path}, or name it with --weights."
-        ) from error
-    except ValueError as error:  # pooch's word for a wrong digest
-        raise UserError(
-            f"{entry.url} gives another file than the known one (its SHA-256 differs). "
-            f"Get {entry.file} elsewhere and put it at {path}."
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        raise UserError(
-            f"{entry.file} cannot be kept in {folder}: {error.strerror}. "
-            f"Make room, or set {CACHE_VARIABLE} to another folder."
-        ) from error
-    return path
+        return download(RemoteFile(entry.file, entry.url, digest), folder)
+    except UserError as error:
+        raise UserError(f"{error} --weights takes a file, {CACHE_VARIABLE} another folder.") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
