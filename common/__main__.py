@@ -2,11 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
-from common.cli import Positional, Repeated, Verb, config_verb, print_json, print_table, run, say
+from common.cli import Positional, Verb, print_json, print_table, run, say
+from common.cli.recipe_verbs import train_verb
 from common.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from common.runs.recipe import Recipe
+    from common.runs.stages import Run
 
 SMALL = "common/audioset/configs/small.yaml"
 
@@ -184,46 +189,25 @@ def doctor(*, json: bool = False) -> None:
         raise CheckFailed(f"To repair: {', '.join(broken)}.")
 
 
-def pretrain(
-    settings: PretrainSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-) -> None:
-    """Train a tagging network on AudioSet, with a teacher's logits where the settings name them, and test it.
+def load_pretraining() -> "Recipe[PretrainSettings]":
+    """Import the recipe of `pretrain`."""
+    from common.audioset.recipe import RECIPE
 
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (train or test), with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-    """
+    return RECIPE
+
+
+def load_fine_tuning() -> "Recipe[FineTuneSettings]":
+    """Import the recipe of `finetune`."""
+    from common.audioset.finetune import RECIPE
+
+    return RECIPE
+
+
+def show_figures(finished: "Run[Any]") -> None:
+    """Print the test figures of a run of `pretrain` or `finetune`."""
     from common.audioset.evaluate import print_tagging
-    from common.audioset.recipe import check_recipe, run_recipe
 
-    if fast_check:
-        check_recipe(settings)
-        return
-    finished = run_recipe(settings, resume, redo)
-    print_tagging(finished.folder)
-    say(f"The run is in {finished.folder}; its weights are {finished.folder / 'train' / 'weights.pt'}.")
-
-
-def finetune(
-    settings: FineTuneSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-) -> None:
-    """Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC or a folder with a table, and test it.
-
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (train or test), with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-    """
-    from common.audioset.evaluate import print_tagging
-    from common.audioset.finetune import check_recipe, run_recipe
-
-    if fast_check:
-        check_recipe(settings)
-        return
-    finished = run_recipe(settings, resume, redo)
-    print_tagging(finished.folder)
-    say(f"The run is in {finished.folder}.")
+    print_tagging(finished)
 
 
 def pack_audioset(
@@ -315,9 +299,10 @@ def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON.
     """
-    from common.audioset.evaluate import print_tagging, read_evaluation
+    from common.audioset.evaluate import open_tagging_run, print_tagging
 
-    print_json(read_evaluation(run)) if json else print_tagging(run, classes=True)
+    finished = open_tagging_run(run)
+    print_json(finished.read_evaluation()) if json else print_tagging(finished, classes=True)
 
 
 VERBS: dict[str, Verb] = {
@@ -328,8 +313,19 @@ VERBS: dict[str, Verb] = {
     "embed": embed,
     "probe": probe,
     "export": export,
-    "pretrain": config_verb(PretrainSettings, pretrain, config_for={"fast_check": SMALL}),
-    "finetune": config_verb(FineTuneSettings, finetune),
+    "pretrain": train_verb(
+        PretrainSettings,
+        load_pretraining,
+        show_figures,
+        "Train a tagging network on AudioSet, with a teacher's logits where the settings name them, and test it.",
+        SMALL,
+    ),
+    "finetune": train_verb(
+        FineTuneSettings,
+        load_fine_tuning,
+        show_figures,
+        "Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC or a folder with a table, and test it.",
+    ),
     "audioset": {
         "pack": pack_audioset,
         "check": check_audioset,

@@ -26,6 +26,7 @@ from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import KeyedOutputs
 from common.data.labels import label_table
 from common.errors import UserError
+from common.features.augment import roll, wavmix
 from common.output import say
 
 CLASSES_FILE = "class_labels_indices.csv"
@@ -210,7 +211,7 @@ def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classe
 
 
 class TaggingClips(Dataset):
-    """Waveforms with targets, and in training with gain, wavmix and the teacher's probabilities.
+    """Waveforms with targets, and in training with gain, roll, wavmix and the teacher's probabilities.
 
     A batch holds ``waveform`` (batch, samples), ``target`` and ``weight`` (batch, classes), float32: a target stands as
     weight times probability (see `weighted_bce`); with a teacher ``teacher_target`` (batch, classes) and
@@ -221,7 +222,7 @@ class TaggingClips(Dataset):
         targets: of the same clips, 0..1.
         weights: (clips, classes), 0 where a label is not known; None for 1.
         teacher: of the same clips.
-        augment: gain and wavmix for clips that are asked for with a seed; None for none.
+        augment: gain, roll and wavmix for clips that are asked for with a seed; None for none.
     """
 
     def __init__(
@@ -239,45 +240,64 @@ class TaggingClips(Dataset):
 
     def gather(self, draws: Sequence[int | Draw]) -> dict[str, Any]:
         """A batch of clips; those that are given with a seed are augmented."""
-        batch = self._labelled(draws)
-        seeds = [draw[1] if isinstance(draw, tuple) else None for draw in draws]
-        if self.augment is None or None in seeds:
+        batch = self._read(draws)
+        seeds = [draw[1] for draw in draws if isinstance(draw, tuple)]
+        if self.augment is None or len(seeds) < len(draws):
             return batch
-        return self._mixed(batch, [np.random.default_rng((seed, 1)) for seed in seeds if seed is not None])
+        randoms = [np.random.default_rng((seed, 1)) for seed in seeds]
+        self._change(batch["waveform"], randoms)
+        rows = [row for row, random in enumerate(randoms) if random.random() < self.augment.wavmix_probability]
+        if rows:
+            chosen = [randoms[row] for row in rows]
+            partners = self._read([(int(random.integers(len(self))), int(random.integers(2**62))) for random in chosen])
+            self._change(partners["waveform"], chosen)
+            drawn = torch.tensor([random.beta(2, 2) for random in chosen])
+            mix_waveforms(batch, partners, torch.tensor(rows), drawn, self.augment.wavmix_teacher == "mixed")
+        return batch
 
-    def _labelled(self, draws: Sequence[int | Draw]) -> dict[str, Any]:
+    def _read(self, draws: Sequence[int | Draw]) -> dict[str, Any]:
         batch = self.audio.gather(draws)
         clips = np.array([draw[0] if isinstance(draw, tuple) else draw for draw in draws])
         weight = torch.ones(len(clips), 1) if self.weights is None else _as_tensor(self.weights[clips])
         target = _as_tensor(self.targets[clips])
-        batch |= {"target": target * weight, "weight": weight.expand_as(target), "index": torch.from_numpy(clips)}
+        weight = weight.expand_as(target).contiguous()
+        batch |= {"target": target * weight, "weight": weight, "index": torch.from_numpy(clips)}
         if self.teacher is not None:
             batch["teacher_target"], batch["teacher_weight"] = self.teacher.targets(clips)
         return batch
 
-    def _mixed(self, batch: dict[str, Any], randoms: list[np.random.Generator]) -> dict[str, Any]:
-        """Gain, and for some of the clips the sum with another clip of the whole data set."""
+    def _change(self, waveform: Tensor, randoms: Sequence[np.random.Generator]) -> None:
+        """Gain and roll of each clip on its own, in place. Gains are whole decibels, as in pydub_augment."""
         assert self.augment is not None
-        waveform = batch["waveform"]
-        _change_gain(waveform, self.augment.gain_db, randoms)
-        mixed = [row for row, random in enumerate(randoms) if random.random() < self.augment.wavmix_probability]
-        if not mixed:
-            return batch
-        chosen = [randoms[row] for row in mixed]
-        others = self._labelled([(int(random.integers(len(self))), int(random.integers(2**62))) for random in chosen])
-        _change_gain(others["waveform"], self.augment.gain_db, chosen)
-        share = torch.tensor([random.beta(2, 2) for random in chosen], dtype=torch.float32)[:, None]
-        share = torch.maximum(share, 1 - share)
-        for key in ("waveform", "target", "weight", "teacher_target", "teacher_weight"):
-            if key in batch:
-                first, second = batch[key][mixed], others[key]
-                if key == "waveform":
-                    first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
-                mix = torch.lerp(second, first, share)
-                if key == "weight":
-                    batch[key] = batch[key].clone()  # it may be one number that is seen many times
-                batch[key][mixed] = mix
-        return batch
+        gain, most = self.augment.gain_db, self.augment.roll
+        decibels = torch.tensor([float(random.integers(-gain, gain)) if gain else 0.0 for random in randoms])
+        shift = torch.tensor([int(random.integers(-most, most + 1)) if most else 0 for random in randoms])
+        if gain or most:
+            waveform.copy_(change_waveforms(waveform, decibels, shift))
+
+
+def change_waveforms(waveform: Tensor, decibels: Tensor, shift: Tensor) -> Tensor:
+    """Gain in decibels and circular shift in samples, (clips,) each, of waveforms (clips, samples)."""
+    louder = waveform * (10 ** (decibels / 20)).to(waveform)[:, None]
+    return roll(louder, shift, int(shift.abs().max()))
+
+
+def mix_waveforms(
+    batch: dict[str, Any], partners: dict[str, Any], rows: Tensor, drawn: Tensor, mix_teacher: bool = False
+) -> None:
+    """Mix partners into rows of a batch of `TaggingClips`, in place; each row keeps the larger part.
+
+    Args:
+        batch: of clips.
+        partners: (rows, ...), the clips that are mixed in.
+        rows: (rows,), of the batch.
+        drawn: (rows,), from Beta(2, 2); a row's own weight is max(drawn, 1 - drawn).
+        mix_teacher: mix the teacher's probabilities, too. Published: those of the batch's own clips stay.
+    """
+    keys = ["waveform", "target", "weight"]
+    if mix_teacher and "teacher_target" in batch:
+        keys += ["teacher_target", "teacher_weight"]
+    wavmix(batch, {key: partners[key] for key in keys}, rows, torch.maximum(drawn, 1 - drawn))
 
 
 def open_audioset(
@@ -298,13 +318,6 @@ def open_audioset(
     targets = PackedTargets(audio.packed_targets(len(classes)), len(classes))
     opened = None if teacher is None else open_teacher(teacher, audio.filenames, len(classes))
     return TaggingClips(audio, targets, None, opened, augment)
-
-
-def _change_gain(waveform: Tensor, gain_db: int, randoms: Sequence[np.random.Generator]) -> None:
-    """Whole decibels in -gain_db .. gain_db - 1, as in PaSST and EfficientAT (pydub_augment)."""
-    if gain_db:
-        decibels = torch.tensor([float(random.integers(-gain_db, gain_db)) for random in randoms])
-        waveform.mul_((10 ** (decibels / 20))[:, None])
 
 
 def _as_tensor(values: NDArray) -> Tensor:

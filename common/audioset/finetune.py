@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +10,63 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.audioset.data import TaggingClips
-from common.audioset.metrics import mean_average_precision, score_labels, score_tags
-from common.audioset.recipe import TRAINER, WEIGHTS, loader_options
-from common.audioset.sampling import EpochDraws
+from common.audioset.metrics import accuracy, mean_average_precision, score_labels, score_tags
+from common.audioset.recipe import (
+    TRAINER,
+    WEIGHTS,
+    fit_network,
+    is_made_up_set,
+    loader_options,
+    result_row,
+    write_evaluation,
+)
+from common.audioset.sampling import DrawSampler
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
-from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
+from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.encoded_store import EncodedClips, pack_encoded
-from common.data.keyed_outputs import OutputWriter
-from common.data.loading import make_loader
-from common.data.made_up import is_made_up
+from common.data.loading import EpochDraws, make_loader
 from common.errors import UserError
-from common.files import write_json
 from common.models.audio_model import AudioModel
 from common.output import say
-from common.runs.energy import EnergyMeter
+from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
-from common.runs.stages import Run, Stage, do_two_steps, run_stages
-from common.training.checkpoints import save_checkpoint, weights_of
+from common.runs.recipe import Recipe
+from common.runs.stages import Run, Stage
 from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
 
 SPLIT = "split"
 """Folder of the one network of a set without folds."""
 
 
-def train_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False) -> None:
-    """Train a network for each fold; folds that are done are kept.
+def train_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_check: bool = False) -> None:
+    """Train a network for each fold; finished folds are kept.
 
     Writes train/FOLD/{last.ckpt,weights.pt,metrics.csv} and train/energy.json.
     """
     clips = read_task(settings.data)
     folder = run.folder / "train"
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+    with measure_energy(folder, settings.trainer):
         for number, fold in enumerate(_folds(settings, clips)):
             if not (folder / _name(fold) / WEIGHTS).is_file():
                 _train_fold(settings, clips, fold, number, folder / _name(fold), fast_check)
 
 
-def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False) -> None:
+def _train_fold(
+    settings: FineTuneSettings, clips: LabelledClips, fold: str | None, number: int, folder: Path, fast_check: bool
+) -> None:
+    seed_all(settings.seed, number)
+    module = TaggingTraining(settings, clips.labels, clips.objective)
+    rate = module.front_end.sample_rate
+    rows, watched = (_some(settings, clips, part(fold)) for part in (clips.training_rows, clips.validation_rows))
+    say(f"train {_name(fold)}: {len(rows):,} clips, {len(clips.labels)} classes")
+    training = open_labelled(settings, clips, rows, rate, training=True)
+    sampler = DrawSampler(EpochDraws(len(rows), len(rows)), settings.seed)
+    validation = open_labelled(settings, clips, watched, rate) if len(watched) else None
+    fit_network(module, folder, training, sampler, validation, fast_check)
+
+
+def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_check: bool = False) -> None:
     """Score each fold's network on the fold; figures are over the clips of all folds together.
 
     Writes test/evaluation.json and test/logits.hdf (logits by file name).
@@ -65,45 +82,26 @@ def test_networks(run: Run, settings: FineTuneSettings, fast_check: bool = False
         whole = settings.data.test_on == "whole"
         loading = loader_options(settings) | ({"batch_size": 1} if whole else {})
         loader = make_loader(open_labelled(settings, clips, tested, model.sample_rate, whole), **loading)
-        values, _ = tag_clips(model, loader, limit=2 if fast_check else None)
+        values, facts = tag_clips(model, loader, limit=2 if fast_check else None)
         logits.append(values)
         rows.append(tested[: len(values)])
-        if len(folds) > 1:
-            of_fold[str(fold)] = _figure(clips, values, rows[-1])
+        figure = accuracy if clips.objective == "one_label" else mean_average_precision
+        of_fold[str(fold)] = figure(values, clips.targets[rows[-1]], facts["weight"])
     values, chosen = np.concatenate(logits), np.concatenate(rows)
     names = [_clip_name(settings, clips.paths[row]) for row in chosen]
-    with OutputWriter(run.folder / "test" / "logits.hdf", names, values.shape[1:]) as writer:
-        writer.write(names, values)
     scores = _score(clips, values, chosen, settings.seed)
-    facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "labels": clips.labels}
-    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores, "folds": of_fold})
+    write_evaluation(run, settings, clips.labels, names, values, {**scores, "folds": of_fold if len(folds) > 1 else {}})
 
 
-def run_recipe(settings: FineTuneSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
-    """Do what is not done of a run.
-
-    Args:
-        settings: of the run.
-        folder: of the run; None takes the one that the settings name.
-        redo: stages to do again.
-    """
-    # Mistakes that other settings mend are found before a run folder keeps these ones.
-    _folds(settings, read_task(settings.data))
-    demand_cooling(settings)
-    run = Run(folder or settings.folder, settings)
-    run_stages(run, STAGES, redo)
-    return run
+def refuse_early(run: Run[FineTuneSettings]) -> None:
+    """Find mistakes that other settings mend before a run folder keeps these ones."""
+    _folds(run.settings, read_task(run.settings.data))
+    refuse_hot_kernels(run.settings)
 
 
-def check_recipe(settings: FineTuneSettings) -> None:
-    """Do two steps of everything in a temporary folder, to see that it works."""
-    do_two_steps(settings, STAGES)
-
-
-def load_fold_model(run: Run, clips: LabelledClips, fold: str | None) -> AudioModel:
+def load_fold_model(run: Run[FineTuneSettings], clips: LabelledClips, fold: str | None) -> AudioModel:
     """The trained model of a fold in evaluation mode, on the GPU where there is one."""
-    settings: Any = run.settings
-    return load_trained(settings, clips.labels, run.folder / "train" / _name(fold) / WEIGHTS)
+    return load_trained(run.settings, clips.labels, run.checkpoint(f"train/{_name(fold)}/{WEIGHTS}"))
 
 
 def open_labelled(
@@ -131,45 +129,12 @@ def open_labelled(
     return TaggingClips(audio, clips.targets[rows], weights, None, settings.augment if training else None)
 
 
-def _train_fold(
-    settings: FineTuneSettings, clips: LabelledClips, fold: str | None, number: int, folder: Path, fast_check: bool
-) -> None:
-    seed_all(settings.seed, number)
-    module = TaggingTraining(settings, clips.labels, clips.objective)
-    rate = module.front_end.sample_rate
-    rows = _some(settings, clips, clips.training_rows(fold))
-    training = open_labelled(settings, clips, rows, rate, training=True)
-    batch = min(settings.loader.batch_size, len(rows))
-    loading = loader_options(settings) | {"batch_size": batch}
-    loaders: list[Any] = [
-        make_loader(training, sampler=EpochDraws(len(rows), settings.seed), drop_last=True, **loading)
-    ]
-    watched = _some(settings, clips, clips.validation_rows(fold))
-    if len(watched):
-        loaders.append(make_loader(open_labelled(settings, clips, watched, rate), **loading))
-    say(f"train {_name(fold)}: {len(rows):,} clips, {len(clips.labels)} classes")
-    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
-    fit(trainer, module, *loaders)
-    if is_main_process():
-        save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
-
-
 def _score(clips: LabelledClips, logits: NDArray, rows: NDArray, seed: int) -> dict[str, Any]:
     recordings, random = [clips.recordings[row] for row in rows], np.random.default_rng(seed)
     if clips.objective == "one_label":
         return score_labels(logits, clips.targets[rows], recordings, random)
-    return score_tags(logits, clips.targets[rows], recordings, random, _weights(clips, rows))
-
-
-def _figure(clips: LabelledClips, logits: NDArray, rows: NDArray) -> float:
-    """Accuracy or mAP of some clips, 0..1."""
-    if clips.objective == "one_label":
-        return float((logits.argmax(axis=1) == clips.targets[rows].argmax(axis=1)).mean())
-    return mean_average_precision(logits, clips.targets[rows], _weights(clips, rows))
-
-
-def _weights(clips: LabelledClips, rows: NDArray) -> NDArray | None:
-    return None if clips.weights is None else clips.weights[rows]
+    weights = None if clips.weights is None else clips.weights[rows]
+    return score_tags(logits, clips.targets[rows], recordings, random, weights)
 
 
 def _folds(settings: FineTuneSettings, clips: LabelledClips) -> list[str | None]:
@@ -231,7 +196,13 @@ def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -
 DATA = tuple(f"data.{name}" for name in ("task", "root", "table", "folds", "clips", "seconds"))
 TRAINING = ("seed", *DATA, "loader.batch_size", "front_end", "model", "augment", "optim")
 
-STAGES = [
-    Stage("train", train_networks, uses=(*TRAINING, *TRAINER)),
-    Stage("test", test_networks, uses=(*TRAINING, *TRAINER, "data.test_on"), alone=True),
-]
+
+def make_stages(settings: FineTuneSettings) -> list[Stage]:
+    """The stages of a run."""
+    return [
+        Stage("train", train_networks, uses=(*TRAINING, *TRAINER)),
+        Stage("test", test_networks, uses=(*TRAINING, *TRAINER, "data.test_on"), alone=True),
+    ]
+
+
+RECIPE = Recipe(FineTuneSettings, make_stages, result_row, is_made_up_set, refuse_early)

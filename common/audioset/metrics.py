@@ -14,6 +14,9 @@ RESAMPLES_AT_ONCE = 64
 def mean_average_precision(scores: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None) -> float:
     """mAP: mean over classes of the average precision, as scikit-learn defines it (macro).
 
+    >>> round(mean_average_precision([[0.9], [0.8], [0.1]], [[1], [0], [1]]), 4)  # (1 + 2 / 3) / 2
+    0.8333
+
     Args:
         scores: (clips, classes), higher is more likely; any range.
         target: (clips, classes), 0 or 1.
@@ -30,13 +33,18 @@ def mean_average_precision(scores: ArrayLike, target: ArrayLike, weight: ArrayLi
 
 def average_precisions(scores: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None) -> Array:
     """(classes,) average precision; NaN for a class without a positive clip."""
-    scores, target, weight = _checked(scores, target, weight)
-    return np.array(
-        [
-            _average_precision(*column)[0]
-            for column in _sorted_columns(scores, target, weight, np.ones((1, len(scores))))
-        ]
-    )
+    columns = _sorted_columns(*(checked := _checked(scores, target, weight)), np.ones((1, len(checked[0]))))
+    return np.array([_average_precision(*column)[0] for column in columns])
+
+
+def accuracy(scores: ArrayLike, target: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """Share of clips (0..1) with the highest score at the one label in `target` (clips, classes); no `weight`.
+
+    >>> accuracy([[0.9, 0.1], [0.6, 0.4]], [[1, 0], [0, 1]])
+    0.5
+    """
+    scores, target, _ = _checked(scores, target, None)
+    return float((scores.argmax(axis=1) == target.argmax(axis=1)).mean())
 
 
 def score_tags(

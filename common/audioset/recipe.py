@@ -1,28 +1,28 @@
 """The recipe of AudioSet training: train one network, with a teacher's logits where they are given, then test it."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch.utils.data import DataLoader
 
 from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
 from common.audioset.metrics import score_tags
-from common.audioset.sampling import EpochDraws, class_balance_weights
-from common.audioset.settings import PretrainSettings
-from common.audioset.train import TaggingTraining, demand_cooling, load_trained, tag_clips
+from common.audioset.sampling import DrawSampler, class_balance_weights
+from common.audioset.settings import PretrainSettings, TaggingSettings
+from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
-from common.data.loading import make_loader
+from common.data.loading import EpochDraws, make_loader
 from common.data.made_up import is_made_up
-from common.errors import UserError
 from common.files import write_json
 from common.models.audio_model import AudioModel
 from common.output import say
-from common.runs.energy import EnergyMeter
+from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
-from common.runs.stages import Run, Stage, do_two_steps, run_stages
+from common.runs.recipe import Recipe
+from common.runs.stages import Run, Stage
 from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.devices import uses_gpu
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
 
@@ -30,7 +30,7 @@ WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""
 
 
-def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
     """Train on labels, and on the teacher's logits where they are given.
 
     Writes train/last.ckpt, weights.pt, metrics.csv and energy.json.
@@ -41,26 +41,33 @@ def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False
     module = TaggingTraining(settings, classes.names, label_weight=label_weight)
     rate = module.front_end.sample_rate
     clips = open_audioset(data.root, data.training, classes, rate, data.seconds, settings.teacher, settings.augment)
-    loading = loader_options(settings)
     sampler = make_sampler(settings, clips)
-    watched = _open_test(settings, classes, rate) if data.watch_test else None
-    loaders: list[Any] = [make_loader(clips, sampler=sampler, drop_last=True, **loading)]
-    if watched is not None:
-        loaders.append(make_loader(watched, **loading))
-    say(f"train: {sampler.count:,} of {len(clips):,} clips an epoch, {len(classes)} classes")
-    if len(loaders[0]) == 0:
-        raise UserError(
-            f"An epoch of {sampler.count:,} clips holds no batch of {settings.loader.batch_size} for each device; "
-            "make loader.batch_size smaller."
+    say(f"train: {sampler.draws.count:,} of {len(clips):,} clips an epoch, {len(classes)} classes")
+    with measure_energy(folder, settings.trainer):
+        fit_network(
+            module, folder, clips, sampler, _open_test(settings, classes, rate) if data.watch_test else None, fast_check
         )
-    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
-        fit(trainer, module, *loaders)
+
+
+def fit_network(
+    module: TaggingTraining,
+    folder: Path,
+    clips: TaggingClips,
+    sampler: DrawSampler,
+    watched: TaggingClips | None = None,
+    fast_check: bool = False,
+) -> None:
+    """Train a network on clips, with figures of `watched` clips in the log; write last.ckpt and weights.pt."""
+    settings = module.settings
+    loaders = [training_loader(settings, clips, sampler)]
+    if watched is not None:
+        loaders.append(make_loader(watched, **loader_options(settings)))
+    fit(make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check), module, *loaders)
     if is_main_process():
         save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
 
 
-def test_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+def test_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
     """Score the trained network on the test clips.
 
     Reads train/weights.pt. Writes test/evaluation.json and test/logits.hdf (logits by file name).
@@ -69,70 +76,75 @@ def test_network(run: Run, settings: PretrainSettings, fast_check: bool = False)
     model = load_run_model(run)
     clips = _open_test(settings, classes, model.sample_rate)
     logits, facts = tag_clips(model, make_loader(clips, **loader_options(settings)), limit=2 if fast_check else None)
-    folder = run.folder / "test"
-    with OutputWriter(folder / "logits.hdf", facts["filename"], logits.shape[1:]) as writer:
-        writer.write(facts["filename"], logits)
     scores = score_tags(logits, facts["target"], facts["filename"], np.random.default_rng(settings.seed))
-    write_json(
-        folder / "evaluation.json",
-        {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "labels": classes.names, **scores},
-    )
+    write_evaluation(run, settings, classes.names, facts["filename"], logits, scores)
 
 
-def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
-    """Do what is not done of a run.
+def write_evaluation(
+    run: Run[Any],
+    settings: TaggingSettings,
+    labels: tuple[str, ...],
+    names: list[str],
+    logits: np.ndarray,
+    scores: dict[str, Any],
+) -> None:
+    """Write test/evaluation.json and test/logits.hdf."""
+    with OutputWriter(run.folder / "test" / "logits.hdf", names, logits.shape[1:]) as writer:
+        writer.write(names, logits)
+    made_up = is_made_up(settings.data.root)
+    facts = {"seed": settings.seed, "made_up": made_up, "labels": labels}
+    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores})
 
-    Args:
-        settings: of the run.
-        folder: of the run; None takes the one that the settings name.
-        redo: stages to do again.
-    """
-    refuse_early(settings)
-    run = Run(folder or settings.folder, settings)
-    run_stages(run, STAGES, redo)
-    return run
+
+def result_row(run: Run[Any]) -> dict[str, Any]:
+    """mAP or accuracy, and its interval."""
+    scores = run.read_evaluation()
+    name = "mAP" if "mAP" in scores else "accuracy"
+    return {name: scores[name]["value"], "low": scores[name]["low"], "high": scores[name]["high"]}
 
 
-def refuse_early(settings: PretrainSettings) -> None:
+def is_made_up_set(settings: TaggingSettings) -> bool:
+    """Whether the clips are made up."""
+    return is_made_up(settings.data.root)
+
+
+def refuse_early(run: Run[PretrainSettings]) -> None:
     """Find mistakes that other settings mend before a run folder keeps these ones.
 
     Raises:
-        UserError: for absent files, a teacher of other classes, a DyMN that would not cool down.
+        UserError: for missing files, a teacher of other classes, a DyMN that would not cool down.
     """
-    data, classes = settings.data, read_classes(settings.data.root)
+    data, teacher = run.settings.data, run.settings.teacher
     find_files(data.root, [*data.training, *data.test])
-    if settings.teacher is not None:
-        KeyedOutputs(settings.teacher.logits, "logits", (len(classes),))
-    demand_cooling(settings)
+    if teacher is not None:
+        KeyedOutputs(teacher.logits, "logits", (len(read_classes(data.root)),))
+    refuse_hot_kernels(run.settings)
 
 
-def check_recipe(settings: PretrainSettings) -> None:
-    """Do two steps of everything in a temporary folder, to see that it works."""
-    do_two_steps(settings, STAGES)
-
-
-def load_run_model(run: Run) -> AudioModel:
+def load_run_model(run: Run[PretrainSettings]) -> AudioModel:
     """The trained model of a run in evaluation mode, on the GPU where there is one."""
-    settings: Any = run.settings
-    path = run.folder / "train" / WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    return load_trained(settings, read_classes(settings.data.root).names, path)
+    return load_trained(run.settings, read_classes(run.settings.data.root).names, run.checkpoint(f"train/{WEIGHTS}"))
 
 
-def make_sampler(settings: PretrainSettings, clips: TaggingClips) -> EpochDraws:
+def make_sampler(settings: PretrainSettings, clips: TaggingClips) -> DrawSampler:
     """Draws of the training epochs."""
     sampler = settings.sampler
     weights = class_balance_weights(clips.targets, sampler.offset) if sampler.balanced else None
-    return EpochDraws(
-        len(clips), settings.seed, weights, sampler.clips_per_epoch, sampler.replacement, sampler.order == "shuffled"
-    )
+    everything = len(clips) if weights is None or sampler.replacement else int(np.count_nonzero(weights))
+    draws = EpochDraws(len(clips), sampler.clips_per_epoch or everything, weights, sampler.replacement)
+    return DrawSampler(draws, settings.seed, sampler.order == "shuffled")
 
 
-def loader_options(settings: Any) -> dict[str, Any]:
-    """Options of `make_loader` that the settings of a run give."""
-    loader, use_gpu = settings.loader, settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return {"batch_size": loader.batch_size, "num_workers": loader.num_workers, "pin_memory": use_gpu}
+def training_loader(settings: TaggingSettings, clips: Any, sampler: DrawSampler) -> DataLoader:
+    """Batches of an epoch; the last one may be shorter, as published."""
+    return make_loader(clips, sampler=sampler, **loader_options(settings))
+
+
+def loader_options(settings: TaggingSettings) -> dict[str, Any]:
+    """Options of `make_loader`."""
+    loader = settings.loader
+    pin_memory = uses_gpu(settings.trainer)
+    return {"batch_size": loader.batch_size, "num_workers": loader.num_workers, "pin_memory": pin_memory}
 
 
 def _open_test(settings: PretrainSettings, classes: Classes, sample_rate: int) -> TaggingClips:
@@ -146,7 +158,13 @@ TRAINING = (
 )  # fmt: skip
 TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate"))
 
-STAGES = [
-    Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
-    Stage("test", test_network, uses=(*TRAINING, *TRAINER, "data.test"), alone=True),
-]
+
+def make_stages(settings: PretrainSettings) -> list[Stage]:
+    """The stages of a run."""
+    return [
+        Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
+        Stage("test", test_network, uses=(*TRAINING, *TRAINER, "data.test"), alone=True),
+    ]
+
+
+RECIPE = Recipe(PretrainSettings, make_stages, result_row, is_made_up_set, refuse_early)

@@ -1,4 +1,4 @@
-"""Settings of AudioSet training and of fine-tuning: what a YAML file in configs/ may say. No torch here.
+"""Settings of AudioSet training and of fine-tuning, the schema of the YAML files in configs/. No torch here.
 
 The defaults are those of EfficientAT's ex_audioset.py, which its author names the configuration of the papers.
 """
@@ -9,94 +9,98 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
+from common.settings.run import RunSettings
 from common.settings.trainer import TrainerSettings
 
 
 class LoaderSettings(Settings):
-    """How clips come to the device."""
+    """Batches and worker processes."""
 
     batch_size: int = Field(120, ge=1)
     """Clips per training step and device."""
     num_workers: int = Field(0, ge=0)
-    """Processes that decode; about ten keep one GPU busy with 10-s mp3."""
+    """Worker processes that decode; about ten keep one GPU busy with 10-s mp3."""
 
 
 class FrontEndSettings(Settings):
-    """Log-mel spectrogram; the rest is as the model's entry in the registry has it."""
+    """Log-mel spectrogram; everything else is as in the model's entry in the registry."""
 
     hop_length: int = Field(320, gt=0)
     """Samples between frames."""
     n_mels: int = Field(128, gt=0)
     """Mel bands."""
     f_min_jitter: int = Field(10, ge=0)
-    """In training, the lowest frequency moves up by less than so many Hz, drawn once a batch."""
+    """In training, the lowest frequency moves up by less than this many Hz; one draw per batch."""
     f_max_jitter: int = Field(2000, ge=0)
-    """In training, the highest frequency moves by less than half of so many Hz, drawn once a batch."""
+    """In training, the highest frequency moves up or down by up to half of this many Hz; one draw per batch."""
 
 
 class ModelSettings(Settings):
-    """The network, and the weights that it starts from."""
+    """Network and initial weights."""
 
     name: str = "mn10"
-    """Of the registry. With released weights (mn10.im, mn10.as) it starts from them, else from random ones."""
+    """A name of the registry. mn10.im and mn10.as start from released weights, mn10 from random ones."""
     weights: Path | None = None
-    """File to start from, such as train/weights.pt of a run; for released weights in place of a download."""
+    """File of initial weights, such as train/weights.pt of a run; replaces a download of released weights."""
     norm_momentum: float | None = Field(None, gt=0, le=1)
     """Share of a batch in batch norm's running statistics; null keeps the network's (MN: 0.01, for long trainings)."""
     options: dict[str, Any] = {}
-    """Further options of the network, such as T_max of DyMN, or s_patchout_t and s_patchout_f of PaSST."""
+    """Further options of the network, such as s_patchout_t and s_patchout_f of PaSST, or T_max of DyMN, the kernel
+    temperature at the start (by default 30 from random or ImageNet weights, else 1)."""
 
 
 class AugmentSettings(Settings):
-    """What happens to training clips, in this order: gain, wavmix, roll, masks, mixup."""
+    """Augmentation of training clips, in this order: gain, roll, wavmix, masks, mixup."""
 
     gain_db: int = Field(0, ge=0)
-    """Each clip becomes louder or softer by whole decibels in -gain_db .. gain_db - 1, as published."""
-    wavmix_probability: float = Field(0.0, ge=0, le=1)
-    """Of adding to a waveform that of another clip, any of the data set; means removed, weights from Beta(2, 2)."""
+    """Gain of each clip, whole decibels in -gain_db .. gain_db - 1, as published."""
     roll: int = Field(0, ge=0)
-    """Each clip is shifted in a circle by up to so many samples."""
+    """Largest circular shift of each clip in samples."""
+    wavmix_probability: float = Field(0.0, ge=0, le=1)
+    """Probability of mixing a waveform with another clip of the data set; means removed, weights from Beta(2, 2)."""
+    wavmix_teacher: Literal["first", "mixed"] = "first"
+    """Teacher's probabilities of waveforms that are mixed: those of the first clip (published), or mixed as well."""
     frequency_mask: int = Field(0, ge=0)
-    """Widest band, in mel bands, that is covered in each clip; 0 covers none."""
+    """Widest band to cover in each clip, in mel bands; 0 covers none."""
     time_mask: int = Field(0, ge=0)
-    """Longest stretch, in frames, that is covered in each clip; 0 covers none."""
+    """Longest stretch to cover in each clip, in frames; 0 covers none."""
     mixup_alpha: float | None = Field(0.3, gt=0)
-    """Spectrograms and targets of a batch are mixed with weights from Beta(alpha, alpha); null does not."""
+    """Mixup of spectrograms and targets, weights from Beta(alpha, alpha); null turns it off."""
 
 
 class SwaSettings(Settings):
-    """Stochastic weight averaging: the plain mean of the weights at the beginning of some epochs.
+    """Stochastic weight averaging: the plain mean of the weights at the start of some epochs.
 
-    PaSST, helpers/swa_callback.py. The learning-rate scheduler that is made there too is never stepped: rates stay.
+    PaSST, helpers/swa_callback.py; its own learning-rate scheduler is never stepped there, and is left out here.
     """
 
     start: int = Field(50, ge=1)
-    """The first of these epochs, counted from 1, as PaSST's code counts."""
+    """First of these epochs, counted from 1 as in PaSST's code."""
     every: int = Field(5, ge=1)
     """Epochs from one to the next."""
 
 
 class OptimSettings(Settings):
-    """Optimiser; the learning rate rises exponentially, stays, and falls linearly, epoch by epoch."""
+    """Optimiser; the learning rate rises exponentially, stays constant, and falls linearly, epoch by epoch."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam (EfficientAT), AdamW (PaSST), or SGD with momentum 0.9."""
     lr: float = Field(8e-4, gt=0)
-    """Peak learning rate; it goes with the batch size."""
+    """Peak learning rate; scale it with the batch size."""
     weight_decay: float = Field(0.0, ge=0)
-    """Of all parameters."""
+    """Weight decay of all parameters."""
     warmup: int = Field(8, ge=0)
     """Epochs of the rise."""
     down_start: int = Field(80, ge=0)
-    """Epoch in which the fall begins."""
+    """Epoch in which the fall starts."""
     down_length: int = Field(95, ge=0)
     """Epochs of the fall."""
     floor: float = Field(0.01, ge=0, le=1)
     """Share of the peak rate after the fall."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
-    """Test an exponential moving average of the weights with this decay per step; null does not."""
+    """Decay per step of an exponential moving average of the weights, which is tested; null tests the weights."""
     swa: SwaSettings | None = None
-    """Test a plain mean of the weights of some epochs; null does not."""
+    """Test a plain mean of the weights of some epochs; null tests the last weights."""
 
     @model_validator(mode="after")
     def _one_average(self) -> "OptimSettings":
@@ -105,15 +109,11 @@ class OptimSettings(Settings):
         return self
 
 
-class TaggingSettings(Settings):
-    """What training on AudioSet and fine-tuning share."""
+class TaggingSettings(RunSettings):
+    """Settings that training on AudioSet and fine-tuning share."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")
-    """Name of the run's folder; {seed} in it stands for its value."""
     runs: Path = Path("runs/audioset")
     """Folder of the runs."""
-    seed: int = Field(0, ge=0)
-    """Decides initial weights, order of clips and augmentation."""
     loader: LoaderSettings = LoaderSettings()
     front_end: FrontEndSettings = FrontEndSettings()
     model: ModelSettings = ModelSettings()
@@ -121,36 +121,31 @@ class TaggingSettings(Settings):
     optim: OptimSettings = OptimSettings()
     trainer: TrainerSettings
 
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{seed}", str(self.seed))
-
 
 class AudioSetSettings(Settings):
-    """Where AudioSet is: HDF5 files of encoded clips, and class_labels_indices.csv."""
+    """Location of AudioSet: HDF5 files of encoded clips, and class_labels_indices.csv."""
 
     root: Path = Path("data/audioset")
     """Folder of the files."""
     training: list[str] = ["balanced_train_segments_mp3*.hdf", "unbalanced_train_segments_mp3*.hdf"]
     """Names of HDF5 files below `root`, with * and ?."""
     test: list[str] = ["eval_segments_mp3*.hdf"]
-    """Likewise, to test on."""
+    """Files to test on, likewise."""
     watch_test: bool = True
-    """Also look at the test clips during training, as published, for the log only: the last epoch is kept."""
+    """Log figures of the test clips during training, as published; the last epoch is kept whatever they are."""
     seconds: float = Field(10.0, gt=0)
-    """Clips are cut to their first so many seconds, or padded with zeros."""
+    """Length that clips are cut or zero-padded to."""
 
 
 class SamplerSettings(Settings):
-    """Which clips an epoch holds."""
+    """Clips of an epoch."""
 
     clips_per_epoch: int | None = Field(100_000, ge=1)
-    """How many are drawn; null takes as many as there are."""
+    """Clips of an epoch; null takes as many as there are."""
     balanced: bool = True
     """Draw clips of rare classes more often: weight = sum over its classes of 1000 / (offset + clips of the class)."""
     offset: float = Field(100.0, ge=0)
-    """See `balanced`."""
+    """Offset in the weights of `balanced`."""
     replacement: bool = False
     """Draw with replacement. Without (published), no clip comes twice in an epoch."""
     order: Literal["drawn", "shuffled"] = "shuffled"
@@ -158,7 +153,7 @@ class SamplerSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """Distillation from logits that are stored by file name."""
+    """Distillation from stored logits."""
 
     logits: Path
     """HDF5 file with `filenames` and `logits` (clips, classes), float16; see `audioset logits`."""
@@ -167,7 +162,7 @@ class TeacherSettings(Settings):
     temperature: float = Field(1.0, gt=0)
     """The teacher's probabilities are sigmoid(logits / temperature)."""
     missing: Literal["refuse", "labels_only"] = "refuse"
-    """What to do when clips have no teacher logits; labels_only (published) trains them on their labels alone."""
+    """Clips without teacher logits: refuse them, or train them on their labels alone (published)."""
 
 
 class PretrainSettings(TaggingSettings):
@@ -176,47 +171,47 @@ class PretrainSettings(TaggingSettings):
     data: AudioSetSettings = AudioSetSettings()
     sampler: SamplerSettings = SamplerSettings()
     teacher: TeacherSettings | None = None
-    """Null trains on the labels alone."""
+    """Teacher; null trains on the labels alone."""
 
 
 class TableSettings(Settings):
-    """An own table of clips."""
+    """Table of your own clips."""
 
     file: Path
     """Comma- or tab-separated (.tsv) table below `data.root`, one row per clip."""
     audio: Path = Path("audio")
-    """Folder below `data.root` that file names are relative to."""
+    """Folder of the clips below `data.root`."""
     filename: str = "filename"
     """Column of file names."""
     label: str = "label"
     """Column of labels."""
     separator: str | None = None
-    """Between the labels of one clip, such as ";"; null where each clip has exactly one label."""
+    """Separator of the labels of one clip, such as ";"; null where each clip has exactly one label."""
     split: str = "fold"
-    """Column that says train, validation or test, or else the fold."""
+    """Column of the split (train, validation, test) or of the fold."""
     recording: str | None = None
-    """Column that names the recording a clip was cut from: its clips are drawn together for the intervals."""
+    """Column of the recording of a clip: clips of one recording are drawn together for the intervals."""
 
 
 class FineTuneDataSettings(Settings):
-    """The labelled clips to fine-tune on."""
+    """Labelled clips to fine-tune on."""
 
     task: Literal["esc50", "fsd50k", "openmic", "table"] = "table"
-    """A data set in its official folders, or an own table."""
+    """A data set in its official folders, or a table of your own."""
     root: Path
     """Folder of the data set."""
     table: TableSettings | None = None
-    """Of the task `table`."""
+    """Table of the task `table`."""
     folds: list[str] | None = None
-    """Test only these folds; null tests each in turn."""
+    """Folds to test; null tests each in turn."""
     clips: int | None = Field(None, ge=1)
-    """Use only so many clips of each split or fold, drawn from the seed, for a quick look; null uses all."""
+    """Clips to use of each split or fold, drawn from the seed, for a quick trial; null uses all."""
     seconds: float = Field(10.0, gt=0)
-    """Length of training clips; a part at random of longer ones, zeros behind shorter ones."""
+    """Length of training clips: a random part of longer ones, shorter ones zero-padded."""
     test_on: Literal["beginning", "whole"] = "beginning"
     """Test on the first `seconds`, or on the whole clip in windows (one clip at a time)."""
     store: Path | None = None
-    """Folder for the encoded clips (made when absent); null takes `root`/encoded."""
+    """Folder of the encoded clips (made when absent); null takes `root`/encoded."""
 
     @model_validator(mode="after")
     def _table_given(self) -> "FineTuneDataSettings":

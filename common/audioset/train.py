@@ -1,9 +1,9 @@
-"""How one tagging network learns, on AudioSet or on a smaller labelled set, and what it says about clips."""
+"""How one tagging network learns, on AudioSet or on a smaller labelled set, and the logits of a trained one."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -11,24 +11,31 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from common.audioset.metrics import mean_average_precision
 from common.audioset.settings import OptimSettings, TaggingSettings
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
+from common.models.dynamic_mobilenet import DynamicMobileNet
+from common.models.output import ModelOutput
 from common.models.passt import PaSST, from_image_weights
+from common.output import say
 from common.registry import load_audio_model
 from common.registry.factory import create_audio_model, create_model
-from common.registry.released import find_released
+from common.registry.released import find_architecture, find_released
 from common.registry.weights import read_tensors
 from common.training.checkpoints import load_weights
+from common.training.devices import choose_device
 from common.training.schedules import ExponentialWarmupLinearDown
 from common.training.seeds import step_generator
 from common.training.trainer import update_average
 
 Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."
+LARGE_LOGIT = 30.0
+TARGETS = ("target", "weight", "teacher_target", "teacher_weight")
 
 
 def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
@@ -38,7 +45,7 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
         UserError: as `load_audio_model`, or if weights do not fit the options of the network.
     """
     model, made = settings.model, _make_random_model(settings, labels)
-    if model.weights is not None and _starts_from_images(made.network, model.weights):
+    if model.weights is not None and _load_image_weights(made.network, model.weights):
         return made
     if model.weights is not None or find_released(model.name) is not None:
         loaded = load_audio_model(model.name, model.weights, labels=labels)
@@ -50,14 +57,23 @@ def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
     return made
 
 
+def network_options(settings: TaggingSettings) -> dict[str, Any]:
+    """Options of the network; a DyMN with random weights starts at a kernel temperature of 30, as published."""
+    model = settings.model
+    random = model.weights is None and find_released(model.name) is None
+    if random and find_architecture(model.name).network == "dymn":
+        return {"T_max": 30.0, **model.options}
+    return model.options
+
+
 def _make_random_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
     """As `make_model`, with random weights; released weights still decide strides and the like."""
-    model = settings.model
-    return create_audio_model(model.name, front_end=settings.front_end.model_dump(), labels=labels, **model.options)
+    front_end = settings.front_end.model_dump()
+    return create_audio_model(settings.model.name, front_end=front_end, labels=labels, **network_options(settings))
 
 
-def _starts_from_images(network: nn.Module, weights: Path) -> bool:
-    """Load DeiT's weights into a PaSST; False, and nothing done, for any other file or network."""
+def _load_image_weights(network: nn.Module, weights: Path) -> bool:
+    """Load DeiT's weights into a PaSST; False for any other file or network, which stays as it is."""
     if not isinstance(network, PaSST):
         return False
     tensors = read_tensors(weights)
@@ -72,22 +88,16 @@ def _starts_from_images(network: nn.Module, weights: Path) -> bool:
 
 
 def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path) -> AudioModel:
-    """The model of the settings with the weights that it was left with, ready to tag, on the GPU where there is one."""
+    """The trained model of the settings in evaluation mode, on the GPU where there is one."""
     model = _make_random_model(settings, labels)
     load_weights(model.network, weights)
-    set_temperature_after(model.network, settings.trainer.epochs - 1)
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return model.eval().to("cuda" if use_gpu else "cpu")
+    if isinstance(model.network, DynamicMobileNet) and settings.trainer.epochs:
+        model.network.start_epoch(settings.trainer.epochs - 1)
+    return model.eval().to(choose_device(settings.trainer))
 
 
-def set_temperature_after(network: Any, epoch: int) -> None:
-    """Set what a DyMN's kernels have after `epoch` (from 0); other networks have nothing of the kind."""
-    if hasattr(network, "after_epoch") and epoch >= 0:
-        network.after_epoch(epoch)
-
-
-def demand_cooling(settings: TaggingSettings) -> None:
-    """Refuse a training of DyMN that would end before its kernels' temperature is down.
+def refuse_hot_kernels(settings: TaggingSettings) -> None:
+    """Refuse a training of DyMN that would end before the temperature of its kernels has fallen.
 
     The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
 
@@ -96,19 +106,21 @@ def demand_cooling(settings: TaggingSettings) -> None:
     """
     epochs = settings.trainer.epochs
     with torch.device("meta"):
-        network = create_model(settings.model.name, **settings.model.options)
-    schedule: Any = getattr(network, "schedule", None)
-    if schedule is not None and (last := schedule(epochs - 1)) > schedule(10**6):
+        network = create_model(settings.model.name, **network_options(settings))
+    if not isinstance(network, DynamicMobileNet):
+        return
+    last, lowest = network.temperature_in(epochs - 1), network.temperature_in(10**6)
+    if last > lowest:
         raise UserError(
             f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but what loads "
-            f"it takes {schedule(10**6):g}. Train longer, or start lower (--model.options.T_max {epochs})."
+            f"it takes {lowest:g}. Train longer, or start lower (--model.options.T_max {epochs})."
         )
 
 
 class TaggingTraining(LightningModule):
-    """Trains the network of the settings; logs train_loss and, of clips that it watches, val_mAP or val_accuracy.
+    """Trains the network of the settings; logs train_loss and, on validation clips, val_loss and val_mAP or accuracy.
 
-    Validated and tested is the average of the weights where there is one (`average.` in the checkpoint).
+    The average of the weights (`average.` in the checkpoint) is validated and tested where there is one.
 
     Args:
         settings: of the whole run.
@@ -116,6 +128,8 @@ class TaggingTraining(LightningModule):
         objective: several_labels (binary cross entropy) or one_label (cross entropy).
         label_weight: of the loss on the labels beside the teacher's; None without a teacher.
     """
+
+    averaged: Tensor
 
     def __init__(
         self,
@@ -128,127 +142,132 @@ class TaggingTraining(LightningModule):
         self.settings, self.objective, self.label_weight = settings, objective, label_weight
         model = make_model(settings, labels)
         self.front_end: Any = model.front_end
-        self.network: Any = model.network
+        self.network = model.network
         if settings.model.norm_momentum is not None:
             for module in model.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = settings.model.norm_momentum
         averaged = settings.optim.ema_decay is not None or settings.optim.swa is not None
-        for name in getattr(self.network, "unused_parameters", ()):  # several devices wait for every gradient
-            self.network.get_parameter(name).requires_grad_(False)
-        self.average: Any = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
-        self.averaged: Tensor
+        for name in cast(Sequence[str], getattr(self.network, "unused_parameters", ())):
+            self.network.get_parameter(name).requires_grad_(False)  # several devices wait for every gradient
+        self.average = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
         self.register_buffer("averaged", torch.zeros((), dtype=torch.int64))
         self._seen: list[dict[str, Tensor]] = []
 
     @property
     def tested_prefix(self) -> str:
-        """Where in the state dict the weights are that are validated and tested."""
+        """Prefix in the state dict of the weights that are validated and tested."""
         return AVERAGE if self.average is not None and int(self.averaged) else "network."
 
     def on_fit_start(self) -> None:
         """Order the weights so that convolutions are quickest; on a CPU with the channels last, a third less time."""
         # Not DyMN's: its one convolution over all clips of a batch has no such order.
-        if self.device.type == "cpu" and not hasattr(self.network, "after_epoch"):
-            self.network.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu" and not isinstance(self.network, DynamicMobileNet):
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_train_epoch_start(self) -> None:
-        """Cool the kernels of a DyMN; take the weights into their plain mean."""
+        """Set the kernel temperature of a DyMN; take the weights into their plain mean."""
         for network in (self.network, self.average):
-            # After epoch e the published code sets the temperature of e: training in epoch e runs with that of e - 1.
-            set_temperature_after(network, self.current_epoch - 1)
-        swa = self.settings.optim.swa
-        if swa is not None and self.average is not None:
-            since = self.current_epoch + 1 - swa.start
-            if since >= 0 and since % swa.every == 0:
-                count = int(self.averaged)
-                update_average(self.average, self.network, count / (count + 1))
-                self.averaged += 1
+            if isinstance(network, DynamicMobileNet):
+                network.start_epoch(self.current_epoch)
+        if self.average is not None and takes_average(self.settings.optim, self.current_epoch):
+            count = int(self.averaged)
+            update_average(self.average, self.network, count / (count + 1))
+            self.averaged += 1
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Loss of a batch of `TaggingClips`."""
         generator = step_generator(self, self.settings.seed, batch_index)
         change = self.settings.augment
-        waveform = augment.time_roll(batch["waveform"], change.roll, generator)
         self.front_end.mask = lambda log_mel: augment.time_mask(
             augment.frequency_mask(log_mel, change.frequency_mask, generator), change.time_mask, generator
         )
-        with torch.autocast(self.device.type, enabled=False):
-            spectrogram = self.front_end(waveform)
+        spectrogram = self._hear(batch["waveform"])
         self.front_end.mask = None
-        targets = {key: batch[key] for key in _TARGETS if key in batch}
+        targets = {key: batch[key] for key in TARGETS if key in batch}
         if change.mixup_alpha is not None:
-            weight, partner = augment.draw_mixup(len(waveform), change.mixup_alpha, generator, dominant=True)
-            spectrogram = augment.mix(spectrogram, weight, partner)
-            targets = {key: augment.mix(value, weight, partner) for key, value in targets.items()}
-        return self._loss(self.network(spectrogram).logits.float(), targets)
-
-    def _loss(self, logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        compute = weighted_bce if self.objective == "several_labels" else soft_cross_entropy
-        loss = compute(logits, targets["target"], targets["weight"])
-        if self.label_weight is not None:
-            taught = weighted_bce(logits, targets["teacher_target"], targets["teacher_weight"])
-            self.log_dict({"label_loss": loss, "teacher_loss": taught}, on_step=False, on_epoch=True)
-            loss = distillation_loss(loss, taught, self.label_weight)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
-        return loss
+            drawn = augment.draw_mixup(len(spectrogram), change.mixup_alpha, generator, dominant=True)
+            spectrogram, targets = mix_batch(spectrogram, targets, *drawn)
+        parts = tagging_loss(self._logits(self.network, spectrogram), targets, self.objective, self.label_weight)
+        names = {"loss": "train_loss", "labels": "label_loss", "teacher": "teacher_loss"}
+        shown = {names[key]: value for key, value in parts.items() if key == "loss" or "teacher" in parts}
+        self.log_dict(shown, on_step=False, on_epoch=True, batch_size=len(spectrogram))
+        return parts["loss"]
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Let the moving average follow."""
+        """Update the moving average."""
         if self.average is not None and self.settings.optim.ema_decay is not None:
             update_average(self.average, self.network, self.settings.optim.ema_decay)
             self.averaged += 1
 
-    def on_train_epoch_end(self) -> None:
-        """Set the temperature that a DyMN is left with."""
-        for network in (self.network, self.average):
-            set_temperature_after(network, self.current_epoch)
-
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Keep logits and targets of a batch."""
-        network = self.average if self.tested_prefix == AVERAGE else self.network
-        with torch.autocast(self.device.type, enabled=False):
-            spectrogram = self.front_end(batch["waveform"])
-        logits = network(spectrogram).logits.float()
+        network = self.average if self.average is not None and self.tested_prefix == AVERAGE else self.network
+        logits = self._logits(network, self._hear(batch["waveform"]))
         self._seen.append({"logits": logits, **{key: batch[key] for key in ("target", "weight", "index")}})
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figure over the clips of all processes."""
+        """Log the figures over the clips of all processes; warn of logits that no trained network gives."""
         seen = {key: torch.cat([batch[key] for batch in self._seen]) for key in self._seen[0]}
         self._seen = []
         # Each process saw the same number of clips, some of them twice; (processes, clips, ...) or (clips, ...).
         gathered: dict[str, Any] = {key: self.all_gather(value) for key, value in seen.items()}
-        clips = {key: value.reshape(-1, *seen[key].shape[1:]).cpu().numpy() for key, value in gathered.items()}
-        _, first = np.unique(clips["index"], return_index=True)
+        clips = {key: value.reshape(-1, *seen[key].shape[1:]).cpu() for key, value in gathered.items()}
+        first = np.unique(clips["index"], return_index=True)[1]
         logits, target, weight = (clips[key][first] for key in ("logits", "target", "weight"))
+        largest = float(logits.abs().max())
+        loss = tagging_loss(logits, {"target": target, "weight": weight}, self.objective)["loss"]
+        self.log_dict({"val_loss": loss, "val_largest_logit": largest})
+        if not largest < LARGE_LOGIT:
+            say(
+                f"Epoch {self.current_epoch}: the largest logit of the validation clips is {largest:.0f}. The running "
+                "statistics do not fit the weights (a DyMN from random weights may do that); train longer, or start "
+                "from released weights."
+            )
         if self.objective == "one_label":
-            self.log("val_accuracy", float((logits.argmax(1) == target.argmax(1)).mean()))
+            self.log("val_accuracy", (logits.argmax(1) == target.argmax(1)).float().mean())
         elif (target * weight > 0.5).any():
             self.log("val_mAP", mean_average_precision(logits, target, weight))
 
     def configure_optimizers(self) -> Any:
         """The optimiser; its rate per epoch."""
-        optim = self.settings.optim
-        optimizer = make_optimizer(self.network, optim)
-        schedule = ExponentialWarmupLinearDown(optim.warmup, optim.down_start, optim.down_length, optim.floor)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        optimizer = make_optimizer(self.network.parameters(), self.settings.optim)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(self.settings.optim))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
+    def _hear(self, waveform: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            return self.front_end(waveform)
 
-_TARGETS = ("target", "weight", "teacher_target", "teacher_weight")
+    @staticmethod
+    def _logits(network: nn.Module, spectrogram: Tensor) -> Tensor:
+        output: ModelOutput = network(spectrogram)
+        assert output.logits is not None
+        return output.logits.float()
 
 
-def make_optimizer(network: nn.Module, optim: OptimSettings) -> torch.optim.Optimizer:
+def takes_average(optim: OptimSettings, epoch: int) -> bool:
+    """Whether the weights at the start of an epoch (from 0) count in their plain mean."""
+    since = epoch + 1 - (optim.swa.start if optim.swa is not None else 0)
+    return optim.swa is not None and since >= 0 and since % optim.swa.every == 0
+
+
+def make_optimizer(parameters: Any, optim: OptimSettings) -> torch.optim.Optimizer:
     """The optimiser of the settings over all parameters that are trained."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     if optim.name == "sgd":
-        return torch.optim.SGD(parameters, lr=optim.lr, weight_decay=optim.weight_decay, momentum=0.9)
+        return torch.optim.SGD(trained, lr=optim.lr, weight_decay=optim.weight_decay, momentum=0.9)
     kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
+    return kind(trained, lr=optim.lr, weight_decay=optim.weight_decay)
+
+
+def rate_factor(optim: OptimSettings) -> ExponentialWarmupLinearDown:
+    """Factor of the learning rate in each epoch."""
+    return ExponentialWarmupLinearDown(optim.warmup, optim.down_start, optim.down_length, optim.floor)
 
 
 @torch.inference_mode()
-def tag_clips(model: AudioModel, loader: Any, limit: int | None = None) -> tuple[NDArray, dict[str, Any]]:
+def tag_clips(model: AudioModel, loader: DataLoader, limit: int | None = None) -> tuple[NDArray, dict[str, Any]]:
     """Logits of all clips of a loader.
 
     Args:
@@ -274,12 +293,58 @@ def tag_clips(model: AudioModel, loader: Any, limit: int | None = None) -> tuple
     return np.concatenate(logits), facts
 
 
+def mix_batch(
+    spectrogram: Tensor, targets: Mapping[str, Tensor], weight: Tensor, partner: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mixup of spectrograms and of all targets; weight and partner (batch,)."""
+    mixed = {key: augment.mix(value, weight, partner) for key, value in targets.items()}
+    return augment.mix(spectrogram, weight, partner), mixed
+
+
+def tagging_loss(
+    logits: Tensor,
+    targets: Mapping[str, Tensor],
+    objective: Objective = "several_labels",
+    label_weight: float | None = None,
+) -> dict[str, Tensor]:
+    """Loss on the labels, and with a teacher the weighted sum with the loss on its probabilities.
+
+    Cross entropy is linear in its target, so mixing targets is mixing losses.
+
+    >>> target = torch.tensor([[1.0, 0.0]])
+    >>> taught = {"target": target, "weight": torch.ones(1, 2)}
+    >>> round(float(tagging_loss(torch.zeros(1, 2), taught)["loss"]), 4)
+    0.6931
+
+    Args:
+        logits: (batch, classes).
+        targets: target and weight, with a teacher teacher_target and teacher_weight, as for `weighted_bce`.
+        objective: several_labels or one_label.
+        label_weight: share of the labels (published 0.1, there called kd_lambda); None without a teacher.
+
+    Returns:
+        loss; with a teacher also its parts `labels` and `teacher`, before weighting.
+    """
+    if objective == "one_label":
+        labels = F.cross_entropy(logits, targets["target"])
+    else:
+        labels = weighted_bce(logits, targets["target"], targets["weight"])
+    if label_weight is None:
+        return {"loss": labels}
+    teacher = weighted_bce(logits, targets["teacher_target"], targets["teacher_weight"])
+    return {"loss": label_weight * labels + (1 - label_weight) * teacher, "labels": labels, "teacher": teacher}
+
+
 def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Binary cross entropy with logits, summed over weighted targets, mean over batch and classes.
 
-    Cross entropy is linear in its target, so that mixing targets is mixing losses. A target p with weight w stands as
-    (w p, w); two mixed clips add up. With weight 1 it is F.binary_cross_entropy_with_logits. What is unknown (weight 0)
-    counts as loss 0, also in the mean: so do EfficientAT for clips without teacher, and the OpenMIC scripts.
+    A target p with weight w stands as (w p, w); two mixed clips add up. With weight 1 it is
+    F.binary_cross_entropy_with_logits. What is unknown (weight 0) counts as loss 0, also in the mean: so do EfficientAT
+    for clips without teacher, and the OpenMIC scripts.
+
+    >>> logits = torch.tensor([[0.0, 5.0]])
+    >>> round(float(weighted_bce(logits, torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]))), 4)
+    0.3466
 
     Args:
         logits: (batch, classes).
@@ -289,16 +354,10 @@ def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return (weight * F.softplus(logits) - target * logits).mean()
 
 
-def distillation_loss(label_loss: Tensor, teacher_loss: Tensor, label_weight: float) -> Tensor:
-    """label_weight * label_loss + (1 - label_weight) * teacher_loss; published with 0.1 (kd_lambda)."""
-    return label_weight * label_loss + (1 - label_weight) * teacher_loss
-
-
-def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Cross entropy over classes with probabilities (batch, classes) as target; `weight` must be 1 and is not used."""
-    return F.cross_entropy(logits, target)
-
-
 def teacher_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """sigmoid(logits / temperature) in single precision."""
+    """sigmoid(logits / temperature) in single precision.
+
+    >>> teacher_probabilities(torch.tensor([0.0]), 2.0)
+    tensor([0.5000])
+    """
     return torch.sigmoid(logits.float() / temperature)

@@ -212,12 +212,15 @@ def static_convolution(
     return Static(plain)
 
 
-def temperature_after(
+def kernel_temperature(
     epoch: int, t_max: float = 30.0, t0_slope: float = 1.0, t1_slope: float = 0.02, t_min: float = 1.0
 ) -> float:
-    """Temperature of the kernel softmax after `epoch` (0-based): steep from `t_max`, then a slow tail down to `t_min`.
+    """Temperature of the kernel softmax in `epoch` (from 0): steep from `t_max`, then a slow tail down to `t_min`.
 
     Equation 5 of the paper. With the defaults 30, 29, ... 2 in epoch 28, 1 from epoch 29 on.
+
+    >>> [kernel_temperature(epoch) for epoch in (0, 1, 28, 29)]
+    [30.0, 29.0, 2.0, 1.0]
     """
     steep = t_max - t0_slope * epoch
     tail = 1 + t1_slope * (t_max - 1) / t0_slope - t1_slope * epoch
@@ -273,7 +276,7 @@ class DynamicMobileNet(nn.Module):
         super().__init__()
         if use_dy_blocks not in ("all", "replace_se"):
             raise ValueError(f"use_dy_blocks is all or replace_se, not {use_dy_blocks}")
-        self.schedule = partial(temperature_after, t_max=T_max, t0_slope=T0_slope, t1_slope=T1_slope, t_min=T_min)
+        self.temperature_in = partial(kernel_temperature, t_max=T_max, t0_slope=T0_slope, t1_slope=T1_slope, t_min=T_min)
         smallest, largest = (make_divisible(size * width_mult) for size in (min_context_size, max_context_size))
         make_block = partial(
             DynamicBlock,
@@ -306,9 +309,9 @@ class DynamicMobileNet(nn.Module):
             if isinstance(module, DynamicConvolution):
                 module.temperature = temperature
 
-    def after_epoch(self, epoch: int) -> None:
-        """Move the temperature along its schedule after `epoch` (0-based) of a training."""
-        self.set_temperature(self.schedule(epoch))
+    def start_epoch(self, epoch: int) -> None:
+        """Set the temperature that `epoch` (from 0) of a training runs with."""
+        self.set_temperature(self.temperature_in(epoch))
 
     def forward(self, spectrogram: Tensor) -> ModelOutput:
         """(batch, 1, mels, frames) to logits (batch, classes) and the pooled last convolution (batch, 6 c)."""

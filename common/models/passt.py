@@ -3,6 +3,8 @@
 PaSST, models/passt.py (Koutini et al., Interspeech 2022, arXiv 2110.05069).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,14 +25,22 @@ class PatchEmbedding(nn.Module):
         return self.proj(spectrogram)
 
 
-def keep_some(values: Tensor, dim: int, dropped: int, generator: torch.Generator | None) -> Tensor:
-    """Leave out `dropped` random entries along `dim`, the same for the whole batch; the order stays."""
-    length = values.shape[dim]
+class Patchout(NamedTuple):
+    """A draw for one batch: where the time embedding starts, and the columns, rows and tokens to keep (None: all)."""
+
+    time_offset: int = 0
+    columns: Tensor | None = None
+    rows: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+def draw_kept(length: int, dropped: int, generator: torch.Generator | None) -> Tensor | None:
+    """Which of `length` places stay, in their order, when `dropped` of them are left out at random; None for 0."""
+    if not dropped:
+        return None
     if dropped >= length:
         raise ValueError(f"patchout would drop {dropped} of {length} patches; make it smaller or the clips longer")
-    device = generator.device if generator is not None else values.device
-    kept = torch.randperm(length, generator=generator, device=device)[: length - dropped].sort().values
-    return values.index_select(dim, kept.to(values.device))
+    return torch.randperm(length, generator=generator)[: length - dropped].sort().values
 
 
 class PaSST(nn.Module):
@@ -113,41 +123,47 @@ class PaSST(nn.Module):
         ):
             nn.init.trunc_normal_(table, std=0.02)
 
-    def add_positions(self, patches: Tensor, generator: torch.Generator | None) -> Tensor:
-        """(batch, dim, rows, columns) plus the time and the frequency embedding."""
+    def draw_patchout(self, rows: int, columns: int, generator: torch.Generator | None = None) -> Patchout:
+        """Draw what one batch in training leaves out; `generator` is on the CPU."""
+        spare = self.time_new_pos_embed.shape[-1] - columns
+        offset = int(torch.randint(spare + 1, (), generator=generator)) if spare > 0 else 0
+        kept_columns = draw_kept(columns, self.s_patchout_t, generator)
+        kept_rows = draw_kept(rows, self.s_patchout_f, generator)
+        patches = (columns - self.s_patchout_t) * (rows - self.s_patchout_f)
+        return Patchout(offset, kept_columns, kept_rows, draw_kept(patches, self.u_patchout, generator))
+
+    def join_tokens(self, patches: Tensor, patchout: Patchout) -> Tensor:
+        """(batch, dim, rows, columns) to (batch, 2 + patches, dim): class, distillation token, then rows of patches."""
         known, columns = self.time_new_pos_embed.shape[-1], patches.shape[-1]
         if columns > known:
             raise ValueError(
                 f"the spectrogram has {columns} columns of patches, this PaSST has positions for {known}; "
                 f"cut the clip into windows (AudioModel does) or make the network with a larger input_tdim"
             )
-        offset = 0
-        if self.training and columns < known:
-            device = generator.device if generator is not None else "cpu"
-            offset = int(torch.randint(known - columns + 1, (1,), generator=generator, device=device))
-        return patches + self.time_new_pos_embed[..., offset : offset + columns] + self.freq_new_pos_embed
-
-    def tokens(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Input of the first block, (batch, 2 + patches, dim): class and distillation token, then rows of patches."""
-        patches = self.add_positions(self.patch_embed(spectrogram), generator)
-        if self.training and self.s_patchout_t:
-            patches = keep_some(patches, 3, self.s_patchout_t, generator)
-        if self.training and self.s_patchout_f:
-            patches = keep_some(patches, 2, self.s_patchout_f, generator)
-        sequence = patches.flatten(2).mT
-        if self.training and self.u_patchout:
-            sequence = keep_some(sequence, 1, self.u_patchout, generator)
+        time = self.time_new_pos_embed[..., patchout.time_offset : patchout.time_offset + columns]
+        patches = _keep(_keep(patches + time + self.freq_new_pos_embed, 3, patchout.columns), 2, patchout.rows)
+        sequence = _keep(patches.flatten(2).mT, 1, patchout.tokens)
         special = torch.cat([self.cls_token, self.dist_token], dim=1) + self.new_pos_embed
         return self.dropout(torch.cat([special.expand(sequence.shape[0], -1, -1), sequence], dim=1))
+
+    def tokens(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Input of the first block, (batch, 2 + patches, dim); with patchout in training."""
+        patches = self.patch_embed(spectrogram)
+        drawn = self.draw_patchout(*patches.shape[2:], generator) if self.training else Patchout()
+        return self.join_tokens(patches, drawn)
 
     def forward(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> ModelOutput:
         """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the two special tokens (batch, dim).
 
-        `generator` draws patchout and the stretch of the time embedding in training; None for torch's own.
+        `generator` (on the CPU) draws patchout and the stretch of the time embedding in training; None for torch's own.
         """
         tokens = self.blocks(self.tokens(spectrogram, generator))
         embedding = self.norm(tokens[:, :2]).mean(dim=1)
         return ModelOutput(logits=self.head(embedding), embedding=embedding)
+
+
+def _keep(values: Tensor, dim: int, places: Tensor | None) -> Tensor:
+    return values if places is None else values.index_select(dim, places.to(values.device))
 
 
 def from_image_weights(state_dict: dict[str, Tensor], network: PaSST) -> dict[str, Tensor]:

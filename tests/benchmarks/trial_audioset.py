@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common.audioset import finetune, recipe
-from common.audioset.evaluate import read_evaluation
+from common.audioset.evaluate import open_tagging_run
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.inference.complexity import measure
@@ -42,8 +42,8 @@ def miniature(work: Path, seeds: int, epochs: int) -> Figures:
     shared |= _schedule(epochs)
     longer = _schedule(2 * epochs)
     teacher = load_settings(PretrainSettings, CONFIGS / "small_teacher.yaml", {**shared, **longer, "name": "teacher"})
-    recipe.run_recipe(teacher)
-    say(f"teacher: mAP {read_evaluation(teacher.folder)['mAP']['value']:.3f}")
+    recipe.RECIPE.run(teacher)
+    say(f"teacher: mAP {open_tagging_run(teacher.folder).read_evaluation()['mAP']['value']:.3f}")
     logits = work / "teacher.hdf"
     if not logits.is_file():
         write_teacher_logits([str(teacher.folder)], root, logits, TRAINING, teacher.data.seconds)
@@ -59,8 +59,8 @@ def miniature(work: Path, seeds: int, epochs: int) -> Figures:
             name = f"{way.replace(' ', '_')}_{seed}"
             overrides = {**shared, **changes, "seed": seed, "name": name}
             settings = load_settings(PretrainSettings, CONFIGS / "small.yaml", overrides)
-            recipe.run_recipe(settings)
-            found[way][seed] = read_evaluation(settings.folder)["mAP"]["value"]
+            recipe.RECIPE.run(settings)
+            found[way][seed] = open_tagging_run(settings.folder).read_evaluation()["mAP"]["value"]
     frames = round(teacher.data.seconds * 32000) // teacher.front_end.hop_length
     for name in ("mn04", "dymn04"):
         counted = measure(create_model(name, num_classes=16), (1, 1, teacher.front_end.n_mels, frames))
@@ -83,8 +83,8 @@ def esc10(work: Path, pack: Path, weights: Path, seeds: int, epochs: int, clips:
         for way, changes in ways.items():
             overrides = {**shared, **changes, "seed": seed, "name": f"{way.replace(' ', '_')}_{seed}"}
             settings = load_settings(FineTuneSettings, CONFIGS / "table.yaml", overrides)
-            finetune.run_recipe(settings)
-            scores = read_evaluation(settings.folder)
+            finetune.RECIPE.run(settings)
+            scores = open_tagging_run(settings.folder).read_evaluation()
             found[way][seed] = scores["accuracy"]["value"]
             limits, folds = scores["accuracy"], scores["folds"]
             say(f"{way}, seed {seed}: {limits['value']:.3f} [{limits['low']:.3f}, {limits['high']:.3f}] {folds}")

@@ -194,8 +194,9 @@ def test_teachers_of_other_classes_or_with_nan_are_refused(miniature, teacher_fi
         opened(miniature, teacher_file).gather([0])
 
 
-def test_wavmix_mixes_waveform_labels_and_teacher_alike(miniature, teacher_file):
-    augment = AugmentSettings(wavmix_probability=1.0)
+@pytest.mark.parametrize("teacher", ["first", "mixed"])
+def test_wavmix_mixes_waveform_and_labels_and_if_asked_the_teacher(miniature, teacher_file, teacher):
+    augment = AugmentSettings(wavmix_probability=1.0, wavmix_teacher=teacher)
     classes = read_classes(miniature)
     clips = open_audioset(miniature, TRAINING, classes, RATE, 2.5, TeacherSettings(logits=teacher_file), augment)
     draws = [(index, 100 + index) for index in range(6)]
@@ -210,7 +211,8 @@ def test_wavmix_mixes_waveform_labels_and_teacher_alike(miniature, teacher_file)
         share = random.beta(2, 2)
         share = max(share, 1 - share)
         for key in ("target", "teacher_target"):
-            expected = share * plain[key][row] + (1 - share) * everything[key][partner]
+            own = 1.0 if key == "teacher_target" and teacher == "first" else share
+            expected = own * plain[key][row] + (1 - own) * everything[key][partner]
             assert torch.allclose(mixed[key][row], expected, atol=1e-6)
         waves = [wave - wave.mean() for wave in (plain["waveform"][row], everything["waveform"][partner])]
         assert torch.allclose(mixed["waveform"][row], share * waves[0] + (1 - share) * waves[1], atol=1e-6)

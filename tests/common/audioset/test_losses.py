@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from common.audioset import sampling
 from common.audioset.data import PackedTargets
-from common.audioset.sampling import EpochDraws, class_balance_weights
+from common.audioset.sampling import DrawSampler, class_balance_weights
 from common.audioset.settings import OptimSettings
-from common.audioset.train import distillation_loss, teacher_probabilities, weighted_bce
+from common.audioset.train import tagging_loss, teacher_probabilities, weighted_bce
+from common.data.loading import EpochDraws
 from common.errors import UserError
 from common.features import augment
 from common.training.schedules import ExponentialWarmupLinearDown
@@ -50,7 +51,9 @@ def test_distillation_weighs_the_labels_with_a_tenth():
     # BCE(0, p) = ln 2 whatever p; BCE(2, p) = 2.126928 - 2 p
     taught = weighted_bce(logits, soft, torch.ones(1, 1))
     assert taught.item() == pytest.approx((math.log(2) + 2.126928 - 2 * 0.268941) / 2, abs=1e-6)
-    loss = distillation_loss(label_loss, taught, 0.1)
+    ones = torch.ones(1, 1)
+    targets = {"target": label, "weight": ones, "teacher_target": soft, "teacher_weight": ones}
+    loss = tagging_loss(logits, targets, label_weight=0.1)["loss"]
     assert loss.item() == pytest.approx(0.1 * label_loss.item() + 0.9 * taught.item(), abs=1e-7)
 
 
@@ -101,7 +104,7 @@ def test_sampler_weights_are_the_published_ones():
 def test_an_epoch_draws_no_clip_twice_and_heavy_clips_more_often():
     weights = np.array([100.0] * 10 + [1.0] * 990)
     counts = np.zeros(1000)
-    sampler = EpochDraws(1000, 0, weights, 100)
+    sampler = DrawSampler(EpochDraws(1000, 100, weights), 0)
     for epoch in range(50):
         sampler.set_epoch(epoch)
         drawn = [index for index, _ in sampler]
@@ -113,7 +116,7 @@ def test_an_epoch_draws_no_clip_twice_and_heavy_clips_more_often():
 
 def test_the_first_draw_follows_the_weights():
     weights = np.array([1.0, 2.0, 5.0, 0.0])
-    sampler = EpochDraws(4, 3, weights, 2, shuffled=False)
+    sampler = DrawSampler(EpochDraws(4, 2, weights), 3, shuffled=False)
     first, second = np.zeros(4), np.zeros(4)
     for epoch in range(4000):
         sampler.set_epoch(epoch)
@@ -130,7 +133,7 @@ def test_the_first_draw_follows_the_weights():
 @pytest.mark.parametrize("weighted", [True, False])
 def test_processes_share_the_draws_of_one(monkeypatch, world, weighted):
     weights = np.linspace(1, 5, 40) if weighted else None
-    sampler = EpochDraws(40, 7, weights, 30)
+    sampler = DrawSampler(EpochDraws(40, 30, weights), 7)
     sampler.set_epoch(3)
     alone = list(sampler)
     shares = []
@@ -144,7 +147,7 @@ def test_processes_share_the_draws_of_one(monkeypatch, world, weighted):
 
 def test_draws_depend_on_seed_and_epoch_alone():
     def drawn(seed, epoch):
-        sampler = EpochDraws(50, seed, np.ones(50), 20)
+        sampler = DrawSampler(EpochDraws(50, 20, np.ones(50)), seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -154,6 +157,6 @@ def test_draws_depend_on_seed_and_epoch_alone():
 
 def test_more_clips_than_there_are_cannot_be_drawn_without_replacement():
     with pytest.raises(UserError, match="An epoch of 100 clips cannot be drawn without replacement from 10"):
-        EpochDraws(10, 0, np.ones(10), 100)
-    assert len(EpochDraws(10, 0, np.ones(10), 100, replacement=True)) == 100
-    assert {index for index, _ in EpochDraws(10, 0, np.eye(10)[3], 50, replacement=True)} == {3}
+        EpochDraws(10, 100, np.ones(10))
+    assert len(EpochDraws(10, 100, np.ones(10), replacement=True).order(0, 0)) == 100
+    assert set(EpochDraws(10, 50, np.eye(10)[3], replacement=True).order(0, 0)) == {3}

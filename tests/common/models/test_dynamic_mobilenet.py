@@ -8,7 +8,7 @@ from common.models.dynamic_mobilenet import (
     DynamicConvolution,
     DynamicMobileNet,
     DynamicReLU,
-    temperature_after,
+    kernel_temperature,
 )
 from common.registry import load_released_state_dict
 from common.registry.factory import create_audio_model, create_model
@@ -67,12 +67,12 @@ def test_dynamic_relu_is_a_relu_where_the_context_says_nothing():
 
 
 def test_the_temperature_falls_to_one_by_epoch_29_and_stays():
-    assert [temperature_after(epoch) for epoch in (0, 1, 28, 29, 150)] == [30, 29, 2, 1, 1]
+    assert [kernel_temperature(epoch) for epoch in (0, 1, 28, 29, 150)] == [30, 29, 2, 1, 1]
 
 
 def test_an_epoch_moves_every_temperature():
     network = DynamicMobileNet(0.1, T_max=30.0)
-    network.after_epoch(10)
+    network.start_epoch(10)
     temperatures = {m.temperature for m in network.modules() if isinstance(m, DynamicConvolution)}
     assert temperatures == {20.0}
 

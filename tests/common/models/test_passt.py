@@ -81,11 +81,12 @@ def test_patchout_follows_its_generator_and_is_off_in_evaluation():
 def test_a_short_clip_uses_the_beginning_of_the_time_embedding_and_in_training_any_stretch():
     network = small()
     spectrogram = torch.randn(1, 1, 128, 116)  # 11 columns of patches
-    patches = network.patch_embed(spectrogram)
-    start = network.eval().add_positions(patches, None) - patches - network.freq_new_pos_embed
-    torch.testing.assert_close(start[0, :, 0], network.time_new_pos_embed[0, :, 0, :11], rtol=0, atol=1e-6)
+    patches = network.patch_embed(spectrogram) + network.freq_new_pos_embed
+    start = network.eval().tokens(spectrogram)[0, 2:].unflatten(0, (12, 11)).permute(2, 0, 1) - patches[0]
+    expected = network.time_new_pos_embed[0, :, 0, :11].unsqueeze(1).expand_as(start)
+    torch.testing.assert_close(start, expected, rtol=0, atol=1e-6)
     network.train()
-    drawn = [network.add_positions(patches, torch.Generator().manual_seed(seed)) for seed in range(4)]
+    drawn = [network.tokens(spectrogram, torch.Generator().manual_seed(seed)) for seed in range(4)]
     assert len({round(values.sum().item(), 3) for values in drawn}) > 1
 
 
