@@ -1,5 +1,7 @@
 """Manifests of captioned audio: names byte for byte, bad tables refused, nothing leaks, silence is not encoded."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ import torch
 from common.data.audio import write_wav
 from common.errors import UserError
 from common.synthetic.synthesize import synthesize
+from retrieval.check import check_data
 from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader, split_windows
 from retrieval.data import (
     CLOTHO,
@@ -20,6 +23,7 @@ from retrieval.data import (
     read_relevance,
 )
 from retrieval.evaluate import several_relevant
+from retrieval.model import mean_over_signal
 from retrieval.settings import Data, DataSource
 
 
@@ -186,3 +190,55 @@ def test_wavcaps_ids_lose_their_wav_and_broken_files_are_left_out(tmp_path):
     pd.Series({"num_captions_per_audio": 1, "data": items}).to_json(folder / "as_final.json")
     manifest = read_manifest("wavcaps", tmp_path, "AudioSet_SL")
     assert list(manifest["file_name"]) == ["Yabc.flac"] and list(manifest["source_id"]) == ["Yabc"]
+
+
+def test_a_clip_longer_than_the_cache_gives_a_drawn_part_in_training(tmp_path):
+    ramp = np.linspace(-0.5, 0.5, 5 * 16000, dtype=np.float32)
+    write_wav(tmp_path / "own" / "train" / "long.wav", ramp, 16000)
+    (tmp_path / "own" / "captions_train.csv").write_text("file_name,caption_1\nlong.wav,a rise\n")
+    manifest = Manifest.read([DataSource(dataset="folder", root=tmp_path / "own", split="train")])
+    data = data_settings(tmp_path, max_duration=2.0, cache=tmp_path / "cache")
+    drawn, beginning = (CaptionedClips(manifest, 16000, data, random_part) for random_part in (True, False))
+    starts = {round(float(drawn.waveform(0, draw=epoch)[0]), 3) for epoch in range(5)}
+    assert len(starts) == 5 and len(drawn.waveform(0)) == 2 * 16000
+    assert torch.allclose(beginning.waveform(0), torch.from_numpy(ramp[: 2 * 16000]), atol=1e-4)
+
+
+def test_silent_windows_are_encoded_on_request_and_count_nowhere(made_up):
+    manifest = Manifest.read([source(made_up, "validation")])
+    plain, silent = (
+        CaptionedClips(manifest, 16000, data_settings(made_up, max_duration=8.0, encode_silence=on), False)
+        for on in (False, True)
+    )
+    assert len(silent[0, (0,), 0]["windows"]) == 4 >= len(plain[0, (0,), 0]["windows"])
+    batches = [collate([clips[number, (0,), 0] for number in range(3)]) for clips in (plain, silent)]
+    means = [
+        mean_over_signal(batch["windows"].unfold(1, 100, 100), batch["window_clip"], batch["samples"], 32000)
+        for batch in batches
+    ]
+    torch.testing.assert_close(*means)
+
+
+def test_the_mean_over_frames_leaves_padding_out():
+    frames = torch.arange(12.0).reshape(3, 4, 1)  # two windows of clip 0, one of clip 1, four frames each
+    samples = torch.tensor([14, 3])  # of windows of 10: ceil(14 * 4 / 10) = 6 frames, ceil(3 * 4 / 10) = 2
+    means = mean_over_signal(frames, torch.tensor([0, 0, 1]), samples, window=10)
+    assert means[:, 0].tolist() == [(0 + 1 + 2 + 3 + 4 + 5) / 6, (8 + 9) / 2]
+
+
+def test_the_check_of_a_folder_counts_clips_and_finds_evaluation_recordings(made_up, tmp_path):
+    report = check_data(made_up)
+    assert report.made_up and report.problems == []
+    assert [row["split"] for row in report.rows] == ["development", "validation", "evaluation"]
+    assert report.rows[0]["of evaluation recordings"] == 0
+    copy = tmp_path / "clotho"
+    shutil.copytree(made_up, copy)
+    path = copy / "clotho_metadata_evaluation.csv"
+    first = read_manifest("clotho", copy, "development")["source_id"].iloc[0]
+    old = read_manifest("clotho", copy, "evaluation")["source_id"].iloc[0]
+    path.write_bytes(path.read_bytes().replace(old.encode(), first.encode()))
+    assert "1 clips of clotho development come from recordings" in check_data(tmp_path).problems[0]
+    (tmp_path / "ids.csv").write_text(f"sound_id\n{first}\n")
+    assert check_data(tmp_path, (tmp_path / "ids.csv",)).problems == []
+    with pytest.raises(UserError, match="holds no table of Clotho"):
+        check_data(tmp_path / "clotho" / "development")

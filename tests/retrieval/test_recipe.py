@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,14 +15,15 @@ from common.runs.sweep import sweep
 from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml
 from common.synthetic.synthesize import synthesize
+from retrieval.clips import CaptionSampler
 from retrieval.imitation.recipe import STAGES, load_imitation_model
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import make_audio_encoder
-from retrieval.recipe import RECIPE, load_model
+from retrieval.recipe import RECIPE, load_model, train_contrastive, train_distilled
 from retrieval.report import write_retrieval_report
 from retrieval.search import Index, build_index, load_searcher, search
 from retrieval.settings import AudioEncoder, RetrievalSettings
-from retrieval.submission import package, predict
+from retrieval.submission import PREDICTIONS, development_figures, package, predict, read_predictions
 
 CONFIGS = sorted(Path("retrieval/configs").glob("*.yaml"))
 META = Path("submissions/templates/demo")
@@ -91,6 +93,15 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
         RECIPE.run(other, run)
 
 
+def test_stage_2_draws_its_own_batches(run, settings, monkeypatch):
+    seeds = []
+    monkeypatch.setattr("retrieval.recipe.train", lambda *arguments: seeds.append(arguments[6]))
+    train_contrastive(RECIPE.open(run), settings, "mn")
+    train_distilled(RECIPE.open(run), settings, "mn")
+    orders = [list(CaptionSampler([5] * 20, 10, 5, seed)) for seed in seeds]
+    assert len(orders) == 2 and orders[0] != orders[1]
+
+
 def test_encoders_learn_in_training_mode_and_what_no_embedding_needs_does_not_learn(run, settings):
     model = load_model(RECIPE.open(run), "mn", "contrastive")
     counts = [int(value) for name, value in model.named_buffers() if name.endswith("num_batches_tracked")]
@@ -140,6 +151,29 @@ def test_answers_become_packages_that_hold_every_rule(run, made_up, tmp_path):
     for year, label in ((2024, "Lastname_INST_task8_1"), (2025, "Lastname_INST_task6_1")):
         name = "task8_2024" if year == 2024 else "task6_2025"
         assert package([run], label, META / f"{name}.yaml", year, out=tmp_path).is_file()
+
+
+def test_several_runs_are_packaged_as_their_mean(run, settings, made_up, tmp_path):
+    path, copy = predict(RECIPE.open(run), made_up), tmp_path / "copy"
+    shutil.copytree(run, copy)
+    one, queries, names, made_up_set = read_predictions([path])
+    np.savez(copy / PREDICTIONS, similarity=3 * one, captions=queries, file_names=names, made_up=made_up_set)
+    assert np.allclose(read_predictions([path, copy / PREDICTIONS])[0], 2 * one)
+    both, alone = (
+        development_figures([RECIPE.open(folder) for folder in folders]) for folders in ((run, copy), (run,))
+    )
+    assert both == pytest.approx(alone)
+    assert package([run, copy], "Lastname_INST_task8_1", META / "task8_2024.yaml", out=tmp_path / "out").is_file()
+    np.savez(copy / PREDICTIONS, similarity=one, captions=queries[::-1], file_names=names, made_up=made_up_set)
+    with pytest.raises(UserError, match="answers other queries"):
+        read_predictions([path, copy / PREDICTIONS])
+
+
+def test_a_run_of_an_earlier_version_is_refused_with_the_new_names(run, tmp_path):
+    text = (run / "settings.yaml").read_text().replace("num_workers", "workers")
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"data\.workers is now called data\.num_workers"):
+        RECIPE.open(tmp_path)
 
 
 def test_a_folder_is_searched_by_words_and_by_example(run, made_up, tmp_path):
