@@ -317,7 +317,7 @@ VERBS: dict[str, Verb] = {
         PretrainSettings,
         load_pretraining,
         show_figures,
-        "Train a tagging network on AudioSet, with a teacher's logits where the settings name them, and test it.",
+        "Train a tagging network on AudioSet, optionally with teacher logits, and test it.",
         SMALL,
     ),
     "finetune": train_verb(
