@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.postprocessing.event_boxes import BoxSettings
@@ -23,8 +24,8 @@ Boxes = dict[str, BoxSettings]
 class Finisher:
     """From raw to post-processed scores.
 
-    settings: of the run. boxes: by DESED class; None uses median filters. fold_boxes, fold_of_clip: tuned without the
-    clips of each fold of the validation set.
+    settings: of the run. boxes: by DESED class; None for median filters. fold_boxes: tuned without the validation clips
+    of each fold. fold_of_clip: by clip name.
     """
 
     settings: SystemSettings
@@ -34,14 +35,14 @@ class Finisher:
 
     @classmethod
     def read(cls, settings: SystemSettings, plain: Mapping[str, Any] | None) -> "Finisher":
-        """What `plain_boxes` wrote; None for median filters."""
+        """The reverse of `plain_boxes`; None for median filters."""
         return cls(settings, None if plain is None else {name: _box(values) for name, values in plain.items()})
 
     def of_set(self, scores: ScoreTables, name: str) -> ScoreTables:
         """Post-process the scores of a test set; clips of the validation set with boxes tuned on the others."""
         if self.boxes is None or name != "validation" or self.fold_of_clip is None:
             return self.of_new(scores)
-        frames = {}
+        frames: dict[str, pd.DataFrame] = {}
         for fold, boxes in enumerate(self.fold_boxes):
             clips = [clip for clip in scores.clips if self.fold_of_clip.get(clip, 0) == fold]
             if clips:
@@ -74,7 +75,7 @@ def tune_finisher(raw: ScoreTables | None, events: Any, durations: Any, settings
     grid = box_grid(wanted.step_filter_lengths, wanted.merge_thresholds_abs, wanted.merge_thresholds_rel)
     evaluation = evaluation_set(raw, events, durations, classes=evaluated_classes(settings, False))
     folds = min(wanted.folds, len(evaluation.clips))
-    tuned = tune_boxes(evaluation, grid=grid, folds=folds, draws=0, jobs=len(os.sched_getaffinity(0)))
+    tuned = tune_boxes(evaluation, grid, folds, jobs=len(os.sched_getaffinity(0)))
     return Finisher(settings, tuned.settings, tuple(tuned.fold_settings), tuned.fold_of_clip)
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.errors import UserError
-from task4_sed.scores.store import CLIPS_AT_ONCE, ScoreStore, ScoreWriter, logit
+from task4_sed.scores.store import CLIPS_AT_ONCE, ScoreStore
 from task4_sed.scores.tables import (
     SMALL_FOLDER,
     ScoreTables,
@@ -64,25 +63,3 @@ def read_scores(path: Path, classes: Sequence[str] | None = None) -> ScoreTables
             edges[-1] = store.end_of(clip)
             borders.append(edges)
     return ScoreTables(clips, store.classes, starts, np.concatenate(borders), values)
-
-
-def write_scores(scores: ScoreTables, path: Path, *, kind: str = "scores", dtype: str = "float32") -> None:
-    """Score tables as a store; their frames must be equally long (the last of a clip may be cut).
-
-    Args:
-        scores: probabilities. path: of the store. kind: what is stored. dtype: float16 or float32.
-    """
-    frame_seconds = float(np.round(scores.borders_of(0)[1] - scores.borders_of(0)[0], 6))
-    most = int(np.diff(scores.starts).max())
-    grid = np.arange(most + 1) * frame_seconds
-    with ScoreWriter(path, scores.classes, frame_seconds=frame_seconds, kind=kind, dtype=dtype) as writer:
-        for index, clip in enumerate(scores.clips):
-            edges = scores.borders_of(index)
-            if np.abs(edges[:-1] - grid[: len(edges) - 1]).max() > 1e-4 or edges[-1] > grid[len(edges) - 1] + 1e-4:
-                raise UserError(
-                    f"The frames of {clip} are not all {frame_seconds * 1000:g} ms long; a store needs that."
-                )
-            frames = np.zeros((most, len(scores.classes)))
-            frames[: len(edges) - 1] = scores.scores_of(index)
-            values = logit(frames) if kind == "logits" else frames
-            writer.write([clip], values[None], [float(edges[-1])])

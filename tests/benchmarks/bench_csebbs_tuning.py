@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    tune_boxes(evaluation_set(*made_up_scores(8, 10)), folds=5, draws=0)
+    tune_boxes(evaluation_set(*made_up_scores(8, 10)), folds=5)
     ratios = []
     for pair in range(arguments.pairs):
         evaluation = evaluation_set(*made_up_scores(arguments.clips, 10, seed=pair))
         start = time.perf_counter()
-        tuned = tune_boxes(evaluation, grid=GRID, folds=5, draws=0, jobs=2)
+        tuned = tune_boxes(evaluation, grid=GRID, folds=5, jobs=2)
         middle = time.perf_counter()
         best = one_by_one(evaluation)
         end = time.perf_counter()

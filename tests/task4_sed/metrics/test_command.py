@@ -8,8 +8,9 @@ import pytest
 from common.cli import run
 from task4_sed.__main__ import VERBS
 from task4_sed.metrics.cross_check import detections_at
-from task4_sed.scores.reading import read_score_tables, write_scores
+from task4_sed.scores.reading import read_score_tables
 from tests.support.golden_sed import expected, golden_set, write_golden
+from tests.support.made_up_scores import write_tables_as_store
 
 
 def call(capsys, *words) -> tuple[int, str, str]:
@@ -49,7 +50,7 @@ def test_missing_clips_are_named_and_the_score_is_called_not_comparable(capsys, 
 
 
 def test_a_store_is_scored_like_its_tables(capsys, ties, tmp_path):
-    write_scores(read_score_tables(ties[0]), tmp_path / "scores.h5")
+    write_tables_as_store(read_score_tables(ties[0]), tmp_path / "scores.h5")
     values = []
     for scores in (ties[0], tmp_path / "scores.h5"):
         _, out, _ = call(capsys, scores, *ties[1:], "--json", "--draws", 0)
