@@ -50,6 +50,8 @@ def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:
     Raises:
         UserError: if there is no captioned data, or a list is unreadable.
     """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder.")
     report = CheckReport(root)
     ids = frozenset().union(*map(read_exclusions, excluded))
     places = [root, *sorted(path for path in root.glob("*/") if not path.name.startswith("."))]
