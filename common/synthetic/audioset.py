@@ -15,8 +15,8 @@ from numpy.random import Generator
 
 from common.data.audio import Waveform, resample
 from common.data.encoded_store import encode_mp3
+from common.data.files import atomic_write
 from common.data.labels import label_table
-from common.files import atomic_write
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
 from common.synthetic.layout import DataSet, draw_video, write_rows
 

@@ -13,8 +13,8 @@ from numpy.random import Generator
 
 from common.data.audio import Waveform
 from common.data.encoded_store import encode_mp3
+from common.data.files import atomic_path
 from common.data.labels import label_set, label_table
-from common.files import atomic_path
 from common.output import Progress
 from common.synthetic.events import (
     EVENT_SOUNDS,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.data.audio import Waveform
-from common.files import atomic_write
+from common.data.files import atomic_write
 from common.output import Progress
 from common.synthetic.events import EVENT_SOUNDS, RICH, SAMPLE_RATE, EventSound, band_noise, render_event
 from common.synthetic.layout import DataSet, write_clip, write_rows

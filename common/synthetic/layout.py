@@ -9,8 +9,8 @@ from pathlib import Path
 from numpy.random import Generator
 
 from common.data.audio import Waveform, write_wav
+from common.data.files import atomic_write
 from common.data.made_up import claim_folder, finish_folder
-from common.files import atomic_write
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 

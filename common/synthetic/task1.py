@@ -16,8 +16,7 @@ splits, subsets that are nested by segment, device a in most of the training cli
 import multiprocessing
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from common.data.audio import write_wav
 from common.data.made_up import claim_folder, finish_folder
@@ -82,7 +82,7 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
 
     Args:
         root: folder that will hold the data sets' folders.
-        clips: development clips, about; None makes 4,900 (3,000 to train on, 1,800 to test on).
+        clips: development clips, about; None makes 4,900 (3,000 for training, 1,800 for the test).
         seed: the same seed gives the same files, bit for bit, whatever the number of workers.
         workers: processes; None takes one per core that this process may use.
 
@@ -92,27 +92,24 @@ def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: in
     Raises:
         UserError: if a folder is there that was not made up, or made up otherwise.
     """
-    made_from = {"task": "task1_asc", "version": VERSION, "clips": clips or DEFAULT_CLIPS, "seed": seed}
-    folders = [Path(root) / DEVELOPMENT, Path(root) / EVALUATION, Path(root) / EVALUATION_2025]
+    clips, root = clips or DEFAULT_CLIPS, Path(root)
+    made_from = {"task": "task1_asc", "version": VERSION, "clips": clips, "seed": seed}
+    folders = [root / name for name in (DEVELOPMENT, EVALUATION, EVALUATION_2025)]
     whole = [claim_folder(folder, made_from) for folder in folders]
-    recordings = plan_recordings((clips or DEFAULT_CLIPS) / DEFAULT_CLIPS, seed)
-    numbers = _numbers(recordings, seed)
+    recordings = plan_recordings(clips / DEFAULT_CLIPS, seed)
+    table = _clip_table(recordings, seed)
+    development, evaluation = (part for _, part in table.groupby(table["split"] == "evaluation"))
+    splits = _splits(development, seed)
     if not all(whole):
-        _write_audio(recordings, folders, seed, workers or len(os.sched_getaffinity(0)))
-        _write_development_tables(folders[0], Path(root) / "split_setup", recordings, seed)
-        _write_evaluation_tables(folders[1], folders[2], recordings, seed)
-        _link_audio(folders[1], folders[2])
-        for folder in folders:
-            for part in folder.rglob(".*.part"):  # what an earlier call was writing when it was killed
+        _write_audio(recordings, table, root, seed, workers or len(os.sched_getaffinity(0)))
+        _write_development_tables(root, development, splits)
+        _write_evaluation_tables(folders[1], folders[2], evaluation)
+        for folder, numbers in zip(folders, ({name: _count(part) for name, part in splits.items()}, None, None)):
+            for part in folder.rglob(".*.part"):  # an earlier call was killed while it wrote this
                 part.unlink()
-            finish_folder(folder, made_from, numbers[folder.name])
-    development = numbers[DEVELOPMENT]
-    return {
-        "development": sum(len(_names(recordings, split)) for split in ("train", "test", "neither")),
-        "train": development["100"]["clips"],
-        "test": development["test"]["clips"],
-        "evaluation": numbers[EVALUATION]["evaluation"]["clips"],
-    }
+            finish_folder(folder, made_from, numbers or {"evaluation": {"clips": len(evaluation)}})
+    counts = {"train": len(splits["100"]), "test": len(splits["test"]), "evaluation": len(evaluation)}
+    return {"development": len(development), **counts}
 
 
 def plan_recordings(scale: float, seed: int) -> list[Recording]:
@@ -149,136 +146,112 @@ def plan_recordings(scale: float, seed: int) -> list[Recording]:
     return recordings
 
 
-def _write_audio(recordings: list[Recording], folders: list[Path], seed: int, workers: int) -> None:
-    evaluation_names = dict(zip(_names(recordings, "evaluation"), _evaluation_numbers(recordings, seed)))
-    write = partial(_write_recording, folders=folders, seed=seed, evaluation_names=evaluation_names)
+def _clip_table(recordings: list[Recording], seed: int) -> pd.DataFrame:
+    """A row for each clip: COLUMNS, its recording and split. Evaluation clips have numbers for names."""
+    rows = [
+        (name, one.scene, one.identifier, device, one.number, one.split)
+        for one in recordings
+        for device in one.devices
+        for name in one.segment(device)
+    ]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "recording", "split"])
+    evaluation = table.index[table["split"] == "evaluation"]
+    numbers = np.random.default_rng((seed, ORDER, 1)).permutation(len(evaluation))
+    table.loc[evaluation, "filename"] = [f"audio/{number}.wav" for number in numbers]
+    return table
+
+
+def _splits(development: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
+    """Clips of the nested subsets, of the test split, and of neither.
+
+    A subset takes whole segments, scene after scene in turn, each scene at least once.
+    """
+    random = np.random.default_rng((seed, ORDER, 2))
+    of = dict(list(development.groupby("split", sort=False)))
+    columns = []
+    for scene in SCENES:
+        clips = of["train"].index[of["train"]["scene_label"] == scene].to_numpy().reshape(-1, PIECES)
+        columns.append(clips[random.permutation(len(clips))])
+    in_turn = [column[row] for row in range(max(map(len, columns))) for column in columns if row < len(column)]
+    counts = {percent: max(len(SCENES), round(percent * len(in_turn) / 100)) for percent in SUBSETS}
+    subsets = {str(percent): of["train"].loc[np.concatenate(in_turn[:count])] for percent, count in counts.items()}
+    return {**subsets, "test": of["test"], "neither": of["neither"]}
+
+
+def _write_audio(recordings: list[Recording], table: pd.DataFrame, root: Path, seed: int, workers: int) -> None:
+    paths = [root / (EVALUATION if split == "evaluation" else DEVELOPMENT) / name
+             for name, split in zip(table["filename"], table["split"])]  # fmt: skip
+    rows = table.groupby("recording").indices
+    jobs = [(recording, [paths[row] for row in rows[recording.number]]) for recording in recordings]
+    write = partial(_write_recording, seed=seed)
     with Progress("Making Task 1 data", len(recordings), "recordings") as progress:
         if workers == 1:
-            for recording in recordings:
-                write(recording)
+            for job in jobs:
+                write(job)
                 progress.advance()
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for _ in pool.map(write, recordings, chunksize=4):
+            for _ in pool.map(write, jobs, chunksize=4):
                 progress.advance()
 
 
-def _write_recording(recording: Recording, folders: list[Path], seed: int, evaluation_names: dict[str, str]) -> None:
-    """Write the pieces of a recording unless all are there; each is written whole or not at all."""
-    paths = {device: _paths(recording, device, folders, evaluation_names) for device in recording.devices}
-    if all(path.is_file() for pieces in paths.values() for path in pieces):
+def _write_recording(job: tuple[Recording, list[Path]], seed: int) -> None:
+    """Write the pieces of a recording unless all are there; each appears whole or not at all."""
+    recording, paths = job
+    if all(path.is_file() for path in paths):
         return
     place = draw_place(np.random.default_rng((seed, PLACES, recording.place)), recording.scene)
     sound = record(np.random.default_rng((seed, SOUND, recording.number)), place)
-    for index, (device, pieces) in enumerate(paths.items()):
+    for index, device in enumerate(recording.devices):
         recorded = record_with(np.random.default_rng((seed, DEVICE, recording.number, index)), sound, device)
-        for piece, path in zip(recorded.reshape(PIECES, SAMPLE_RATE), pieces):
+        for piece, path in zip(recorded.reshape(PIECES, SAMPLE_RATE), paths[PIECES * index :]):
             write_wav(path, piece, SAMPLE_RATE, "PCM_24")
 
 
-def _paths(recording: Recording, device: str, folders: list[Path], evaluation_names: dict[str, str]) -> list[Path]:
-    names = recording.segment(device)
-    if recording.split == "evaluation":
-        return [folders[1] / evaluation_names[name] for name in names]
-    return [folders[0] / name for name in names]
-
-
-def _names(recordings: Iterable[Recording], split: str) -> list[str]:
-    return [name for one in recordings if one.split == split for device in one.devices for name in one.segment(device)]
-
-
-def _evaluation_numbers(recordings: list[Recording], seed: int) -> list[str]:
-    count = len(_names(recordings, "evaluation"))
-    return [f"audio/{number}.wav" for number in np.random.default_rng((seed, ORDER, 1)).permutation(count)]
-
-
-def _subset(recordings: list[Recording], percent: int, seed: int) -> list[str]:
-    """Names of the clips of a nested subset: whole segments, scene after scene in turn, each scene at least once."""
-    random = np.random.default_rng((seed, ORDER, 2))
-    columns = []
-    for scene in SCENES:
-        segments = [
-            one.segment(d) for one in recordings if (one.split, one.scene) == ("train", scene) for d in one.devices
-        ]
-        columns.append([segments[index] for index in random.permutation(len(segments))])
-    longest = max(map(len, columns))
-    in_turn = [column[row] for row in range(longest) for column in columns if row < len(column)]
-    count = max(len(SCENES), round(percent * len(in_turn) / 100))
-    return [name for segment in in_turn[:count] for name in segment]
-
-
-def _split_names(recordings: list[Recording], seed: int) -> dict[str, list[str]]:
-    names = {str(percent): _subset(recordings, percent, seed) for percent in SUBSETS}
-    return {**names, "test": _names(recordings, "test")}
-
-
-def _write_development_tables(folder: Path, split_setup: Path, recordings: list[Recording], seed: int) -> None:
-    rows = sorted(row for one in recordings if one.split != "evaluation" for row in _labelled(one))
-    write_rows(folder / "meta.csv", [COLUMNS, *rows])
+def _write_development_tables(root: Path, development: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> None:
+    folder = root / DEVELOPMENT
+    _write_table(folder / "meta.csv", development.sort_values("filename"), COLUMNS)
     setup = folder / "evaluation_setup"
-    for split, members in _split_names(recordings, seed).items():
-        chosen = set(members)
-        labelled = [COLUMNS[:2], *(row[:2] for row in rows if row[0] in chosen)]
-        write_rows(split_setup / ("test.csv" if split == "test" else f"split{split}.csv"), labelled)
+    for split in (*map(str, SUBSETS), "test"):
+        clips = splits[split].sort_values("filename")
+        _write_table(
+            root / "split_setup" / ("test.csv" if split == "test" else f"split{split}.csv"), clips, COLUMNS[:2]
+        )
         if split == "100":
-            write_rows(setup / "fold1_train.csv", labelled)
+            _write_table(setup / "fold1_train.csv", clips, COLUMNS[:2])
         if split == "test":
-            write_rows(setup / "fold1_evaluate.csv", labelled)
-            write_rows(setup / "fold1_test.csv", [row[:1] for row in labelled])
+            _write_table(setup / "fold1_evaluate.csv", clips, COLUMNS[:2])
+            _write_table(setup / "fold1_test.csv", clips, COLUMNS[:1])
 
 
-def _labelled(recording: Recording) -> list[tuple[str, ...]]:
-    """Rows of meta.csv."""
-    return [
-        (name, recording.scene, recording.identifier, device)
-        for device in recording.devices
-        for name in recording.segment(device)
-    ]
-
-
-def _write_evaluation_tables(folder: Path, folder_2025: Path, recordings: list[Recording], seed: int) -> None:
-    """Tables of 2024; and of 2025, with the devices that are known."""
-    truth = [row for one in recordings if one.split == "evaluation" for row in _labelled(one)]
-    numbered = [(name, *row[1:]) for name, row in zip(_evaluation_numbers(recordings, seed), truth, strict=True)]
-    rows = sorted(numbered, key=lambda row: int(row[0][6:-4]))
-    names = [COLUMNS[:1], *(row[:1] for row in rows)]
-    write_rows(folder / "meta.csv", names)
-    write_rows(folder / "evaluation_setup" / "fold1_test.csv", names)
-    write_rows(folder / "made_up_truth.csv", [COLUMNS, *rows])  # nothing like this exists for the real set
-    known = [(name, device if device in ("a", *FEW_IN_TRAINING) else "unknown") for name, _, _, device in rows]
-    write_rows(folder_2025 / "evaluation_setup" / "fold1_test.csv", [("filename", "device_id"), *known])
-
-
-def _link_audio(earlier: Path, folder: Path) -> None:
-    """The same clips, as links where the file system has them."""
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
-    for clip in (earlier / "audio").glob("*.wav"):
-        link = folder / "audio" / clip.name
-        if not link.is_file():
+def _write_evaluation_tables(folder: Path, folder_2025: Path, evaluation: pd.DataFrame) -> None:
+    """Tables of 2024; tables of 2025 with the devices that are known, and links to the clips of 2024."""
+    clips = evaluation.sort_values("filename", key=lambda names: names.str.extract(r"(\d+)", expand=False).astype(int))
+    _write_table(folder / "meta.csv", clips, COLUMNS[:1])
+    _write_table(folder / "evaluation_setup" / "fold1_test.csv", clips, COLUMNS[:1])
+    _write_table(folder / "made_up_truth.csv", clips, COLUMNS)  # nothing like this exists for the real set
+    known = clips["source_label"].where(clips["source_label"].isin(["a", *FEW_IN_TRAINING]), "unknown")
+    setup = folder_2025 / "evaluation_setup"
+    _write_table(setup / "fold1_test.csv", clips.assign(device_id=known), ("filename", "device_id"))
+    (folder_2025 / "audio").mkdir(parents=True, exist_ok=True)
+    for name in clips["filename"]:
+        if not (folder_2025 / name).is_file():
             try:
-                os.link(clip, link)
-            except OSError:
-                shutil.copyfile(clip, link)
+                os.link(folder / name, folder_2025 / name)
+            except OSError:  # a file system without links
+                shutil.copyfile(folder / name, folder_2025 / name)
 
 
-def _numbers(recordings: list[Recording], seed: int) -> dict[str, dict[str, Any]]:
-    """Per folder and split, for `data check`: clips, segments, clips of each scene and device."""
-    splits = {**_split_names(recordings, seed), "neither": _names(recordings, "neither")}
-    evaluation = {"evaluation": {"clips": len(_names(recordings, "evaluation"))}}
+def _write_table(path: Path, clips: pd.DataFrame, columns: Sequence[str]) -> None:
+    write_rows(path, [columns, *clips[list(columns)].itertuples(index=False)])
+
+
+def _count(clips: pd.DataFrame) -> dict[str, Any]:
+    """For `data check`: clips, segments, clips of each scene and device."""
     return {
-        DEVELOPMENT: {split: _count(names) for split, names in splits.items()},
-        EVALUATION: evaluation,
-        EVALUATION_2025: evaluation,
-    }
-
-
-def _count(names: list[str]) -> dict[str, Any]:
-    fields = [name.removeprefix("audio/").removesuffix(".wav").split("-") for name in names]
-    scenes, devices = Counter(field[0] for field in fields), Counter(field[5] for field in fields)
-    return {
-        "clips": len(names),
-        "segments": len(names) // PIECES,
-        "scenes": {scene: scenes[scene] for scene in SCENES},
-        "devices": dict(sorted(devices.items())),
+        "clips": len(clips),
+        "segments": len(clips) // PIECES,
+        "scenes": clips["scene_label"].value_counts().reindex(SCENES, fill_value=0).to_dict(),
+        "devices": clips["source_label"].value_counts().sort_index().to_dict(),
     }
