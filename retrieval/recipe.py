@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.data.files import atomic_path, atomic_write, write_json
 from common.data.made_up import is_made_up
 from common.errors import unknown
-from common.files import atomic_path, atomic_write, write_json
 from common.output import say
 from common.registry.factory import create_front_end
 from common.runs.energy import measure_energy

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.data.audio import AudioError, list_audio, read_blocks
+from common.data.files import atomic_path, sha256_of, write_json
 from common.errors import UserError
-from common.files import atomic_path, sha256_of, write_json
 from common.output import Progress, say
 from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.data.files import atomic_path, atomic_write, write_json
 from common.errors import CheckFailed, UserError
-from common.files import atomic_path, atomic_write, write_json
 from common.output import say
 from submissions.checks import Result, run_checks
 from submissions.reading import DECLARATION, Package, open_package

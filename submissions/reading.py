@@ -16,8 +16,8 @@ from typing import Literal
 
 import pandas as pd
 
+from common.data.files import human_size
 from common.errors import UserError
-from common.files import human_size
 from submissions.meta_file import MetaFile
 from submissions.rules import Rules, recognise
 

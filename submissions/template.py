@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from common.data.files import atomic_write
 from common.errors import UserError, unknown
-from common.files import atomic_write
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 TO_FILL_IN = "FILL IN"

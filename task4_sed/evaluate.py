@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from common.data.files import write_json
 from common.data.made_up import is_made_up
 from common.errors import UserError
-from common.files import write_json
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import (

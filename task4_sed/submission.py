@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 from common.output import say
 from common.runs.folder import run_folders
 from common.runs.stages import Run

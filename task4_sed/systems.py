@@ -126,7 +126,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
         of each clip).
     """
     from common.data import made_up
-    from common.files import write_json
+    from common.data.files import write_json
     from common.runs.stages import read_record
     from task4_sed.data.clips import SoundEventClips
     from task4_sed.evaluate import PREDICTIONS, read_finisher

@@ -11,9 +11,9 @@ import numpy as np
 from common.audioset.data import SPLITS, Segment, read_classes, read_segments, segment_targets
 from common.data.audio import ENDINGS
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
+from common.data.files import atomic_write
 from common.data.keyed_outputs import clip_key
 from common.errors import UserError
-from common.files import atomic_write
 from common.output import say
 
 CLIPS_PER_FILE = 50_000

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from common.files import human_size
+from common.data.files import human_size
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 NEEDED_FORMATS = ("WAV", "FLAC", "OGG", "MP3")

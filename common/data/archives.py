@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from common.data.files import write_json
 from common.errors import UserError
-from common.files import write_json
 
 MARKS = ".unpacked"
 

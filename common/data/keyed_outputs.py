@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.audio import ENDINGS
+from common.data.files import atomic_path
 from common.errors import UserError
-from common.files import atomic_path
 
 NAMES = "filenames"
 WRITTEN = "written"

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 
 VERSION = 1
 # int16 holds waveform * 32768, as soundfile reads a 16-bit file; float16 holds the waveform itself.

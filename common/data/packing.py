@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from common.data import packed_store as store
 from common.data.audio import AudioError, Waveform
+from common.data.files import atomic_write, human_size
 from common.data.packed_store import Plan, StoreInfo
 from common.errors import UserError
-from common.files import atomic_write, human_size
 from common.output import Progress, say
 
 BLOCK_BYTES = 8 * 2**20

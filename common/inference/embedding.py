@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from common.data.audio import list_audio, read_audio
+from common.data.files import atomic_path, atomic_write
 from common.errors import UserError, unknown
-from common.files import atomic_path, atomic_write
 from common.inference.hear import get_scene_embeddings
 from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.data.files import atomic_path, human_size
 from common.errors import CheckFailed, UserError
 from common.features.mel import MelSpectrum
-from common.files import atomic_path, human_size
 from common.inference.prepare import fold_batch_norms
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from common.data.audio import audio_info, list_audio
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel, Passage

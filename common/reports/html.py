@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from common.files import atomic_write
+from common.data.files import atomic_write
 from common.output import print_table
 from common.reports.plots import plot_lines, read_curve
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.files import write_json
+from common.data.files import write_json
 from common.runs.folder import is_main_process
 from common.settings.trainer import MachineSettings
 

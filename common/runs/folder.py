@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from common.data.files import human_size
 from common.errors import UserError
-from common.files import human_size
 from common.output import say
 
 SETTINGS_FILE = "settings.yaml"

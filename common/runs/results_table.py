@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 from common.output import say
 
 Row = dict[str, str]

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from common.data.files import write_json
 from common.errors import UserError
-from common.files import write_json
 from common.output import say
 from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
 

@@ -27,8 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
+from common.data.files import atomic_write, sha256_of, write_json
 from common.errors import CheckFailed, UserError, unknown
-from common.files import atomic_write, sha256_of, write_json
 from common.output import say, silence_rank
 from common.runs.folder import (
     SETTINGS_FILE,

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.files import atomic_write, write_json
 from common.errors import CheckFailed, UserError
-from common.files import atomic_write, write_json
 from common.output import say
 from common.runs.folder import lock_folder, prepare_folder
 from common.runs.processes import Executor

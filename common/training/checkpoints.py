@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from common.data.files import write_json
 from common.data.made_up import is_made_up
-from common.files import write_json
 from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from common.data.audio import audio_info, read_audio, write_wav
+from common.data.files import atomic_write
 from common.errors import UserError
-from common.files import atomic_write
 from common.output import Progress
 
 SCENES = ("cafe_restaurant", "city_center", "grocery_store", "metro_station", "residential_area")

@@ -156,7 +156,6 @@ def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) 
 
 def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
     """Two passes, so that no more than a batch of files is in memory: count the frames, then parse."""
-
     counts = [_count_rows(file) for file in files]
     starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     values = empty_values(len(classes), int(starts[-1]))

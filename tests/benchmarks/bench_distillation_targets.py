@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import torch
 
+from common.data.files import human_size
 from common.data.keyed_outputs import OutputWriter
-from common.files import human_size
 from common.output import print_table, say
 from task4_sed.pretraining.clips import CLASSES, KIND, TeacherTargets
 from task4_sed.pretraining.targets import FRAMES

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.files import write_json
+from common.data.files import write_json
 from common.output import print_table, say
 from common.reports.statistics import mean_interval, paired_difference
 from common.runs.stages import Run, run_stages

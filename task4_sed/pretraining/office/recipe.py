@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.data.files import write_json
 from common.data.loading import EpochDraws, rank_and_count
-from common.files import write_json
 from common.models.audio_model import AudioModel
 from common.output import say
 from common.runs.recipe import Recipe

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import soundfile
 
+from common.data.files import sha256_of
 from common.data.made_up import MARKER, is_made_up, read_marker
 from common.errors import UserError
-from common.files import sha256_of
 from common.synthetic.scenes import draw_place, record
 from common.synthetic.synthesize import synthesize
 from common.synthetic.task1 import DEVELOPMENT, EVALUATION, PLACES, SOUND, plan_recordings, write_task1

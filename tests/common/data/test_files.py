@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from common.data.files import atomic_path, atomic_write, human_size, sha256_of, write_json
 from common.errors import nearest, unknown
-from common.files import atomic_path, atomic_write, human_size, sha256_of, write_json
 
 
 def test_a_file_appears_only_when_its_block_ends(tmp_path):
