@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader
 from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
 from common.audioset.metrics import score_tags
 from common.audioset.sampling import DrawSampler, class_balance_weights
-from common.audioset.settings import PretrainSettings, TaggingSettings
+from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
+from common.data.files import write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.loading import EpochDraws, make_loader
 from common.data.made_up import is_made_up
-from common.files import write_json
 from common.models.audio_model import AudioModel
 from common.output import say
 from common.runs.energy import measure_energy
@@ -82,7 +82,7 @@ def test_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_ch
 
 def write_evaluation(
     run: Run[Any],
-    settings: TaggingSettings,
+    settings: PretrainSettings | FineTuneSettings,
     labels: tuple[str, ...],
     names: list[str],
     logits: np.ndarray,
@@ -103,7 +103,7 @@ def result_row(run: Run[Any]) -> dict[str, Any]:
     return {name: scores[name]["value"], "low": scores[name]["low"], "high": scores[name]["high"]}
 
 
-def is_made_up_set(settings: TaggingSettings) -> bool:
+def is_made_up_set(settings: PretrainSettings | FineTuneSettings) -> bool:
     """Whether the clips are made up."""
     return is_made_up(settings.data.root)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.encoder import Encoder, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 from common.models.m2d import PATCH, PatchProjection
 
@@ -77,10 +77,6 @@ class Asit(SequenceModel):
         shape = (self.bands, table_steps) if self.position_grid == "official" else (table_steps, self.bands)
         grid = F.interpolate(table.unflatten(-1, shape), size=(steps, self.bands), mode="bicubic", align_corners=False)
         return torch.cat((self.pos_embed[:, :1], grid.flatten(2).mT), dim=1)
-
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Last block (with the final norm) first; patches, class token and positions last."""
-        return layer_groups(self, self.blocks, self.norm)
 
 
 asit = partial(wrap, Asit)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.encoder import Encoder, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 
@@ -72,10 +72,6 @@ class AtstFrame(SequenceModel):
                 "Give it windows of 10 s (AudioModel does), or build it with time_grid exact."
             )
         return self.norm_frame(self.blocks(tokens + self.pos_embed[:, 1 : steps + 1]))
-
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Last block (with the final norm) first, slices and positions last."""
-        return layer_groups(self, self.blocks, self.norm_frame)
 
 
 atst_frame = partial(wrap, AtstFrame)

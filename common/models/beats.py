@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from common.models.encoder import Mlp, layer_groups, run_blocks
+from common.models.encoder import Mlp, run_blocks
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 PATCH = 16
@@ -170,7 +170,8 @@ class Beats(SequenceModel):
     """
 
     step_frames = PATCH
-    max_steps = 62  # it takes any length, but has learnt from 10 s
+    max_steps = 62  # it takes any length, but was trained on 10 s
+    stack = "encoder.layers"
     first_centre = 0.0875  # kaldi frame k is centred at 10 k + 12.5 ms
     edge_frames = 1.5
 
@@ -217,10 +218,6 @@ class Beats(SequenceModel):
     def time_steps(self, spectrogram: Tensor) -> Tensor:
         """The mean over the 8 bands of each time step; (batch, frames // 16, dim)."""
         return self(spectrogram).unflatten(1, (-1, self.bands)).mean(dim=2)
-
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Last layer first; patches and positions (the shared relative ones too) last."""
-        return layer_groups(self, self.encoder.layers)
 
 
 beats = partial(wrap, Beats)

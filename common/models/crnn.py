@@ -214,7 +214,7 @@ def score_heads(
 def mask_time(sequence: Tensor, most_frames: int, largest_share: float) -> Tensor:
     """Zeros over a random stretch of each item of (batch, frames, dim), at most `most_frames` and that share of all."""
     uniform = torch.rand(2, len(sequence), device=sequence.device)
-    first, last = masked_frames(*uniform, sequence.shape[1], most_frames, largest_share)
+    first, last = masked_frames(uniform[0], uniform[1], sequence.shape[1], most_frames, largest_share)
     index = torch.arange(sequence.shape[1], device=sequence.device)
     masked = (index >= first[:, None]) & (index < last[:, None])
     return sequence.masked_fill(masked[..., None], 0.0)

@@ -276,7 +276,9 @@ class DynamicMobileNet(nn.Module):
         super().__init__()
         if use_dy_blocks not in ("all", "replace_se"):
             raise ValueError(f"use_dy_blocks is all or replace_se, not {use_dy_blocks}")
-        self.temperature_in = partial(kernel_temperature, t_max=T_max, t0_slope=T0_slope, t1_slope=T1_slope, t_min=T_min)
+        self.temperature_in = partial(
+            kernel_temperature, t_max=T_max, t0_slope=T0_slope, t1_slope=T1_slope, t_min=T_min
+        )
         smallest, largest = (make_divisible(size * width_mult) for size in (min_context_size, max_context_size))
         make_block = partial(
             DynamicBlock,

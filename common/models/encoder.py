@@ -175,19 +175,3 @@ def check_options(options: Iterable[str], *makers: Callable[..., object]) -> Non
     for name in options:
         if name not in known:
             raise unknown("model option", name, known)
-
-
-def layer_groups(model: nn.Module, blocks: nn.ModuleList, *after: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameters of `model` for layer-wise learning-rate decay, nearest to the output first.
-
-    Returns:
-        One list for each block, last block first; then one with everything before the blocks (patches, positions,
-        extra tokens). Modules in `after` (final norms) count with the last block. Parameters that the released files
-        hold but the forward pass never uses (``model.unused_parameters``) are in no list.
-    """
-    groups = [list(block.parameters()) for block in reversed(blocks)]
-    groups[0] += [parameter for module in after for parameter in module.parameters()]
-    seen = {id(parameter) for group in groups for parameter in group}
-    unused = getattr(model, "unused_parameters", ())
-    groups.append([p for name, p in model.named_parameters() if id(p) not in seen and name not in unused])
-    return groups

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.encoder import Encoder, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 
@@ -87,10 +87,6 @@ class FramePasst(SequenceModel):
         spare = self.max_steps - steps
         start = int(torch.randint(spare + 1, ())) if self.training and spare else 0
         return self.time_new_pos_embed[..., start : start + steps]
-
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Last block (with the final norm) first; stem, patches, tokens and positions last."""
-        return layer_groups(self, self.blocks, self.norm)
 
 
 fpasst = partial(wrap, FramePasst)

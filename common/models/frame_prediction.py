@@ -36,6 +36,8 @@ class SequenceModel(nn.Module):
     """Centre of the first step in seconds."""
     edge_frames: float = 0.0
     """What must be added to the spectrogram frames to get the clip's length in hops."""
+    stack: str = "blocks"
+    """Name of the list of transformer blocks."""
     unused_parameters: tuple[str, ...] = ()
     """Parameters that the released files hold and the forward pass never uses."""
 
@@ -44,8 +46,17 @@ class SequenceModel(nn.Module):
         return self(spectrogram)
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Trainable parameters, last block first, what comes before the blocks last."""
-        raise NotImplementedError
+        """Parameters for layer-wise learning-rate decay, nearest to the output first.
+
+        One list for each block, last block first, the final norm with it; then one with everything before the blocks
+        (patches, positions, extra tokens). Parameters in `unused_parameters` are in no list.
+        """
+        groups = [list(block.parameters()) for block in reversed(list(self.get_submodule(self.stack).children()))]
+        groups[0] += [p for name, p in self.named_parameters() if name.startswith(("norm.", "norm_frame."))]
+        seen = {id(parameter) for group in groups for parameter in group}
+        unused = self.unused_parameters
+        groups.append([p for name, p in self.named_parameters() if id(p) not in seen and name not in unused])
+        return groups
 
 
 class BidirectionalRnn(nn.Module):

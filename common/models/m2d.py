@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.models.encoder import Encoder, initialise_like_vit, layer_groups
+from common.models.encoder import Encoder, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 PATCH = 16
@@ -86,10 +86,6 @@ class M2d(SequenceModel):
         cls_token = (self.cls_token + self.pos_embed[:, :1]).expand(batch, -1, -1)
         tokens = self.norm(self.blocks(torch.cat((cls_token, patches), dim=1)))
         return tokens[:, 1:].unflatten(1, (bands, steps)).transpose(1, 2).flatten(2)
-
-    def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Last block (with the final norm) first; patches, class token and positions last."""
-        return layer_groups(self, self.blocks, self.norm)
 
 
 def leave_out_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:

@@ -149,7 +149,8 @@ class PaSST(nn.Module):
     def tokens(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Input of the first block, (batch, 2 + patches, dim); with patchout in training."""
         patches = self.patch_embed(spectrogram)
-        drawn = self.draw_patchout(*patches.shape[2:], generator) if self.training else Patchout()
+        rows, columns = patches.shape[2:]
+        drawn = self.draw_patchout(rows, columns, generator) if self.training else Patchout()
         return self.join_tokens(patches, drawn)
 
     def forward(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> ModelOutput:

@@ -76,21 +76,16 @@ def fetch(entry: Released) -> Path:
     """The file of released weights, from the cache folder or downloaded into it.
 
     Raises:
-        UserError: as `common.data.download.download`; if no address is known.
+        UserError: as `download`.
     """
-    folder = cache_folder()
-    path = folder / entry.file
+    path = cache_folder() / entry.file
     if path.exists():
         return path
-    if not entry.url:
-        raise UserError(
-            f"{entry.file} has no address that is known; get it from {entry.repository} and put it at {path}."
-        )
-    digest = f"sha256:{entry.sha256}" if entry.sha256 else None
+    logger.warning("downloading %s to %s", entry.url, path)
     try:
-        return download(RemoteFile(entry.file, entry.url, digest), folder)
+        return download(RemoteFile(entry.file, entry.url, entry.sha256 and f"sha256:{entry.sha256}"), path.parent)
     except UserError as error:
-        raise UserError(f"{error} --weights takes a file, {CACHE_VARIABLE} another folder.") from error
+        raise UserError(f"{error} Or name the file with --weights, or another folder with {CACHE_VARIABLE}.") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -99,7 +94,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: if it is missing, cut off, or holds anything but tensors and plain values.
     """
-    return plain_tensors(read_checkpoint(path))
+    content = read_checkpoint(path)
+    try:
+        return plain_tensors(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def map_official_keys(network: nn.Module, architecture: Architecture, official: Mapping[str, Any]) -> dict[str, Tensor]:
