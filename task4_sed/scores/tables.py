@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from common.data.files import atomic_write
 from common.errors import UserError, nearest, unknown
-from common.files import atomic_write
 
 LARGEST_IN_MEMORY = 1 << 30
 """Bytes of scores from which on they are kept on disk."""
