@@ -1,7 +1,7 @@
 """Reading, resampling and writing audio files; every error names the clip.
 
-Decoding is soundfile's (wav, flac, ogg, mp3, aiff and what else libsndfile knows), resampling is torchaudio's windowed
-sinc. torch is imported only when something is resampled, so that processes which only decode start quickly.
+soundfile decodes (wav, flac, ogg, mp3, aiff and the other formats of libsndfile), torchaudio's windowed sinc resamples.
+torch is imported for resampling only, so that processes that only decode start quickly.
 """
 
 import math
@@ -16,8 +16,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from common.data.files import atomic_path
 from common.errors import UserError
-from common.files import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,18 +30,18 @@ LOWPASS_FILTER_WIDTH = 6
 ROLLOFF = 0.99
 # Above this many taps (a rate such as 11,127 Hz shares no factor with 32,000 Hz) the kernel of all phases is not built.
 MAX_KERNEL_TAPS = 20_000_000
-# Encoders round the length that they note in an mp3 file to whole frames of 1,152 samples.
+# Encoders round the length in an mp3 header to whole frames of 1,152 samples.
 MP3_SLACK = 2 * 1152
 OGG_PAGE_BYTES = 65_307  # at most
 
 
 class AudioError(UserError):
-    """A clip that cannot be used: which file, what is wrong with it, what to do."""
+    """A clip that cannot be used; names the file, the fault and the remedy."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says: Hz, samples per channel, channels, and the coding (soundfile's names)."""
+    """Header of a file: Hz, samples per channel, channels, and the coding (soundfile's names)."""
 
     sample_rate: int
     samples: int
@@ -83,19 +83,19 @@ def read_audio(
         start: seconds from the beginning of the file.
         duration: seconds at most; None reads to the end. The part ends where the file ends.
         mono: mean over channels; otherwise the result has all of them.
-        expected_rate: Hz that the file must have, before resampling.
-        expected_channels: channels that the file must have.
+        expected_rate: Hz of the file; another rate is refused.
+        expected_channels: channels of the file; another number is refused.
 
     Returns:
         (samples,), or (channels, samples) without `mono`; float32, -1..1 for integer codings.
 
     Raises:
         AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged
-            stream, or a start behind the end.
+            stream, or a start after the end.
     """
     path = Path(path)
     with _open(path) as file:
-        _demand(path, file, expected_rate, expected_channels)
+        _refuse_other(path, file, expected_rate, expected_channels)
         rate = file.samplerate
         first = round(start * rate)
         if first < 0 or first >= file.frames:
@@ -122,7 +122,7 @@ def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None
     Args:
         path: any format that soundfile knows; channels are averaged.
         seconds: about how long each block is (the last is shorter).
-        sample_rate: Hz to resample to. The blocks joined are what `read_audio` gives for the whole file: the kernel
+        sample_rate: Hz to resample to. The blocks join to the result of `read_audio` for the whole file: the kernel
             sees the neighbouring blocks.
 
     Yields:
@@ -162,7 +162,7 @@ def resample(waveform: Any, from_rate: int, to_rate: int) -> Any:
         to_rate: Hz.
 
     Returns:
-        (..., ceil(samples * to_rate / from_rate)), of the kind that was given. Equal rates give the input itself.
+        (..., ceil(samples * to_rate / from_rate)), array or tensor as the input. Equal rates return the input itself.
 
     Raises:
         UserError: if a rate is not positive.
@@ -184,7 +184,7 @@ def resample(waveform: Any, from_rate: int, to_rate: int) -> Any:
 
 
 def list_audio(folder: Path | str) -> list[Path]:
-    """All audio files below a folder in natural order (clip2 before clip10), hidden ones left out.
+    """All audio files below a folder but hidden ones, in natural order (clip2 before clip10).
 
     Raises:
         UserError: if the folder does not exist or holds no audio file.
@@ -253,9 +253,9 @@ def _open(path: Path) -> soundfile.SoundFile:
 
 
 def _missing_samples(file: soundfile.SoundFile) -> int:
-    """Samples that a wav or aiff header promises beyond the end of the file; libsndfile goes on without them."""
+    """Samples that a wav or aiff header promises beyond the end of the file; libsndfile ignores them."""
     found = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, flags=re.MULTILINE)
-    if not found or int(found[1]) >= 0xFFFFFF00:  # a program that wrote into a pipe did not know the length
+    if not found or int(found[1]) >= 0xFFFFFF00:  # written into a pipe, with an unknown length
         return 0
     declared, actual = int(found[1]), int(found[2])
     if file.frames == 0:
@@ -265,7 +265,7 @@ def _missing_samples(file: soundfile.SoundFile) -> int:
 
 
 def _has_last_page(path: Path) -> bool:
-    """Whether the last page of an Ogg file is marked as such; libsndfile takes the length from the last it finds."""
+    """Whether an Ogg file ends with its last page; libsndfile takes the length from the last page that it finds."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
         end = file.read()
@@ -273,7 +273,7 @@ def _has_last_page(path: Path) -> bool:
     return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
 
 
-def _demand(path: Path, file: soundfile.SoundFile, rate: int | None, channels: int | None) -> None:
+def _refuse_other(path: Path, file: soundfile.SoundFile, rate: int | None, channels: int | None) -> None:
     if rate is not None and file.samplerate != rate:
         raise AudioError(
             f"{path} is sampled at {file.samplerate} Hz, expected {rate} Hz; restore the original file, "
@@ -284,7 +284,7 @@ def _demand(path: Path, file: soundfile.SoundFile, rate: int | None, channels: i
 
 
 def _read_samples(path: Path, file: soundfile.SoundFile, first: int, count: int) -> Waveform:
-    """(count, channels), checked to be whole and finite."""
+    """(count, channels), whole and finite."""
     try:
         file.seek(first)
         waveform = file.read(count, dtype="float32", always_2d=True)
@@ -320,7 +320,7 @@ def _steps(from_rate: int, to_rate: int) -> tuple[int, int]:
 
 
 def _kernel_half_width(step_in: int, step_out: int) -> int:
-    """Input samples on either side that one output sample depends on."""
+    """Input samples on each side that contribute to an output sample."""
     return math.ceil(LOWPASS_FILTER_WIDTH * step_in / (min(step_in, step_out) * ROLLOFF))
 
 
@@ -335,7 +335,7 @@ def _resampler(from_rate: int, to_rate: int, device: str) -> Any:
 
 
 def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Waveform:
-    """The same windowed sinc for rates with a small common divisor, as one filter at the rate step_in * step_out."""
+    """The same windowed sinc for rates with a small common divisor: one filter at the rate step_in * step_out."""
     from scipy.signal import upfirdn
 
     cutoff = min(step_in, step_out) * ROLLOFF
@@ -343,7 +343,7 @@ def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Wave
     position = np.arange(-reach, reach + 1) / (step_in * step_out) * cutoff
     position = np.clip(position, -LOWPASS_FILTER_WIDTH, LOWPASS_FILTER_WIDTH)
     kernel = np.sinc(position) * np.cos(position * np.pi / LOWPASS_FILTER_WIDTH / 2) ** 2 * cutoff / step_in
-    # Zeros in front make the filter's delay a whole number of output samples, which is then cut off.
+    # Leading zeros make the filter's delay a whole number of output samples, which is then cut off.
     delay = math.ceil(reach / step_in)
     kernel = np.concatenate([np.zeros(delay * step_in - reach), kernel])
     length = math.ceil(waveform.shape[-1] * step_out / step_in)
@@ -357,14 +357,14 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class ReadClip:
-    """Reads the clip of a table row, demanding a length and, if given, the file's rate and channels.
+    """Reads the clip of a table row; refuses another length, and another rate or number of channels.
 
     Args:
         root: folder that the column ``filename`` is relative to.
         sample_rate: Hz of the result.
         num_samples: samples of the result, after resampling.
-        expected_rate: Hz that the file must have.
-        expected_channels: channels that the file must have.
+        expected_rate: Hz of the file; None allows any.
+        expected_channels: channels of the file; None allows any number.
     """
 
     root: Path

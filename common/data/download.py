@@ -1,4 +1,4 @@
-"""Downloads with checksums that go on where they stopped."""
+"""Downloads with checksums; they resume after an interruption."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.data.files import human_size
 from common.errors import UserError
-from common.files import human_size
 from common.output import Progress
 
-CHUNK = 2**16  # what is lost at most when a connection breaks off
+CHUNK = 2**16  # most that a broken connection loses
 TRIES = 4
-TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of an answer
+TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of a response
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class RemoteFile:
     """A file to download.
 
     Args:
-        name: what it is called here.
+        name: file name in the folder.
         url: http or https.
         checksum: "md5:..." or "sha256:..."; None where the publisher gives none.
     """
@@ -32,11 +32,11 @@ class RemoteFile:
 
 
 def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
-    """Download a file unless it is there with the right checksum. What was received is kept and used by the next call.
+    """Download a file unless it is there with the right checksum; resume where an earlier call stopped.
 
     Args:
-        file: what to fetch.
-        folder: made when absent; a part that was received lies in it as NAME.part.
+        file: address, name and checksum.
+        folder: made when absent; an unfinished download is NAME.part in it.
         quiet: no progress on stderr.
 
     Returns:
@@ -66,7 +66,7 @@ def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
             f"{file.url} cannot be downloaded ({_reason(error)}). "
             f"Try again later, or put {file.name} into {folder} by hand and run this again."
         ) from error
-    except ValueError as error:  # pooch's word for a wrong checksum
+    except ValueError as error:  # pooch's error for a wrong checksum
         raise UserError(
             f"{path} has not the published checksum {file.checksum}; the download was deleted, run this again."
         ) from error
@@ -76,7 +76,7 @@ def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
 
 
 def zenodo_files(record: int, folder: Path, server: str = "https://zenodo.org") -> list[RemoteFile]:
-    """The files of a Zenodo record with their checksums, as its interface lists them (kept in `folder`).
+    """The files of a Zenodo record with their checksums; the list is kept in `folder`.
 
     Raises:
         UserError: if the record cannot be read.
@@ -92,7 +92,7 @@ def zenodo_files(record: int, folder: Path, server: str = "https://zenodo.org") 
 
 
 class _Resume:
-    """Downloader for pooch: fills a .part file, asking only for what it lacks, and hands it over when it is whole."""
+    """Downloader for pooch: fills a .part file, requests only missing bytes, and renames the whole file."""
 
     def __init__(self, part: Path, quiet: bool):
         self.part, self.quiet = part, quiet
@@ -106,7 +106,7 @@ class _Resume:
                 self._receive(url)
                 break
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                # Once more only if this try brought something, or it was the first.
+                # Another attempt only after the first one, or if this one received something.
                 if attempt == TRIES - 1 or (attempt > 0 and self._received() == before):
                     raise
         shutil.move(self.part, output_file)
@@ -115,20 +115,20 @@ class _Resume:
         import requests
 
         received = self._received()
-        headers = {"Accept-Encoding": "identity"}  # a compressed answer could not be continued
+        headers = {"Accept-Encoding": "identity"}  # a compressed response cannot be resumed
         if received:
             headers["Range"] = f"bytes={received}-"
         with requests.get(url, stream=True, headers=headers, timeout=TIMEOUT) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
                 if answer.headers.get("Content-Range", "").endswith(f"/{received}"):
-                    return  # it was whole already
+                    return  # whole already
                 self.part.unlink()
                 self._receive(url)
                 return
             answer.raise_for_status()
-            goes_on = answer.status_code == requests.codes.partial_content
+            resumes = answer.status_code == requests.codes.partial_content
             length = answer.headers.get("Content-Length")
-            start = received if goes_on else 0
+            start = received if resumes else 0
             total = start + int(length) if length else None
             self._write(answer, start, total)
         if total is not None and self._received() < total:

@@ -1,11 +1,11 @@
-"""Large compressed data sets in HDF5: the encoded files as they are, decoded when they are needed.
+"""Large compressed data sets in HDF5: encoded files, decoded when they are read.
 
     audio_name   (clips,) bytes such as b"Y--4gqARaEJE.mp3"; the unbalanced files of AudioSet put a folder in front
-    mp3          (clips,) variable-length uint8, each a whole encoded file (mp3, or what else libsndfile reads)
+    mp3          (clips,) variable-length uint8, each a whole encoded file (mp3, or another format of libsndfile)
     target       (clips, bytes) uint8, optional: numpy.packbits of the labels
 
-The layout that PaSST, EfficientAT and PretrainedSED share (kkoutini/PaSST, audioset/prepare_scripts), so that files
-made for them are read here and the other way round. Outputs of teachers lie beside them: keyed_outputs.py.
+The layout of PaSST, EfficientAT and PretrainedSED (kkoutini/PaSST, audioset/prepare_scripts): their files are read
+here, and they read ours. For outputs of teachers see keyed_outputs.py.
 """
 
 import io
@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from common.data.audio import MP3_SLACK, AudioError, Waveform, read_audio, resample
+from common.data.files import atomic_path, human_size
 from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names
 from common.data.loading import empty_batch
 from common.errors import UserError
-from common.files import atomic_path, human_size
 from common.output import Progress
 
 
 @dataclass
 class EncodedReport:
-    """What `pack_encoded` did."""
+    """Result of `pack_encoded`."""
 
     path: Path
     num_clips: int = 0
@@ -62,20 +62,20 @@ def pack_encoded(
     strict: bool = False,
     quiet: bool = False,
 ) -> EncodedReport:
-    """Put encoded files into one HDF5 file; it appears whole or not at all. Broken and missing files are left out.
+    """Put encoded files into one HDF5 file, whole or not at all. Broken and missing files are left out.
 
     Args:
-        files: in the order of the rows. Each is decoded once, to see that it can be.
-        out: the HDF5 file; replaced when it is there.
+        files: in the order of the rows. Each is decoded once as a check.
+        out: the HDF5 file; an existing one is replaced.
         targets: (files, classes) of 0 and 1, stored as packed bits.
-        names: what to call the clips; None takes the files' own names.
-        encode_rate: Hz; makes a mono file of this rate of every file. None stores the files byte for byte.
-        encode_format: of these: mp3, or flac, which takes six times the room and loses nothing but what 16 bits lose.
+        names: of the clips; None takes the names of the files.
+        encode_rate: Hz; encodes each file anew, mono, at this rate. None stores the files byte for byte.
+        encode_format: of files that are encoded anew: mp3, or flac, six times as large and lossless but for 16 bits.
         strict: refuse missing and broken files instead.
         quiet: no progress on stderr.
 
     Returns:
-        How many clips, and what was missing or unreadable.
+        Number of clips, and the missing and unreadable files.
 
     Raises:
         UserError: if no file can be read (`strict`: if one cannot), or two clips have the same name.
@@ -111,24 +111,24 @@ def pack_encoded(
 
 
 class EncodedClips(Dataset):
-    """Clips of such files, decoded when asked for. Files are opened by each process for itself, after fork or spawn.
+    """Clips of such files, decoded when they are read. Each process opens the files itself, after fork or spawn.
 
     Items are dicts: ``waveform`` float32 (samples,), mono, cut to `seconds` or padded with zeros; ``filename``;
-    ``index`` (position in this data set). An item is asked for by its index, which gives the beginning of a clip that
-    is longer, or by (index, seed), which gives a part of it that the seed chooses.
+    ``index`` (position in this data set). The key of an item is its index, for the beginning of a longer clip, or
+    (index, seed), for a part that the seed chooses.
 
     Args:
-        paths: HDF5 files, read one behind the other.
+        paths: HDF5 files, in order.
         sample_rate: Hz of the waveforms.
-        seconds: of every waveform; None gives each clip as long as it is, in batches of one.
-        names: the clips to give, in this order, with or without ".mp3"; None gives all.
+        seconds: of every waveform; None keeps each clip's length, in batches of one.
+        names: the clips and their order, with or without ".mp3"; None takes all.
 
     Attributes:
         filenames: names as stored, without folder and ending, in the order of the items.
         num_samples: of every waveform, or None.
 
     Raises:
-        UserError: if a file is missing, cut off or of another layout, a clip is there twice, or one of `names` is not.
+        UserError: if a file is missing, cut off or of another layout, a clip is doubled, or one of `names` is missing.
     """
 
     def __init__(
@@ -187,10 +187,10 @@ class EncodedClips(Dataset):
         return np.unpackbits(self.packed_targets(num_classes), axis=1, count=num_classes)
 
     def packed_targets(self, num_classes: int) -> NDArray[np.uint8]:
-        """(clips, bytes) of packed bits, as they stand in the files.
+        """(clips, bytes) of packed bits.
 
         Raises:
-            UserError: if a file has no targets, or such of another number of classes.
+            UserError: if a file has no targets, or targets of another number of classes.
         """
         parts = []
         for path in self.paths:
@@ -198,7 +198,7 @@ class EncodedClips(Dataset):
                 if "target" not in file:
                     raise UserError(f"{path} has no targets; pack it with a table of labels.")
                 packed = file["target"][:]
-            # The bits behind the last class must be 0: 520 classes fit into as many bytes as 513.
+            # The bits after the last class must be 0: 520 classes fit into as many bytes as 513.
             beyond = np.unpackbits(packed, axis=1)[:, num_classes:] if packed.dtype == np.uint8 else np.zeros(0)
             if packed.dtype != np.uint8 or packed.shape[1] != -(-num_classes // 8) or beyond.any():
                 raise UserError(
@@ -226,7 +226,7 @@ class EncodedClips(Dataset):
 
     def _bytes(self, index: int) -> NDArray[np.uint8]:
         number = int(self._file_of[index])
-        if self._process != os.getpid():  # handles of the parent process must not be used, nor closed
+        if self._process != os.getpid():  # the parent's handles must be neither used nor closed
             self._open, self._process = {}, os.getpid()
         if number not in self._open:
             self._open[number] = open_hdf5(self.paths[number])["mp3"]
@@ -241,23 +241,23 @@ class EncodedClips(Dataset):
 
 
 def decode(encoded: Any, sample_rate: int, name: str, seconds: float | None = None) -> Waveform:
-    """Decode a file that lies in memory, to mono at `sample_rate`.
+    """Decode a file in memory to mono at `sample_rate`.
 
     Args:
         encoded: bytes of the file.
         sample_rate: Hz of the result.
         name: of the clip, for the message.
-        seconds: only the first so many; None for all.
+        seconds: decode only the beginning; None for all.
 
     Raises:
-        AudioError: if it is empty, cannot be decoded, ends before it should, or holds NaN.
+        AudioError: if it is empty, cannot be decoded, is cut off, or holds NaN.
     """
-    waveform, rate = _decode_as_it_is(encoded, name, seconds)
+    waveform, rate = _decode_channels(encoded, name, seconds)
     mono = waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(axis=1, dtype=np.float32)
     return np.ascontiguousarray(resample(mono, rate, sample_rate))
 
 
-def _decode_as_it_is(encoded: Any, name: str, seconds: float | None) -> tuple[Waveform, int]:
+def _decode_channels(encoded: Any, name: str, seconds: float | None) -> tuple[Waveform, int]:
     """(samples, channels) and Hz."""
     if len(encoded) == 0:
         raise AudioError(f"{name} is empty (0 bytes); leave it out, or pack it again.")
@@ -280,13 +280,13 @@ def _decode_as_it_is(encoded: Any, name: str, seconds: float | None) -> tuple[Wa
 
 
 def encode_mp3(waveform: Waveform, sample_rate: int) -> bytes:
-    """(samples,) to a mono mp3 file."""
+    """A mono mp3 file of a waveform (samples,)."""
     return _encode(waveform, sample_rate, "mp3")
 
 
 def _encode(waveform: Waveform, sample_rate: int, encode_format: str) -> bytes:
     subtype = {"mp3": "MPEG_LAYER_III", "flac": "PCM_16"}[encode_format]
-    if (peak := float(np.abs(waveform).max())) > 1:  # resampling may overshoot; 16 bits would clip it
+    if (peak := float(np.abs(waveform).max())) > 1:  # resampling may overshoot, and 16 bits clip
         waveform = waveform / peak
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, sample_rate, format=encode_format.upper(), subtype=subtype)
@@ -301,7 +301,7 @@ def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: En
         if encode_rate is not None:
             return _encode(read_audio(path, encode_rate), encode_rate, encode_format)
         encoded = path.read_bytes()
-        _decode_as_it_is(encoded, str(path), seconds=None)
+        _decode_channels(encoded, str(path), seconds=None)
         return encoded
     except UserError as error:
         report.unreadable.append(str(error))

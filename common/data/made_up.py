@@ -3,21 +3,21 @@
 import json
 from pathlib import Path
 
+from common.data.files import write_json
 from common.errors import UserError
-from common.files import write_json
 
 MARKER = "made_up.json"
 
 
 def claim_folder(folder: Path, made_from: dict) -> bool:
-    """Mark a folder as made up before anything is written into it.
+    """Mark a folder as made-up data, before anything else is written into it.
 
     Args:
         folder: of a data set; made when absent.
-        made_from: what decides the content, such as task, clips and seed.
+        made_from: arguments that determine the content, such as task, clips and seed.
 
     Returns:
-        True if the same content is there already and whole.
+        True if the same content is there already, complete.
 
     Raises:
         UserError: if the folder holds files without the marker, which may be a real data set, or other made-up data.
@@ -44,7 +44,7 @@ def claim_folder(folder: Path, made_from: dict) -> bool:
 
 
 def finish_folder(folder: Path, made_from: dict, numbers: dict) -> None:
-    """Mark a claimed folder as whole, with the numbers that a check compares."""
+    """Mark a claimed folder as complete, with counts for `data check`."""
     write_json(folder / MARKER, {"made_up": True, "whole": True, "made_from": made_from, "numbers": numbers})
 
 

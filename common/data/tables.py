@@ -14,8 +14,8 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None) -> pd.D
 
     Args:
         path: UTF-8; further columns are kept.
-        columns: that must be there, with no empty cell.
-        key: column in which no value may occur twice.
+        columns: required, without empty cells.
+        key: column without doubled values.
 
     Returns:
         The table; the row on line n of the file has the index n - 2.
@@ -55,7 +55,7 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None) -> pd.D
 
 
 def refuse_unknown(path: Path, table: pd.DataFrame, column: str, kind: str, names: Iterable[str]) -> None:
-    """Demand that a column holds only `names`.
+    """Refuse a column that holds anything but `names`.
 
     Raises:
         UserError: naming file, line, the value, and the nearest of the names.
