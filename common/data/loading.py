@@ -25,28 +25,28 @@ class Gathers(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: Sequence[int]) -> dict[str, Any]:
-        """What `default_collate` would make of the items."""
+        """The batch that `default_collate` would make of the items."""
         ...
 
 
 class PackedClips(Dataset):
-    """Clips of a packed store. The array is mapped when the first clip is read, in each process for itself.
+    """Clips of a packed store. Each process maps the array when it reads its first clip.
 
     Items are dicts: ``waveform`` float32 (samples,), ``filename``, ``index`` (row of the store's table), and `columns`.
 
     Args:
         folder: of the store.
-        filenames: the clips to give, in this order; None gives all.
+        filenames: the clips and their order; None takes all.
         columns: further values of each clip, such as its target, by name.
 
     Attributes:
-        clips: the rows of the table that are given, columns as packed.
+        clips: their rows of the table, columns as packed.
         sample_rate: Hz.
         num_samples: samples of each clip.
 
     Raises:
-        UserError: if there is no finished store, a file of it is missing or was changed, or a name of `filenames` is
-            not in it.
+        UserError: if there is no finished store, one of its files is missing or was changed, or it lacks one of
+            `filenames`.
     """
 
     def __init__(self, folder: Path, filenames: Sequence[str] | None = None, columns: Columns | None = None):
@@ -87,7 +87,7 @@ class PackedClips(Dataset):
         """(len(rows), samples), float32; `rows` are those of the store. Written into `out` where it is given."""
         gathered = empty_batch(len(rows), self.num_samples) if out is None else out
         for place, row in enumerate(rows.tolist()):
-            # One pass per clip: what is read is still in the processor's cache when it is converted.
+            # One pass per clip, so that the samples are still in the processor's cache when they are converted.
             torch.mul(self._mapped[row], 1 / self._scale, out=gathered[place])
         return gathered
 
@@ -95,7 +95,7 @@ class PackedClips(Dataset):
     def _mapped(self) -> Tensor:
         if self._array is None:
             path = self.folder / "waveforms.npy"
-            # Copy on write ("c"): torch takes no read-only arrays, and the file stays as it is whatever happens.
+            # Copy on write ("c"): torch takes no read-only arrays, and the file never changes.
             mapped = np.memmap(path, dtype=self._dtype, mode="c", offset=self._header_bytes, shape=self._shape)
             self._array = torch.from_numpy(mapped.view(np.ndarray))
         return self._array
@@ -159,7 +159,7 @@ def gather_columns(columns: Columns, indices: Sequence[int]) -> dict[str, Any]:
 
 
 class EpochSampler(Sampler):
-    """A permutation that depends on seed and epoch only, so that a resumed run sees the clips in the same order.
+    """A permutation drawn from (seed, epoch), so that a resumed run sees the clips in the same order.
 
     Lightning calls `set_epoch`.
 
@@ -202,7 +202,7 @@ def make_loader(
         num_workers: processes; kept between epochs.
         drop_last: leave out a last batch that is shorter.
         pin_memory: for a GPU.
-        sampler: gives the order, or what else the data set is asked by, in place of `shuffle_seed`.
+        sampler: order of the items, or other keys of the data set, in place of `shuffle_seed`.
     """
     collate: Callable[[Any], Any] = _as_it_is if hasattr(dataset, "gather") else default_collate
     return DataLoader(
@@ -214,7 +214,7 @@ def make_loader(
         drop_last=drop_last,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        # Otherwise each epoch would draw a number from the global generator.
+        # Without it, each epoch draws a number from the global generator.
         generator=torch.Generator().manual_seed(shuffle_seed or 0),
     )
 
@@ -228,19 +228,19 @@ def make_plan_loader(dataset: Dataset, plans: Sampler, num_workers: int = 0, pin
         num_workers=num_workers,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # otherwise each epoch would draw a number from the global generator
+        generator=torch.Generator(),  # without it, each epoch draws a number from the global one
     )
 
 
 def rank_and_count() -> tuple[int, int]:
-    """Number of this process, and how many train together; (0, 1) outside of a distributed training."""
+    """Rank of this process and number of processes; (0, 1) outside of distributed training."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 class _Gathered(Dataset):
-    """Lets the loader ask for a batch at once."""
+    """Passes the loader's indices of a batch to `gather`."""
 
     def __init__(self, dataset: Gathers):
         self.dataset = dataset

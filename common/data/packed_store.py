@@ -1,11 +1,11 @@
-"""The packed store: all clips of a fixed-length set as one array on disk, beside the table they come from.
+"""The packed store: all clips of a fixed-length set as one array on disk, beside their table.
 
     waveforms.npy   (clips, samples), int16 or float16; any program with numpy can map it
     clips.tsv       the table, one row per clip in the array's order, with size and time of the source files
-    store.json      rate, scale, digests; written last, so that its presence means that the store is whole
+    store.json      rate, scale, digests; written last: with it, the store is complete
     packing.jsonl   only while packing: the plan, then one line per finished block
 
-Packing goes on where it was stopped, also by kill -9. No torch here: worker processes start quickly.
+Packing resumes after an interruption, also by kill -9. No torch here: worker processes start quickly.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SCALES = {"int16": 32768.0, "float16": 1.0}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a store holds and is made from; two stores with equal plans are equal."""
+    """Content and source of a store; stores with equal plans are equal."""
 
     dtype: str
     sample_rate: int
@@ -89,13 +89,13 @@ def read_info(folder: Path) -> StoreInfo:
     """Read store.json.
 
     Raises:
-        UserError: if there is no store, packing was not finished, or the file is not one that this version wrote.
+        UserError: if there is no store, packing was not finished, or another version wrote the file.
     """
     folder = Path(folder)
     path = folder / "store.json"
     if not path.is_file():
         if (folder / "packing.jsonl").is_file():
-            raise UserError(f"Packing of {folder} was not finished; `data pack` goes on with it.")
+            raise UserError(f"Packing of {folder} was not finished; `data pack` resumes it.")
         raise UserError(f"{folder} is not a packed store (no store.json); make it with `data pack`.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def read_info(folder: Path) -> StoreInfo:
 
 
 def write_info(folder: Path, info: StoreInfo) -> None:
-    """Write store.json; the store counts as whole from here on."""
+    """Write store.json, which makes the store complete."""
     with atomic_write(folder / "store.json") as file:
         json.dump(asdict(info), file, indent=1)
 
@@ -140,7 +140,7 @@ def verify(folder: Path, full: bool = False) -> list[str]:
         full: read every block; otherwise sizes, the table, and the first, middle and last block.
 
     Returns:
-        What is wrong, a sentence each; empty when all is well.
+        A sentence for each fault.
 
     Raises:
         UserError: if it is no finished store.
@@ -168,7 +168,7 @@ def verify(folder: Path, full: bool = False) -> list[str]:
 
 
 def differences(old: Plan, old_table: str, new: Plan, new_table: str) -> list[str]:
-    """What differs between the plan of a store and the one that is asked for; empty when nothing does."""
+    """Differences between the plan of a store and another plan."""
     found = [
         f"{name} was {getattr(old, name)}, is now {getattr(new, name)}"
         for name in ("dtype", "sample_rate", "num_samples", "version")

@@ -1,4 +1,4 @@
-"""Making a packed store: decode every clip once, in several processes, and go on where an earlier call was stopped."""
+"""Making a packed store: decodes every clip once, in several processes, and resumes after an interruption."""
 
 import fcntl
 import json
@@ -34,7 +34,7 @@ ReadRow = Callable[[dict], Waveform]
 
 @dataclass(frozen=True)
 class PackReport:
-    """What `pack` did."""
+    """Result of `pack`."""
 
     folder: Path
     num_clips: int
@@ -69,7 +69,7 @@ def pack(
     workers: int = 1,
     quiet: bool = False,
 ) -> PackReport:
-    """Make the packed store of a table of clips, or finish it, or keep it when it is there and the same.
+    """Make the packed store of a table of clips, or resume it; an equal store is kept.
 
     Args:
         clips: table with the column ``filename``; its order is the order of the array.
@@ -78,14 +78,15 @@ def pack(
         sample_rate: Hz of what `read` gives.
         num_samples: samples of every clip.
         dtype: "int16" or "float16".
-        root: folder of the source files. With it, size and time of each file are kept, and a store whose files have
-            changed since is refused.
+        root: folder of the source files, to keep their sizes and times and to refuse a store of changed files.
         workers: processes that decode.
         quiet: no progress on stderr.
 
     Raises:
         UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
-            length, two rows have the same file, or there is no room. A folder that another process packs is waited for.
+            length, two rows have the same file, or the disk is full.
+
+    Waits for another process that packs the same folder.
     """
     begin = time.monotonic()
     folder = Path(folder)
@@ -111,7 +112,7 @@ def pack(
                     journal.flush()
                     progress.advance(len(plan.rows(block)))
             info = _finish(folder, plan, [done[block] for block in range(plan.num_blocks)])
-    except _Busy:  # its lock is free when it is done, or was stopped
+    except _Busy:  # the lock is free when the other process has ended
         say(f"{folder} is being packed by another process; waiting for it.")
         with suppress(FileNotFoundError), (folder / "packing.jsonl").open(encoding="utf-8") as journal:
             fcntl.flock(journal, fcntl.LOCK_SH)
@@ -185,7 +186,7 @@ class _Busy(Exception):
 
 @contextmanager
 def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], dict[int, dict]]]:
-    """Give the journal, opened for appending and locked, and the blocks that are finished and still whole."""
+    """The journal, opened for appending and locked, and the finished blocks that are still whole."""
     path = folder / "packing.jsonl"
     with path.open("a+", encoding="utf-8") as journal:
         try:
@@ -201,7 +202,7 @@ def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], di
         with atomic_write(folder / "clips.tsv") as file:
             file.write(table)
         if lines and lines[0]:
-            # A clip that stopped the packing may have been mended since: blocks of unchanged rows are kept.
+            # A faulty clip may have been replaced since: blocks of unchanged rows are kept.
             _refuse_other(folder, Plan(**{**lines[0], "table_sha256": plan.table_sha256}), plan, table)
             rows_digests = _rows_digests(plan, table)
             for entry in lines[1:]:
@@ -236,7 +237,7 @@ def _is_whole(folder: Path, plan: Plan, block: int, sha256: str) -> bool:
 
 
 def _reserve(path: Path, plan: Plan, keep: bool) -> None:
-    """Write the header and take the room on disk at once, so that a full disk shows before hours of decoding."""
+    """Write the header and reserve the space, so that a full disk is noticed before hours of decoding."""
     with path.open("ab") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, plan.file_bytes)
@@ -254,14 +255,14 @@ def _reserve(path: Path, plan: Plan, keep: bool) -> None:
 def _pack_blocks(
     folder: Path, plan: Plan, rows: list[dict], read: ReadRow, workers: int, blocks: list[int]
 ) -> Iterator[tuple[int, dict]]:
-    """Pack blocks in any order; yield each with its digest and its clipped clips."""
+    """Pack blocks in any order; yields the number, digest and clipped clips of each."""
     jobs = [(block, [rows[index] for index in plan.rows(block)]) for block in blocks]
     path = folder / "waveforms.npy"
     if workers <= 1 or len(jobs) <= 1:
         for block, block_rows in jobs:
             yield block, _pack_block(path, plan, read, block, block_rows)
         return
-    # Not fork: the calling process may have threads of torch, and their locks would be copied in any state.
+    # Not fork: it would copy the locks of torch's threads in any state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
         futures = {pool.submit(_pack_block, path, plan, read, block, part): block for block, part in jobs}
@@ -311,7 +312,7 @@ def encode(waveform: Waveform, dtype: str) -> tuple[NDArray, int]:
 
 
 def _prepare_worker() -> None:
-    """One thread per process, and an end when the parent ends (also by kill -9)."""
+    """One thread per process; the process ends with its parent (also by kill -9)."""
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
