@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from common.data.audio import AudioError, list_audio, read_blocks
-from common.data.files import atomic_path, sha256_of, write_json
+from common.data.files import sha256_of, write_json
 from common.errors import UserError
 from common.output import Progress, say
 from common.runs.folder import SETTINGS_FILE
@@ -30,6 +31,8 @@ from retrieval.train import embed_captions
 
 FILES_PER_BLOCK = 64
 WINDOWS_AT_ONCE = 16
+PLAN = "plan.json"
+STATE = "state.json"  # of an index that is being made
 
 
 @dataclass
@@ -138,29 +141,29 @@ def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unr
     names = [str(path.relative_to(folder)) for path in list_audio(folder)]
     plan = {"model": searcher.identity, "folder": str(folder.resolve()), "files": names}
     _claim(out, plan)
-    blocks = range(0, len(names), FILES_PER_BLOCK)
-    unreadable: dict[str, str] = {}
+    state: dict[str, Any] = {"done": 0, "unreadable": {}}
+    if (out / STATE).is_file():
+        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+    unreadable: dict[str, str] = state["unreadable"]
     with Progress("Indexing", len(names), unit="files") as progress:
-        for start in blocks:
-            part = out / "parts" / f"{start:08d}.npz"
+        progress.advance(state["done"])
+        for start in range(state["done"], len(names), FILES_PER_BLOCK):
             chosen = names[start : start + FILES_PER_BLOCK]
-            if not part.is_file():
-                _embed_block(searcher, folder, chosen, part, skip_unreadable)
-            with np.load(part) as data:
-                unreadable |= dict(zip(data["unreadable"].tolist(), data["reasons"].tolist(), strict=True))
+            first = start - len(unreadable)
+            vectors = _embed_block(searcher, folder, chosen, unreadable if skip_unreadable else None)
+            if len(vectors):
+                mode: Any = "r+" if first else "w+"
+                shape = (len(names), vectors.shape[1])
+                mapped = np.lib.format.open_memmap(out / "vectors.npy", mode=mode, dtype=np.float32, shape=shape)
+                mapped[first : first + len(vectors)] = vectors
+                mapped.flush()
+            write_json(out / STATE, {"done": start + len(chosen), "unreadable": unreadable})
             progress.advance(len(chosen))
     kept = [name for name in names if name not in unreadable]
     if not kept:
         raise UserError(f"None of the {len(names)} files below {folder} could be read.")
-    _join(out, blocks, len(kept))
-    info = {
-        **plan,
-        "files": kept,
-        "run": os.path.relpath(run, out),
-        "unreadable": unreadable,
-        "understands": searcher.understands,
-    }
-    write_json(out / "index.json", info)
+    more = {"run": os.path.relpath(run, out), "unreadable": unreadable, "understands": searcher.understands}
+    write_json(out / "index.json", {**plan, "files": kept, **more})
     for name, reason in unreadable.items():
         say(f"left out {name}: {reason}")
     return len(kept)
@@ -189,13 +192,20 @@ class Index:
         """
         path = folder / "index.json"
         if not path.is_file():
-            state = "is not finished; run the same `index` again" if (folder / "parts").is_dir() else "is no index"
+            state = "is not finished; run the same `index` again" if (folder / PLAN).is_file() else "is no index"
             raise UserError(f"{folder} {state}.")
         info = json.loads(path.read_text(encoding="utf-8"))
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        if len(vectors) != len(info["files"]):
+        if len(vectors) < len(info["files"]):
             raise UserError(f"{folder} is damaged: {len(vectors)} vectors, {len(info['files'])} files. Index again.")
-        return cls(folder, info["files"], vectors, info["model"], folder / info["run"], Path(info["folder"]))
+        return cls(
+            folder,
+            info["files"],
+            vectors[: len(info["files"])],
+            info["model"],
+            folder / info["run"],
+            Path(info["folder"]),
+        )
 
     def searcher(self) -> Searcher:
         """The model that made the index.
@@ -290,28 +300,27 @@ def _stack(pending: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, list[int
     return torch.stack(windows), list(lengths), list(owner)
 
 
-def _embed_block(searcher: Searcher, folder: Path, names: list[str], part: Path, skip_unreadable: bool) -> None:
-    unreadable: dict[str, str] = {}
+def _embed_block(
+    searcher: Searcher, folder: Path, names: Sequence[str], unreadable: dict[str, str] | None
+) -> NDArray[np.float32]:
+    """Vectors of the readable files; the others go to `unreadable`, where it is given."""
     try:
-        vectors = searcher.embed_files([folder / name for name in names])
+        return searcher.embed_files([folder / name for name in names]).numpy()
     except AudioError:
-        if not skip_unreadable:
+        if unreadable is None:
             raise
-        found = []
-        for name in names:  # one by one, to find the bad ones
-            try:
-                found.append(searcher.embed_files([folder / name]))
-            except AudioError as error:
-                unreadable[name] = str(error)
-        vectors = torch.cat(found) if found else torch.empty(0, 0)
-    with atomic_path(part) as temporary, temporary.open("wb") as file:
-        reasons = np.array(list(unreadable.values()), dtype=np.str_)
-        np.savez(file, vectors=vectors.numpy(), unreadable=np.array(list(unreadable), dtype=np.str_), reasons=reasons)
+    found = [np.empty((0, 0), np.float32)]
+    for name in names:  # one by one, to find the bad ones
+        try:
+            found.append(searcher.embed_files([folder / name]).numpy())
+        except AudioError as error:
+            unreadable[name] = str(error)
+    return np.concatenate(found[1:] or found)
 
 
 def _claim(out: Path, plan: dict[str, Any]) -> None:
     """Resume an index of the same model and files, refuse any other."""
-    path = out / "plan.json"
+    path = out / PLAN
     if path.is_file():
         old = json.loads(path.read_text(encoding="utf-8"))
         if old == plan:
@@ -321,20 +330,3 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose another --out.")
     write_json(path, plan)
-
-
-def _join(out: Path, blocks: range, count: int) -> None:
-    with atomic_path(out / "vectors.npy") as temporary:
-        joined, filled = None, 0
-        for start in blocks:
-            with np.load(out / "parts" / f"{start:08d}.npz") as data:
-                vectors = data["vectors"]
-            if not len(vectors):
-                continue
-            if joined is None:
-                shape = (count, vectors.shape[1])
-                joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            joined[filled : filled + len(vectors)] = vectors
-            filled += len(vectors)
-        assert joined is not None and filled == count
-        joined.flush()

@@ -21,7 +21,7 @@ from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import make_audio_encoder
 from retrieval.recipe import RECIPE, load_model, train_contrastive, train_distilled
 from retrieval.report import write_retrieval_report
-from retrieval.search import Index, build_index, load_searcher, search
+from retrieval.search import Index, Searcher, build_index, load_searcher, search
 from retrieval.settings import AudioEncoder, RetrievalSettings
 from retrieval.submission import PREDICTIONS, development_figures, package, predict, read_predictions
 
@@ -192,19 +192,30 @@ def test_a_folder_is_searched_by_words_and_by_example(run, made_up, tmp_path):
         search(index)
 
 
-def test_a_stopped_index_goes_on_and_another_model_is_refused(run, made_up, tmp_path):
+def test_a_stopped_index_resumes_and_another_model_is_refused(run, made_up, tmp_path, monkeypatch):
     searcher = load_searcher(run)
-    out = tmp_path / "index"
-    build_index(searcher, run, made_up / "validation", out)
-    (out / "index.json").unlink()
+    folder, out = made_up / "validation", tmp_path / "index"
+    build_index(searcher, run, folder, tmp_path / "whole")
+    monkeypatch.setattr("retrieval.search.FILES_PER_BLOCK", 3)
+    embed, blocks = Searcher.embed_files, []
+
+    def stops_once(self, paths):
+        blocks.append(len(paths))
+        if len(blocks) == 3:
+            raise KeyboardInterrupt
+        return embed(self, paths)
+
+    monkeypatch.setattr(Searcher, "embed_files", stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        build_index(searcher, run, folder, out)
     with pytest.raises(UserError, match="is not finished"):
         Index.read(out)
-    before = next((out / "parts").iterdir()).stat().st_mtime_ns
-    build_index(searcher, run, made_up / "validation", out)
-    assert next((out / "parts").iterdir()).stat().st_mtime_ns == before
+    count = build_index(searcher, run, folder, out)
+    assert sum(blocks) == count + 3  # the block that was stopped, and no other, was done again
+    np.testing.assert_allclose(Index.read(out).vectors, Index.read(tmp_path / "whole").vectors, atol=1e-5)
     searcher.identity = "another"
     with pytest.raises(UserError, match="another model"):
-        build_index(searcher, run, made_up / "validation", out)
+        build_index(searcher, run, folder, out)
 
 
 def test_a_file_that_is_no_audio_stops_the_index_or_is_named(run, tmp_path, made_up, capsys):
