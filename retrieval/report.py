@@ -1,4 +1,4 @@
-"""The report of a run or a sweep: figures of each model and stage, where the right clip was ranked, hardest queries."""
+"""The report of a run or a sweep: figures of each model and stage, ranks of the right clips, hardest queries."""
 
 import json
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str,
 
 
 def ranks_part(runs: Sequence[Finished]) -> list[Markup]:
-    """Share of the queries whose own clip is among the first k, of the last model."""
+    """Share of the queries with their own clip among the first k, for the last model."""
     clips = runs[0][1]["clips"]["scored"]
     series: dict[str, list[Point]] = {}
     for run, content in runs:

@@ -1,4 +1,4 @@
-"""The report of a run or a sweep: what came out, per subset, class and device, beside the published figures."""
+"""The report of a run or a sweep: figures per subset, class and device beside the published ones."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -163,7 +163,7 @@ def confusion_part(scored: Scored, precision: str) -> list[Markup]:
 
 
 def exported_part(scored: Scored) -> list[Section]:
-    """The tables that `export` left in runs: precisions, latency, accuracy before and after."""
+    """Tables of `export` in the runs: precisions, latency, accuracy before and after."""
     parts = []
     for runs in scored.values():
         for run, _ in runs:

@@ -5,9 +5,8 @@
     ...                                (clips,) further columns, such as the ends of the clips
     attributes                         what the rows mean: classes, the model; texts are JSON
 
-The layout of the field (PaSST, EfficientAT, the system that won DCASE 2024 Task 4). Rows of a list of clips that is
-known from the start lie in the file in one piece, so that they are mapped instead of asked of HDF5 one by one.
-Compressed or chunked files are read too.
+The layout of the field (PaSST, EfficientAT, the system that won DCASE 2024 Task 4). The rows of a known list of clips
+are contiguous in the file, so that readers map them; compressed or chunked files are read through HDF5.
 """
 
 import json
@@ -133,7 +132,7 @@ class KeyedOutputs:
                     f"{self.path} names {len(names)} clips but its {self.kind} have the shape {data.shape}."
                 )
             self.shape, self.dtype = tuple(data.shape[1:]), data.dtype
-            # Where the values lie in the file, when they lie there in one piece and as they are.
+            # Position of the values in the file, if they are contiguous and not compressed.
             self._offset = data.id.get_offset()
             self.attributes = {name: _from_attribute(value) for name, value in file.attrs.items()}
         if shape is not None and tuple(shape) != self.shape:
@@ -153,7 +152,7 @@ class KeyedOutputs:
         return self.filenames.rows(names, allow_missing)
 
     def read(self, rows: Sequence[int] | NDArray) -> NDArray:
-        """(len(rows), *shape) in the type of the file, in the order asked for; zeros for row -1.
+        """(len(rows), *shape) in the type of the file, in the order of `rows`; zeros for row -1.
 
         Raises:
             UserError: if a value is NaN or infinite, with the clip.
@@ -207,7 +206,7 @@ class OutputWriter:
 
     Args:
         path: of the file.
-        filenames: all clips; their rows come in any order, and all must come. None takes clips as they come.
+        filenames: all clips, which are written in any order. None takes the clips that are written.
         shape: of a row, such as (527,); None takes the shape of the first.
         kind: name of the data set.
         dtype: float16 halves the size; values beyond its range are cut to it.
@@ -217,7 +216,7 @@ class OutputWriter:
             `filenames`.
 
     Raises:
-        UserError: if names are doubled; with `resume`, if the rows that are there are of other clips or attributes.
+        UserError: if names are doubled; with `resume`, if the earlier rows have other clips or attributes.
     """
 
     def __init__(
@@ -238,7 +237,7 @@ class OutputWriter:
         self.resume, self._key_of = resume, key
         self._index = None if filenames is None else KeyIndex(filenames, f"The list of clips for {self.path.name}", key)
         self._written = np.zeros(0 if filenames is None else len(filenames), dtype=bool)
-        self._arrived: dict[str, None] = {}  # names in their order, where there is no list
+        self._arrived: dict[str, None] = {}  # names in their order, without a list
 
     def __enter__(self) -> Self:
         self._context = self._writing()
@@ -259,7 +258,7 @@ class OutputWriter:
         """Store the rows (len(filenames), *shape) of clips, an array or tensor.
 
         Raises:
-            UserError: for NaN or infinity (with the clip), a clip that is not in the list or comes twice, or a row of
+            UserError: for NaN or infinity (with the clip), a clip that is not in the list or doubled, or a row of
                 another shape than the first.
         """
         if hasattr(values, "detach"):  # a tensor; torch need not be imported
@@ -304,7 +303,7 @@ class OutputWriter:
                 file.create_dataset(WRITTEN, data=self._written)
 
     def _resumes(self) -> bool:
-        """Whether there are rows of an earlier block, which are taken over."""
+        """Whether there are rows of an earlier block; they are kept."""
         assert self._index is not None, "only a list of clips can be resumed"
         try:
             with h5py.File(self._temporary, "r") as file:

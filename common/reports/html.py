@@ -50,7 +50,7 @@ def write_report(
         title: heading of the page.
         sections: in order; the page starts with links to them.
         subtitle: one line below the heading.
-        made_up: whether the figures come from made-up data; a banner says so.
+        made_up: whether the figures come from made-up data; adds a banner.
 
     Returns:
         path.
@@ -80,7 +80,7 @@ def paragraph(text: str) -> Markup:
 
 
 def preformatted(text: str) -> Markup:
-    """Text as it stands, such as settings."""
+    """Text with its line breaks, such as settings."""
     return _block("preformatted", text=text)
 
 
@@ -112,20 +112,20 @@ def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool 
     return _block("figure", source=source, width=width, caption=caption, alternative=alternative or caption)
 
 
-def curves(logs: Mapping[str, Path], labels: Mapping[str, str], whose: str) -> list[Markup]:
+def curves(logs: Mapping[str, Path], labels: Mapping[str, str], ending: str) -> list[Markup]:
     """Learning curves beside each other.
 
     Args:
         logs: name of each training to its metrics.csv.
         labels: columns of the logs to names of their axes; columns that no log has are left out.
-        whose: end of the captions, such as "of the first seed".
+        ending: of the captions, such as "of the first seed".
     """
     pictures = []
     for column, label in labels.items():
         series = {name: points for name, log in logs.items() if (points := read_curve(log, column))}
         if series:
             plot = plot_lines(series, "epoch", label, markers=False)
-            pictures.append(figure(plot, f"{label[:1].upper()}{label[1:]} {whose}."))
+            pictures.append(figure(plot, f"{label[:1].upper()}{label[1:]} {ending}."))
     return [side_by_side(*pictures)] if pictures else [paragraph("No logs were found.")]
 
 
@@ -142,7 +142,7 @@ def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> Markup:
 
 
 def side_by_side(*parts: Markup) -> Markup:
-    """Blocks beside each other where there is room, below each other on a phone."""
+    """Blocks beside each other, or below each other on a narrow screen."""
     return _block("side_by_side", parts=parts)
 
 
@@ -153,7 +153,7 @@ def cost(energy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def left_out(unfinished: Sequence[Path]) -> list[Markup]:
-    """A sentence that names the runs that are not finished, where there are any."""
+    """A sentence with the names of unfinished runs; none without any."""
     names = ", ".join(folder.name for folder in unfinished)
     return [paragraph(f"Not finished and left out: {names}.")] if unfinished else []
 
@@ -164,7 +164,7 @@ def settings_section(settings: str) -> Section:
 
 
 def with_interval(value: float | None, low: float | None = None, high: float | None = None, scale: float = 1.0) -> str:
-    """42.4 [41.2, 43.6]; only the value where there are no limits, a dash where there is none."""
+    """42.4 [41.2, 43.6]; without limits only the value, without a value a dash."""
     if value is None or not math.isfinite(value):
         return "–"
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
@@ -173,12 +173,12 @@ def with_interval(value: float | None, low: float | None = None, high: float | N
 
 
 def print_results(rows: Sequence[Mapping[str, Any]], title: str, made_up: bool = False) -> None:
-    """Results on the terminal; a table of made-up data says so in its heading."""
+    """Results on the terminal; the title marks made-up data."""
     print_table(rows, title=f"{title} ({MADE_UP.upper()})" if made_up else title)
 
 
 def shown(value: Any) -> str:
-    """A cell for people: four digits, thousands separated, None as nothing."""
+    """Text of a cell: four digits, thousands separated, None as nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):

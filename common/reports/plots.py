@@ -1,4 +1,4 @@
-"""Plots in one look, for reports; matplotlib without a screen and without its global state."""
+"""Plots of the reports, in one style; matplotlib without a screen and without its global state."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ Point = tuple[float, float, float | None, float | None]
 
 @contextmanager
 def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes in the look of the reports, drawn without a screen; sizes in inches."""
+    """A figure and its axes in the style of the reports; sizes in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.rcsetup import cycler
@@ -79,7 +79,7 @@ def plot_lines(
 
 
 def read_curve(path: Path, column: str) -> list[Point]:
-    """A column of a training's metrics.csv over its epochs, for `plot_lines`; empty where there is none."""
+    """A column of a training's metrics.csv over its epochs, for `plot_lines`; empty without the file or column."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,11 +1,11 @@
-"""A miniature AudioSet: classes of which some are rare, sounds that come together, labels that are missing.
+"""A miniature AudioSet with rare classes, sounds that occur together, and missing labels.
 
     class_labels_indices.csv, {...}_segments.csv         the official tables, of fewer classes
     audio/{...}_segments/[NN/]Y<video>.mp3              clips of up to 2.5 s, 32 kHz
     {...}_segments_mp3.hdf                               the same, packed
 
-As in AudioSet, labels of training clips are incomplete (one in six is missing), classes of a kind have a parent class,
-and some segments of the tables are no longer to be had.
+As in AudioSet, labels of training clips are incomplete (one in six is missing), some classes have a parent class, and
+some segments of the tables are no longer available.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ SHARES = {"balanced_train": 0.2, "unbalanced_train": 0.55, "eval": 0.25}
 MISSING_LABELS = 1 / 6
 GONE = 0.02
 
-# AudioSet's class, how it sounds, its parent, where it is heard; frequent ones first.
+# AudioSet's class, its event sound, its parent, its places; frequent ones first.
 SOUNDS = (
     ("Speech", "Speech", None, "home street"),
     ("Car", "car", "Vehicle", "street"),
@@ -68,7 +68,7 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
 
 def _write_split(root: Path, split: str, videos: list[str], names: list[str], random: Generator) -> None:
     mids = {row["name"]: row["mid"] for row in label_table("audioset")}
-    # Frequent classes come about ten times as often as rare ones, but for the balanced part.
+    # The first classes are about ten times as frequent as the last, except in the balanced part.
     slope = 1.0 if split == "unbalanced_train" else 0.25
     prior = 1 / np.arange(1, len(SOUNDS) + 1) ** slope
     rows = []
@@ -91,7 +91,7 @@ def _write_split(root: Path, split: str, videos: list[str], names: list[str], ra
 
 
 def _draw_sounds(prior: np.ndarray, random: Generator) -> list[int]:
-    """One to three sounds that are heard in the same place."""
+    """One to three sounds of the same place."""
     first = int(random.choice(len(SOUNDS), p=prior / prior.sum()))
     place = random.choice(SOUNDS[first][3].split())
     together = np.array([place in where for *_, where in SOUNDS]) * prior
@@ -101,7 +101,7 @@ def _draw_sounds(prior: np.ndarray, random: Generator) -> list[int]:
 
 
 def _labels(heard: list[int], random: Generator, complete: bool) -> set[str]:
-    """Names of what is heard and of the parents; of training clips some are left out, never all."""
+    """Names of the heard classes and their parents; training clips lack some, never all."""
     kept = [sound for sound in heard if complete or random.random() >= MISSING_LABELS] or heard[:1]
     names = {SOUNDS[sound][0] for sound in kept}
     return names | {parent for sound in kept if (parent := SOUNDS[sound][2]) is not None}
@@ -122,7 +122,7 @@ def _render(heard: list[int], random: Generator) -> Waveform:
 
 
 def _class_names() -> list[str]:
-    """The classes in AudioSet's order: those that sound, and their parents."""
+    """Classes of SOUNDS and their parents, in AudioSet's order."""
     wanted = {name for name, *_ in SOUNDS} | {parent for _, _, parent, _ in SOUNDS if parent}
     return [row["name"] for row in label_table("audioset") if row["name"] in wanted]
 

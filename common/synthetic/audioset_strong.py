@@ -1,7 +1,7 @@
 """A made-up AudioSet strong in the layout of the field: official tables, clips as mp3 in HDF5 files.
 
 Clips of about 10 s hold one to five events with known borders over a room's noise, of twelve of the 456 classes; the
-frequent ones have some ten times the clips of rare ones, as in AudioSet. Two classes occur in one part only.
+frequent ones have about ten times the clips of rare ones, as in AudioSet. Two classes occur in one part only.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ FREQUENT_FIRST = {
     "Dishes, pots, and pans": "Dishes",
     "Electric shaver, electric razor": "Electric_shaver_toothbrush",
 }
-"""Names of classes and how they sound."""
+"""Classes and their event sounds."""
 TRAINING_ONLY, EVALUATION_ONLY = "Booing", "Vibration"
 SOUNDS = {
     label: EVENT_SOUNDS[sound]

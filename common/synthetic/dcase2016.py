@@ -37,7 +37,7 @@ SOUNDS = {
 
 
 def count(clips: int) -> dict[str, int]:
-    """Recordings of each split for so many training recordings."""
+    """Recordings of each split, for a number of training recordings."""
     return {"train": clips, "valid": max(1, clips // 4), "test": max(2, clips // 2)}
 
 
@@ -76,7 +76,7 @@ def _recording(random: Generator) -> tuple[Waveform, list[dict[str, Any]]]:
         events.append(
             {"label": label, "start": round(1000 * position, 1), "end": round(1000 * (position + seconds), 1)}
         )
-        position += 0.5 * seconds  # the next one may begin before this one ends
+        position += 0.5 * seconds  # the next event may overlap this one
 
 
 DCASE2016 = DataSet("dcase2016_task2", 4, count, write)

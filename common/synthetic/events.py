@@ -1,7 +1,7 @@
 """Sound events for made-up recordings: one recipe per class of DESED and MAESTRO, rendered at 16 kHz.
 
-A recipe is a row of a table: a band of noise, a tone, how much of each, and how they come and go. Classes can be told
-apart by ear and by a small network; pitch, band, rhythm and level differ from event to event.
+A recipe is a row of a table: a band of noise, a tone, their shares, and an envelope. The ear and a small network can
+distinguish the classes; pitch, band, rhythm and level vary between events.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ Event = tuple[float, float, str]
 
 @dataclass(frozen=True)
 class EventSound:
-    """How events of a class sound.
+    """Sound of the events of a class.
 
     seconds: shortest and longest event. pitch: Hz of the tone, lowest and highest. harmonics: amplitudes.
     glide: octaves that the pitch moves over the event (or over each beat). band: Hz of the noise. noise: its share.
@@ -78,7 +78,7 @@ EVENT_SOUNDS = {
 
 
 def render_event(sound: EventSound, seconds: float, random: Generator) -> Waveform:
-    """One event of `seconds`, with a root mean square of 1 and fades of 10 ms, so that its borders are exact."""
+    """One event of `seconds`, with a root mean square of 1 and fades of 10 ms for exact borders."""
     samples = max(320, round(seconds * SAMPLE_RATE))
     time = np.arange(samples) / SAMPLE_RATE
     rate = sound.rate * random.uniform(0.85, 1.15)
@@ -103,7 +103,7 @@ def render_event(sound: EventSound, seconds: float, random: Generator) -> Wavefo
 
 
 def band_noise(samples: int, band: tuple[float, float], random: Generator) -> Waveform:
-    """Noise between two frequencies, falling off by some 24 dB in the octave beyond them; standard deviation near 1."""
+    """Noise between two frequencies, 24 dB weaker an octave beyond them; standard deviation near 1."""
     length = 1 << (samples - 1).bit_length()
     hertz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     low, high = (edge * random.uniform(0.9, 1.1) for edge in band)
@@ -126,7 +126,7 @@ def place_events(
     longest: float = np.inf,
     may_overlap: bool = False,
 ) -> list[Event]:
-    """Events that fit into a clip, at most `longest` seconds each; those of one class overlap only where they may."""
+    """Events that fit into a clip, at most `longest` seconds each; equal labels overlap only with `may_overlap`."""
     events: list[Event] = []
     for label in labels:
         least, most = sounds[label].seconds

@@ -1,8 +1,8 @@
 """Made-up recordings and voices that imitate them, in the layouts of QBV (coarse, fine), VimSketch and QVIM.
 
 A sound is a course of pitch, loudness and noisiness over time, rendered with its own timbre. A voice follows the same
-course, transposed into its range, a little late, a little off, with formants. So an imitation shares with its recording
-what people imitate, pitch and loudness over time, and nothing of the timbre.
+course, transposed into its range, a little late and inexact, with formants. An imitation and its recording share pitch
+and loudness over time, as people imitate them, but no timbre.
 
 Folders: `coarse grained` (QBV, ten folds), `fine grained/VocalSketch`, `fine grained/VocalImitationSet`,
 `Vim_Sketch_Dataset`, `qvim-dev`.
@@ -25,7 +25,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Course:
-    """What an imitation keeps of a sound.
+    """The part of a sound that an imitation keeps.
 
     pitch: (control points,) in semitones around the sound's own centre.
     loudness: (control points,), 0..1.
@@ -52,7 +52,7 @@ def draw_course(rng: np.random.Generator) -> Course:
 
 
 def vary(course: Course, amount: float, rng: np.random.Generator) -> Course:
-    """A sound of the same kind: near the course, farther with `amount`."""
+    """A sound of the same kind; `amount` is the distance from the course."""
     return Course(
         course.pitch + rng.normal(0, amount, len(course.pitch)),
         np.clip(course.loudness * rng.uniform(1 - 0.2 * amount, 1 + 0.2 * amount, len(course.loudness)), 0.02, 1),
@@ -63,7 +63,7 @@ def vary(course: Course, amount: float, rng: np.random.Generator) -> Course:
 
 
 def render_recording(course: Course, rng: np.random.Generator) -> Array:
-    """The sound with a timbre of its own: centre pitch, partials and resonance are drawn."""
+    """The sound with a random timbre: centre pitch, partials and resonance."""
     centre, bright = rng.uniform(150, 1200), rng.uniform(0.4, 1.6)
     partials = rng.uniform(0.2, 1, 10) / np.arange(1, 11) ** bright
     waveform = _render(course, centre, partials, rng)
@@ -83,7 +83,7 @@ def render_imitation(course: Course, rng: np.random.Generator) -> Array:
 
 
 def count(sounds: int) -> dict[str, int]:
-    """Imitations of each set, for so many sounds of the coarse set; the others have a fifth of them."""
+    """Imitations of each set, for a number of sounds in the coarse set; the other sets have a fifth of them."""
     fine = {name: _few(sounds) * IMITATIONS for name in ("VocalSketch", "VocalImitationSet", "Vim_Sketch_Dataset")}
     return {"coarse grained": sounds * IMITATIONS, **fine, "qvim-dev": _few(sounds) * 2}
 

@@ -20,11 +20,11 @@ class DataSet:
     """A made-up data set in a folder of its own.
 
     Args:
-        task: its name in `synthesize`.
-        default_clips: about how many clips it has when nothing else is asked for.
-        count: number of clips to what is written: names and counts.
-        write: writes it into a folder, from the number of clips, what `count` gave, and the seed.
-        fewest_clips: smaller numbers are raised to it.
+        task: name in `synthesize`.
+        default_clips: approximate number of clips by default.
+        count: names and counts of the products, from the number of clips.
+        write: writes the data set into a folder, from the number of clips, the counts, and the seed.
+        fewest_clips: least number of clips.
     """
 
     task: str
@@ -34,7 +34,7 @@ class DataSet:
     fewest_clips: int = 1
 
     def make(self, root: Path, clips: int | None, seed: int) -> dict[str, int]:
-        """Write the data set unless it is there; see `synthesize`."""
+        """Write the data set unless it exists; see `synthesize`."""
         clips = max(self.fewest_clips, self.default_clips if clips is None else clips)
         made_from = {"task": self.task, "clips": clips, "seed": seed}
         counts = self.count(clips)
@@ -60,5 +60,5 @@ def write_clip(path: Path, waveform: Waveform, sample_rate: int) -> None:
 
 
 def draw_video(random: Generator) -> str:
-    """A name like that of a YouTube video: eleven characters."""
+    """Eleven characters, as in the name of a YouTube video."""
     return "".join(random.choice(LETTERS, 11))

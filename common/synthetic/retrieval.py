@@ -1,7 +1,7 @@
 """A made-up Clotho: clips of one to three layered sounds, with captions that say what can be heard.
 
 Captions name one sound or all of them, so several clips fit many captions; estimated correspondences can find them.
-The layout is that of Zenodo 4783391, unpacked beside its tables; clips last 3 to 8 s (Clotho: 15 to 30 s).
+The layout is Zenodo 4783391, unpacked beside its tables; clips last 3 to 8 s (Clotho: 15 to 30 s).
 
     clotho_captions_{split}.csv clotho_metadata_{split}.csv {split}/*.wav     44.1 kHz, mono
     relevance_evaluation.csv            clips that truly fit each evaluation caption, in the form of DCASE 2025
@@ -24,12 +24,12 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Sound:
-    """One thing that can be heard: how it is rendered, and in what words people put it."""
+    """A sound: how it is rendered, and phrases that describe it."""
 
     name: str
     render: Callable[[int, np.random.Generator, float], Array]  # samples, generator, pace (0.5 slow .. 2 fast)
     phrases: tuple[str, ...]
-    rhythmic: bool  # whether slow and fast can be told apart
+    rhythmic: bool  # whether slow and fast can be distinguished
 
 
 def _noise(samples: int, rng: np.random.Generator, low: float, high: float) -> Array:
@@ -45,7 +45,7 @@ def _tone(frequency: Array, harmonics: tuple[float, ...]) -> Array:
 def _repeat(
     samples: int, rng: np.random.Generator, interval: float, jitter: float, event: Callable[[], Array]
 ) -> Array:
-    """The same kind of event again and again, every `interval` seconds give or take `jitter`."""
+    """Repeated events, every `interval` seconds with a relative deviation up to `jitter`."""
     out = np.zeros(samples)
     time = rng.uniform(0, interval)
     while (start := int(time * SAMPLE_RATE)) < samples:
@@ -234,7 +234,7 @@ def _describe(layer: _Layer, detailed: bool, rng: np.random.Generator) -> str:
 class _Caption:
     text: str
     named: tuple[_Layer, ...]
-    detailed: bool  # whether pace and distance are told
+    detailed: bool  # whether it names pace and distance
 
     def fits(self, scene: tuple[_Layer, ...]) -> bool:
         if self.detailed:
@@ -243,7 +243,7 @@ class _Caption:
 
 
 def _captions(scene: tuple[_Layer, ...], rng: np.random.Generator) -> list[_Caption]:
-    """Five captions: one tells everything, two every sound, two a single sound; one has commas and quotes."""
+    """Five captions: one names all details, two all sounds, two a single sound; one has commas and quotes."""
     captions = []
     for number in range(5):
         detailed = number == 0
@@ -259,7 +259,7 @@ def _captions(scene: tuple[_Layer, ...], rng: np.random.Generator) -> list[_Capt
 
 def _file_name(scene: tuple[_Layer, ...], number: int, awkward: bool) -> str:
     stem = " ".join(layer.sound.name for layer in scene) + f" {number:04d}"
-    return f" {stem}, take (1).wav" if awkward else f"{stem}.wav"  # Clotho has names with a leading blank and commas
+    return f" {stem}, take (1).wav" if awkward else f"{stem}.wav"  # as some of Clotho: a leading blank, commas
 
 
 def _write_tables(root: Path, split: str, names: list[str], captions: list[list[_Caption]], first_id: int) -> None:
@@ -279,7 +279,7 @@ def _write_tables(root: Path, split: str, names: list[str], captions: list[list[
 def _write_relevance(
     path: Path, names: list[str], scenes: list[tuple[_Layer, ...]], captions: list[list[_Caption]]
 ) -> None:
-    """For every caption, the clips that hold all it names, at the pace and distance that it says."""
+    """For every caption, the clips that hold all its sounds, at its pace and distance."""
     fitting = {}
     for caption in (caption for five in captions for caption in five):
         if caption.text not in fitting:

@@ -1,8 +1,7 @@
-"""Made-up acoustic scenes: which sources are heard where, the places, their rooms, and a recording of ten seconds.
+"""Made-up acoustic scenes: their sound sources, places and rooms, recordings of ten seconds, recording devices.
 
 Similar scenes share sources (metro, tram and bus; square, pedestrian street and traffic street; airport, mall and
-station), and places of one scene differ in what is heard, how loud, in colour and in room.
-A second tells something, but not all.
+station). Places of one scene differ in sources, levels, colour and room. One second identifies a scene only in part.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from common.synthetic import sounds as sources
 SAMPLE_RATE = sources.SAMPLE_RATE
 SECONDS = 10
 
-# Share of the places where a source is heard, and its level in dB there.
+# Share of the places with a source, and its level in dB there.
 Mix = dict[str, tuple[float, float]]
 SCENES: dict[str, Mix] = {
     "airport": {
@@ -68,7 +67,7 @@ SCENES: dict[str, Mix] = {
         "cars": (0.3, -10), "far_traffic": (0.5, -6),
     },
 }  # fmt: skip
-# Where a source has another character than elsewhere (0..1 otherwise).
+# Characters of a source in a scene (0..1 otherwise).
 CHARACTERS = {
     ("metro", "rolling_on_rails"): (0.0, 0.6), ("tram", "rolling_on_rails"): (0.4, 1.0),
     ("metro", "electric_motor"): (0.0, 0.6), ("tram", "electric_motor"): (0.3, 1.0),
@@ -92,7 +91,7 @@ COLOUR_BANDS = (60, 200, 600, 1800, 5000, 14000)
 
 @dataclass(frozen=True)
 class Place:
-    """Where recordings are made: what is heard there at which level in dB, each source's character, colour and room."""
+    """Place of recordings: level in dB and character of each of its sources, colour and room."""
 
     scene: str
     levels: dict[str, float]
@@ -130,7 +129,7 @@ def record(random: Generator, place: Place) -> Waveform:
         source = getattr(sources, name)(random, samples, place.characters[name])
         loudest = np.sqrt(np.mean(source.reshape(SECONDS, -1) ** 2, axis=1).max())
         decibel = level + random.normal(0, RECORDING_LEVEL_SPREAD)
-        if loudest > 0:  # no event may have fallen into these ten seconds
+        if loudest > 0:  # these ten seconds may have no event
             mixture += source * np.float32(10 ** (decibel / 20) / loudest)
     mixture = _in_room(random, mixture, place)
     gain = 10 ** ((place.loudness + random.normal(0, 1.5)) / 20) / max(float(mixture.std()), 1e-9)
@@ -139,7 +138,7 @@ def record(random: Generator, place: Place) -> Waveform:
 
 
 def _in_room(random: Generator, waveform: Waveform, place: Place) -> Waveform:
-    """Reverberation as decaying noise, and the colour of the place, in one multiplication of spectra."""
+    """Reverberation (decaying noise) and the colour of the place, in one multiplication of spectra."""
     tail_samples = int(place.reverberation * SAMPLE_RATE)
     tail = random.standard_normal(tail_samples, dtype=np.float32)
     tail *= sources.decay(place.reverberation + 1e-4)[:tail_samples]
@@ -153,7 +152,7 @@ def _in_room(random: Generator, waveform: Waveform, place: Place) -> Waveform:
 
 @dataclass(frozen=True)
 class RecordingDevice:
-    """How a device colours sound.
+    """Sound of a recording device.
 
     Args:
         response: points (Hz, dB) of its frequency response.
@@ -189,7 +188,7 @@ DEVICES = {
 
 
 def record_with(random: Generator, waveform: Waveform, device: str) -> Waveform:
-    """What a device makes of the sound at its place: (samples,) to (samples,), below 1."""
+    """A device's recording of a sound: (samples,) to (samples,), below 1."""
     properties = DEVICES[device]
     coloured = scipy.signal.oaconvolve(waveform, _impulse_response(device))[: len(waveform)]
     coloured = _compress(coloured, properties.threshold, properties.ratio)
@@ -212,7 +211,7 @@ def _impulse_response(device: str) -> Waveform:
 
 
 def _compress(waveform: Waveform, threshold: float, ratio: float) -> Waveform:
-    """Turn down what is above the threshold, by the level of the last 10 to 100 ms."""
+    """Reduce levels above the threshold; a level is measured over the last 10 to 100 ms."""
     if ratio == 1:
         return waveform
     block = SAMPLE_RATE // 100

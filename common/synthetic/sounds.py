@@ -1,7 +1,7 @@
-"""Sound sources that made-up acoustic scenes are layered from: noise with a colour, tones, and events placed in time.
+"""Sound sources of made-up acoustic scenes: coloured noise, tones, and events placed in time.
 
-Every source is a function of (random generator, samples, character) at 44,100 Hz. `character` is 0..1 and belongs to
-the place: the same tram keeps its pitch. The mixture sets the levels.
+Every source is a function of (random generator, samples, character) at 44,100 Hz. `character`, 0..1, is constant at a
+place: a tram keeps its pitch. The mixture sets the levels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ Source = Callable[[Generator, int, float], Waveform]
 
 
 def coloured_noise(random: Generator, samples: int, points: Sequence[tuple[float, float]]) -> Waveform:
-    """Noise whose spectrum runs through `points` (Hz, dB), straight lines over the logarithm of the frequency."""
+    """Noise with a spectrum through `points` (Hz, dB), linear over the logarithm of the frequency."""
     length = scipy.fft.next_fast_len(samples, real=True)
     gain = spectral_gain(length, points)
     spectrum = random.standard_normal(2 * len(gain), dtype=np.float32).view(np.complex64) * gain
@@ -44,7 +44,7 @@ def _log_frequencies(length: int) -> NDArray[np.float64]:
 
 
 def slow_curve(random: Generator, samples: int, hertz: float) -> Waveform:
-    """A smooth random curve around 0 with standard deviation near 1 that turns about `hertz` times a second."""
+    """A smooth random curve around 0, with standard deviation near 1 and about `hertz` turns a second."""
     count = max(4, int(samples / SAMPLE_RATE * hertz * 2) + 3)
     knots = random.standard_normal(count)
     return np.interp(np.arange(samples), np.linspace(0, samples, count), knots).astype(np.float32)
@@ -66,7 +66,7 @@ def tone(hertz: NDArray | float, samples: int, harmonics: Sequence[float]) -> Wa
 
 
 def place(samples: int, times: Iterable[float], events: Iterable[Waveform]) -> Waveform:
-    """Events, each added at its time in seconds; what hangs over the end is cut."""
+    """Events at their times in seconds, cut at the end."""
     total = np.zeros(samples, dtype=np.float32)
     for time, event in zip(times, events):
         first = int(time * SAMPLE_RATE)
@@ -77,7 +77,7 @@ def place(samples: int, times: Iterable[float], events: Iterable[Waveform]) -> W
 
 
 def endless(make: Callable[[], Waveform]) -> Iterator[Waveform]:
-    """One event after another, each made anew."""
+    """New events without end."""
     while True:
         yield make()
 
@@ -122,7 +122,7 @@ def rain(random: Generator, samples: int, character: float) -> Waveform:
 
 @dataclass(frozen=True)
 class SwellingNoise:
-    """Noise whose level sways.
+    """Noise with a swaying level.
 
     points: of its spectrum: Hz, Hz more at character 1, dB. depth: of the swaying. hertz: how often it turns.
     """
@@ -165,7 +165,7 @@ def cars(random: Generator, samples: int, character: float) -> Waveform:
         return noise * np.hanning(length).astype(np.float32) ** 3
 
     per_second = 0.25 + 0.35 * character
-    late = times_at_random(random, samples + 4 * SAMPLE_RATE, per_second)  # the first ones come from before the start
+    late = times_at_random(random, samples + 4 * SAMPLE_RATE, per_second)  # some start earlier
     total = place(samples + 4 * SAMPLE_RATE, late, endless(passing))
     return total[4 * SAMPLE_RATE :]
 

@@ -1,4 +1,4 @@
-"""A made-up set in the official layout of TAU Urban Acoustic Scenes 2022 Mobile, with evaluation sets beside it.
+"""A made-up set in the official layout of TAU Urban Acoustic Scenes 2022 Mobile, with evaluation sets.
 
     ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/
         audio/ meta.csv evaluation_setup/{fold1_train,fold1_test,fold1_evaluate}.csv
@@ -42,10 +42,10 @@ NEW_CITIES = ("amsterdam", "madrid")
 COLUMNS = ("filename", "scene_label", "identifier", "source_label")
 SUBSETS = (5, 10, 25, 50, 100)
 PIECES = 10
-# Segments per scene: training, test, and (over all scenes) in neither, of the default size; --clips scales them.
+# Segments per scene in training and test, and over all scenes in neither, by default; --clips scales them.
 TRAINING, TEST, LEFT_OVER, EVALUATED = 30, 18, 10, 30
 DEFAULT_CLIPS = PIECES * (len(SCENES) * (TRAINING + TEST) + LEFT_OVER)
-# Three in a row, one of each group, record the same sound: real, seen and unseen are compared on equal terms.
+# Three in a row, one of each group, record the same sound, for a fair comparison of real, seen and unseen devices.
 TEST_DEVICES = ("a", "s1", "s4", "b", "s2", "s5", "c", "s3", "s6")
 FEW_IN_TRAINING = ("b", "c", "s1", "s2", "s3")
 SHARE_OF_FEW = 0.27
@@ -78,7 +78,7 @@ class Recording:
 
 
 def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: int | None = None) -> dict[str, int]:
-    """Write the made-up Task 1 data, or finish it, or keep it when it is there.
+    """Write the made-up Task 1 data, or finish it; complete data are kept.
 
     Args:
         root: folder that will hold the data sets' folders.

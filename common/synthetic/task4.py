@@ -1,8 +1,8 @@
 """A made-up DESED and MAESTRO Real in the official layout of DCASE 2024 Task 4, small enough for a demonstration.
 
 Domestic clips of 10 s (some shorter) hold one to four events with known borders over a room's noise; real clips differ
-from synthetic ones in level, room and sound. Recordings of public places are cut into windows of 10 s, with soft labels
-per second as several listeners would give them. Audio is 16 kHz, mono.
+from synthetic ones in level and room. Recordings of public places are cut into windows of 10 s, with soft labels per
+second from several made-up listeners. Audio is 16 kHz, mono.
 """
 
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
 def _recordings(name: str, clips: int) -> list[tuple[str, int, float]]:
     """Scene, number and seconds of each recording of a MAESTRO set."""
     if name == "maestro_train":
-        seconds = 12.3 + min(6, clips // 60)  # windows overlap by 9 s: longer recordings would mean many windows
+        seconds = 12.3 + min(6, clips // 60)  # windows overlap by 9 s: longer recordings have many
         return [(scene, number, seconds) for scene in SCENES for number in range(2)]
     return [(scene, 2, 20.6 + 5 * min(4, clips // 115)) for scene in SCENES]
 
@@ -143,7 +143,7 @@ def _mix(
     hiss = np.float32(10 ** (random.uniform(-25, -15) / 20))
     waveform += hiss * random.standard_normal(len(waveform), dtype=np.float32)
     add_events(waveform, events, EVENT_SOUNDS, levels, random)
-    if reverberant:  # an early reflection colours what a real microphone hears
+    if reverberant:  # an early reflection, as at a real microphone
         delay = int(random.integers(20, 120))
         waveform[delay:] += 0.5 * waveform[:-delay].copy()
     return scale_to_random_peak(waveform, (0.15, 0.8), random)
@@ -197,7 +197,7 @@ def _write_maestro(
 
 
 def _soft_labels(events: list[Event], seconds: float, random: Generator) -> list[tuple[float, float, str, float]]:
-    """Per second and class the share of listeners who noticed it: likelier the more of the second it fills."""
+    """Per second and class, the share of listeners who noticed it; longer events are noticed more often."""
     rows = []
     for start in range(int(np.ceil(seconds))):
         for label in MAESTRO:
@@ -211,7 +211,7 @@ def _soft_labels(events: list[Event], seconds: float, random: Generator) -> list
 
 
 def _evaluation_clip(index: int, random: Generator) -> _Clip:
-    """Clips of both data sets under names that do not tell which."""
+    """Clips of both data sets, with names that do not show which."""
     if index % 2:
         scene = list(SCENES)[index // 2 % len(SCENES)]
         labels = [str(label) for label in random.choice(SCENES[scene], 3)]

@@ -45,7 +45,7 @@ def psd_roc(run: Run, finisher: Finisher) -> list[Markup]:
 
 
 def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
-    """The clips of the validation set whose detections agree best and worst with their events."""
+    """The clips of the validation set with the best and worst agreement of detections and events."""
     evaluation = _evaluation(run, finisher)
     agreement = clip_agreement(evaluation)
     order = np.argsort(-agreement, kind="stable")
