@@ -14,7 +14,7 @@ from task4_sed.data.clips import make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
 from task4_sed.data.sets import ClipSet, hold_out, read_clips
 from task4_sed.evaluate import test_sets
-from task4_sed.mean_teacher import reference_of
+from task4_sed.scoring import make_reference
 
 
 def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: bool = False) -> None:
@@ -24,15 +24,17 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
     """
     data, folder = settings.data, run.folder / "train"
     training, held_out = read_training_sets(settings)
-    opened = {name: open_clips(clips, settings) for name, clips in training.items()}
+    opened = {name: open_clips(clips, settings, settings.cached_embedding) for name, clips in training.items()}
     groups = [[opened[name] for name in group.sets] for group in data.batch]
     counts = [group.clips for group in data.batch]
     loader = make_training_loader(groups, counts, settings.seed, data.num_workers, uses_gpu(settings.trainer))
     validation = [
-        make_loader(open_clips(clips, settings), data.scoring_batch, num_workers=data.num_workers)
+        make_loader(
+            open_clips(clips, settings, settings.cached_embedding), data.scoring_batch, num_workers=data.num_workers
+        )
         for clips in held_out.values()
     ]
-    references = [reference_of(clips, settings) for clips in held_out.values()]
+    references = [make_reference(clips, settings) for clips in held_out.values()]
     say(f"train: {', '.join(f'{len(clips)} {name}' for name, clips in training.items())}; {len(loader)} steps an epoch")
     seed_all(settings.seed)
     frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
@@ -59,7 +61,7 @@ def prepare_stores(settings: Task4Settings) -> None:
     training, held_out = read_training_sets(settings)
     tested = (read_clips(settings, name) for name in test_sets(settings))
     for clips in (*training.values(), *held_out.values(), *tested):
-        open_clips(clips, settings)
+        open_clips(clips, settings, settings.cached_embedding)
 
 
 def make_stages(settings: Task4Settings) -> list[Stage]:

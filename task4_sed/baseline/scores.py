@@ -71,9 +71,8 @@ def complexity_figures(settings: Task4Settings) -> dict[str, Any]:
 def _score_set(module: SoundEventTraining, settings: Task4Settings, name: str, folder: Path, fast_check: bool) -> int:
     """Write the logits of both networks for a set; returns how many of its clips are missing."""
     clips = read_clips(settings, name)
-    loader = make_loader(
-        open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers
-    )
+    opened = open_clips(clips, settings, settings.cached_embedding)
+    loader = make_loader(opened, settings.data.scoring_batch, num_workers=settings.data.num_workers)
     stores = {network: folder / "scores" / f"{name}_{network}.h5" for network in _networks(settings)}
     write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
     return len(clips.missing)

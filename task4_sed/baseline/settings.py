@@ -112,8 +112,13 @@ class Task4Settings(SystemSettings):
     trainer: TrainerSettings
 
     @property
+    def cached_embedding(self) -> EmbeddingSettings | None:
+        """The model of the cached embeddings; None without."""
+        return self.embedding if self.embeddings == "cached" else None
+
+    @property
     def network(self) -> str:
-        """Whose scores are tested."""
+        """The network that is tested and submitted."""
         return "student" if self.teacher is None else self.postprocessing.network
 
     @model_validator(mode="after")

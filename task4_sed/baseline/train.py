@@ -6,6 +6,7 @@ from math import cos, pi
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from common.features.augment import draw_beta, mix
@@ -88,7 +89,7 @@ class SoundEventTraining(MeanTeacherTraining):
         valid = batch["valid"] if masked else None
         return network(self.front_end(batch["waveform"]), None if embeddings is None else embeddings.mT, valid)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam over the student, with the schedule per step."""
         optim = self.settings.optim
         optimizer = torch.optim.Adam(self.student.parameters(), lr=optim.lr, betas=(0.9, 0.999))

@@ -8,6 +8,7 @@ so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -41,8 +42,8 @@ class Annotations:
         return f"{self.source}:{line}" if line else f"{self.source}, event {row + 1}"
 
 
-GroundTruthSource = Annotations | str | Path | pd.DataFrame | Mapping[str, list]
-DurationsSource = str | Path | pd.DataFrame | pd.Series | Mapping[str, float]
+GroundTruthSource: TypeAlias = Annotations | str | Path | pd.DataFrame | Mapping[str, list]
+DurationsSource: TypeAlias = str | Path | pd.DataFrame | pd.Series | Mapping[str, float]
 
 
 def clip_name(filename: str) -> str:
@@ -184,10 +185,9 @@ def merge_overlapping(events: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
     Both metric packages refuse such events: PSDS counts an event once.
     """
-    codes = (pd.factorize(events[name])[0] for name in ("clip", "event_label"))
-    first, offset = merge_touching(
-        *codes, events["onset"].to_numpy(dtype=float), events["offset"].to_numpy(dtype=float)
-    )
+    clip, label = (pd.factorize(events[name], sort=True)[0] for name in ("clip", "event_label"))
+    onset, offset = (events[name].to_numpy(dtype=float) for name in ("onset", "offset"))
+    first, offset = merge_touching(clip, label, onset, offset)
     merged = events.iloc[first].assign(offset=offset).reset_index(drop=True)
     return merged, len(events) - len(merged)
 

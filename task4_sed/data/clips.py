@@ -15,7 +15,7 @@ from common.data.loading import PackedClips, empty_batch, make_plan_loader
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity, is_embedded
 from task4_sed.data.sets import ClipSet, file_durations, pack_set, read_row, read_set, store_folder
 from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
-from task4_sed.settings import SystemSettings
+from task4_sed.settings import EmbeddingSettings, SystemSettings
 
 
 class SoundEventClips(Dataset):
@@ -76,7 +76,7 @@ class SoundEventClips(Dataset):
         """
         indices = np.asarray(indices, dtype=np.int64)
         starts = self._crop_starts(indices, random)
-        targets = self.targets.gather(indices, np.round(starts / SAMPLE_RATE, 3))  # whole milliseconds, as published
+        targets = self.targets.gather(indices, starts / SAMPLE_RATE)
         batch: dict[str, Any] = {
             "waveform": self._waveforms(indices, starts, out),
             "strong": torch.from_numpy(targets.strong),
@@ -216,14 +216,14 @@ def make_training_loader(
     return make_plan_loader(dataset, GroupSampler(dataset.sizes, counts, seed), num_workers, pin_memory)
 
 
-def open_clips(clips: ClipSet, settings: SystemSettings) -> SoundEventClips:
-    """A set for training and scoring; makes its stores of waveforms and embeddings when absent."""
+def open_clips(clips: ClipSet, settings: SystemSettings, embedding: EmbeddingSettings | None = None) -> SoundEventClips:
+    """A set for training and scoring, with cached embeddings of a model; makes its stores when absent."""
     root, packed, embeddings = settings.data.root, settings.data.packed, None
-    if settings.embeddings == "cached":
-        folder = embedding_folder(root, settings.embedding, clips.name)
+    if embedding is not None:
+        folder = embedding_folder(root, embedding, clips.name)
         if not is_embedded(folder):
             whole = read_set(root, clips.name, allow_missing=True, classes=settings.labels.classes)
             source = SoundEventClips(whole, root, settings.labels, packed)
-            embed_set(folder, whole.filenames, source.waveforms, settings.embedding)
-        embeddings = EmbeddingStore(folder, clips.filenames, identity(settings.embedding))
+            embed_set(folder, whole.filenames, source.waveforms, embedding)
+        embeddings = EmbeddingStore(folder, clips.filenames, identity(embedding))
     return SoundEventClips(clips, root, settings.labels, packed, embeddings)

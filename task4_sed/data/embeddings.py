@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.audio import resample
+from common.data.files import sha256_of
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
-from common.files import sha256_of
 from common.models.audio_model import AudioModel
 from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
@@ -77,10 +77,14 @@ def load_frozen(settings: EmbeddingSettings) -> FrozenFrames:
 class WeightsOfModel(Protocol):
     """Settings that name a model and its weights."""
 
-    model: str
-    weights: Path | None
-    untrained: bool
-    options: dict[str, Any]
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def weights(self) -> Path | None: ...  # noqa: D102
+    @property
+    def untrained(self) -> bool: ...  # noqa: D102
+    @property
+    def options(self) -> dict[str, Any]: ...  # noqa: D102
 
 
 def load_frame_model(settings: WeightsOfModel) -> AudioModel:

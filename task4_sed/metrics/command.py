@@ -9,7 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.output import print_json, print_table, say
-from task4_sed.metrics.cross_check import WHY, cross_check, versions
+from task4_sed.metrics.cross_check import WHY, computed_by, cross_check, versions
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import F1, collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import (
@@ -19,13 +19,13 @@ from task4_sed.metrics.operating_points import (
     is_detection_table,
     psds_of_points,
     read_operating_points,
-    reference_of,
+    read_reference,
 )
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, Psds, PsdsParameters, polyphonic_scores
 from task4_sed.scores.tables import score_files
 
-Scores = dict[str, dict[str, Any]]
-"""By metric: value, per_class and interval."""
+Curves = dict[str, tuple[Curve, dict[str, Curve]]]
+"""By metric: the curve of all classes, and that of each class."""
 
 
 def score(
@@ -78,13 +78,13 @@ def holds_detections(scores: Path) -> bool:
 
 def score_tables(
     evaluation: EvaluationSet, parameters: Mapping[str, PsdsParameters], draws: int, jobs: int
-) -> tuple[dict[str, Any], dict[str, tuple[Curve, dict[str, Curve]]]]:
+) -> tuple[dict[str, Any], Curves]:
     """All figures of score tables, and the curves behind them by metric."""
     found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
     result: dict[str, Any] = {name: _part(psds) for name, psds in zip(parameters, found)}
     result["collar_f1"] = _part(collar_f1(evaluation, draws=draws, jobs=jobs))
     result["intersection_f1"] = _part(intersection_f1(evaluation, draws=draws, jobs=jobs))
-    result["versions"] = versions()
+    result |= {"computed_by": computed_by(operating_points=False), "versions": versions()}
     result["clips"] = evaluation.report.as_json()
     curves = {name: (psds.curve, psds.class_curves) for name, psds in zip(parameters, found)}
     return result, curves
@@ -93,15 +93,15 @@ def score_tables(
 def score_operating_points(
     scores: Path, ground_truth: Path, durations: Path, classes: tuple[str, ...] | None,
     parameters: Mapping[str, PsdsParameters], jobs: int,
-) -> tuple[dict[str, Any], dict[str, tuple[Curve, dict[str, Curve]]]]:  # fmt: skip
+) -> tuple[dict[str, Any], Curves]:  # fmt: skip
     """All figures of operating points: PSDS by psds_eval, collar F1 of the table nearest to 0.5 by sed_eval."""
-    reference = reference_of(ground_truth, durations, classes)
+    reference = read_reference(ground_truth, durations, classes)
     for note in reference.notes:
         say(note)
     points = read_operating_points(scores)
     clips = _report_points(points, reference)
     result: dict[str, Any] = {}
-    curves = {}
+    curves: Curves = {}
     for name, wanted in parameters.items():
         found = psds_of_points(points, reference, wanted, jobs)
         result[name] = {"value": found.value, "per_class": found.per_class, "interval": None}
@@ -112,14 +112,14 @@ def score_operating_points(
     for name, function in (("collar_f1", collar_f1_of_points), ("intersection_f1", intersection_f1_of_points)):
         value, per_class = function(points[middle], reference)
         result[name] = {"value": value, "per_class": per_class, "interval": None}
-    result["versions"] = versions()
+    result |= {"computed_by": computed_by(operating_points=True), "versions": versions()}
     result["clips"] = {**clips, "f1_threshold": middle, "operating_points": len(points)}
-    say("PSDS by psds_eval, collar F1 by sed_eval; tables of detections give no intervals.")
+    say("Tables of detections give no intervals.")
     return result, curves
 
 
 def print_scores(result: Mapping[str, Any], title: str) -> None:
-    """The figures for people: one row per metric, then one per class."""
+    """Print one row per metric, then one per class."""
     names = {"psds1": "PSDS1", "psds2": "PSDS2", "collar_f1": "collar F1", "intersection_f1": "intersection F1"}
     clips = result["clips"]
     whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
@@ -138,33 +138,30 @@ def print_scores(result: Mapping[str, Any], title: str) -> None:
     if "cross_check" in result:
         print_table(result["cross_check"]["scores"], title="cross-check")
         print(result["cross_check"]["why"])
-    packages = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    print(f"PSDS as sed_scores_eval defines it. Versions: {packages}.")
+    print(result["computed_by"])
 
 
-def draw_curves(curves: Mapping[str, tuple[Curve, dict[str, Curve]]], folder: Path) -> list[Path]:
-    """PSD-ROC per metric as <folder>/<metric>.png; up to 20 classes are drawn beside the whole."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    from common.files import atomic_path
+def draw_curves(curves: Curves, folder: Path) -> list[Path]:
+    """Draw the PSD-ROC of each metric to <folder>/<metric>.png, with the curves of up to 20 classes."""
+    from common.data.files import atomic_path
+    from common.reports.plots import axes
 
     paths = []
     for name, (whole, per_class) in curves.items():
-        figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-        for label, curve in list(per_class.items())[:20]:
-            axes.step(np.append(curve.rate, whole.rate[-1]), np.append(curve.recall, curve.recall[-1]), where="post",
-                      linewidth=0.8, label=label)  # fmt: skip
-        axes.step(whole.rate, whole.recall, where="post", color="black", linewidth=2, label="all classes (effective)")
-        axes.set(xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02), title=name)
-        axes.set_xlim(0, whole.rate[-1])
-        axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
         path = folder / f"{name}.png"
-        with atomic_path(path) as temporary:
+        with axes(8, 5) as (figure, plot), atomic_path(path) as temporary:
+            for label, curve in list(per_class.items())[:20]:
+                rate, recall = (np.append(own, last[-1]) for own, last in zip(curve[::-1], whole[::-1]))
+                plot.step(rate, recall, where="post", linewidth=0.8, label=label)
+            plot.step(
+                whole.rate, whole.recall, where="post", color="black", linewidth=2, label="all classes (effective)"
+            )
+            plot.set(
+                xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02), title=name
+            )
+            plot.set_xlim(0, whole.rate[-1])
+            plot.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
             figure.savefig(temporary, format="png", dpi=120)
-        pyplot.close(figure)
         paths.append(path)
     return paths
 
@@ -174,7 +171,7 @@ def _part(found: Psds | F1) -> dict[str, Any]:
 
 
 def _report_points(points: Mapping[float, Any], reference: Reference) -> dict[str, Any]:
-    """Detections do not say which clips were processed: a clip without any may have been forgotten or be silent."""
+    """Report clips without detections: tables of detections do not tell a silent clip from a missing one."""
     seen = set().union(*(set(table["clip"]) for table in points.values()))
     expected = set(reference.durations["filename"])
     unexpected = sorted(seen - expected)

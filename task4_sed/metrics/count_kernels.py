@@ -1,7 +1,7 @@
 """Compiled loops behind `detections`: runs of frames, and how counts change from threshold to threshold.
 
-Compiled once per machine (about ten seconds) and kept in __pycache__; they let go of the interpreter lock, so threads
-work in parallel.
+Compiled once per machine (about ten seconds) and cached in __pycache__; they release the interpreter lock, so threads
+run in parallel.
 """
 
 import numpy as np
@@ -172,8 +172,10 @@ def _judge(
     run_onsets: np.ndarray, run_offsets: np.ndarray, onsets: np.ndarray, offsets: np.ndarray, labels: np.ndarray,
     target: int, dtc: float, cttc: float,
 ) -> tuple:  # fmt: skip
-    """Which runs of a clip are relevant, and (runs, 1 + events) what they count as: false positive, and, in the column
-    of the first event of another class, cross trigger on it."""
+    """Relevant runs of a clip (runs,), and (runs, 1 + events) which others count as false positives.
+
+    The column of the first event of another class counts cross triggers on it.
+    """
     num_runs, num_events = len(run_onsets), len(onsets)
     relevant = np.zeros(num_runs, np.bool_)
     states = np.zeros((num_runs, 1 + num_events), np.int32)

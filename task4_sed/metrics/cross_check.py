@@ -1,4 +1,4 @@
-"""The same scores by the packages of the field: sed_scores_eval 0.0.4 for every threshold, psds_eval for 50."""
+"""The same scores by the packages of the field: sed_scores_eval at every threshold, psds_eval at 50."""
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,7 @@ WHY = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of what scores: the kit follows sed_scores_eval, operating points go to psds_eval and sed_eval."""
+    """Versions of the packages that compute figures, or that the kit's own kernels are checked against."""
     found = {}
     for name in ("sed_scores_eval", "psds_eval", "sed_eval", "numba", "numpy", "pandas"):
         try:
@@ -29,14 +29,27 @@ def versions() -> dict[str, str]:
     return found
 
 
+def computed_by(operating_points: bool) -> str:
+    """What computed the figures of score tables, or of detections at fixed thresholds."""
+    package = {name: f"{name} {number}" for name, number in versions().items()}
+    if operating_points:
+        return f"PSDS and intersection F1 computed by {package['psds_eval']}, collar F1 by {package['sed_eval']}."
+    return (
+        f"Computed by the kit's own kernels ({package['numba']}), checked against {package['sed_scores_eval']} and "
+        f"{package['psds_eval']}."
+    )
+
+
 def cross_check(
     evaluation: EvaluationSet, parameters: Mapping[str, PsdsParameters], jobs: int = 1
 ) -> list[dict[str, object]]:
     """One row per package: its name, version and PSDS for each set of parameters, on the same clips and classes."""
-    rows = [{"package": "sed_scores_eval", "version": versions()["sed_scores_eval"], "thresholds": "all"}]
-    rows.append({"package": "psds_eval", "version": versions()["psds_eval"], "thresholds": str(len(THRESHOLDS))})
+    thresholds = {"sed_scores_eval": "all", "psds_eval": str(len(THRESHOLDS))}
+    rows: list[dict[str, object]] = [
+        {"package": name, "version": versions()[name], "thresholds": count} for name, count in thresholds.items()
+    ]
     points = {float(threshold): detections_at(evaluation, float(threshold)) for threshold in THRESHOLDS}
-    reference = reference_of_evaluation(evaluation)
+    reference = evaluated_reference(evaluation)
     for name, wanted in parameters.items():
         rows[0][name] = by_sed_scores_eval(evaluation, wanted, jobs)[0]
         rows[1][name] = psds_of_points(points, reference, wanted, jobs).value
@@ -50,14 +63,14 @@ def by_sed_scores_eval(
     from sed_scores_eval import intersection_based
 
     value, per_class, *_ = intersection_based.psds(
-        frames_of(evaluation), evaluation.reference(), evaluation.durations_by_clip(),
+        score_frames(evaluation), evaluation.reference(), evaluation.durations_by_clip(),
         dtc_threshold=parameters.dtc, gtc_threshold=parameters.gtc, cttc_threshold=parameters.cttc,
         alpha_ct=parameters.alpha_ct, alpha_st=parameters.alpha_st, max_efpr=parameters.max_efpr, num_jobs=jobs,
     )  # fmt: skip
     return float(value), {name: float(score) for name, score in per_class.items()}
 
 
-def frames_of(evaluation: EvaluationSet) -> dict[str, pd.DataFrame]:
+def score_frames(evaluation: EvaluationSet) -> dict[str, pd.DataFrame]:
     """Score tables of the evaluated classes in the form of sed_scores_eval."""
     columns = ["onset", "offset", *evaluation.classes]
     return {clip: table[columns] for clip, table in evaluation.scores.tables()}
@@ -76,7 +89,7 @@ def detections_at(evaluation: EvaluationSet, threshold: float) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def reference_of_evaluation(evaluation: EvaluationSet) -> Reference:
+def evaluated_reference(evaluation: EvaluationSet) -> Reference:
     """The evaluated clips and events as tables for psds_eval."""
     clips = np.array(evaluation.clips, dtype=object)
     events = pd.DataFrame(

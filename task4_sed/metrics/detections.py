@@ -2,9 +2,9 @@
 
 A detection at threshold t is a run of frames with score >= t. Over all thresholds a clip has at most as many different
 runs as frames, and each exists for one interval of thresholds, low < t <= high. Whether a run is a false positive or
-touches another class depends on the run alone. Only for true positives the runs that exist together matter.
-sed_scores_eval walks through all frames for each threshold instead; the counts are the same
-(tests/task4_sed/metrics/test_metrics.py), the work is some hundred times less.
+touches another class depends on the run alone; only true positives depend on the runs that exist together.
+sed_scores_eval visits all frames for each threshold instead: the same counts (tests/task4_sed/metrics/test_metrics.py)
+for some hundred times the work.
 
 Definitions: Bilen et al. 2020 (PSDS), Ebbers et al. 2022 (all thresholds), sed_eval (collars).
 """
@@ -13,27 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from task4_sed.metrics.count_kernels import (
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
-    Entries,
-    collar_entries,
-    find_runs,
-    intersection_entries,
-)
+from task4_sed.metrics.count_kernels import Entries, collar_entries, find_runs, intersection_entries
 from task4_sed.metrics.evaluation_set import EvaluationSet
-
-__all__ = [
-    "FALSE_POSITIVE",
-    "TRUE_POSITIVE",
-    "Collars",
-    "CountChanges",
-    "IntersectionCriteria",
-    "Runs",
-    "class_runs",
-    "collar_changes",
-    "intersection_changes",
-]
 
 
 class Runs(NamedTuple):
@@ -51,7 +32,7 @@ class Runs(NamedTuple):
 
 
 class CountChanges(NamedTuple):
-    """How counts change as the threshold falls, sorted by score, highest first.
+    """Changes of counts as the threshold falls, sorted by score, highest first.
 
     At threshold t a count is the sum of `change` over all entries of its kind with score >= t.
     score (entries,); clip, kind, change (entries,) integers.
@@ -69,7 +50,7 @@ class CountChanges(NamedTuple):
 
 
 class IntersectionCriteria(NamedTuple):
-    """Which detections count.
+    """When a detection counts.
 
     A detection is relevant if a share `dtc` of it lies inside events of its class, otherwise a false positive. An
     event is found if a share `gtc` of it is covered by relevant detections. A false positive with a share `cttc`

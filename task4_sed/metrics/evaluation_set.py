@@ -1,9 +1,12 @@
-"""What a metric needs: scores, events and durations of the same clips, and how complete they are."""
+"""Input of a metric: scores, events and durations of the same clips, and how complete they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from common.errors import UserError, nearest
 from task4_sed.data.annotations import (
@@ -21,12 +24,11 @@ from task4_sed.scores.tables import ScoreTables
 
 @dataclass(frozen=True)
 class ClipReport:
-    """Which clips were scored, and which could not be.
+    """Completeness of a score.
 
-    expected: clips of the ground truth. scored: those of them that have scores.
-    missing: without scores. unexpected: scores of clips that the ground truth does not know.
-    without_events: dropped before scoring, as in the official recipes.
-    classes_without_reference: left out, because no event of theirs is in the scored clips.
+    expected: clips of the ground truth. scored: clips of these with scores. missing: clips without scores.
+    unexpected: scored clips that are not in the ground truth. without_events: dropped before scoring, as in the
+    official recipes. classes_without_reference: left out, since the scored clips have no event of them.
     """
 
     expected: int
@@ -39,14 +41,14 @@ class ClipReport:
 
     @property
     def comparable(self) -> bool:
-        """Whether the score is one of the whole set."""
+        """Whether the score is a score of the whole set."""
         return not set(self.missing) - set(self.without_events)
 
     def sentence(self) -> str:
         """`926 of 1168 clips, not comparable`."""
         return f"{self.scored} of {self.expected} clips" + ("" if self.comparable else ", not comparable")
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "expected": self.expected,
@@ -119,8 +121,12 @@ class EvaluationSet:
         return dict(zip(self.clips, self.durations.tolist()))
 
 
+Scores: TypeAlias = EvaluationSet | ScoreTables | str | Path | Mapping[str, Any]
+"""An evaluation set, or its scores: a folder or store of score tables, tables that were read, data frames by clip."""
+
+
 def evaluation_set(
-    scores: "EvaluationSet | ScoreTables | object",
+    scores: Scores,
     ground_truth: GroundTruthSource | None = None,
     durations: DurationsSource | None = None,
     *,
@@ -128,17 +134,17 @@ def evaluation_set(
     drop_clips_without_events: bool = True,
     jobs: int = 1,
 ) -> EvaluationSet:
-    """Bring scores, ground truth and durations together.
+    """Join scores, ground truth and durations.
 
     Args:
-        scores: folder or store of score tables, tables that were read, or data frames by clip name.
+        scores: see `Scores`.
         ground_truth: table, or events by clip. durations: table, or seconds by clip.
-        classes: score only these; otherwise every class of the tables that has an event.
+        classes: score only these; by default every class of the tables with an event.
         drop_clips_without_events: as the official recipes do before PSDS; segment scores of whole files keep them.
-        jobs: processes that read many tables.
+        jobs: processes that read tables.
 
     Raises:
-        UserError: for everything in the files that cannot be scored; missing clips are reported, not refused.
+        UserError: for mistakes in the files; missing clips are reported, not refused.
     """
     if isinstance(scores, EvaluationSet):
         return scores
@@ -162,13 +168,7 @@ def evaluation_set(
             f"None of the {len(tables.clips)} score tables (such as {tables.clips[0]}) belongs to a clip with events "
             f"in {annotations.source} (such as {min(with_events)})."
         )
-    _refuse_missing_durations(annotations, set(used), seconds)
-    used_rows = annotations.events["clip"].isin(set(used)).to_numpy()
-    part = Annotations(annotations.events[used_rows].reset_index(drop=True), tuple(used), annotations.source)
-    notes = check_against_durations(part, seconds)
-    events, merged = merge_overlapping(part.events)
-    if merged:
-        notes.append(f"{merged} events that overlap or touch another of their class and clip were merged with it.")
+    events, notes = checked_events(annotations, used, seconds)
     present = set(events["event_label"])
     evaluated = tuple(name for name in chosen if name in present)
     absent = tuple(name for name in chosen if name not in present)
@@ -192,11 +192,36 @@ def evaluation_set(
     return _assemble(tables.select(used), evaluated, seconds, events, report, tuple(notes))
 
 
+def checked_events(
+    annotations: Annotations, clips: Collection[str], seconds: Mapping[str, float]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Events of some clips, merged where they overlap or touch; and notes on changes.
+
+    Raises:
+        UserError: if a clip has no duration, or an event lies after the end of its clip.
+    """
+    without = sorted(clip for clip in clips if clip not in seconds)
+    if without:
+        raise UserError(
+            f"The durations are missing for {len(without)} of {len(clips)} clips of {annotations.source}; "
+            f"the first is {without[0]}."
+        )
+    events = annotations.events[annotations.events["clip"].isin(set(clips))]
+    long = events[events["offset"] > events["onset"]].reset_index(drop=True)
+    notes = check_against_durations(Annotations(long, tuple(clips), annotations.source), seconds)
+    if len(long) < len(events):
+        notes.append(f"{len(events) - len(long)} events without length are left out.")
+    merged, gone = merge_overlapping(long)
+    if gone:
+        notes.append(f"{gone} events that overlap or touch another of their class and clip were merged with it.")
+    return merged, notes
+
+
 def _assemble(
     tables: ScoreTables,
     classes: tuple[str, ...],
     seconds: dict[str, float],
-    events: "object",
+    events: pd.DataFrame,
     report: ClipReport,
     notes: tuple[str, ...],
 ) -> EvaluationSet:
@@ -239,15 +264,6 @@ def _chosen_classes(
         hint = f"Did you mean {near[0]}?" if near else f"The tables have {_few(columns)}; name the classes to score."
         raise UserError(f"{annotations.where(row)}: no score table has a column for the label {label}. {hint}")
     return columns
-
-
-def _refuse_missing_durations(annotations: Annotations, used: set[str], seconds: dict[str, float]) -> None:
-    without = sorted(clip for clip in used if clip not in seconds)
-    if without:
-        raise UserError(
-            f"The durations are missing for {len(without)} of {len(used)} clips of {annotations.source}; "
-            f"the first is {without[0]}."
-        )
 
 
 def _completeness_notes(report: ClipReport) -> Iterable[str]:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from task4_sed.data.annotations import DurationsSource, GroundTruthSource
+from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
 from task4_sed.metrics.detections import (
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
     Collars,
     CountChanges,
     IntersectionCriteria,
@@ -21,7 +21,7 @@ from task4_sed.metrics.detections import (
     collar_changes,
     intersection_changes,
 )
-from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
 from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
 
 Count = Callable[[EvaluationSet, int, Runs], CountChanges]
@@ -53,9 +53,9 @@ class F1(NamedTuple):
 
 
 def collar_f1(
-    scores: object,
-    ground_truth: object = None,
-    audio_durations: object = None,
+    scores: Scores,
+    ground_truth: GroundTruthSource | None = None,
+    audio_durations: DurationsSource | None = None,
     *,
     threshold: float | str = 0.5,
     collars: Collars = Collars(),  # noqa: B008 - frozen
@@ -65,9 +65,14 @@ def collar_f1(
 ) -> F1:
     """Event-based F1: onset within 0.2 s, offset within the larger of 0.2 s and 20 % of the event.
 
+    >>> import pandas as pd
+    >>> frames = pd.DataFrame({"onset": [0.0, 2.0, 4.0], "offset": [2.0, 4.0, 10.0], "Dog": [0.1, 0.9, 0.2]})
+    >>> collar_f1({"a": frames}, {"a": [(2.1, 4.1, "Dog"), (6.0, 7.0, "Dog")]}, {"a": 10.0}).value
+    0.6666666666666666
+
     Args:
         scores, ground_truth, audio_durations, classes: as for `psds`.
-        threshold: one number, or "best" for the best threshold of each class on these very clips.
+        threshold: one number, or "best" for the best threshold of each class on these same clips.
         collars: allowed deviations. draws: resamplings behind the intervals. jobs: threads, one class each.
     """
     evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
@@ -79,9 +84,9 @@ def collar_f1(
 
 
 def intersection_f1(
-    scores: object,
-    ground_truth: object = None,
-    audio_durations: object = None,
+    scores: Scores,
+    ground_truth: GroundTruthSource | None = None,
+    audio_durations: DurationsSource | None = None,
     *,
     threshold: float | str = 0.5,
     dtc_threshold: float = 0.5,

@@ -8,22 +8,15 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
 from common.errors import UserError
-from task4_sed.data.annotations import (
-    Annotations,
-    DurationsSource,
-    GroundTruthSource,
-    check_against_durations,
-    merge_overlapping,
-    read_durations,
-    read_events,
-)
+from task4_sed.data.annotations import DurationsSource, GroundTruthSource, read_durations, read_events
+from task4_sed.metrics.evaluation_set import checked_events
 from task4_sed.metrics.polyphonic import PsdsParameters
 from task4_sed.scores.tables import score_files
 
@@ -41,7 +34,7 @@ class PointScore(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """What detections are compared with. events, durations: tables as psds_eval takes them; notes: what was changed."""
+    """Reference of detections. events, durations: tables as psds_eval takes them; notes: on changes of the events."""
 
     events: pd.DataFrame
     durations: pd.DataFrame
@@ -69,35 +62,22 @@ def read_operating_points(source: Path) -> dict[float, pd.DataFrame]:
         threshold = float(numbers[-1])
         if threshold in points:
             raise UserError(f"{path.parent} holds two tables for the threshold {threshold:g}, one of them {path.name}.")
-        points[threshold] = read_detections(path)
+        points[threshold] = read_events(path).events[["clip", "onset", "offset", "event_label"]]
     return dict(sorted(points.items()))
 
 
-def read_detections(path: Path) -> pd.DataFrame:
-    """One table of detections: clip, onset, offset, event_label."""
-    return read_events(path).events[["clip", "onset", "offset", "event_label"]]
-
-
-def reference_of(
+def read_reference(
     ground_truth: GroundTruthSource, durations: DurationsSource, classes: Sequence[str] | None = None
 ) -> Reference:
-    """Ground truth and durations of all clips, those without events too, as the baselines give them to psds_eval."""
+    """Ground truth and durations of all clips, also without events, as the baselines pass them to psds_eval."""
     annotations, seconds = read_events(ground_truth), read_durations(durations)
-    events = annotations.events
+    events, notes = checked_events(annotations, annotations.clips, seconds)
     if classes is not None:
         events = events[events["event_label"].isin(classes)].reset_index(drop=True)
     if events.empty:
         raise UserError(f"{annotations.source} has no events to evaluate.")
-    without = [clip for clip in annotations.clips if clip not in seconds]
-    if without:
-        raise UserError(f"The durations are missing for {len(without)} clips, the first is {without[0]}.")
-    notes = check_against_durations(Annotations(events, annotations.clips, annotations.source), seconds)
-    events, merged = merge_overlapping(events)
-    if merged:
-        notes.append(f"{merged} events that overlap or touch another of their class and clip were merged with it.")
     table = pd.DataFrame({"filename": annotations.clips, "duration": [seconds[clip] for clip in annotations.clips]})
-    names = tuple(sorted(set(events["event_label"])))
-    return Reference(_named(events), table, names, tuple(notes))
+    return Reference(_named(events), table, tuple(sorted(set(events["event_label"]))), tuple(notes))
 
 
 def psds_of_points(
@@ -107,7 +87,7 @@ def psds_of_points(
 
     Args:
         points: detections by threshold (clip, onset, offset, event_label); other classes are ignored.
-        reference: from `reference_of`. parameters: which PSDS.
+        reference: from `read_reference`. parameters: of the PSDS.
         jobs: processes; each takes a share of the thresholds.
     """
     tables = [table[table["event_label"].isin(reference.classes)] for table in points.values()]
@@ -167,7 +147,7 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     return renamed.reset_index(drop=True)
 
 
-def _evaluator(reference: Reference, parameters: PsdsParameters) -> object:
+def _evaluator(reference: Reference, parameters: PsdsParameters) -> Any:
     from psds_eval import PSDSEval
 
     with warnings.catch_warnings():

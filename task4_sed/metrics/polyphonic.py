@@ -1,8 +1,7 @@
 """PSDS, the polyphonic sound detection score, over all thresholds.
 
-Equal to `sed_scores_eval.intersection_based.psds` 0.0.4, which is the reference in the tests: change points of the
-counts instead of frames at every threshold make it fast, and each class is reduced to its curve before the next one
-is read, so that hundreds of classes fit.
+Equal to `sed_scores_eval.intersection_based.psds` 0.0.4, the reference of the tests. Change points of the counts in
+place of frames at every threshold make it fast; one class after another is reduced to its curve, so hundreds fit.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ import numpy as np
 from numba import njit
 
 from common.errors import UserError
+from task4_sed.data.annotations import DurationsSource, GroundTruthSource
+from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
 from task4_sed.metrics.detections import (
-    FALSE_POSITIVE,
-    TRUE_POSITIVE,
     IntersectionCriteria,
     Runs,
     class_runs,
     intersection_changes,
 )
-from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
 from task4_sed.metrics.resampling import DRAWS, Interval, affordable_draws, interval, intervals, recording_weights
 
 SECONDS_PER_HOUR = 3600.0
@@ -30,10 +29,13 @@ SECONDS_PER_HOUR = 3600.0
 
 @dataclass(frozen=True)
 class PsdsParameters:
-    """dtc, gtc, cttc: intersection criteria. alpha_ct: weight of cross triggers in the effective false positive rate.
-    alpha_st: weight of the standard deviation over classes. max_efpr: per hour, where the curve ends.
-    non_oracle: take the true positive rate that the threshold of each false positive rate gives, where the standard
-    curve takes the best of all stricter rates."""
+    """What a PSDS measures.
+
+    dtc, gtc, cttc: intersection criteria. alpha_ct: weight of cross triggers in the effective false positive rate.
+    alpha_st: weight of the standard deviation over classes. max_efpr: per hour, end of the curve.
+    non_oracle: true positive rate at the threshold of each false positive rate; the standard curve takes the best of
+    all stricter rates.
+    """
 
     dtc: float
     gtc: float
@@ -79,9 +81,9 @@ class Psds(NamedTuple):
 
 
 def psds(
-    scores: object,
-    ground_truth: object = None,
-    audio_durations: object = None,
+    scores: Scores,
+    ground_truth: GroundTruthSource | None = None,
+    audio_durations: DurationsSource | None = None,
     *,
     dtc_threshold: float = 0.7,
     gtc_threshold: float = 0.7,
@@ -94,10 +96,15 @@ def psds(
     draws: int = DRAWS,
     jobs: int = 1,
 ) -> Psds:
-    """PSDS of score tables; the defaults are those of PSDS1.
+    """PSDS of score tables; the defaults are PSDS1.
+
+    >>> import pandas as pd
+    >>> frames = pd.DataFrame({"onset": [0.0, 2.0, 4.0], "offset": [2.0, 4.0, 10.0], "Dog": [0.1, 0.9, 0.2]})
+    >>> psds({"a": frames}, {"a": [(2.0, 4.0, "Dog")]}, {"a": 10.0}).value
+    1.0
 
     Args:
-        scores: folder or store of score tables, data frames by clip name, or an `EvaluationSet`.
+        scores: see `task4_sed.metrics.evaluation_set.Scores`.
         ground_truth: events, table or mapping. audio_durations: seconds per clip, table or mapping.
         dtc_threshold, gtc_threshold, cttc_threshold, alpha_ct, alpha_st, max_efpr: as in sed_scores_eval.
         non_oracle: see `PsdsParameters`.
@@ -278,6 +285,7 @@ def area_over_classes(levels: list[ClassLevels], draw: int, wanted: PsdsParamete
     rates, labels, steps = [], [], []
     present = [of_class for of_class in levels if of_class.events[draw] > 0]
     for label, of_class in enumerate(present):
+        assert of_class.rates is not None
         reached = of_class.rates[draw]
         reached = reached[reached <= wanted.max_efpr]
         rates.append(reached)

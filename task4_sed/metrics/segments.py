@@ -1,8 +1,8 @@
 """Segment scores and areas under their ROC: mpAUC, the measure of MAESTRO Real.
 
-A segment's score is the highest of the frames that touch it; it is active if an event touches it. Equal to
-`sed_scores_eval.segment_based` 0.0.4. MAESTRO clips are windows of longer files; `files_of_windows` puts scores and
-soft labels back on the time of the file first.
+The score of a segment is the highest score of the frames that touch it; it is active if an event touches it. Equal to
+`sed_scores_eval.segment_based` 0.0.4. MAESTRO clips are windows of longer files; `files_of_windows` first moves scores
+and soft labels to the time of the file.
 """
 
 import math
@@ -15,9 +15,17 @@ import pandas as pd
 from numba import njit
 
 from common.errors import UserError
-from task4_sed.data.annotations import Annotations, merge_overlapping, read_durations, read_events
-from task4_sed.metrics.detections import FALSE_POSITIVE, TRUE_POSITIVE, CountChanges
-from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.data.annotations import (
+    Annotations,
+    DurationsSource,
+    GroundTruthSource,
+    merge_overlapping,
+    read_durations,
+    read_events,
+)
+from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
+from task4_sed.metrics.detections import CountChanges
+from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
 from task4_sed.metrics.f1 import F1, best_threshold, f1_of_counts
 from task4_sed.metrics.polyphonic import Psds
 from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
@@ -47,9 +55,9 @@ class SegmentAuc(NamedTuple):
 
 
 def mean_partial_auc(
-    scores: object,
-    ground_truth: object = None,
-    audio_durations: object = None,
+    scores: Scores,
+    ground_truth: GroundTruthSource | None = None,
+    audio_durations: DurationsSource | None = None,
     *,
     max_fpr: float | None = 0.1,
     segment_length: float = 1.0,
@@ -59,9 +67,13 @@ def mean_partial_auc(
 ) -> SegmentAuc:
     """mpAUC: area under the segment ROC up to a false positive rate of `max_fpr`, divided by it, mean over classes.
 
+    >>> import pandas as pd
+    >>> frames = pd.DataFrame({"onset": [0.0, 1.0, 2.0], "offset": [1.0, 2.0, 3.0], "car": [0.1, 0.9, 0.2]})
+    >>> mean_partial_auc({"a": frames}, {"a": [(1.0, 2.0, "car")]}, {"a": 3.0}).value
+    1.0
+
     Args:
-        scores: score tables of whole files, or of MAESTRO windows, which are put back together first; or an
-            `EvaluationSet`.
+        scores: score tables of whole files, or of MAESTRO windows, which are joined first; or an `EvaluationSet`.
         ground_truth: events of the files, or soft labels of the windows (active where confidence > 0.5).
         audio_durations: seconds of the files.
         max_fpr: None for the whole area.
@@ -92,9 +104,9 @@ def mean_partial_auc(
 
 
 def segment_f1(
-    scores: object,
-    ground_truth: object = None,
-    audio_durations: object = None,
+    scores: Scores,
+    ground_truth: GroundTruthSource | None = None,
+    audio_durations: DurationsSource | None = None,
     *,
     threshold: float | str = "best",
     segment_length: float = 1.0,
@@ -115,18 +127,19 @@ def segment_f1(
         references = np.bincount(segments.clips, weights=active, minlength=len(evaluation.clips))
         counts = [changes.at(at, which, len(evaluation.clips)) for which in (TRUE_POSITIVE, FALSE_POSITIVE)]
         rows.append((at, counts[0] @ weights, counts[1] @ weights, references @ weights))
-    thresholds, found, false, references = zip(*rows)
-    return f1_of_counts(evaluation.classes, np.stack(found), np.stack(false), np.stack(references), thresholds)
+    columns = list(zip(*rows))
+    found, false, references = (np.stack(column) for column in columns[1:])
+    return f1_of_counts(evaluation.classes, found, false, references, columns[0])
 
 
 def segment_evaluation_set(
-    scores: object,
-    ground_truth: object,
-    audio_durations: object,
+    scores: Scores,
+    ground_truth: GroundTruthSource,
+    audio_durations: DurationsSource | None,
     classes: Sequence[str] | None = None,
     segment_length: float = 1.0,
 ) -> EvaluationSet:
-    """`evaluation_set`, after windows of longer files were put back together."""
+    """`evaluation_set`, with windows of longer files joined first."""
     if isinstance(scores, EvaluationSet):
         return scores
     if audio_durations is None:

@@ -1,4 +1,4 @@
-"""`data check_strong` and `data pack_strong`: is AudioSet strong whole, and how it gets into HDF5 files."""
+"""`data check_strong` and `data pack_strong`: AudioSet strong checked for missing clips, and packed into HDF5 files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,11 @@ from common.data.keyed_outputs import clip_key
 from common.data.made_up import is_made_up, read_marker
 from common.errors import UserError
 from common.output import Progress
-from task4_sed.pretraining.clips import SAMPLE_RATE, audio_files, names_in
+from task4_sed.data.annotations import read_durations
+from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
+from task4_sed.pretraining.clips import audio_files, names_in
 from task4_sed.pretraining.settings import StrongDataSettings
-from task4_sed.pretraining.tables import CLIP_SECONDS, StrongEvents, read_durations, read_strong_table
+from task4_sed.pretraining.tables import StrongEvents, read_strong_table
 
 PUBLISHED = {"training": 103_463, "evaluation": 16_996}
 SHOWN_CLASSES = 15
@@ -23,10 +25,10 @@ SHOWN_CLASSES = 15
 
 @dataclass
 class StrongReport:
-    """What `check_strong` found.
+    """Result of `check_strong`.
 
-    rows: one per part: clips that are published, listed, there and missing; events. classes: those that miss most.
-    problems: a sentence each. missing: names by part. missing_by_class: by part and class, missing and listed clips.
+    rows: one per part: published, listed, found and missing clips; events. classes: with the largest missing share.
+    problems: a sentence each. missing: names by part. missing_by_class: missing and listed clips by part and class.
     """
 
     root: Path
@@ -39,7 +41,7 @@ class StrongReport:
 
 
 def check_strong(root: Path, decode: bool = False) -> StrongReport:
-    """Compare the clips with the tables, and the tables with what was published (or made up).
+    """Compare the clips with the tables, and the tables with the published (or made-up) numbers.
 
     Args:
         root: folder of the data.
@@ -69,8 +71,8 @@ def pack_strong(audio: Path, root: Path, encode_rate: int | None = None) -> list
 
     Args:
         audio: folder; names with or without "Y" in front.
-        root: folder with the tables; of the HDF5 files.
-        encode_rate: Hz of the mp3 that is made of every file; None stores the files as they are.
+        root: folder with the tables; receives the HDF5 files.
+        encode_rate: sample rate in Hz to encode mp3 at; None stores the files unchanged.
 
     Raises:
         UserError: if a table is missing, or no clip of it is in the folder.
@@ -115,8 +117,8 @@ def _check_part(report: StrongReport, name: str, events: StrongEvents, root: Pat
     ]
     if absent:
         report.problems.append(
-            f"{len(absent):,} of {len(events):,} {name} clips have no audio (first {absent[0]}); with --json all are "
-            "named. Trainings go on with --data.allow_missing true."
+            f"{len(absent):,} of {len(events):,} {name} clips have no audio (first {absent[0]}); --json names all. "
+            "Trainings continue without them with --data.allow_missing true."
         )
     if len(events) != published:
         report.problems.append(f"The {name} table lists {len(events):,} clips, published are {published:,}.")

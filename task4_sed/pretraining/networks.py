@@ -1,4 +1,4 @@
-"""The network of a training: built, started from weights, and its parameters in groups with learning rates."""
+"""The network of a training: built, initialised from weights, and its parameters in groups with learning rates."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ from common.registry.weights import fetch, map_official_keys, read_tensors
 from task4_sed.pretraining.settings import ModelSettings, OptimSettings
 
 HEADS = ("strong_head.", "weak_head.", "seq_model.")
-"""What the names of the parameters above the pre-trained blocks begin with."""
+"""Beginnings of the names of the parameters above the pre-trained blocks."""
 
 
 def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
-    """Front end and network with new heads, not yet started from weights.
+    """Front end and network with new heads, still with random weights.
 
-    The head for clips is frozen: the loss does not reach it, and processes that train together wait for every gradient.
+    The head for clips is frozen: it gets no gradient from the loss, and distributed training waits for every gradient.
 
     Raises:
         UserError: if there is no such model, or it gives no frames.
@@ -40,7 +40,7 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
 
 
 def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
-    """Load the blocks below the heads, strictly; heads and recurrent layers stay new.
+    """Load the blocks below the heads, strictly; heads and recurrent layers stay random.
 
     Raises:
         UserError: if the weights are absent, damaged, or those of another network.
@@ -75,10 +75,10 @@ def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
 
 
 def parameter_groups(network: FramePrediction, optim: OptimSettings) -> list[dict[str, Any]]:
-    """Groups for an optimiser; heads at lr, the block that is i-th from the top at lr * layer_decay^i, i from 1.
+    """Groups for an optimiser: heads at lr, block i from the top at lr * layer_decay^i, i = 1, 2, ...
 
-    What comes before the blocks (patches, positions) learns with the first block, a final norm with the last; the 17
-    stages of a frame-wise MobileNet count one by one. Weight decay is for two and more dimensions only.
+    Patches and positions learn with the lowest block, a final norm with the top one; the 17 stages of a frame-wise
+    MobileNet count one by one.
     """
     groups = _groups(network.strong_head.parameters(), optim.lr, optim)
     groups += _groups(network.seq_model.parameters(), optim.sequence_lr or optim.lr, optim)
@@ -90,14 +90,15 @@ def parameter_groups(network: FramePrediction, optim: OptimSettings) -> list[dic
     return groups
 
 
-def freeze_blocks(network: FramePrediction) -> None:
-    """No gradients below the heads."""
-    network.model.requires_grad_(False)
+def freeze_below_heads(network: FramePrediction) -> None:
+    """No gradients below the heads, in evaluation mode; recurrent layers included, as published."""
+    for part in (network.model, network.seq_model):
+        part.requires_grad_(False).eval()
 
 
 @torch.no_grad()
 def level_of_a_decibel(front_end: nn.Module) -> float:
-    """What a level of 1 dB more adds to the features of a front end; measured on noise, 2 dB apart."""
+    """Rise of a front end's features for 1 dB; measured on noise, 2 dB apart."""
     generator = torch.Generator().manual_seed(0)
     noise = 0.05 * torch.randn(1, int(front_end.sample_rate), generator=generator)  # type: ignore[arg-type]
     training = front_end.training
@@ -110,8 +111,10 @@ def level_of_a_decibel(front_end: nn.Module) -> float:
 
 def _groups(parameters: Iterable[nn.Parameter], lr: float, optim: OptimSettings) -> list[dict[str, Any]]:
     learned = [parameter for parameter in parameters if parameter.requires_grad]
+    decayed = [parameter for parameter in learned if optim.decayed == "all" or parameter.ndim >= 2]
+    others = [parameter for parameter in learned if optim.decayed != "all" and parameter.ndim < 2]
     parts = (
-        {"params": [p for p in learned if p.ndim >= 2], "lr": lr, "weight_decay": optim.weight_decay},
-        {"params": [p for p in learned if p.ndim < 2], "lr": lr, "weight_decay": 0.0},
+        {"params": decayed, "lr": lr, "weight_decay": optim.weight_decay},
+        {"params": others, "lr": lr, "weight_decay": 0.0},
     )
     return [part for part in parts if part["params"]]

@@ -1,24 +1,25 @@
-"""The recipe of the pre-training: targets of the teachers where there are any, training, test."""
+"""The recipe of the pre-training: the teachers' targets where there are any, training, test."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
+from common.data.files import write_json
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import rank_and_count
 from common.data.made_up import is_made_up
-from common.errors import UserError
-from common.files import write_json
 from common.output import Progress, say
-from common.runs.energy import EnergyMeter
+from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
-from common.runs.stages import Run, Stage, do_two_steps, open_run, read_record, run_stages
-from common.training.checkpoints import save_checkpoint, weights_of
+from common.runs.recipe import Recipe
+from common.runs.stages import Run, Stage
+from common.training.checkpoints import load_weights, save_checkpoint
+from common.training.devices import choose_device, uses_gpu
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
 from task4_sed.pretraining.clips import (
@@ -34,97 +35,121 @@ from task4_sed.pretraining.clips import (
 )
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
-from task4_sed.pretraining.settings import PretrainSettings
+from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 from task4_sed.pretraining.targets import FRAMES
-from task4_sed.pretraining.train import Pretraining, score_batch
+from task4_sed.pretraining.train import Batch, FrameTraining, Pretraining, score_batch
 
 TARGETS = "targets/logits.h5"
 WEIGHTS = "train/weights.pt"
 
+FrameSettings = TypeVar("FrameSettings", PretrainSettings, OfficeSettings)
+Module = TypeVar("Module", bound=FrameTraining)
 
-def write_targets(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+
+def write_targets(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
     """Mean of the teachers' frame logits for every training clip.
 
     Reads the teachers' runs. Writes targets/logits.h5: filenames, strong_logits (clips, 447, 250) float16.
     """
     assert settings.distillation is not None
-    run.notes["teachers"] = teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
+    run.notes["teachers"] = write_teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
 
 
-def train_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
     """Train the network.
 
     Writes train/last.ckpt, metrics.csv, energy.json and weights.pt: the network alone, as `common.registry` loads it.
     """
-    folder, data = run.folder / "train", settings.data
-    clips = StrongClips(_told(read_training_set(data)), data.long_clips == "random", targets_of(run, settings))
+    data = settings.data
+    clips = StrongClips(_reported(read_training_set(data)), data.long_clips == "random", targets_file(run, settings))
     evaluation, durations = read_evaluation_set(data)
-    make_scores = partial(scores_of, _told(evaluation), durations, settings)
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    loader = training_loader(clips, settings, use_gpu)
+    make_scores = partial(empty_scores, _reported(evaluation), durations, settings)
+    loader = training_loader(clips, settings, uses_gpu(settings.trainer))
     test = StrongClips(evaluation)
     validation = scoring_loader(test, len(test), data.scoring_batch, data.num_workers)
     seed_all(settings.seed)
     model = make_model(settings.model, CLASSES)
     start_from_weights(model, settings.model)
-    module = Pretraining(settings, model, make_scores)
-    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
     say(f"train: {len(clips):,} training clips, {len(loader):,} batches an epoch; {len(evaluation.events):,} scored")
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+    fit_network(run, Pretraining(settings, model, make_scores), loader, validation, fast_check)
+
+
+def fit_network(
+    run: Run[FrameSettings], module: FrameTraining, loader: DataLoader, validation: DataLoader, fast_check: bool
+) -> None:
+    """Train a network; writes last.ckpt, metrics.csv, energy.json and weights.pt in the run's folder train."""
+    folder, settings = run.folder / "train", run.settings
+    trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
+    with measure_energy(folder, settings.trainer):
         fit(trainer, module, loader, validation)
     if is_main_process():
         save_checkpoint(module.network.state_dict(), run.folder / WEIGHTS)
 
 
-def score_network(run: Run, settings: PretrainSettings, fast_check: bool = False) -> None:
+def score_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
     """Score the evaluation clips with the network after the last epoch.
 
-    Processes that have trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES`
-    with value, per_class and interval; clips.
+    Processes that trained together score together. Reads train/last.ckpt. Writes test/evaluation.json: `FIGURES` with
+    value, per_class and interval; clips.
     """
-    rank, world = rank_and_count()
-    if world == 1 and not is_main_process():
+    if not takes_part_in_scoring():
         return
     evaluation, durations = read_evaluation_set(settings.data)
     module = load_module(run)
-    scores = scores_of(_told(evaluation), durations, settings)
+    scores = empty_scores(_reported(evaluation), durations, settings)
     clips = StrongClips(evaluation)
+    loader = scoring_loader(clips, len(clips), settings.data.scoring_batch, settings.data.num_workers)
+    rank = rank_and_count()[0]
     with torch.inference_mode(), Progress("Scoring", len(clips)) as progress:
-        loader = scoring_loader(clips, len(clips), settings.data.scoring_batch, settings.data.num_workers)
-        for number, batch in enumerate(loader):
-            if fast_check and number == 2:
-                break
-            moved = {name: batch[name].to(module.device) for name in ("waveform", "row")}
-            rows, values = score_batch(module, scores, {**batch, **moved})
+        for batch in batches_on_device(loader, module, fast_check):
+            rows, values = score_batch(module, scores, batch)
             if rank == 0:
                 scores.add(rows, values)
             progress.advance(len(rows))
-    if rank > 0:
-        return
+    if rank == 0:
+        write_evaluation(run, scores.figures(settings.evaluation.draws))
+
+
+def takes_part_in_scoring() -> bool:
+    """Whether this process trained together with others, or is rank 0."""
+    return rank_and_count()[1] > 1 or is_main_process()
+
+
+def batches_on_device(loader: DataLoader, module: FrameTraining, fast_check: bool) -> Iterator[Batch]:
+    """Batches with ``waveform`` and ``row`` on the device of the network; two of them for `fast_check`."""
+    for number, batch in enumerate(loader):
+        if fast_check and number == 2:
+            return
+        yield {**batch, **{name: batch[name].to(module.device) for name in ("waveform", "row")}}
+
+
+def write_evaluation(run: Run[FrameSettings], figures: dict[str, Any]) -> None:
+    """Write figures, with seed, model and whether the data are made up, to test/evaluation.json."""
+    settings = run.settings
     facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "model": settings.model.name}
-    write_json(run.folder / "test" / "evaluation.json", {**facts, **scores.figures(settings.evaluation.draws)})
+    write_json(run.folder / "test" / "evaluation.json", {**facts, **figures})
 
 
-def targets_of(run: Run, settings: PretrainSettings) -> Path | None:
+def targets_file(run: Run[PretrainSettings], settings: PretrainSettings) -> Path | None:
     """File of the teachers' logits; None without teachers."""
     if settings.distillation is None:
         return None
     return settings.distillation.targets or run.folder / TARGETS
 
 
-def teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Path) -> list[dict[str, Any]]:
+def write_teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Path) -> list[dict[str, Any]]:
     """Write the mean of the frame logits of finished runs for every training clip of `settings.data`.
 
     Returns:
-        Of each teacher its folder, its model and its PSDS1.
+        Folder, model and PSDS1 of each teacher.
 
     Raises:
         UserError: if a run is not finished.
     """
-    runs = [open_pretraining(folder) for folder in teachers]
+    runs = [RECIPE.open(folder) for folder in teachers]
     facts = [{"run": str(run.folder), "model": run.settings.model.name, **result_row(run)} for run in runs]
     modules = [load_module(run) for run in runs]
-    clips = StrongClips(_told(read_training_set(settings.data)))
+    clips = StrongClips(_reported(read_training_set(settings.data)))
     names = clips.clips.events.clips
     loader = scoring_loader(clips, len(clips), settings.data.scoring_batch, settings.data.num_workers)
     with OutputWriter(out, names, (len(CLASSES), FRAMES), KIND) as writer, Progress("Teaching", len(clips)) as progress:
@@ -138,79 +163,51 @@ def teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Pa
     return facts
 
 
-def scores_of(clips: StrongSet, durations: dict[str, float], settings: PretrainSettings) -> EvaluationScores:
-    """What the evaluation clips are scored with, without scores."""
+def empty_scores(clips: StrongSet, durations: dict[str, float], settings: PretrainSettings) -> EvaluationScores:
+    """Store for the scores of the evaluation clips."""
     return EvaluationScores(
         clips.events, durations, CLASSES, SCORED_CLASSES, settings.evaluation.median_frames, clips.missing
     )
 
 
-def open_pretraining(folder: Path) -> Run:
-    """The run of `pretrain` in a folder; see `common.runs.stages.open_run`."""
-    return open_run(folder, PretrainSettings)
-
-
-def load_module(run: Run) -> Pretraining:
-    """The trained network of a run in evaluation mode, on the GPU where there is one.
+def load_module(run: Run[PretrainSettings]) -> Pretraining:
+    """The trained network of a run in evaluation mode, on the GPU if there is one.
 
     Raises:
         UserError: if it is not trained yet.
     """
-    path = run.folder / "train" / "last.ckpt"
-    if not path.is_file():
-        raise UserError(f"{run.folder} is not trained yet: {path} is missing. Finish it with --resume {run.folder}.")
-    module = Pretraining(run.settings, make_model(run.settings.model, CLASSES))
-    try:
-        module.network.load_state_dict(weights_of(path, "network."))
-    except RuntimeError as error:
-        raise UserError(f"The weights in {path} are those of another network: {str(error).splitlines()[-1]}") from error
-    use_gpu = run.settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    return module.eval().to("cuda" if use_gpu else "cpu")
+    return load_trained(Pretraining(run.settings, make_model(run.settings.model, CLASSES)), run)
 
 
-def read_evaluation(run: Run) -> dict[str, Any]:
-    """The content of test/evaluation.json.
-
-    Raises:
-        UserError: if the run is not finished.
-    """
-    read_record(run.folder, "test")
-    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
+def load_trained(module: Module, run: Run[FrameSettings]) -> Module:
+    """The module with the weights after a run's last epoch, in evaluation mode, on the GPU if there is one."""
+    load_weights(module.network, run.checkpoint("train/last.ckpt"), "network.")
+    return module.eval().to(choose_device(run.settings.trainer))
 
 
-def result_row(run: Run) -> dict[str, Any]:
+def result_row(run: Run[PretrainSettings]) -> dict[str, Any]:
     """The figures of a finished run in one flat row; 0..1."""
-    found = read_evaluation(run)
+    found = run.read_evaluation()
     return {name: found[name]["value"] for name in FIGURES}
 
 
-def run_recipe(settings: PretrainSettings, folder: Path | None = None, redo: Sequence[str] = ()) -> Run:
-    """Do what is not done of a run.
-
-    Args:
-        settings: of the run.
-        folder: of the run; None takes the one that the settings name.
-        redo: stages to do again.
-    """
-    run = Run(folder or settings.folder, settings)
-    run_stages(run, stages_of(settings), redo)
-    return run
-
-
-def check_recipe(settings: PretrainSettings) -> None:
-    """Do two steps of everything in a temporary folder, to see that it works."""
-    trainer = settings.trainer.model_copy(update={"validate_every": 1})
-    settings = settings.model_copy(update={"trainer": trainer})
-    do_two_steps(settings, stages_of(settings))
-
-
-def stages_of(settings: PretrainSettings) -> list[Stage]:
+def make_stages(settings: PretrainSettings) -> list[Stage]:
     """The stages of a run: targets are only written where teachers are named."""
     teachers = settings.distillation is not None and settings.distillation.teachers
     return [stage for stage in STAGES if teachers or stage.name != "targets"]
 
 
-def _told(clips: StrongSet) -> StrongSet:
+def validate_each_epoch(settings: FrameSettings) -> FrameSettings:
+    """Settings of `--fast_check`."""
+    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"validate_every": 1})})
+
+
+def uses_made_up_data(settings: PretrainSettings | OfficeSettings) -> bool:
+    """Whether the data of a run are made up."""
+    return is_made_up(settings.data.root)
+
+
+def _reported(clips: StrongSet) -> StrongSet:
     if clips.missing:
         say(clips.sentence())
     return clips
@@ -226,3 +223,4 @@ STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
     Stage("test", score_network, uses=(*TRAINING, *TRAINER, "evaluation")),
 ]
+RECIPE = Recipe(PretrainSettings, make_stages, result_row, uses_made_up_data, for_check=validate_each_epoch)

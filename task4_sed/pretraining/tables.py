@@ -1,6 +1,5 @@
-"""The official tables of AudioSet strong: events by clip, durations, and which clips there are."""
+"""The official tables of AudioSet strong: clips and their events."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +8,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.data.keyed_outputs import clip_key
 from common.data.labels import label_table
 from common.errors import UserError
+from task4_sed.data.annotations import merge_touching, read_table
+from task4_sed.labels import CLIP_SECONDS, ranges
 
 COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
-CLIP_SECONDS = 10.0
 ALLOWED_PAST_END = 0.5
-"""Seconds that an event may reach beyond 10 s; farther than that a table is not the official one."""
+"""Seconds that an event of an official table may reach beyond 10 s."""
 
 
 @dataclass(frozen=True)
 class StrongEvents:
-    """Events of clips; those of one class that overlap or touch are one.
+    """Events of clips; events of one class that overlap or touch are merged.
 
     clips: names, "Y" and the YouTube id. classes: all 456 names.
     starts: (clips + 1,), first event of each clip; within a clip events are sorted by class, then onset.
@@ -53,7 +52,7 @@ class StrongEvents:
         )  # fmt: skip
 
     def only_classes(self, names: Sequence[str]) -> "StrongEvents":
-        """Only events of these classes, whose indices are then those of `names`; clips stay."""
+        """Only events of these classes, numbered as in `names`; clips stay."""
         place = {name: index for index, name in enumerate(names)}
         column = np.array([place.get(name, -1) for name in self.classes], dtype=np.int64)[self.label]
         kept = column >= 0
@@ -88,71 +87,18 @@ def read_strong_table(path: Path) -> StrongEvents:
         ["Y" + name.rpartition("_")[0] for name in table["segment_id"].astype(str)], return_inverse=True
     )
     long = offset > onset
-    columns = merge_touching(clip[long], label.to_numpy(dtype=np.int64)[long], onset[long], offset[long])
-    starts = np.searchsorted(columns[0], np.arange(len(names) + 1))
-    return StrongEvents(tuple(names.tolist()), classes, starts, *columns[1:])
-
-
-def merge_touching(
-    clip: NDArray, label: NDArray, onset: NDArray, offset: NDArray
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Join events of one class and clip that overlap or touch; sorted by clip, class, onset. All arrays (events,)."""
-    order = np.lexsort((onset, label, clip))
-    clip, label, onset, offset = clip[order], label[order], onset[order], offset[order]
-    if not len(clip):
-        return clip, label, onset, offset
-    first = np.append(True, (clip[1:] != clip[:-1]) | (label[1:] != label[:-1]))
-    # The running maximum starts again in each class: its series lie one above the other, far apart.
-    lift = (np.cumsum(first) - 1) * (offset.max() + 1)
-    reach = np.maximum.accumulate(offset + lift)
-    begins = first | np.append(True, onset[1:] + lift[1:] > reach[:-1])
-    heads = np.flatnonzero(begins)
-    return clip[heads], label[heads], onset[heads], np.maximum.reduceat(offset, heads)
-
-
-def read_durations(path: Path) -> dict[str, float]:
-    """Seconds of clips from a table with file name and duration.
-
-    Raises:
-        UserError: if it is missing, has other columns, or a duration that is no positive number.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"There is no table of durations {path}; it is eval_durations.csv of fschmid56/PretrainedSED.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    if not rows or not {"filename", "duration"} <= set(rows[0]):
-        raise UserError(f"{path}:1 has no columns filename and duration.")
-    durations = {}
-    for line, row in enumerate(rows, start=2):
-        try:
-            seconds = float(row["duration"])
-        except (TypeError, ValueError):
-            seconds = float("nan")
-        if not seconds > 0:
-            raise UserError(f"{path}:{line}: the duration of {row['filename']} is {row['duration']}, not seconds > 0.")
-        durations[clip_key(row["filename"])] = seconds
-    return durations
-
-
-def ranges(starts: NDArray, counts: NDArray) -> NDArray[np.int64]:
-    """start, start + 1, ... of each range, one after another."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts - starts, counts)
+    first, last = merge_touching(clip[long], label.to_numpy(dtype=np.int64)[long], onset[long], offset[long])
+    rows = np.flatnonzero(long)[first]
+    starts = np.searchsorted(clip[rows], np.arange(len(names) + 1))
+    return StrongEvents(tuple(names.tolist()), classes, starts, label.to_numpy(dtype=np.int64)[rows], onset[rows], last)
 
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"There is no table {path}; get it from research.google.com/audioset/download_strong.html.")
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        head = file.readline()
-    separator = "\t" if "\t" in head else ","
-    try:
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path} is no table with {', '.join(COLUMNS)} ({str(error).strip()}).") from error
+    table = read_table(path, (), "AudioSet strong")
     if "segment_id" not in table and len(table.columns) >= len(COLUMNS):
-        table = table.rename(columns={table.columns[0]: "segment_id"})  # PretrainedSED's csv names its index nothing
+        table = table.rename(columns={table.columns[0]: "segment_id"})  # PretrainedSED's csv has an index without name
     absent = [name for name in COLUMNS if name not in table]
     if absent:
         raise UserError(f"{path}:1 has no column {absent[0]}; it has {', '.join(map(str, table.columns))}.")

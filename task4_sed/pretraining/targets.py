@@ -1,22 +1,22 @@
-"""Events as frames of 40 ms, and the weights of clips that follow from them; no audio is decoded."""
+"""Events as frames of 40 ms, and the sampling weights of clips; no audio is decoded."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from task4_sed.pretraining.tables import StrongEvents, ranges
+from task4_sed.labels import SAMPLE_RATE, ranges
+from task4_sed.pretraining.tables import StrongEvents
 
 FRAME_SECONDS = 0.04
 FRAMES = 250
-FRAMES_PER_SECOND = 25
+FRAME_SAMPLES = 640
 
 
 class FrameTargets:
     """Frame targets of clips.
 
-    A frame is on from floor(onset * 25) up to, not including, ceil(offset * 25), as published; times are rounded to
-    1e-6 frames first, so that an event that ends at 0.28 s does not get an eighth frame from a rounding error.
+    A frame is on from floor(onset / 40 ms) up to, not including, ceil(offset / 40 ms).
 
     Args:
         events: of the clips.
@@ -47,7 +47,7 @@ class FrameTargets:
         return target
 
     def active_frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Clip, class and number of active frames of every event; a frame that two events share counts for one."""
+        """Clip, class and number of active frames of every event; a frame of two events counts once."""
         clip = np.repeat(np.arange(len(self)), np.diff(self._starts))
         before = np.append(0, self._last[:-1]) if len(clip) else self._last
         same = np.append(False, (clip[1:] == clip[:-1]) & (self._label[1:] == self._label[:-1]))[: len(clip)]
@@ -57,17 +57,18 @@ class FrameTargets:
 
 def frames_of(onset: NDArray, offset: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First frame, and frame after the last, within the 250 of a clip."""
-    first = np.floor(np.round(np.asarray(onset) * FRAMES_PER_SECOND, 6)).clip(0, FRAMES)
-    last = np.ceil(np.round(np.asarray(offset) * FRAMES_PER_SECOND, 6)).clip(0, FRAMES)
+    # Counted in samples, as published: of the multiples of 40 ms only 8.04 and 8.12 s begin a frame early.
+    first = np.floor(np.asarray(onset) * SAMPLE_RATE / FRAME_SAMPLES).clip(0, FRAMES)
+    last = np.ceil(np.asarray(offset) * SAMPLE_RATE / FRAME_SAMPLES).clip(0, FRAMES)
     return first.astype(np.int64), last.astype(np.int64)
 
 
 def temporal_weights(targets: FrameTargets, offset: float) -> NDArray[np.float64]:
     """(clips,) sum over classes of the clip's active frames * 1000 / (offset + active frames of the class).
 
-    PretrainedSED, data_util/audioset_strong.py, where the weights take one decoding of every clip and a file without
-    a check. Only tables are read here.
+    PretrainedSED, data_util/audioset_strong.py.
     """
     clip, label, frames = targets.active_frames()
     of_class = np.bincount(label, weights=frames, minlength=targets.num_classes)
-    return np.bincount(clip, weights=frames * 1000 / (offset + of_class[label]), minlength=len(targets))
+    shares = frames * 1000 / (offset + of_class[label])
+    return np.bincount(clip, weights=shares, minlength=len(targets)).astype(np.float64)

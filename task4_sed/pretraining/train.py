@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -87,7 +88,7 @@ class FrameTraining(LightningModule):
         The jitter is one for the batch, and so for all processes.
         """
         if streams is not None and hasattr(self.front_end, "generator"):
-            self.front_end.generator = streams["front_end"]
+            self.front_end.generator = streams["front_end"]  # type: ignore[assignment]
         with torch.autocast(waveform.device.type, enabled=False):
             return self.front_end(waveform.float())
 
@@ -96,7 +97,7 @@ class FrameTraining(LightningModule):
         """(clips, samples) to frame logits (clips, frames, classes), float32; in evaluation mode."""
         return self.network(self.features(waveform)).frame_logits.float()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam or AdamW over the groups, with the schedule per step."""
         optim = self.settings.optim
         groups = parameter_groups(self.network, optim)

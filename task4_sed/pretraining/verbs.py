@@ -1,22 +1,33 @@
 """The verbs of the pre-training, for `python -m task4_sed`. No torch here."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.cli import Positional, Repeated, print_json, print_table, say
+from common.cli import Positional, print_json, print_table, say
+from common.cli.recipe_verbs import train_verb
 from common.errors import CheckFailed
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
-PRETRAIN_SMALL = "task4_sed/configs/pretrain_small.yaml"
+if TYPE_CHECKING:
+    from common.runs.recipe import Recipe
+    from common.runs.stages import Run
+
+CONFIGS = "task4_sed/configs"
+NAMES = {"psds1_macro": "PSDS1, mean of classes", "psds1": "PSDS1 with variance penalty", "pauroc": "segment pAUROC"}
+OFFICE_NAMES = {
+    "onset_f1": "onset F1, 200 ms",
+    "onset_f1_50ms": "onset F1, 50 ms",
+    "segment_error_rate": "segment error rate",
+}
 
 
 def check_strong(*, root: Path, decode: bool = False, json: bool = False) -> None:
-    """Compare AudioSet strong in a folder with its tables: which clips are missing, and of which classes.
+    """Compare AudioSet strong in a folder with its tables: missing clips and their classes.
 
     Args:
         root: folder with the tables and HDF5 files.
         decode: decode every clip, which takes minutes to hours.
-        json: print what was found as JSON, with all missing clips.
+        json: print the report as JSON, with all missing clips.
     """
     from dataclasses import asdict
 
@@ -31,16 +42,16 @@ def check_strong(*, root: Path, decode: bool = False, json: bool = False) -> Non
             print_table(found.classes, title="Classes that miss the largest share of their clips")
     if found.problems:
         raise CheckFailed("\n".join(found.problems))
-    say("The data are as they should be.")
+    say("The data are complete.")
 
 
 def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> None:
-    """Pack a folder of clips of AudioSet strong into HDF5 files, as the tables in `root` list them.
+    """Pack a folder of AudioSet strong clips into HDF5 files, as the tables in `root` list them.
 
     Args:
-        audio: folder with the clips, named Y<YouTube id> or <YouTube id>; folders in it are searched too.
-        root: folder with the tables; the HDF5 files are written there.
-        encode_rate: Hz; makes mono mp3 of this rate. Left out, the files are stored as they are.
+        audio: folder of the clips, named Y<YouTube id> or <YouTube id>; subfolders are searched too.
+        root: folder with the tables; receives the HDF5 files.
+        encode_rate: sample rate in Hz to encode mono mp3 at; by default files are stored unchanged.
     """
     from task4_sed.pretraining.check import pack_strong as pack
 
@@ -48,83 +59,90 @@ def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> N
         say(str(report))
 
 
-def pretrain(
-    settings: PretrainSettings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-) -> None:
-    """Train a frame model on AudioSet strong and test it: PSDS1 on the evaluation clips.
-
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (targets, train or test), with those that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-    """
-    from task4_sed.pretraining.recipe import WEIGHTS, check_recipe, run_recipe
-
-    if fast_check:
-        check_recipe(settings)
-        return
-    finished = run_recipe(settings, resume, redo)
-    _show(finished)
-    say(f"The run is in {finished.folder}; {finished.folder / WEIGHTS} is a file of weights for {settings.model.name}.")
-
-
 def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Show the figures of a finished pre-training, with 95 % intervals.
 
     Args:
         run: run folder.
-        json: print all figures as JSON, class by class; 0 to 1.
+        json: print all figures as JSON, with those of each class; 0 to 1.
     """
-    from task4_sed.pretraining.recipe import open_pretraining, read_evaluation
-
-    opened = open_pretraining(run)
+    opened = load_pretraining().open(run)
     if json:
-        print_json(read_evaluation(opened))
-        return
-    _show(opened)
+        print_json(opened.read_evaluation())
+    else:
+        _show_pretraining(opened)
 
 
 def pretrain_targets(runs: Positional[tuple[Path, ...]], *, out: Path) -> None:
-    """Write the mean of the frame logits of finished runs for every training clip, to learn from.
+    """Write the mean frame logits of finished runs for every training clip, as targets of a student.
 
     Args:
-        runs: folders of the teachers' runs; the clips are those of the first.
+        runs: folders of the teachers' runs; the first one decides the clips.
         out: HDF5 file to write (float16), for `distillation.targets`.
     """
-    from task4_sed.pretraining.recipe import open_pretraining, teacher_logits
+    from task4_sed.pretraining.recipe import write_teacher_logits
 
-    facts = teacher_logits(runs, open_pretraining(runs[0]).settings, out)
+    facts = write_teacher_logits(runs, load_pretraining().open(runs[0]).settings, out)
     print_table([_in_per_cent(fact) for fact in facts], title="Teachers; per cent")
     say(f"Wrote {out}.")
 
 
-def finetune_dcase2016(settings: OfficeSettings, *, resume: Path | None = None, redo: Repeated[str] = ()) -> None:
-    """Fine-tune a frame model on DCASE 2016 Task 2 and test it: event-based onset F1.
+def load_pretraining() -> "Recipe[PretrainSettings]":
+    """The recipe of the pre-training."""
+    from task4_sed.pretraining.recipe import RECIPE
 
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (train or test), with those that build on it; may be given several times.
-    """
-    from task4_sed.pretraining.office.recipe import read_evaluation, run_recipe
-    from task4_sed.pretraining.report import office_rows
+    return RECIPE
 
-    finished = run_recipe(settings, resume, redo)
-    found = read_evaluation(finished)
+
+def load_finetuning() -> "Recipe[OfficeSettings]":
+    """The recipe of the fine-tuning on DCASE 2016 Task 2."""
+    from task4_sed.pretraining.office.recipe import RECIPE
+
+    return RECIPE
+
+
+def _show_pretraining(run: "Run[PretrainSettings]") -> None:
+    found = run.read_evaluation()
+    clips, classes = found["clips"], len(found["psds1_macro"]["per_class"])
+    _show(found, NAMES, f"{clips['evaluated']:,} clips, {classes} classes")
+    if not clips["comparable"]:
+        say(f"{len(clips['missing'])} evaluation clips are missing: the figures are not comparable.")
+    say(f"{run.folder / 'train/weights.pt'} is a weights file for {run.settings.model.name}.")
+
+
+def _show_finetuning(run: "Run[OfficeSettings]") -> None:
+    found = run.read_evaluation()
+    _show(found, OFFICE_NAMES, f"{found['recordings']} recordings")
+    say(f"The events are in {run.folder / 'test' / 'events.json'}.")
+
+
+def _show(found: dict[str, Any], names: dict[str, str], what: str) -> None:
     made_up = "Made-up data: " if found["made_up"] else ""
-    title = f"{made_up}{found['model']}, seed {found['seed']}, {found['recordings']} recordings; per cent"
-    print_table(office_rows(found), title=title)
-    say(f"The run is in {finished.folder}; the events are in {finished.folder / 'test' / 'events.json'}.")
+    rows = [{"figure": label, "value": _with_interval(found[name])} for name, label in names.items()]
+    print_table(rows, title=f"{made_up}{found['model']}, seed {found['seed']}, {what}; per cent")
 
 
-def _show(run: Any) -> None:
-    from task4_sed.pretraining.recipe import read_evaluation
-    from task4_sed.pretraining.report import figure_rows, title
-
-    found = read_evaluation(run)
-    print_table(figure_rows(found), title=title(found))
-    if not found["clips"]["comparable"]:
-        say(f"{len(found['clips']['missing'])} evaluation clips are missing: the figures are not comparable.")
+def _with_interval(figure: dict[str, Any]) -> str:
+    interval = figure["interval"]
+    limits = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{100 * figure['value']:.1f}{limits}"
 
 
 def _in_per_cent(row: dict[str, Any]) -> dict[str, Any]:
     return {name: f"{100 * value:.1f}" if isinstance(value, float) else value for name, value in row.items()}
+
+
+VERBS = {
+    "pretrain": train_verb(
+        PretrainSettings, load_pretraining, _show_pretraining,
+        "Train a frame model on AudioSet strong and test it: PSDS1 on the evaluation clips.",
+        f"{CONFIGS}/pretrain_small.yaml",
+    ),
+    "pretrain_targets": pretrain_targets,
+    "pretrain_evaluate": pretrain_evaluate,
+    "finetune_dcase2016": train_verb(
+        OfficeSettings, load_finetuning, _show_finetuning,
+        "Fine-tune a frame model on DCASE 2016 Task 2 and test it: event-based onset F1.",
+        f"{CONFIGS}/finetune_dcase2016_small.yaml",
+    ),
+}  # fmt: skip

@@ -60,8 +60,9 @@ def settings_of(fixture: Fixture, **overrides: Any) -> Task4Settings:
 def draw(inputs: Mapping[str, Any]) -> Tensor:
     """An input that is given by its name."""
     values = np.random.RandomState(zlib.crc32(inputs["name"].encode())).standard_normal(inputs["shape"])
-    values = values.astype(np.float32)
-    return torch.from_numpy(np.abs(values) if inputs["rule"] == "abs" else values).double()
+    plain = torch.from_numpy(values.astype(np.float32)).double()
+    rules = {"none": plain, "abs": plain.abs(), "sigmoid(2 x - 2)": (2 * plain - 2).sigmoid()}
+    return rules[inputs["rule"]]
 
 
 def mixings_of(fixture: Fixture) -> list[Mixing]:
@@ -205,7 +206,7 @@ def labels(fixture: Fixture) -> dict[str, Any]:
     """Tables of labels to targets on the frame grid."""
     wanted = fixture.settings
     settings = LabelSettings(
-        classes=wanted["classes"], overlap=wanted["overlap"], dog_in_maestro=wanted["dog_in_maestro"],
+        classes=wanted["classes"], overlap=wanted["overlap"], dog_in_maestro=wanted.get("dog_in_maestro", False),
         maestro_to_desed=bool(wanted["maestro_to_desed"]), desed_to_maestro=bool(wanted["desed_to_maestro"]),
     )  # fmt: skip
     found: dict[str, Any] = {}

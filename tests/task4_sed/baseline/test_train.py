@@ -326,7 +326,7 @@ def test_cached_embeddings_are_those_that_are_worked_out_in_the_step(quick, tmp_
     embedding = {"untrained": True, "options": TINY_BEATS, "dim": 48, "folder": str(tmp_path / "embeddings")}
     settings = quick(embeddings="cached", embedding=embedding)
     clips = read_set(settings.data.root, "weak")
-    batch = open_clips(clips, settings).gather([3, 0])
+    batch = open_clips(clips, settings, settings.cached_embedding).gather([3, 0])
     assert batch["embeddings"].dtype == torch.float16
     assert batch["embeddings"].shape == (2, 496, 48)
     live = load_frozen(settings.embedding)(batch["waveform"])

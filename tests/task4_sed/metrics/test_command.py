@@ -29,7 +29,7 @@ def test_json_has_the_four_metrics_versions_and_clips(capsys, ties):
     code, out, err = call(capsys, *ties, "--json")
     result = json.loads(out)
     assert code == 0
-    assert list(result) == ["psds1", "psds2", "collar_f1", "intersection_f1", "versions", "clips"]
+    assert list(result) == ["psds1", "psds2", "collar_f1", "intersection_f1", "computed_by", "versions", "clips"]
     assert set(result["psds1"]) == {"value", "per_class", "interval"}
     assert result["psds1"]["value"] == pytest.approx(expected("ties")["psds1"]["value"])
     assert result["psds2"]["per_class"] == pytest.approx(expected("ties")["psds2"]["per_class"])
@@ -37,6 +37,7 @@ def test_json_has_the_four_metrics_versions_and_clips(capsys, ties):
     low, high = result["psds2"]["interval"]
     assert low < result["psds2"]["value"] < high
     assert result["versions"]["sed_scores_eval"] == "0.0.4"
+    assert "own kernels" in result["computed_by"] and "sed_scores_eval 0.0.4" in result["computed_by"]
     assert result["clips"]["comparable"] and result["clips"]["expected"] == 24
     assert "classes without reference events are left out: d" in err
 
