@@ -9,9 +9,7 @@ import pandas as pd
 from common.data.made_up import is_made_up
 from common.errors import UserError
 from retrieval.data import (
-    AUDIOCAPS,
-    CLOTHO,
-    WAVCAPS,
+    COUNTS,
     MissingTable,
     check_split,
     is_excluded,
@@ -20,8 +18,7 @@ from retrieval.data import (
     read_manifest,
 )
 
-SPLITS = {"clotho": tuple(CLOTHO), "audiocaps": tuple(AUDIOCAPS), "wavcaps": tuple(WAVCAPS)}
-TRAINING = ("development", "train", *WAVCAPS)
+TRAINING = ("development", "train", *COUNTS["wavcaps"])
 
 
 @dataclass
@@ -56,7 +53,7 @@ def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:
     ids = frozenset().union(*map(read_exclusions, excluded))
     places = [root, *sorted(path for path in root.glob("*/") if not path.name.startswith("."))]
     found: dict[tuple[str, str], pd.DataFrame] = {}
-    for dataset, splits in SPLITS.items():
+    for dataset, splits in COUNTS.items():
         for split in splits:
             for place in places:
                 try:

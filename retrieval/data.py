@@ -1,7 +1,7 @@
 """Captioned audio: one manifest per data set, whatever its layout on disk.
 
 A manifest is a table with one row per clip: dataset, split, file_name (byte for byte, leading blanks and all), path,
-captions (a tuple), duration in seconds (NaN where the data set does not say), source_id (text) and licence.
+captions (a tuple) and source_id (text).
 """
 
 import hashlib
@@ -15,7 +15,8 @@ import pandas as pd
 from common.data.made_up import is_made_up
 from common.errors import UserError, unknown
 
-COLUMNS = ["dataset", "split", "file_name", "path", "captions", "duration", "source_id", "licence"]
+COLUMNS = ["dataset", "split", "file_name", "path", "captions", "source_id"]
+READ = COLUMNS[2:]
 
 # Zenodo 4783391. Rows (clips), md5 of the caption table.
 CLOTHO = {
@@ -29,6 +30,11 @@ WAVCAPS = {  # folder: (json file, clips)
     "BBC_Sound_Effects": ("bbc_final.json", 31201),
     "SoundBible": ("sb_final.json", 1232),
     "AudioSet_SL": ("as_final.json", 108317),
+}
+COUNTS = {
+    "clotho": {split: count for split, (count, _) in CLOTHO.items()},
+    "audiocaps": AUDIOCAPS,
+    "wavcaps": {source: count for source, (_, count) in WAVCAPS.items()},
 }
 # Broken files of WavCaps AudioSet_SL, left out by the systems of 2024 and 2025.
 WAVCAPS_BROKEN = frozenset(
@@ -54,28 +60,29 @@ def read_manifest(dataset: str, root: Path, split: str) -> pd.DataFrame:
     """
     if dataset not in READERS:
         raise unknown("data set", dataset, READERS)
+    if split not in COUNTS.get(dataset, {split: 0}):
+        raise unknown(f"split of {dataset}", split, COUNTS[dataset])
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder. Set data.root to the folder that holds {dataset}.")
-    manifest = READERS[dataset](root, split)
-    return _checked(manifest, root)
+    manifest = READERS[dataset](root, split).assign(dataset=dataset, split=split)
+    if manifest.empty:
+        raise UserError(f"{root} holds no clips of this split")
+    _refuse_repeated(manifest["path"].map(str), root)
+    return manifest[COLUMNS].reset_index(drop=True)
 
 
 def read_clotho(root: Path, split: str) -> pd.DataFrame:
     """Clotho v2.1: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv` and a folder of wavs."""
-    if split not in CLOTHO:
-        raise unknown("Clotho split", split, CLOTHO)
     table = read_caption_table(_find(root, f"clotho_captions_{split}.csv"))
     names = table["file_name"]
     folder = next((f for f in _folders(root, split) if (f / names.iloc[0]).is_file()), root / split)
-    manifest = pd.DataFrame({"dataset": "clotho", "split": split, "file_name": names})
-    manifest["path"] = [folder / name for name in names]
-    manifest["captions"] = table["captions"]
-    manifest["duration"] = float("nan")
-    metadata = _clotho_metadata(root, split)
-    manifest["source_id"] = [metadata.get(name, ("Not found", ""))[0] for name in names]
-    manifest["licence"] = [metadata.get(name, ("", ""))[1] for name in names]
-    return manifest
+    try:
+        metadata = _read_text_table(_find(root, f"clotho_metadata_{split}.csv"))
+    except UserError:
+        metadata = pd.DataFrame({"file_name": [], "sound_id": []})
+    ids = dict(zip(metadata["file_name"], metadata["sound_id"], strict=True))
+    return table.assign(path=[folder / name for name in names], source_id=[ids.get(n, "Not found") for n in names])
 
 
 def read_caption_table(path: Path) -> pd.DataFrame:
@@ -99,8 +106,6 @@ def read_caption_table(path: Path) -> pd.DataFrame:
 
 def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
     """AudioCaps: `<split>.csv`, one caption per row; clips are `<youtube_id>_<start_time>` in a folder `<split>`."""
-    if split not in AUDIOCAPS:
-        raise unknown("AudioCaps split", split, AUDIOCAPS)
     path = _find(root, f"{split}.csv", f"audiocaps_v1_{split}.csv")
     table = _read_text_table(path)
     missing = {"youtube_id", "start_time", "caption"} - set(table.columns)
@@ -113,15 +118,12 @@ def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
     rows = []
     for (youtube_id, start), group in table.groupby(["youtube_id", "start_time"], sort=False):
         audio = _find_audio(folders, f"{youtube_id}_{start}")
-        rows.append((audio.name, audio, tuple(group["caption"]), 10.0, youtube_id))
-    manifest = pd.DataFrame(rows, columns=["file_name", "path", "captions", "duration", "source_id"])
-    return manifest.assign(dataset="audiocaps", split=split, licence="")
+        rows.append((audio.name, audio, tuple(group["caption"]), youtube_id))
+    return pd.DataFrame(rows, columns=READ)
 
 
 def read_wavcaps(root: Path, split: str) -> pd.DataFrame:
     """WavCaps: `split` is one of its four sources; `json_files/<source>/*.json`, `<id>.flac` in the source's folder."""
-    if split not in WAVCAPS:
-        raise unknown("WavCaps source", split, WAVCAPS)
     path = _find(root, f"json_files/{split}/{WAVCAPS[split][0]}", WAVCAPS[split][0])
     try:
         items = json.loads(path.read_text(encoding="utf-8"))["data"]
@@ -136,9 +138,8 @@ def read_wavcaps(root: Path, split: str) -> pd.DataFrame:
         if not str(item.get("caption", "")).strip():
             raise UserError(f"{path}: item {number} ({source_id}) has no caption")
         audio = _find_audio(folders, source_id)
-        rows.append((audio.name, audio, (item["caption"],), float(item.get("duration") or "nan"), source_id))
-    manifest = pd.DataFrame(rows, columns=["file_name", "path", "captions", "duration", "source_id"])
-    return manifest.assign(dataset="wavcaps", split=split, licence="")
+        rows.append((audio.name, audio, (item["caption"],), source_id))
+    return pd.DataFrame(rows, columns=READ)
 
 
 def read_folder(root: Path, split: str) -> pd.DataFrame:
@@ -148,9 +149,7 @@ def read_folder(root: Path, split: str) -> pd.DataFrame:
     if path is None:
         raise UserError(f"{root} has neither captions_{split}.csv nor {split}/captions.csv")
     table = read_caption_table(path)
-    manifest = pd.DataFrame({"dataset": "folder", "split": split, "file_name": table["file_name"]})
-    manifest["path"] = [folder / name for name in table["file_name"]]
-    return manifest.assign(captions=table["captions"], duration=float("nan"), source_id=table["file_name"], licence="")
+    return table.assign(path=[folder / name for name in table["file_name"]], source_id=table["file_name"])
 
 
 READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
@@ -162,20 +161,13 @@ READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
 
 
 def check_split(manifest: pd.DataFrame, root: Path) -> list[str]:
-    """What differs from the official data set, one sentence each; empty when all is there.
-
-    Counts clips against the published number, compares Clotho's caption table with its md5, names missing files.
-    """
+    """Differences from the official counts and checksums, and missing files, one sentence each."""
     dataset, split = manifest["dataset"].iloc[0], manifest["split"].iloc[0]
     problems = []
     if not is_made_up(root):
-        expected = {
-            "clotho": {name: count for name, (count, _) in CLOTHO.items()},
-            "audiocaps": AUDIOCAPS,
-            "wavcaps": {name: count for name, (_, count) in WAVCAPS.items()},
-        }.get(dataset, {})
-        if split in expected and len(manifest) != expected[split]:
-            problems.append(f"{dataset} {split} has {len(manifest)} clips, officially {expected[split]}")
+        expected = COUNTS.get(dataset, {}).get(split)
+        if expected not in (None, len(manifest)):
+            problems.append(f"{dataset} {split} has {len(manifest)} clips, officially {expected}")
         if dataset == "clotho":
             path = _find(Path(root), f"clotho_captions_{split}.csv")
             if hashlib.md5(path.read_bytes()).hexdigest() != CLOTHO[split][1]:
@@ -271,13 +263,6 @@ def read_queries(path: Path) -> list[str]:
     return list(table["caption"])
 
 
-def _checked(manifest: pd.DataFrame, root: Path) -> pd.DataFrame:
-    if manifest.empty:
-        raise UserError(f"{root} holds no clips of this split")
-    _refuse_repeated(manifest["path"].map(str), root)
-    return manifest[COLUMNS].reset_index(drop=True)
-
-
 def _refuse_repeated(names: pd.Series, where: Path) -> None:
     repeated = names[names.duplicated()]
     if len(repeated):
@@ -301,15 +286,6 @@ def _read_text_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is not a table: {error}") from error
-
-
-def _clotho_metadata(root: Path, split: str) -> dict[str, tuple[str, str]]:
-    """File name to (sound_id, licence); empty where the metadata table is absent."""
-    try:
-        table = _read_text_table(_find(root, f"clotho_metadata_{split}.csv"))
-    except UserError:
-        return {}
-    return {row.file_name: (row.sound_id, row.license) for row in table.itertuples()}
 
 
 def _find(root: Path, *names: str) -> Path:

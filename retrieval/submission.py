@@ -48,7 +48,7 @@ def predict(run: TextRun, root: Path) -> Path:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{folder} has two files named {twice}; the challenge identifies clips by their names alone.")
-    rows = [("challenge", "test", path.name, path, (), float("nan"), "", "") for path in paths]
+    rows = [("challenge", "test", path.name, path, (), "") for path in paths]
     manifest = Manifest(pd.DataFrame(rows, columns=COLUMNS))
     models = (load_model(run, name, run.settings.last_stage) for name in run.settings.models)
     found = [similarities(model, manifest, queries, run.settings) for model in models]
