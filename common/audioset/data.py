@@ -4,7 +4,7 @@
     {balanced_train,unbalanced_train,eval}_segments.csv   YTID, start, end, "mid,mid,...", after three comment lines
     {...}_segments_mp3.hdf                   encoded clips, see encoded_store.py; or several, {...}_mp3_000.hdf, ...
 
-The tables are those of research.google.com/audioset, the HDF5 files those of PaSST and EfficientAT.
+Tables as on research.google.com/audioset, HDF5 files as PaSST and EfficientAT make them.
 """
 
 import csv
@@ -55,7 +55,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """What its clip is called, without ending: Y and the video's name."""
+        """Name of its clip without ending: Y and the video's name."""
         return f"Y{self.video}"
 
 
@@ -118,10 +118,10 @@ def segment_targets(segments: Sequence[Segment], num_classes: int) -> NDArray[np
 
 
 def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
-    """HDF5 files below `root` that the patterns name, sorted within each.
+    """HDF5 files below `root` that fit the patterns, sorted within each.
 
     Raises:
-        UserError: if a pattern names none.
+        UserError: if no file fits a pattern.
     """
     found: list[Path] = []
     for pattern in patterns:
@@ -134,7 +134,7 @@ def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 class AudioClips(Protocol):
-    """Where waveforms come from, such as `EncodedClips`."""
+    """A source of waveforms, such as `EncodedClips`."""
 
     @property
     def filenames(self) -> list[str]:
@@ -175,10 +175,7 @@ class PackedTargets:
 
 @dataclass
 class Teacher:
-    """Where the teacher's logits of each clip stand.
-
-    outputs: the table. rows: (clips,), -1 for none. temperature: of its probabilities.
-    """
+    """The teacher's logits: their table, the row of each clip (clips,), -1 for none, and a temperature."""
 
     outputs: KeyedOutputs
     rows: NDArray[np.int64]
@@ -193,10 +190,10 @@ class Teacher:
 
 
 def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classes: int) -> Teacher:
-    """Find the teacher's row of each clip.
+    """Open the teacher's logits of clips.
 
     Raises:
-        UserError: as `KeyedOutputs`; if clips have no row and the settings do not allow it.
+        UserError: as `KeyedOutputs`; if clips have no logits and the settings do not allow it.
     """
     outputs = KeyedOutputs(settings.logits, "logits", (num_classes,))
     try:
@@ -213,16 +210,16 @@ def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classe
 class TaggingClips(Dataset):
     """Waveforms with targets, and in training with gain, roll, wavmix and the teacher's probabilities.
 
-    A batch holds ``waveform`` (batch, samples), ``target`` and ``weight`` (batch, classes), float32: a target stands as
-    weight times probability (see `weighted_bce`); with a teacher ``teacher_target`` (batch, classes) and
-    ``teacher_weight`` (batch, 1) likewise; ``filename`` (list) and ``index`` (batch,).
+    A batch holds ``waveform`` (batch, samples), ``target`` (weight times probability, `weighted_bce`) and ``weight``
+    (batch, classes), float32; with a teacher ``teacher_target`` (batch, classes) and ``teacher_weight`` (batch, 1);
+    ``filename`` (list) and ``index`` (batch,).
 
     Args:
-        audio: the waveforms.
+        audio: waveforms.
         targets: of the same clips, 0..1.
-        weights: (clips, classes), 0 where a label is not known; None for 1.
+        weights: (clips, classes), 0 where a label is unknown; None for 1.
         teacher: of the same clips.
-        augment: gain, roll and wavmix for clips that are asked for with a seed; None for none.
+        augment: gain, roll and wavmix for clips that are requested with a seed; None for none.
     """
 
     def __init__(
@@ -292,7 +289,7 @@ def mix_waveforms(
         partners: (rows, ...), the clips that are mixed in.
         rows: (rows,), of the batch.
         drawn: (rows,), from Beta(2, 2); a row's own weight is max(drawn, 1 - drawn).
-        mix_teacher: mix the teacher's probabilities, too. Published: those of the batch's own clips stay.
+        mix_teacher: mix the teacher's probabilities as well; published: the batch's own ones stay.
     """
     keys = ["waveform", "target", "weight"]
     if mix_teacher and "teacher_target" in batch:
@@ -309,7 +306,7 @@ def open_audioset(
     teacher: TeacherSettings | None = None,
     augment: AugmentSettings | None = None,
 ) -> TaggingClips:
-    """Clips of the HDF5 files below `root` that the patterns name.
+    """Clips of the HDF5 files below `root` that fit the patterns.
 
     Raises:
         UserError: as `EncodedClips` and `open_teacher`; if a file has targets of other classes.

@@ -1,4 +1,4 @@
-"""From AudioSet's segment tables and folders of clips to HDF5 files, and a look at what is there."""
+"""Pack clips of AudioSet into HDF5 files by its segment tables, and check such files."""
 
 import csv
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ OFFICIAL_CLIPS = {"balanced_train": 22_160, "unbalanced_train": 2_041_789, "eval
 
 @dataclass
 class SplitReport:
-    """What packing a split did."""
+    """Result of packing a split."""
 
     split: str
     segments: int
     files: list[EncodedReport] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
-    """Files of an earlier call that hold what they should."""
+    """Complete files of an earlier call."""
     not_found: list[str] = field(default_factory=list)
     """Videos without a clip in the folder."""
     list_of_missing: Path = Path()
-    """Table of what is missing or broken."""
+    """Table of missing and broken clips."""
 
     @property
     def num_broken(self) -> int:
@@ -56,14 +56,14 @@ def pack_split(
 ) -> SplitReport:
     """Pack the clips of a split into `root`/SPLIT_segments_mp3.hdf, or into several files, ..._mp3_000.hdf and so on.
 
-    A call that was stopped goes on with the first file that is not finished. What is missing or broken is listed in
+    After an interruption the next call starts with the first unfinished file. Missing and broken clips are listed in
     `root`/SPLIT_segments_missing.csv.
 
     Args:
         root: folder of the tables.
         audio: folder of the clips, also in subfolders: Y<video>.mp3, or <video> with any ending that soundfile reads.
         split: balanced_train, unbalanced_train or eval.
-        encode_rate: Hz of the mp3 that every clip is turned into; None stores the clips' bytes.
+        encode_rate: encode every clip as mp3 of this rate in Hz; None stores the clips' bytes.
         clips_per_file: segments in each file.
         quiet: no progress on stderr.
 
@@ -104,8 +104,8 @@ def check_audioset(root: Path, decode: int = 100, seed: int = 0) -> tuple[list[d
         seed: of that draw.
 
     Returns:
-        A row for each split (segments, clips, official number, missing), and what is wrong, a sentence each. Clips that
-        are no longer on YouTube are missing in every copy; that alone is no fault.
+        A row for each split (segments, clips, official number, missing), and one sentence per problem. Missing clips
+        are no problem: every copy lacks clips that are no longer on YouTube.
     """
     classes = read_classes(root)
     rows: list[dict[str, Any]] = []
@@ -135,7 +135,7 @@ def check_audioset(root: Path, decode: int = 100, seed: int = 0) -> tuple[list[d
 def _compare(
     paths: Sequence[Path], segments: Sequence[Segment], num_classes: int, decode: int, seed: int, problems: list[str]
 ) -> dict[str, Any]:
-    """Clips and decoded clips of a split; adds what is wrong to `problems`."""
+    """Clips and decoded clips of a split; adds sentences to `problems`."""
     clips = EncodedClips(paths, 32000)
     packed = clips.packed_targets(num_classes)
     if segments:

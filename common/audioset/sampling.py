@@ -10,7 +10,7 @@ from torch.utils.data.distributed import DistributedSampler
 from common.data.loading import EpochDraws, rank_and_count
 
 Draw = tuple[int, int]
-"""Index of a clip, and the seed of what is random in reading it."""
+"""Index of a clip, and the seed of its augmentation."""
 
 
 def class_balance_weights(targets: Any, offset: float = 100.0) -> NDArray[np.float64]:
@@ -39,9 +39,8 @@ def class_balance_weights(targets: Any, offset: float = 100.0) -> NDArray[np.flo
 class DrawSampler(DistributedSampler[Draw]):
     """Gives each process its share of an epoch's draws, with a seed for each clip.
 
-    The order of an epoch does not depend on the number of processes: process r of W takes draws r, r + W, ..., so that
-    a step of W devices sees W batches' worth of consecutive draws. Up to W - 1 last draws are left out, so that all
-    processes take the same number of steps. It derives from DistributedSampler so that Lightning leaves it as it is.
+    The order of an epoch does not depend on the number of processes: process r of W takes draws r, r + W, ...; up to
+    W - 1 last draws are left out, so that all take the same number of steps. Lightning replaces no DistributedSampler.
 
     Args:
         draws: of an epoch.

@@ -1,6 +1,6 @@
 """Settings of AudioSet training and of fine-tuning, the schema of the YAML files in configs/. No torch here.
 
-The defaults are those of EfficientAT's ex_audioset.py, which its author names the configuration of the papers.
+Defaults as in EfficientAT's ex_audioset.py, which its author names the configuration of the papers.
 """
 
 from pathlib import Path
@@ -59,7 +59,7 @@ class AugmentSettings(Settings):
     wavmix_probability: float = Field(0.0, ge=0, le=1)
     """Probability of mixing a waveform with another clip of the data set; means removed, weights from Beta(2, 2)."""
     wavmix_teacher: Literal["first", "mixed"] = "first"
-    """Teacher's probabilities of waveforms that are mixed: those of the first clip (published), or mixed as well."""
+    """Teacher's probabilities of mixed waveforms: the first clip's (published), or mixed as well."""
     frequency_mask: int = Field(0, ge=0)
     """Widest band to cover in each clip, in mel bands; 0 covers none."""
     time_mask: int = Field(0, ge=0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.audioset.settings import FineTuneDataSettings, TableSettings
 from common.audioset.train import Objective
+from common.data.tables import read_tsv
 from common.errors import UserError, unknown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -43,7 +44,7 @@ class LabelledClips:
         return [] if TEST in parts else parts
 
     def training_rows(self, fold: str | None) -> NDArray[np.int64]:
-        """Clips to train on when `fold` is tested; those of the training split for None."""
+        """Clips to train on when `fold` is tested; for None the training split."""
         return np.flatnonzero(self.parts == TRAIN if fold is None else self.parts != fold)
 
     def test_rows(self, fold: str | None) -> NDArray[np.int64]:
@@ -133,13 +134,12 @@ def read_table(root: Path, settings: TableSettings, labels: tuple[str, ...] | No
     """Any folder with a table; classes in alphabetical order where `labels` does not name them."""
     path = Path(root) / settings.file
     columns = [settings.filename, settings.label, settings.split]
-    rows = _read_rows(path, columns + ([settings.recording] if settings.recording else []))
+    rows = _read_rows(path, columns + ([settings.recording] if settings.recording else []), settings.filename)
     separator = settings.separator
     texts = [[row[settings.label]] if separator is None else row[settings.label].split(separator) for row in rows]
     texts = [[label.strip() for label in some if label.strip()] for some in texts]
     labels = labels or tuple(sorted({label for some in texts for label in some}))
     filenames = [row[settings.filename] for row in rows]
-    _refuse_doubled(path, filenames)
     parts = np.array([row[settings.split].strip() for row in rows])
     _refuse_odd_parts(path, settings.split, set(parts.tolist()))
     return LabelledClips(
@@ -163,14 +163,6 @@ def _targets(texts: Sequence[Sequence[str]], labels: Sequence[str], path: Path) 
     return targets
 
 
-def _refuse_doubled(path: Path, filenames: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for line, name in enumerate(filenames, start=2):
-        if name in seen:
-            raise UserError(f"{path}:{line} names {name} again; take one of its rows out.")
-        seen.add(name)
-
-
 def _refuse_odd_parts(path: Path, column: str, parts: set[str]) -> None:
     split = {TRAIN, VALIDATION, TEST}
     if parts & split and (parts - split or not {TRAIN, TEST} <= parts):
@@ -180,26 +172,8 @@ def _refuse_odd_parts(path: Path, column: str, parts: set[str]) -> None:
         raise UserError(f"{path}: column {column} holds only {', '.join(parts)}; at least two folds are needed.")
 
 
-def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a table with a header line."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no table of text ({error}).") from error
-    if not rows:
-        raise UserError(f"{path} holds no rows.")
-    for column in columns:
-        if column not in rows[0]:
-            raise unknown(f"column of {path}", column, rows[0])
-    for line, row in enumerate(rows, start=2):
-        empty = [column for column in columns if not row[column]]
-        if empty:
-            raise UserError(f"{path}:{line} has nothing in the column {empty[0]}.")
-    return rows
+def _read_rows(path: Path, columns: Sequence[str], key: str | None = None) -> list[dict[str, str]]:
+    return read_tsv(path, columns, key, "\t" if path.suffix == ".tsv" else ",").to_dict("records")
 
 
 def _lines(path: Path) -> list[list[str]]:

@@ -12,7 +12,6 @@ import torch
 from common.audioset.data import open_audioset, read_classes
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
-from common.runs.folder import SETTINGS_FILE
 from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
@@ -20,7 +19,9 @@ from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.output import Progress, say
 from common.registry import load_audio_model
+from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import open_run
+from common.training.devices import choose_device
 
 DEVICE_BATCH = 32
 ROWS_AT_ONCE = 4096
@@ -43,7 +44,7 @@ def write_teacher_logits(
         root: of AudioSet.
         out: the file.
         patterns: names of HDF5 files below `root`.
-        seconds: of the clips; None takes those that the first run was trained on, and 10 where there is no run.
+        seconds: of the clips; None takes the length that the first run was trained on, 10 without a run.
         batch_size: clips at once.
         num_workers: processes that decode.
 
@@ -54,9 +55,9 @@ def write_teacher_logits(
         UserError: if a model has other classes than the data, or gives NaN.
     """
     classes = read_classes(root)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     models = [_load(source, classes.names).to(device).eval() for source in sources]
-    runs: list[Any] = [open_run(Path(source), PretrainSettings) for source in sources if _is_run(source)]
+    runs = [open_run(Path(source), PretrainSettings) for source in sources if _is_run(source)]
     rates = {model.sample_rate for model in models}
     if len(rates) > 1:
         raise UserError(
@@ -122,7 +123,7 @@ def _load(source: str, labels: Sequence[str]) -> AudioModel:
     else:
         model = load_audio_model(name, Path(weights) if weights else None)
     if tuple(model.labels) != tuple(labels):
-        raise UserError(f"{source} knows {len(model.labels)} classes, the data have {len(labels)} others.")
+        raise UserError(f"{source} has {len(model.labels)} classes, the data have {len(labels)} others.")
     say(f"Teacher {source}")
     return model
 
@@ -133,7 +134,7 @@ class _PlainUnpickler(pickle.Unpickler):
     allowed = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "dtype")}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Only what NumPy's numbers need."""
+        """Only the classes of NumPy's numbers."""
         if (module, name) in self.allowed:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name}")

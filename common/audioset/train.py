@@ -73,7 +73,7 @@ def _make_random_model(settings: TaggingSettings, labels: Sequence[str]) -> Audi
 
 
 def _load_image_weights(network: nn.Module, weights: Path) -> bool:
-    """Load DeiT's weights into a PaSST; False for any other file or network, which stays as it is."""
+    """Load DeiT's weights into a PaSST; False for any other file or network, which stays unchanged."""
     if not isinstance(network, PaSST):
         return False
     tensors = read_tensors(weights)
@@ -83,7 +83,7 @@ def _load_image_weights(network: nn.Module, weights: Path) -> bool:
     try:
         network.load_state_dict({**heads, **from_image_weights(tensors, network)})
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{weights} holds image weights, but not those of a DeiT of this size.") from error
+        raise UserError(f"{weights} holds image weights, but not of a DeiT of this size.") from error
     return True
 
 
@@ -102,7 +102,7 @@ def refuse_hot_kernels(settings: TaggingSettings) -> None:
     The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
 
     Raises:
-        UserError: with what to set.
+        UserError: names the setting.
     """
     epochs = settings.trainer.epochs
     with torch.device("meta"):
@@ -338,9 +338,9 @@ def tagging_loss(
 def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Binary cross entropy with logits, summed over weighted targets, mean over batch and classes.
 
-    A target p with weight w stands as (w p, w); two mixed clips add up. With weight 1 it is
-    F.binary_cross_entropy_with_logits. What is unknown (weight 0) counts as loss 0, also in the mean: so do EfficientAT
-    for clips without teacher, and the OpenMIC scripts.
+    A probability p with weight w is the target w p, so that mixed clips add up. With weight 1 it is
+    F.binary_cross_entropy_with_logits. Weight 0 (unknown) counts as loss 0, also in the mean, as in EfficientAT for
+    clips without teacher and in the OpenMIC scripts.
 
     >>> logits = torch.tensor([[0.0, 5.0]])
     >>> round(float(weighted_bce(logits, torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]))), 4)

@@ -1,5 +1,6 @@
-"""Reading tab-separated tables; every error gives file and line."""
+"""Reading tables of text; every error gives file and line."""
 
+import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,13 +10,14 @@ import pandas as pd
 from common.errors import UserError, nearest
 
 
-def read_tsv(path: Path, columns: Iterable[str], key: str | None = None) -> pd.DataFrame:
-    """Read a tab-separated table with a header line, every cell as text.
+def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separator: str = "\t") -> pd.DataFrame:
+    """Read a table with a header line, every cell as text.
 
     Args:
         path: UTF-8; further columns are kept.
         columns: required, without empty cells.
         key: column without doubled values.
+        separator: of columns; with any other than a tab, cells may be quoted.
 
     Returns:
         The table; the row on line n of the file has the index n - 2.
@@ -29,8 +31,9 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None) -> pd.D
         raise UserError(f"{path} does not exist.")
     try:
         table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, skip_blank_lines=False, quoting=3, encoding="utf-8-sig"
-        ).fillna("")
+            path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig",
+            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
+        ).fillna("")  # fmt: skip
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path} is empty; it needs the header {' '.join(columns)}.") from error
     except pd.errors.ParserError as error:
@@ -42,7 +45,7 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None) -> pd.D
     for column in columns:
         if column not in table.columns:
             raise UserError(
-                f"{path}:1 has no column {column}; it has {' '.join(map(str, table.columns))} (tabs separate columns)."
+                f"{path}:1 has no column {column}; it has {' '.join(map(str, table.columns))} (between {separator!r})."
             )
     _refuse_empty(path, table, columns)
     if key is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 def freq_mixstyle(
     spectrogram: Tensor, probability: float, alpha: float, generator: torch.Generator, dominant: bool = False
 ) -> Tensor:
-    """Mix the mean and deviation of each frequency with those of another clip of the batch.
+    """Mix the mean and deviation of each frequency with another clip of the batch.
 
     Freq-MixStyle as in the DCASE 2024 Task 1 baseline (helpers/utils.py): one decision per batch, one weight per clip;
     the variance is the unbiased one, and no gradient flows through the statistics. Labels stay as they are.
@@ -84,7 +84,7 @@ def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generat
         spectrogram: (batch, channels, mels, frames).
         max_width: in mel bands.
         generator: source of the random numbers.
-        value: what the covered cells become.
+        value: of the covered cells.
 
     Returns:
         (batch, channels, mels, frames).

@@ -80,7 +80,7 @@ class ResampledFirst(nn.Module):
         self.front_end.mask = mask  # type: ignore[assignment]
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) at `sample_rate` to what the front end gives."""
+        """(batch, samples) at `sample_rate` to the spectrogram of the front end."""
         return self.front_end(self.resample(waveform))
 
 

@@ -1,12 +1,12 @@
 """How large a network is and how much it computes, by the counts that challenges and papers use.
 
-Counts of multiply-accumulate operations (MACs), which differ by what they see:
+Counts of multiply-accumulate operations (MACs):
 
 - challenge: DCASE Task 1's, torchinfo with a batch of one. For every module's weight and bias: elements times output
   positions for convolutions, elements otherwise. Batch norms count twice their channels, activations nothing, and
   operations without a module (attention products, kernels made for each clip) nothing.
 - all_calls: every convolution and matrix product that runs, fused attention included, without biases (torch's counter).
-- repo: that of EfficientAT, modules only, one MAC for each bias of an output; papers on MN quote it.
+- repo: EfficientAT's count, modules only, one MAC for each bias of an output; papers on MN quote it.
 """
 
 import copy
@@ -51,7 +51,7 @@ def measure(
     Args:
         network: spectrogram to ModelOutput; it is not changed.
         input_shape: of the spectrogram, with a batch of one, as the challenge counts.
-        precision: what `bytes` is given for.
+        precision: of `bytes`.
         also_reads: further inputs of the network: name and shape without the batch.
 
     Raises:
@@ -83,7 +83,7 @@ def on_meta(network: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
     for buffer in network.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    # What stands in `memo` is taken as the copy: no weights are copied.
+    # deepcopy takes the entries of `memo` as the copies: no weights are copied.
     return copy.deepcopy(network, memo).to("meta").eval()
 
 
@@ -187,7 +187,7 @@ def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
 
 
 def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures of `describe` as rows of a table: what was counted, the number, how."""
+    """The figures of `describe` as rows of a table."""
     calls = figures["all_calls"]
     seconds, shape = figures["seconds"], "x".join(map(str, figures["input_shape"]))
     rows = (
@@ -221,5 +221,5 @@ def _model_settings(name_or_run: str) -> tuple[str, dict[str, Any], dict[str, An
     settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     options = dict(settings.get("model") or {})
     if "name" not in options:
-        raise UserError(f"{file} has no model.name, which says what model the run trains.")
+        raise UserError(f"{file} has no model.name, the model that the run trains.")
     return options.pop("name"), settings.get("front_end") or {}, options

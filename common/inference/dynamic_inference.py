@@ -21,7 +21,7 @@ def folded_kernels(convolution: DynamicConvolution, norm: nn.BatchNorm2d) -> tup
 
 
 class FoldedDynamicBlock(nn.Module):
-    """What a DynamicBlock computes in evaluation, for blocks of dynamic convolutions, dynamic ReLU and attention.
+    """A DynamicBlock in evaluation, for blocks of dynamic convolutions, dynamic ReLU and attention.
 
     Batch norms are folded into the kernels. The 1x1 convolutions are matrix products of each clip, and the attention
     over frequency is multiplied into the lines of the dynamic ReLU, which its being positive allows.
@@ -78,7 +78,7 @@ class FoldedDynamicBlock(nn.Module):
         return mixed.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
 
     def _depthwise(self, maps: Tensor, context: Tensor, over_frequency: Tensor, over_time: Tensor) -> Tensor:
-        """Depthwise convolution, dynamic ReLU and attention, clip by clip: what one step wrote is still in the cache.
+        """Depthwise convolution, dynamic ReLU and attention, clip by clip, which keeps the maps in the cache.
 
         One convolution of all clips would need batch x channels groups, for which the fast layout has no kernel.
         """

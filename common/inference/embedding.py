@@ -18,6 +18,7 @@ from common.inference.tagging import load_model, names_a_folder
 from common.output import Progress
 from common.registry import list_models
 from common.registry.released import is_model_name
+from common.training.devices import choose_device
 
 Embed = Callable[[Path], np.ndarray]
 ENDINGS = (".npz", ".parquet")
@@ -47,7 +48,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
 
         return embed_at_once
     model = prepare_for_inference(load_model(name, weights))
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(choose_device())
 
     def embed_in_windows(path: Path) -> np.ndarray:
         with torch.inference_mode():

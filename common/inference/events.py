@@ -1,4 +1,4 @@
-"""From frame scores to events, block after block, so that a recording may be as long as it likes."""
+"""From frame scores to events, block by block, for recordings of any length."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class Event:
 
 
 class EventFinder:
-    """Runs of frames whose median-filtered score exceeds a threshold.
+    """Runs of frames with a median-filtered score above a threshold.
 
-    The filter holds the first and the last frame beyond the ends of the recording. Blocks may be cut anywhere: the
-    events do not depend on it.
+    The filter repeats the first and the last frame beyond the ends of the recording. Events do not depend on where
+    blocks are cut.
 
     Args:
         frame: seconds from one frame to the next.

@@ -30,7 +30,7 @@ PARTS = ("onnx", "onnxscript", "onnxruntime")
 
 
 class MatrixMelSpectrum(nn.Module):
-    """A MelSpectrum as a convolution with cosines and sines: ONNX knows no STFT that its runtimes agree on."""
+    """A MelSpectrum as a convolution with cosines and sines: ONNX runtimes disagree on its STFT."""
 
     def __init__(self, mel: MelSpectrum):
         super().__init__()
@@ -97,7 +97,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
     """Write an audio model as ONNX, whole or not at all.
 
     Args:
-        model: front end and network; it stays as it is.
+        model: front end and network; unchanged.
         out: .onnx file.
         seconds: length of the clips; None for the model's window. The batch may have any size, of a DyMN it is 1.
         check: compare with PyTorch on made-up clips, together and alone where the batch is free.
@@ -119,7 +119,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
     expected = tuple(value for value in kept if value is not None)
     names = [field for field, value in zip(kept._fields, kept, strict=True) if value is not None]
     graph = Exported(copy.deepcopy(model)).eval()
-    if not fixed_batch:  # a DyMN is simpler to export as it is
+    if not fixed_batch:  # a DyMN is exported unfolded
         fold_batch_norms(graph.network)
     _replace_spectra(graph)
     with atomic_path(out) as temporary:
@@ -183,7 +183,7 @@ def write_onnx(
         path: file to write.
         takes, gives: names of the input and of the outputs.
         name: of the network, for messages.
-        free_batch: the file takes batches of any size, not that of the example alone.
+        free_batch: the file takes batches of any size.
 
     Raises:
         UserError: if the network has a step that ONNX cannot hold.
@@ -217,12 +217,12 @@ def write_onnx(
             logger.setLevel(level)
     written = onnx.load(path)
     for node in written.graph.node:
-        node.ClearField("metadata_props")  # where each step stands in our source: several times what small weights take
+        node.ClearField("metadata_props")  # source lines: several times the size of small weights
     onnx.save(written, path)
 
 
 class _OneInput(nn.Module):
-    """A module whose input has a name that we know."""
+    """A module with an input of a known name."""
 
     def __init__(self, module: nn.Module):
         super().__init__()

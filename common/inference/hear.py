@@ -23,6 +23,7 @@ from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.mobilenet import MobileNet, SqueezeExcitation
 from common.registry import load_audio_model
+from common.training.devices import choose_device
 
 TIMESTAMP_HOP = 0.05  # seconds
 SECONDS_AT_ONCE = 40.0  # of audio in one batch of windows
@@ -38,7 +39,7 @@ POOLING = {
 
 
 class LayerFeatures(nn.Module):
-    """What chosen layers of a model say about a waveform, joined to one vector.
+    """Outputs of chosen layers of a model, joined to one vector.
 
     Args:
         model: front end and network.
@@ -124,7 +125,7 @@ class HearModel(nn.Module):
     def _windows(self, audio: Tensor, level: Level, hop: int) -> Iterator[Tensor]:
         """Embeddings (sounds, windows, size) of consecutive windows around every `hop` samples, in batches.
 
-        Reflection continues the clip on both sides; also for clips shorter than half a window, where it goes on.
+        The clip is continued by reflection on both sides, as often as needed for clips shorter than half a window.
         """
         sounds, samples = audio.shape
         window = self._window(level)
@@ -166,7 +167,7 @@ def load_model(model_file_path: str | Path = "", name: str = "mn10_all_b_mel_avg
     """
     parsed = parse_name(name, mode)
     model = prepare_for_inference(load_audio_model(parsed.model, weights=model_file_path or None))
-    return HearModel(model.to("cuda" if torch.cuda.is_available() else "cpu"), parsed)
+    return HearModel(model.to(choose_device()), parsed)
 
 
 def hear_model(model: AudioModel, name: str, mode: str = "all") -> HearModel:
@@ -217,7 +218,7 @@ def _reflected(index: Tensor, samples: int) -> Tensor:
 
 
 def _layer(model: AudioModel, part: str) -> nn.Module:
-    """The layer whose output a part is."""
+    """The layer that computes a part."""
     if part == "mel_avgs":
         return model.front_end
     network = model.network

@@ -1,4 +1,4 @@
-"""Names of HEAR embeddings, such as mn10_all_b_mel_avgs or passt_base2levelmel, read into what they stand for."""
+"""Parser of HEAR embedding names, such as mn10_all_b_mel_avgs or passt_base2levelmel."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.errors import UserError, nearest
 from common.registry.released import read_table
 
-BLOCKS = (5, 11, 13, 15)  # what all_b and all_se stand for
+BLOCKS = (5, 11, 13, 15)  # of all_b and all_se
 POOLINGS = {  # of the maps of a block; the longest names first, so that no name hides in another
     "cat_avg_max_ch_pool": "cat_avg_max",
     "add_avg_max_ch_pool": "add_avg_max",
@@ -25,7 +25,7 @@ LIKE_PUBLISHED = (  # shown when a name is not understood; the recommended one f
 
 @dataclass(frozen=True)
 class Level:
-    """What one window around a timestamp gives: window in seconds (0 for the spectrogram of `samples`), and of what."""
+    """A window around a timestamp: seconds of the embedded window, or 0 and the samples of a spectrogram."""
 
     window: float
     samples: int = 0
@@ -68,7 +68,7 @@ PASST_PARTS = {"all": ("logits", "embedding"), "embed_only": ("embedding",), "lo
 
 
 def parse_name(name: str, mode: str = "all") -> HearName:
-    """What a name of EfficientAT_HEAR's or hear21passt's modules stands for (these with `passt_` before them).
+    """Parse a module name of EfficientAT_HEAR or (with `passt_` before it) of hear21passt.
 
     Args:
         name: `mnXX` or `dymnXX`, then any of all_b, all_se, bN, seN (more numbers may follow: b5_11_15), clf1, clf2,
@@ -77,7 +77,7 @@ def parse_name(name: str, mode: str = "all") -> HearName:
         mode: of PaSST: all (logits and embedding), embed_only, logits.
 
     Raises:
-        UserError: for a name that stands for nothing, with those that look like it.
+        UserError: for an unknown name, with similar ones.
     """
     module = name.removeprefix("passt_").removeprefix("hear21passt.")
     if name.startswith(("passt_", "hear21passt.")) and module in PASST:

@@ -24,7 +24,6 @@ def prepare_for_inference(
         compile: torch.compile of the network; the first call of each shape takes long.
         dtype: torch.bfloat16 or torch.float16 for the network, under autocast; the front end stays in float32.
     """
-
     model.eval().requires_grad_(False)
     if fold:
         fold_batch_norms(model.network)

@@ -4,8 +4,8 @@ hear-eval-kit, heareval/predictions/task_predictions.py (arXiv 2203.03022), for 
 network with one or two hidden layers is trained on frozen embeddings. Eight of the sixteen points of the grid are tried
 on the first fold's validation clips, the best one is used for all folds.
 
-One thing differs: among equal validation scores the lower validation loss is better, where HEAR keeps what came first.
-On small sets the accuracy soon stands at 100 %, and the first such epoch is hardly trained. `first_best` does as HEAR.
+One difference: among equal validation scores the lower validation loss wins, while HEAR keeps the first (as does
+`first_best`). On small sets the accuracy soon reaches 100 %, and the first such epoch is hardly trained.
 """
 
 import copy
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from common.audioset.metrics import accuracy, mean_average_precision
 from common.data.audio import list_audio
 from common.errors import UserError
 from common.inference.embedding import embed_files, load_embedder
@@ -116,10 +116,7 @@ class ShallowNetwork(nn.Sequential):
 
 def score(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
     """Accuracy, or for several labels per clip the mean average precision over the labels that occur."""
-    if not multilabel:
-        return float((logits.argmax(dim=1) == targets.argmax(dim=1)).double().mean())
-    present = targets.any(dim=0)
-    return float(average_precision_score(targets[:, present].numpy(), logits[:, present].numpy(), average="macro"))
+    return mean_average_precision(logits, targets) if multilabel else accuracy(logits, targets)
 
 
 def train(

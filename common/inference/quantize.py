@@ -20,11 +20,11 @@ from torch.fx import GraphModule
 from common.inference.complexity import Complexity, measure
 from common.inference.prepare import fold_batch_norms
 
-SETTINGS_OF = "fbgemm"  # the x86 kernels whose published defaults are taken
+SETTINGS_OF = "fbgemm"  # defaults for x86 kernels
 
 
 def prepare_calibration(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
-    """A copy of a trained network, batch norms folded, that reads the ranges of its activations from what it is given.
+    """A copy of a trained network, batch norms folded, that records the ranges of its activations.
 
     Args:
         network: spectrogram to ModelOutput.
@@ -59,7 +59,7 @@ def freeze(prepared: nn.Module) -> None:
 
 
 def convert(prepared: Any) -> GraphModule:
-    """The network in 8 bit, on the CPU; `prepared` stays as it is."""
+    """The network in 8 bit, on the CPU; `prepared` is unchanged."""
     from torch.ao.quantization import quantize_fx
 
     with _quiet():
@@ -86,15 +86,15 @@ def quantize_trained(
 
 
 def blank_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> GraphModule:
-    """The 8-bit form of a network, whose weights and ranges mean nothing until `load_state_dict` fills them."""
+    """The 8-bit form of a network, to be filled by `load_state_dict`."""
     return convert(prepare_calibration(network.cpu(), input_shape, keep_float))
 
 
 def measure_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Complexity:
     """Figures of the 8-bit form of a float network, without making it.
 
-    Multiply-accumulates are those of the network with folded batch norms, whose biases the challenge counts at every
-    output position; for bytes see `int8_bytes`.
+    MACs are counted with folded batch norms: the challenge counts their biases at every output position. For bytes see
+    `int8_bytes`.
     """
     folded = folded_copy(network)
     return replace(measure(folded, input_shape, "int8"), bytes=_bytes_of_folded(folded, keep_float))
@@ -110,7 +110,7 @@ def int8_bytes(network: nn.Module, keep_float: tuple[type, ...] = ()) -> int:
 
 
 def folded_copy(network: nn.Module) -> nn.Module:
-    """A copy for inference whose convolutions hold the batch norms behind them, as those of an 8-bit network do."""
+    """A copy for inference with batch norms folded into the convolutions, as in an 8-bit network."""
     folded = copy.deepcopy(network).eval()
     fold_batch_norms(folded)
     return folded
@@ -153,7 +153,7 @@ def _pass_on(value: Tensor) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the notices of the deprecated package away from users; requirements.txt says why it is used."""
+    """Silence the deprecation warnings of torch.ao; requirements.txt gives the reason for using it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What is heard in a recording: labels of the whole, and events with their times."""
+"""Labels of a whole recording, and events with their times."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +19,7 @@ from common.models.windows import ClipScores, WindowPolicy
 from common.output import say
 from common.registry import load_audio_model
 from common.registry.released import is_model_name
+from common.training.devices import choose_device
 
 EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
 
@@ -27,7 +28,7 @@ EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
 class EventOptions:
     """How scores become events.
 
-    threshold: 0..1; None takes 0.5 for frame models and 0.3 for clip models, whose windows dilute short events.
+    threshold: 0..1; None takes 0.5 for frame models, 0.3 for clip models (their windows dilute short events).
     median: frames of the median filter; None takes 9 (360 ms) for frame models, 1 for clip models.
     window, hop: seconds; only for clip models, which hear windows. Below 5 s the quality of MN falls.
     """
@@ -38,7 +39,7 @@ class EventOptions:
     hop: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what gives no events."""
+        """Refuse values that give no events."""
         if not 0 < self.hop <= self.window:
             raise UserError(f"hop is {self.hop} s; it must be above 0 and at most the window of {self.window} s.")
         if self.median is not None and (self.median < 1 or self.median % 2 == 0):
@@ -70,7 +71,7 @@ def load_tagger(name: str, weights: Path | None) -> AudioModel:
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
         raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(choose_device())
 
 
 def load_model(name: str, weights: Path | None) -> AudioModel:
@@ -83,7 +84,7 @@ def load_model(name: str, weights: Path | None) -> AudioModel:
 
 
 def names_a_folder(name: str) -> bool:
-    """Whether a name is that of a folder; names of the registry go first."""
+    """Whether a name is a folder; names of the registry go first."""
     return not is_model_name(name) and Path(name).is_dir()
 
 
@@ -130,7 +131,7 @@ def tag_files(
 
     Returns:
         One row per file: filename, duration, tags (label, score) and, if `events_file` is given, events; and how many
-        files could not be tagged (each is told on stderr, the others go on).
+        files could not be tagged (each is reported on stderr).
 
     Raises:
         UserError: if no file could be tagged.
@@ -205,7 +206,7 @@ def _events_of_windows(model: AudioModel, path: Path, duration: float, options: 
     model.windows = WindowPolicy(options.window, options.window - options.hop, shortest)
     threshold = 0.3 if options.threshold is None else options.threshold
     finder = EventFinder(options.hop, threshold, options.median or 1)
-    before = (options.window - options.hop) / 2  # the first window also speaks for what lies before its centre
+    before = (options.window - options.hop) / 2  # the first window also covers the time before its centre
     events: list[Event] = []
     try:
         for passage in model.stream(path):

@@ -79,7 +79,7 @@ atst_frame = partial(wrap, AtstFrame)
 
 
 def released_key(key: str) -> str | None:
-    """Our name for a key of the official files, or None for what they hold besides the network.
+    """Our name for a key of the official files, or None for parts that do not belong to the network.
 
     Known: PretrainedSED (``model.atst.*``), and the authors' own files, where the encoder is
     ``model.teacher.encoder.*`` or ``encoder.encoder.*``; these have no heads (build with ``head_type=None``) and one

@@ -1,4 +1,4 @@
-"""What a model gives back, and the join of front end and network: waveform in, scores out, at any length."""
+"""Front end and network joined: waveform in, scores out, at any length."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from common.models.windows import ClipScores, FrameJoiner, Window, WindowPolicy,
 
 
 def _each(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutput:
-    """`change` of every tensor that is there."""
+    """Apply `change` to every tensor of the output."""
     logits, embedding, frames, frame_logits = output
     return ModelOutput(
         None if logits is None else change(logits),
@@ -27,11 +27,11 @@ def _each(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutpu
 
 
 class Passage(NamedTuple):
-    """What one window of a long recording adds.
+    """Output of one window of a long recording.
 
-    start, end: seconds that the window covers.
-    output: the window's own logits and embedding; its frames and frame_logits are those that are finished now
-        (overlap-added), so that the passages joined are the frames of the whole recording.
+    start, end: of the window in seconds.
+    output: logits and embedding of the window; frames and frame_logits that no later window changes (overlap-added), so
+        that passages joined are the frames of the whole recording.
     """
 
     start: float
@@ -51,7 +51,7 @@ class AudioModel(nn.Module):
         network: spectrogram to ModelOutput.
         labels: names of the classes, in the order of the logits.
         windows: how clips of other lengths are treated.
-        activation: "sigmoid" or "softmax", what makes probabilities of the logits.
+        activation: "sigmoid" or "softmax", from logits to probabilities.
         name: of the architecture in the registry.
     """
 
@@ -122,7 +122,7 @@ class AudioModel(nn.Module):
         return logits.softmax(dim=-1) if self.activation == "softmax" else logits.sigmoid()
 
     def run(self, waveform: Tensor) -> ModelOutput:
-        """Front end and network on (batch, samples) as it is, without windows or padding."""
+        """Front end and network on (batch, samples), without windows or padding."""
         device = waveform.device.type
         with torch.autocast(device, enabled=False):
             spectrogram = self.front_end(waveform.float())

@@ -47,7 +47,7 @@ class RelativePositions(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Self-attention whose relative position bias is scaled by a gate computed from the query."""
+    """Self-attention with a relative position bias, scaled by a gate computed from the query."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, attention_dropout: float = 0.0):
         super().__init__()
@@ -75,7 +75,7 @@ class GatedAttention(nn.Module):
         if torch.is_grad_enabled() or query.is_cuda or torch.compiler.is_compiling():
             dropout = self.attention_dropout if self.training else 0.0
             return F.scaled_dot_product_attention(query, key, value, gate * bias, dropout)
-        # Inference on a CPU: the gated bias of one clip stays in the cache, that of a batch (48 MB for 4) does not.
+        # Inference on a CPU: the gated bias of one clip stays in the cache, the bias of a batch (48 MB for 4) does not.
         gated = bias.new_empty(1, *bias.shape)
         mixed = torch.empty_like(query.transpose(1, 2)).transpose(1, 2)
         for clip in range(len(query)):
@@ -225,7 +225,7 @@ beats = partial(wrap, Beats)
 
 
 def released_key(key: str) -> str | None:
-    """Our name for a key of the official files, or None for what they hold besides the network.
+    """Our name for a key of the official files, or None for parts that do not belong to the network.
 
     Known: PretrainedSED (``model.beats.*`` or ``model.model.*``), and Microsoft's files (no prefix; no frame heads, so
     build with ``head_type=None``). Both ways to store the weight norm of the position convolution are read. The table

@@ -46,9 +46,9 @@ class CPResNet(nn.Module):
         n_blocks: blocks of the three stages.
         cut_stage2: blocks left out of the second stage.
         cut_stage3: blocks left out of the third stage.
-        maxpool_stage1, maxpool_stage2, maxpool_stage3: blocks of the stage after which is a max pooling; 0: before.
-        maxpool_kernel: (frequency, time) of the poolings and their strides, but for
-        maxpool_kernel0: that of a pooling before a stage; as the others if not given.
+        maxpool_stage1, maxpool_stage2, maxpool_stage3: blocks of the stage with a max pooling behind; 0: before it.
+        maxpool_kernel: (frequency, time) of the poolings and their strides.
+        maxpool_kernel0: kernel of a pooling before a stage; None takes `maxpool_kernel`.
         groups: of the convolutions of each stage.
     """
 

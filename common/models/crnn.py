@@ -81,13 +81,13 @@ class Crnn(nn.Module):
         rnn_dim: GRU cells of one direction.
         num_rnn_layers: the recipe's YAML says 1, but the official code builds 2.
         norm_momentum: of the batch norms, in torch's sense. With 0.99, as in the published runs, the statistics are
-            almost those of the last training batch; 0.1 averages over some ten.
+            almost the last training batch's; 0.1 averages over about ten.
         dropout: after each block, before the fusion and before the heads.
         dropstep: largest share of the frames that time masking takes from either stream in training; 0 turns it off.
         dropstep_frames: most frames that it takes.
         attention: clip probabilities by attention; otherwise the mean over frames.
-        fusion_dim: width of the frames that spectrogram features and embeddings are joined to; None: that of the
-            features. The winner of 2024 has 256.
+        fusion_dim: width of the joined features and embeddings; None: the features' width. The winner of 2024 has
+            256.
     """
 
     def __init__(
@@ -145,11 +145,11 @@ class Crnn(nn.Module):
         return self.score(self.read(spectrogram, embeddings), class_mask)
 
     def read(self, spectrogram: Tensor, embeddings: Tensor | None = None) -> Tensor:
-        """What the heads see: (batch, time, 2 * rnn_dim)."""
+        """Input of the heads, (batch, time, 2 * rnn_dim)."""
         return self.dropout(self.rnn(self.fuse(self.cnn(spectrogram.mT).squeeze(-1).mT, embeddings)))
 
     def score(self, frames: Tensor, class_mask: Tensor | None = None) -> ModelOutput:
-        """The heads' output of what `read` gives, as in `forward`."""
+        """Output of the heads for the result of `read`, as in `forward`."""
         attention = None if self.attention_head is None else self.attention_head(frames)
         frame_logits, logits = score_heads(self.strong_head(frames), attention, class_mask)
         return ModelOutput(logits, frames.mean(dim=1), frames, frame_logits)
@@ -162,7 +162,7 @@ class Crnn(nn.Module):
         return output.frame_logits.mT.sigmoid(), output.logits.sigmoid()
 
     def fuse(self, features: Tensor, embeddings: Tensor | None) -> Tensor:
-        """CNN features (batch, frames, channels) with what the embeddings add: (batch, frames, fusion_dim)."""
+        """CNN features (batch, frames, channels) joined with the embeddings: (batch, frames, fusion_dim)."""
         if self.embedding_dim is None:
             if embeddings is not None:
                 raise UserError("This CRNN reads no embeddings. Build it with embedding_dim, or leave them away.")
@@ -171,7 +171,7 @@ class Crnn(nn.Module):
             found = "none" if embeddings is None else f"shape {tuple(embeddings.shape)}"
             raise UserError(
                 f"This CRNN needs embeddings (batch, {self.embedding_dim}, tokens) beside the spectrogram, found "
-                f"{found}. Give it those of BEATs, or build it with embedding_dim=None."
+                f"{found}. Give it BEATs embeddings, or build it with embedding_dim=None."
             )
         embeddings = self._at_frames(embeddings, features.shape[1])
         if self.training and self.dropstep > 0:
@@ -253,7 +253,7 @@ RECIPE_NAMES = {
     "dropstep_recurrent_len": "dropstep_frames",
     "attention": "attention",
 }
-FIXED_IN_RECIPE = {  # what the official code could do otherwise, and the one value that the published networks have
+FIXED_IN_RECIPE = {  # options of the official code, with the values of the published networks
     "n_in_channel": (1,),
     "rnn_type": ("BGRU",),
     "embedding_type": ("frame", "global"),

@@ -1,4 +1,4 @@
-"""DyMN: MobileNetV3 whose convolutions, activations and attention depend on the clip.
+"""DyMN: MobileNetV3 with convolutions, activations and attention that depend on the clip.
 
 EfficientAT, models/dymn (Schmid et al., TASLP 2024, arXiv 2310.15648).
 """
@@ -25,10 +25,10 @@ from common.models.output import ModelOutput
 
 
 class DynamicConvolution(nn.Module):
-    """Convolution without bias whose kernel is, for each clip, a softmax-weighted sum of `num_kernels` kernels.
+    """Convolution without bias; the kernel of each clip is a softmax-weighted sum of `num_kernels` kernels.
 
-    `temperature` flattens the softmax. It is no part of the state dict: the released AudioSet weights need 1, the
-    ImageNet weights 30, and a wrong one is not noticed.
+    `temperature` flattens the softmax. It is not in the state dict: the released AudioSet weights need 1, the ImageNet
+    weights 30, and a wrong one raises no error.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Static(nn.Module):
         self.module = module
 
     def forward(self, maps: Tensor, context: Tensor) -> Tensor:
-        """What the layer makes of the maps."""
+        """Output of the layer."""
         return self.module(maps)
 
 

@@ -1,7 +1,7 @@
 """The transformer blocks that PaSST, fPaSST, ATST-F, M2D, ASiT and (in part) BEATs share.
 
-The layout of parameters is that of a Vision Transformer (Dosovitskiy et al., ICLR 2021) as timm and the released audio
-files spell it: ``blocks.N.{norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2}``. Attention is one fused call.
+Parameters have the names of a Vision Transformer (Dosovitskiy et al., ICLR 2021) in timm and the released audio files:
+``blocks.N.{norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2}``. Attention is one fused call.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from common.errors import unknown
 
 
 class DropPath(nn.Module):
-    """Leaves out a residual branch for whole items of a batch while training; what is kept is scaled up."""
+    """Stochastic depth: drops a residual branch for whole items of a batch in training; the others are scaled up."""
 
     def __init__(self, probability: float = 0.0):
         super().__init__()
@@ -141,8 +141,8 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool 
     Args:
         blocks: each is called with the tokens and `context`.
         tokens: (batch, tokens, dim).
-        checkpointing: while training keep only what enters each block and compute it again in the backward pass.
-        *context: what every block gets besides the tokens.
+        checkpointing: in training keep only the input of each block and recompute the rest in the backward pass.
+        *context: further inputs of every block.
     """
     for block in blocks:
         if checkpointing and torch.is_grad_enabled():

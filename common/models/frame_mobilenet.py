@@ -53,7 +53,7 @@ class FrameMobileNet(SequenceModel):
 
 
 frame_mobilenet = partial(wrap, FrameMobileNet)
-"""A FrameMobileNet with its heads; options are those of FramePrediction and of FrameMobileNet."""
+"""A FrameMobileNet with its heads; `options` of `FramePrediction` or `FrameMobileNet`."""
 
 
 def released_key(key: str) -> str:

@@ -67,7 +67,7 @@ class FramePasst(SequenceModel):
         """(batch, 1, 128 mels, frames) to (batch, ceil(frames / 4), dim), at most 250 steps."""
         batch, _, num_mels, _ = spectrogram.shape
         maps = F.gelu(self.conv_in_1(spectrogram))
-        maps = maps.contiguous(memory_format=torch.channels_last)  # 1.4 times as fast in what follows
+        maps = maps.contiguous(memory_format=torch.channels_last)  # the next layers are 1.4 times as fast
         for convolution in (self.conv_in_2, self.conv_in_3):
             maps = F.gelu(convolution(maps))
         maps = self.patch_embed(maps.reshape(batch, 16, num_mels, maps.shape[-1]))
@@ -77,7 +77,7 @@ class FramePasst(SequenceModel):
         return self.norm(self.blocks(tokens))[:, 2:]
 
     def _time_positions(self, steps: int) -> Tensor:
-        """Positions for a clip of `steps`: the first ones, or in training those of a random place in 10 s."""
+        """Positions for a clip of `steps`: the first ones, or in training a random stretch of 10 s."""
         if steps > self.max_steps:
             # The official code cuts such input to 10 s without a word.
             raise UserError(

@@ -35,7 +35,7 @@ class SequenceModel(nn.Module):
     first_centre: float = 0.02
     """Centre of the first step in seconds."""
     edge_frames: float = 0.0
-    """What must be added to the spectrogram frames to get the clip's length in hops."""
+    """Frames to add to the spectrogram's to get the clip's length in hops."""
     stack: str = "blocks"
     """Name of the list of transformer blocks."""
     unused_parameters: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class FramePrediction(nn.Module):
             40 * i + 20 ms of the clip at any length, read from the mean over the frequency patches of a time step.
             Clips beyond the model's positions are cut into equal pieces.
 
-    `frames` of the output is what the heads see; `embedding` is its mean over time.
+    `frames` of the output is the input of the heads; `embedding` is its mean over time.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class FramePrediction(nn.Module):
         return ModelOutput(logits, embedding, frames, frame_logits)
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters of the base model for layer-wise decay: last block first, what comes before the blocks last."""
+        """Parameters of the base model for layer-wise decay."""
         return self.model.layer_groups()
 
 
 def pooled_logits(frame_logits: Tensor, attention_logits: Tensor, class_mask: Tensor | None = None) -> Tensor:
-    """Clip logits whose sigmoid is the attention-weighted mean of the frame probabilities.
+    """Clip logits: the logit of the attention-weighted mean of the frame probabilities.
 
     DCASE 2024 Task 4 baseline, desed_task/nnet/CRNN.py. The mean is taken over probabilities, so its logit is not a
     linear function of anything; it is given as a logit so that every model ends in the same place.

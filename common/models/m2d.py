@@ -106,7 +106,7 @@ NOT_THE_ENCODER = ("decoder", "mask_token", "audio_proj.", "text_proj.", "text_e
 
 
 def released_key(key: str) -> str | None:
-    """Our name for a key of the official files, or None for what they hold besides the network.
+    """Our name for a key of the official files, or None for parts that do not belong to the network.
 
     Known: PretrainedSED (``model.m2d.backbone.*`` or ``model.backbone.*``), and the authors' own files, flat or below
     ``module.ar.runtime.backbone.``; these have no frame heads (build with ``head_type=None``).

@@ -1,4 +1,4 @@
-"""What every network and audio model returns."""
+"""Output of every network and audio model."""
 
 from typing import NamedTuple
 

@@ -44,7 +44,7 @@ def draw_kept(length: int, dropped: int, generator: torch.Generator | None) -> T
 
 
 class PaSST(nn.Module):
-    """PaSST on log-mel spectrograms; the defaults are those of passt_s_swa_p16_128_ap476.
+    """PaSST on log-mel spectrograms; defaults as in passt_s_swa_p16_128_ap476.
 
     Args:
         num_classes: of the classifier.

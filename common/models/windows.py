@@ -25,7 +25,7 @@ class WindowPolicy:
     frame: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a policy that would never come to an end."""
+        """Refuse a policy that would never end."""
         if not 0 <= self.overlap < self.window:
             raise ValueError(
                 f"overlap is {self.overlap} s, it must be at least 0 and below the window of {self.window} s"
@@ -56,7 +56,7 @@ def cut_windows(blocks: Iterable[Tensor], window: int, hop: int, grid: int = 1) 
             last_end = start + window
             yield Window(buffer[..., start - first : last_end - first], start, last_end)
             start += hop
-        # What the next window needs, and what the last one may need.
+        # Samples that the next window or the last one may need.
         keep = max(0, min(start, first + buffer.shape[-1] - window) - first)
         buffer, first = buffer[..., keep:], first + keep
     if buffer is None or first + buffer.shape[-1] == 0:
@@ -122,7 +122,7 @@ class FrameJoiner:
         self.weight: Tensor | None = None
 
     def add(self, frames: Tensor, start: int) -> Tensor:
-        """Frames (batch, time, dim) whose first has the index `start`; returns the frames that are now finished."""
+        """Add frames (batch, time, dim) from index `start` on; returns the finished frames."""
         taper = self._taper(frames.shape[1], frames)
         if self.total is None or self.weight is None:
             self.total, self.weight, self.first = frames * taper, taper, start

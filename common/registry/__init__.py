@@ -16,7 +16,7 @@ __all__ = ["create_audio_model", "create_model", "list_models", "load_audio_mode
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is asked for: the table of models is shown without torch."""
+    """Import functions that need torch on demand: the table of models is shown without torch."""
     if name in ("create_audio_model", "create_model"):
         from common.registry import factory
 

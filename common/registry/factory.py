@@ -18,9 +18,9 @@ def create_model(name: str, **options: Any) -> nn.Module:
     """A network (spectrogram to ModelOutput) with random weights.
 
     Args:
-        name: an architecture, or released weights (whose options then hold).
-        options: of the network's constructor; they win over those of the table. `num_classes` (or `n_classes`, as the
-            official code has it) sets the classifier.
+        name: an architecture, or released weights, with their options.
+        options: of the network's constructor; they override the table. `num_classes` (or `n_classes`, as in official
+            code) sets the classifier.
 
     Raises:
         UserError: for an unknown name (with the nearest ones) or an option that the network does not have.
@@ -32,7 +32,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
 
 
 def create_front_end(name: str, **options: Any) -> nn.Module:
-    """The front end (waveform to spectrogram) of a model; `options` win over those of the table."""
+    """The front end (waveform to spectrogram) of a model; `options` override the table."""
     made = {**find_architecture(name).front_end, **options}
     return _build(find_front_end(made.pop("make")), made, f"front end of {name}")
 

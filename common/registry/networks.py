@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Network(NamedTuple):
-    """What builds a network, and the function from a key of its authors' files to ours (None: not read)."""
+    """A function that builds a network, and one from keys of its authors' files to ours (None: not read)."""
 
     make: Callable[..., nn.Module]
     released_key: Callable[[str], str | None] = str

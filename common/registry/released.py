@@ -1,6 +1,6 @@
 """The table of architectures and released weights, read without torch.
 
-released.yaml holds the data and says at its top how entries inherit from one another.
+The head of released.yaml explains how entries inherit from one another.
 """
 
 import fnmatch
@@ -40,7 +40,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Released:
-    """A file of weights and what is known of it."""
+    """A file of weights with its facts."""
 
     name: str
     architecture: Architecture  # with the options and front end of these weights
@@ -94,7 +94,7 @@ def read_table(path: Path = TABLE) -> Table:
 
 
 def _released(name: str, shared: dict[str, Any], own: dict[str, Any], sources: dict[str, Any]) -> Released:
-    """Released weights: what their entry says of the architecture goes to it, the rest describes the file."""
+    """Split the entry of released weights into changes of the architecture and facts of the file."""
     source = sources[own.pop("source")]
     url = source["url"].format(tag=own["tag"], file=own["file"].replace("(", "%28").replace(")", "%29"))
     changed = {each.name for each in fields(Architecture)} & set(own)

@@ -39,7 +39,7 @@ def load_audio_model(
     Args:
         name: released weights (`mn10.as`), or an architecture together with `weights`.
         weights: file to read instead of the cache (or a download).
-        num_classes: a new classifier of this size replaces the released one; said in the log.
+        num_classes: a new classifier of this size replaces the released one; the log names its tensors.
         labels: names for it; sets `num_classes`.
 
     Raises:
@@ -104,11 +104,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def map_official_keys(network: nn.Module, architecture: Architecture, official: Mapping[str, Any]) -> dict[str, Tensor]:
     """Official tensors under the names of `network`; tables that the code computes and keys that are skipped left out.
 
-    A file may hold more than the network: where all of it lies below a prefix (`model.`, `module.`,
-    `multi_device_model.base_model.`), only the tensors below the prefix that fits best are read, as the log says.
+    Where names begin with a prefix (`model.`, `module.`, `multi_device_model.base_model.`), the tensors below the
+    prefix that fits best are read; the log names it.
 
     Raises:
-        UserError: for a key that no rule knows.
+        UserError: for an unknown key.
     """
     tensors = plain_tensors(official)
     prefix = find_prefix(network, architecture, tensors)
@@ -152,8 +152,8 @@ def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
 def _pretrained_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The transformer out of a Lightning module that the winners of DCASE 2024 Task 4 trained on AudioSet strong.
 
-    It is ``net_strong.model``, or ``net_strong.model.model`` where their wrapper, a linear layer above it, was trained
-    along. What else such files hold (that layer, teachers, other networks) is left out, as in CPJKU/cpjku_dcase24.
+    It is ``net_strong.model``, or ``net_strong.model.model`` where a linear layer above it was trained as well. Other
+    parts of such files (that layer, teachers, other networks) are left out, as in CPJKU/cpjku_dcase24.
     """
     place = "net_strong.model."
     if not any(key.startswith(place) for key in tensors):
@@ -164,7 +164,7 @@ def _pretrained_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbone_only: bool) -> None:
-    """Strict but for the classifier, which may be new (`new_head`: where its size differs) or absent in the file."""
+    """Load strictly, except for a classifier that is new (`new_head`: if its size differs) or missing in the file."""
     architecture = find_architecture(model.name)
     ours = model.network.state_dict()
     mapped = map_official_keys(model.network, architecture, official)
@@ -190,7 +190,7 @@ def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbo
 
 
 def head_keys(architecture: Architecture) -> set[str]:
-    """Our keys of the tensors whose shape depends on the number of classes, and of the layers that they are in."""
+    """Our keys of the tensors with a shape that depends on the number of classes."""
     with torch.device("meta"):
         few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
     return {key for key in few if few[key].shape != more[key].shape}
@@ -199,7 +199,7 @@ def head_keys(architecture: Architecture) -> set[str]:
 def _translate(
     network: nn.Module, architecture: Architecture, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under our names, and the keys that no rule knows."""
+    """Tensors under our names, and unknown keys."""
     released_key = find_network(architecture.network).released_key
     ours = set(network.state_dict())
     mapped: dict[str, Tensor] = {}

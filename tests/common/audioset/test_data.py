@@ -294,13 +294,13 @@ def test_a_table_may_give_several_labels_and_a_split(labelled):
         ("filename,label,fold\n0.wav,cat,1\nnone.wav,dog,2\n", r"1 of 2 clips of .* do not exist \(first .*none.wav\)"),
         ("filename,label,fold\n0.wav,cat,1\n0.wav,dog,2\n", r"clips.csv:3 names 0.wav again"),
         ("filename,label,fold\n0.wav,,1\n1.wav,dog,2\n", r"clips.csv:2 has nothing in the column label"),
-        ("filename,lable,fold\n0.wav,cat,1\n", r"No column of .*clips.csv named label. Near it: lable"),
+        ("filename,lable,fold\n0.wav,cat,1\n", r"clips.csv:1 has no column label; it has filename lable fold"),
         ("filename,label,fold\n0.wav,cat,train\n1.wav,dog,train\n", "it needs train and test"),
         ("filename,label,fold\n0.wav,cat,1\n1.wav,dog,1\n", "at least two folds are needed"),
-        ("filename,label,fold\n", "holds no rows"),
+        ("filename,label,fold\n", "has a header but no rows"),
     ],
 )
-def test_mistakes_of_a_table_are_told(labelled, table, sentence):
+def test_mistakes_of_a_table_are_named(labelled, table, sentence):
     (labelled / "clips.csv").write_text(table)
     with pytest.raises(UserError, match=sentence):
         tasks.read_task(table_settings(labelled))
