@@ -289,7 +289,7 @@ def import_logits(*, array: Path, index: Path, out: Path) -> None:
     """
     from common.audioset.teachers import import_published_logits
 
-    say(f"Wrote the logits of {import_published_logits(array, index, out)[0]:,} clips to {out}.")
+    say(f"Wrote the logits of {import_published_logits(array, index, out):,} clips to {out}.")
 
 
 def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:

@@ -12,7 +12,6 @@ import torch
 from common.audioset.data import open_audioset, read_classes
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
-from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
 from common.errors import UserError
@@ -79,17 +78,16 @@ def write_teacher_logits(
     return len(clips)
 
 
-def import_published_logits(array: Path, index: Path, out: Path, clips: EncodedClips | None = None) -> tuple[int, int]:
+def import_published_logits(array: Path, index: Path, out: Path) -> int:
     """Turn EfficientAT's passt_enemble_logits_mAP_495.npy and fname_to_index.pkl into a file keyed by clip.
 
     Args:
         array: (rows, classes) of logits.
         index: pickled dict, a video's name to its row; read without running code that it might hold.
         out: the file.
-        clips: keep only these; None keeps all.
 
     Returns:
-        Clips that were written, and how many of `clips` have no row.
+        The number of clips.
 
     Raises:
         UserError: if a file is missing, cut off or of another kind.
@@ -102,14 +100,13 @@ def import_published_logits(array: Path, index: Path, out: Path, clips: EncodedC
     if logits.ndim != 2 or (rows_of and max(rows_of.values()) >= len(logits)):
         raise UserError(f"{array} has the shape {logits.shape}, but {index} names rows up to {max(rows_of.values())}.")
     named = {f"Y{video}": row for video, row in rows_of.items()}
-    wanted = list(named) if clips is None else clips.filenames
-    names = sorted((name for name in wanted if name in named), key=named.__getitem__)
+    names = sorted(named, key=named.__getitem__)
     with OutputWriter(out, names, logits.shape[1:]) as writer, Progress("Logits", len(names)) as progress:
         for first in range(0, len(names), ROWS_AT_ONCE):
             part = names[first : first + ROWS_AT_ONCE]
             writer.write(part, logits[[named[name] for name in part]])
             progress.advance(len(part))
-    return len(names), len(wanted) - len(names)
+    return len(names)
 
 
 def _is_run(source: str) -> bool:

@@ -170,11 +170,6 @@ def load_model(model_file_path: str | Path = "", name: str = "mn10_all_b_mel_avg
     return HearModel(model.to(choose_device()), parsed)
 
 
-def hear_model(model: AudioModel, name: str, mode: str = "all") -> HearModel:
-    """A HEAR model around an audio model that is already at hand (own training, other weights)."""
-    return HearModel(model.eval(), parse_name(name, mode))
-
-
 @torch.inference_mode()
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
     """One embedding for each sound.

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from common.audioset.metrics import accuracy, mean_average_precision
 from common.data.audio import list_audio
+from common.data.tables import read_tsv
 from common.errors import UserError
 from common.inference.embedding import embed_files, load_embedder
 from common.output import say
@@ -125,7 +125,6 @@ def train(
     point: Point,
     multilabel: bool,
     seed: int = 42,
-    shuffle: bool = False,
     first_best: bool = False,
 ) -> tuple[nn.Module, tuple[float, float]]:
     """Train on the first of each pair, keep the network that scores best on the second.
@@ -136,7 +135,6 @@ def train(
         point: hyper-parameters.
         multilabel: binary cross-entropy and mAP in place of cross-entropy and accuracy.
         seed: of weights, order and dropout.
-        shuffle: a new order in every epoch; HEAR shuffles once.
         first_best: among equal scores keep the first, not the one of the lowest loss.
 
     Returns:
@@ -146,11 +144,9 @@ def train(
         torch.manual_seed(seed)
         network = ShallowNetwork(embeddings[0].shape[1], targets[0].shape[1], point)
         optimiser = torch.optim.Adam(network.parameters(), lr=point.lr)
-        order = torch.randperm(len(embeddings[0]))
+        order = torch.randperm(len(embeddings[0]))  # HEAR shuffles once
         best, reached, waited = copy.deepcopy(network.state_dict()), (-1.0, 0.0), 0
         for epoch in range(1, point.max_epochs + 1):
-            if shuffle:
-                order = torch.randperm(len(order))
             network.train()
             for batch in order.split(point.batch_size):
                 if len(batch) < 2:  # batch norm needs two
@@ -196,7 +192,6 @@ def evaluate_embeddings(
     grid: str = "published",
     folds: Sequence[str] = (),
     seed: int = 42,
-    shuffle: bool = False,
     first_best: bool = False,
 ) -> dict[str, Any]:
     """HEAR's score of embeddings (clips, size) on a task.
@@ -207,7 +202,6 @@ def evaluate_embeddings(
         grid: published, fast or faster.
         folds: test only these; all by default. The hyper-parameters are always chosen on the first fold of the task.
         seed: of weights, order and dropout.
-        shuffle: as for `train`.
         first_best: as for `train`.
 
     Returns:
@@ -225,7 +219,7 @@ def evaluate_embeddings(
         train_clips = torch.stack([members[name] for name in training]).any(dim=0)
         rows = train_clips, members[valid]
         pairs = (values[rows[0]], values[rows[1]]), (targets[rows[0]], targets[rows[1]])
-        return train(*pairs, point, task.multilabel, seed, shuffle, first_best)
+        return train(*pairs, point, task.multilabel, seed, first_best)
 
     tried = [(run(plan[0], point)[1], point) for point in grid_points(grid)]
     best = max(tried, key=lambda pair: pair[0])[1]
@@ -264,16 +258,13 @@ def read_task(source: Path) -> Task:
         if len(tables) != 1:
             return _task_of_folders(source)
         source = tables[0]
-    if not source.exists():
-        raise UserError(f"There is no table or folder {source}.")
-    table = _read_table(source)
+    table = read_tsv(source, ["filename", "fold"], separator=_separator(source))
     column = next((name for name in LABEL_COLUMNS if name in table), None)
-    for name, found in (("filename", "filename" in table), ("label", column), ("fold", "fold" in table)):
-        if not found:
-            raise UserError(f"{source} has no column {name}; it has {', '.join(table.columns)}.")
+    if column is None:
+        raise UserError(f"{source} has no column label; it has {', '.join(table.columns)}.")
     folder = source.parent
     paths = [_find(folder, name, source) for name in table["filename"]]
-    return _make_task(paths, [str(label).split(";") for label in table[column]], table["fold"].astype(str).tolist())
+    return _make_task(paths, [label.split(";") for label in table[column]], table["fold"].tolist())
 
 
 def probe(
@@ -322,12 +313,13 @@ def _interval(logits: Tensor, targets: Tensor, tested: Tensor, task: Task, seed:
     return found.low, found.high
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str)
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
 
 
 def _is_task(path: Path) -> bool:
-    columns = set(pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", nrows=0).columns)
+    with path.open(encoding="utf-8-sig") as file:
+        columns = set(file.readline().strip().split(_separator(path)))
     return {"filename", "fold"} <= columns and bool(columns & set(LABEL_COLUMNS))
 
 

@@ -96,17 +96,16 @@ class AudioModel(nn.Module):
         )
 
     @torch.no_grad()
-    def stream(self, source: Path | str | Iterable[Tensor], window_batch: int | None = None) -> Iterator[Passage]:
+    def stream(self, source: Path | str | Iterable[Tensor]) -> Iterator[Passage]:
         """Run over a file or an iterable of blocks in constant memory (no gradients), one passage for each window.
 
         Args:
             source: an audio file of any rate, or consecutive blocks (samples,) at `sample_rate`.
-            window_batch: windows that run at once; default `self.window_batch`.
 
         Yields:
             Passages; batch is 1 in their outputs.
         """
-        for window, output in self._follow(self._blocks(source), None, window_batch):
+        for window, output in self._follow(self._blocks(source), None):
             yield Passage(window.start / self.sample_rate, window.end / self.sample_rate, output)
 
     @torch.no_grad()
@@ -161,9 +160,7 @@ class AudioModel(nn.Module):
             frame_logits=None if output.frame_logits is None else output.frame_logits[:, :count],
         )
 
-    def _follow(
-        self, blocks: Iterable[Tensor], scores: ClipScores | None, window_batch: int | None = None
-    ) -> Iterator[tuple[Window, ModelOutput]]:
+    def _follow(self, blocks: Iterable[Tensor], scores: ClipScores | None) -> Iterator[tuple[Window, ModelOutput]]:
         """Every window of the blocks with its clip outputs and the frames that it finishes."""
         policy = self.windows
         grid = 1 if policy.frame is None else self._samples(policy.frame)
@@ -172,7 +169,7 @@ class AudioModel(nn.Module):
         fade = self._samples(policy.overlap) // grid
         joiners = FrameJoiner(fade), FrameJoiner(fade)
         held: tuple[Window, ModelOutput] | None = None  # one window late: only then is it known which one is the last
-        for window, output in self._run_windows(windows, window_batch or self.window_batch):
+        for window, output in self._run_windows(windows):
             if scores is not None:
                 scores.add(output.logits, output.embedding)
             finished = [
@@ -191,8 +188,8 @@ class AudioModel(nn.Module):
         ]
         yield last, output._replace(frames=rest[0], frame_logits=rest[1])
 
-    def _run_windows(self, windows: Iterator[Window], window_batch: int) -> Iterator[tuple[Window, ModelOutput]]:
-        while group := list(islice(windows, window_batch)):
+    def _run_windows(self, windows: Iterator[Window]) -> Iterator[tuple[Window, ModelOutput]]:
+        while group := list(islice(windows, self.window_batch)):
             whole = [window for window in group if window.waveform.shape[-1] == group[0].waveform.shape[-1]]
             assert whole == group, "only a recording shorter than one window gives a shorter window"
             batch = group[0].waveform.shape[0]

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.inference import hear
+from common.inference.hear_names import parse_name
 from common.inference.prepare import prepare_for_inference
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicReLU
 from common.models.encoder import Attention
@@ -109,8 +110,8 @@ def timestamps(pairs: int) -> None:
     """HEAR timestamps of one ten-second clip with mn10: one window at a time, and in batches."""
     model = create_audio_model("mn10.as").eval()
     audio = torch.randn(1, SECONDS * model.sample_rate) / 10
-    reference = hear.hear_model(copy.deepcopy(model), "mn10_all_b_mel_avgs")
-    fast = hear.hear_model(prepare_for_inference(model), "mn10_all_b_mel_avgs")
+    reference = hear.HearModel(copy.deepcopy(model).eval(), parse_name("mn10_all_b_mel_avgs"))
+    fast = hear.HearModel(prepare_for_inference(model), parse_name("mn10_all_b_mel_avgs"))
 
     def one_by_one() -> Tensor:
         padded = F.pad(audio.unsqueeze(1), (2560, 2560), mode="reflect").squeeze(1)

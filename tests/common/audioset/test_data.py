@@ -234,8 +234,7 @@ def test_the_published_logits_can_be_imported(tmp_path):
     np.save(tmp_path / "logits.npy", logits)
     index = {"abcdefghijk": 2, "-bcdefghijk": np.int64(0)}
     (tmp_path / "index.pkl").write_bytes(pickle.dumps(index))
-    written, missing = import_published_logits(tmp_path / "logits.npy", tmp_path / "index.pkl", tmp_path / "out.hdf")
-    assert (written, missing) == (2, 0)
+    assert import_published_logits(tmp_path / "logits.npy", tmp_path / "index.pkl", tmp_path / "out.hdf") == 2
     table = KeyedOutputs(tmp_path / "out.hdf", "logits", (527,))
     assert np.array_equal(table.read(table.rows(["Yabcdefghijk.mp3", "Y-bcdefghijk"])), logits[[2, 0]])
     (tmp_path / "index.pkl").write_bytes(pickle.dumps({"a": print}))

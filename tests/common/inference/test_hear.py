@@ -43,7 +43,7 @@ PUBLISHED_SIZES = {
 def made(name, **options):
     """A HEAR model with random weights."""
     torch.manual_seed(0)
-    return hear.hear_model(create_audio_model(parse_name(name).model, **options), name)
+    return hear.HearModel(create_audio_model(parse_name(name).model, **options).eval(), parse_name(name))
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,18 @@ def test_parts_are_what_the_layers_give():
         "mn10_mel_avgs": spectrogram.mean(dim=(1, 3)),
     }
     for name, expected in names.items():
-        embeddings = hear.get_scene_embeddings(waveform, hear.hear_model(model, name))
+        embeddings = hear.get_scene_embeddings(waveform, hear.HearModel(model.eval(), parse_name(name)))
         assert relative_error(embeddings, expected) < 1e-4, name
     features = model.network.features
     with torch.inference_mode():
         squeezed = features[5].block[:2](features[:5](spectrogram)).mean(dim=(2, 3))
         expected = features[5].block[2].conc_se_layers[0].fc1(squeezed)
-    assert relative_error(hear.get_scene_embeddings(waveform, hear.hear_model(model, "mn10_se5")), expected) < 1e-4
+    assert (
+        relative_error(
+            hear.get_scene_embeddings(waveform, hear.HearModel(model.eval(), parse_name("mn10_se5"))), expected
+        )
+        < 1e-4
+    )
 
 
 def test_timestamps_are_those_of_one_window_at_a_time(mn04):

@@ -154,7 +154,8 @@ def test_memory_does_not_grow_with_the_recording():
             read += 1
             yield torch.zeros(100)
 
-    for number, passage in enumerate(model.stream(blocks(), window_batch=4)):
+    model.window_batch = 4
+    for number, passage in enumerate(model.stream(blocks())):
         assert read * 0.1 < passage.end + 4 * 0.8 + 1.1 or number == 0
     assert model.network.largest_batch == 4
 

@@ -228,8 +228,8 @@ def test_the_warm_up_with_cosine_is_the_baselines():
 
 
 def test_a_warm_up_is_given_in_steps_or_as_a_share():
-    assert schedules.steps_of(2000, None, 4200) == 2000
-    assert schedules.steps_of(None, 0.1, 4200) == 420
+    assert schedules.warmup_length(2000, None, 4200) == 2000
+    assert schedules.warmup_length(None, 0.1, 4200) == 420
 
 
 def test_the_exponential_warm_up_with_linear_fall_is_the_one_of_cp_jku():
