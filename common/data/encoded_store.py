@@ -137,7 +137,7 @@ class EncodedClips(Dataset):
         self.paths = [Path(path) for path in paths]
         self.sample_rate = sample_rate
         self.num_samples = None if seconds is None else round(seconds * sample_rate)
-        stored = [_read_names(path) for path in self.paths]
+        stored = [read_clip_names(path) for path in self.paths]
         starts = np.cumsum([0, *map(len, stored)])
         where = str(self.paths[0]) if len(self.paths) == 1 else f"{self.paths[0]} with {len(self.paths) - 1} more"
         self._keys = KeyIndex((name for part in stored for name in part), where)
@@ -182,12 +182,8 @@ class EncodedClips(Dataset):
             "index": torch.tensor([place for place, _ in pairs], dtype=torch.int64),
         }
 
-    def targets(self, num_classes: int) -> NDArray[np.uint8]:
-        """(clips, num_classes) of 0 and 1, from the files' packed bits; errors as `packed_targets`."""
-        return np.unpackbits(self.packed_targets(num_classes), axis=1, count=num_classes)
-
     def packed_targets(self, num_classes: int) -> NDArray[np.uint8]:
-        """(clips, bytes) of packed bits.
+        """(clips, bytes) of `numpy.packbits` over classes.
 
         Raises:
             UserError: if a file has no targets, or targets of another number of classes.
@@ -199,8 +195,8 @@ class EncodedClips(Dataset):
                     raise UserError(f"{path} has no targets; pack it with a table of labels.")
                 packed = file["target"][:]
             # The bits after the last class must be 0: 520 classes fit into as many bytes as 513.
-            beyond = np.unpackbits(packed, axis=1)[:, num_classes:] if packed.dtype == np.uint8 else np.zeros(0)
-            if packed.dtype != np.uint8 or packed.shape[1] != -(-num_classes // 8) or beyond.any():
+            fits = packed.dtype == np.uint8 and packed.shape[1] == -(-num_classes // 8)
+            if not fits or np.unpackbits(packed, axis=1)[:, num_classes:].any():
                 raise UserError(
                     f"{path}: targets of shape {packed.shape} are not packed bits of {num_classes} classes; "
                     "take the table of classes that it was packed with."
@@ -308,7 +304,12 @@ def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: En
         return None
 
 
-def _read_names(path: Path) -> list[str]:
+def read_clip_names(path: Path) -> list[str]:
+    """Names of the clips of a file.
+
+    Raises:
+        UserError: if it is no file of encoded clips.
+    """
     with open_hdf5(path) as file:
         if "audio_name" not in file or "mp3" not in file:
             raise UserError(

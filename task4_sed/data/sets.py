@@ -20,6 +20,7 @@ from common.data.packing import PackReport, pack
 from common.data.tables import read_tsv
 from common.errors import UserError, unknown
 from common.output import say
+from common.settings.yaml_file import read_yaml
 from task4_sed.data.annotations import Annotations, clip_name, read_durations, read_events
 from task4_sed.data.maestro import split_training_windows
 from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels
@@ -36,7 +37,7 @@ class SetLayout:
     clips. durations: table of seconds. clips: published number; None if unknown.
     """
 
-    audio: tuple[str, ...]
+    audio: Sequence[str]
     kind: Kind
     domain: Domain = "desed"
     labels: str | None = None
@@ -45,68 +46,7 @@ class SetLayout:
     optional: bool = False
 
 
-_SYNTH_TRAIN = "train/synthetic21_train/soundscapes"
-_SYNTH_VALIDATION = "validation/synthetic21_validation/soundscapes"
-
-SETS = {
-    "weak": SetLayout(("audio/train/weak",), "weak", labels="metadata/train/weak.tsv", clips=1578),
-    "unlabeled": SetLayout(
-        ("audio/train/unlabel_in_domain",), "unlabeled", labels="metadata/train/unlabel_in_domain.tsv", clips=14412
-    ),
-    "synthetic_train": SetLayout(
-        (f"dcase_synth/audio/{_SYNTH_TRAIN}",), "strong", labels=f"dcase_synth/metadata/{_SYNTH_TRAIN}.tsv", clips=10000
-    ),
-    "synthetic_validation": SetLayout(
-        (f"dcase_synth/audio/{_SYNTH_VALIDATION}", f"audio/{_SYNTH_VALIDATION}"),
-        "strong",
-        labels=f"dcase_synth/metadata/{_SYNTH_VALIDATION}.tsv",
-        durations="dcase_synth/metadata/validation/synthetic21_validation/durations.tsv",
-        clips=2500,
-    ),
-    "strong": SetLayout(
-        ("audio/train/strong_label_real",), "strong", labels="metadata/train/audioset_strong.tsv", clips=3470
-    ),
-    "external_strong": SetLayout(  # more of AudioSet strong, chosen and split by the winner of 2024
-        ("audio/external_strong",),
-        "strong",
-        labels="metadata/train/external_audioset_strong_train.tsv",
-        optional=True,
-    ),
-    "external_strong_validation": SetLayout(
-        ("audio/external_strong",),
-        "strong",
-        labels="metadata/validation/external_audioset_strong_eval.tsv",
-        durations="metadata/validation/external_audioset_strong_dur.tsv",
-        optional=True,
-    ),
-    "validation": SetLayout(
-        ("audio/validation/validation",),
-        "strong",
-        labels="metadata/validation/validation.tsv",
-        durations="metadata/validation/validation_durations.tsv",
-        clips=1168,
-    ),
-    "maestro_train": SetLayout(
-        ("audio/maestro_real_train",), "soft", "maestro", labels="metadata/maestro_real_train.tsv", clips=7503
-    ),
-    "maestro_validation": SetLayout(
-        ("audio/maestro_real_validation",),
-        "soft",
-        "maestro",
-        labels="metadata/maestro_real_validation.tsv",
-        durations="metadata/maestro_real_durations.tsv",
-        clips=718,
-    ),
-    "public_evaluation": SetLayout(
-        ("eval/desed_public_eval/audio/eval/public",),
-        "strong",
-        labels="eval/desed_public_eval/metadata/eval/public.tsv",
-        durations="eval/desed_public_eval/metadata/eval/public_durations.tsv",
-        clips=692,
-        optional=True,
-    ),
-    "eval24": SetLayout(("audio/eval24",), "unlabeled", optional=True),
-}
+SETS = {name: SetLayout(**row) for name, row in read_yaml(Path(__file__).with_name("sets.yaml")).data.items()}
 NAMES_SHOWN = 5
 
 

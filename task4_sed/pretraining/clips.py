@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.encoded_store import EncodedClips
-from common.data.keyed_outputs import KeyedOutputs, KeyIndex, open_hdf5
+from common.data.encoded_store import EncodedClips, read_clip_names
+from common.data.keyed_outputs import KeyedOutputs, KeyIndex
 from common.data.labels import label_set
-from common.data.loading import EpochDraws
+from common.data.loading import EpochDraws, make_plan_loader
 from common.errors import UserError
 from common.features.augment import wavmix
 from task4_sed.data.annotations import read_durations
@@ -90,13 +91,7 @@ def audio_files(root: Path, pattern: str) -> tuple[Path, ...]:
 
 def names_in(paths: Sequence[Path]) -> KeyIndex:
     """Names of the clips of HDF5 files."""
-    names: list[bytes] = []
-    for path in paths:
-        with open_hdf5(path) as file:
-            if "audio_name" not in file:
-                raise UserError(f"{path} is no file of encoded clips: it has no data set audio_name.")
-            names += file["audio_name"][:].tolist()
-    return KeyIndex((name.decode() for name in names), ", ".join(map(str, paths)))
+    return KeyIndex([name for path in paths for name in read_clip_names(path)], ", ".join(map(str, paths)))
 
 
 class TeacherTargets:
@@ -111,9 +106,7 @@ class TeacherTargets:
     """
 
     def __init__(self, path: Path, names: Sequence[str]):
-        self.outputs = KeyedOutputs(path, KIND)
-        if self.outputs.shape != (len(CLASSES), FRAMES):
-            raise UserError(f"{path} cannot be learned from: {_difference(self.outputs.shape)}.")
+        self.outputs = KeyedOutputs(path, KIND, (len(CLASSES), FRAMES))
         self.rows = self.outputs.rows(names, allow_missing=True)
         # PretrainedSED cuts the characters ".mp3" off the end of a name, one by one: Yabc3.mp3 may be stored as Yabc.
         shortened = [name.rstrip(".mp3") for name in names]
@@ -126,15 +119,32 @@ class TeacherTargets:
         return torch.from_numpy(self.outputs.read(self.rows[clips])).float().sigmoid_()
 
 
-class StrongClips(Dataset):
-    """Clips of a set; an item is a whole batch.
+class PlannedClips(Dataset):
+    """Clips with targets; an item is the part of a batch that a `BatchPlan` asks for, with its clips of wavmix added.
 
-    ``waveform`` float32 (clips, 160000), 16 kHz; ``target`` float32 (clips, 447, 250); with teachers ``distilled``,
+    ``waveform`` float32 (clips, 160000), 16 kHz; ``target`` float32 (clips, classes, 250); with teachers ``distilled``,
     likewise; ``row`` int64 (clips,); ``first`` and ``joint``, see `BatchPlan`.
+    """
+
+    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
+        batch: dict[str, Any] = self.gather(plan.rows, plan.seeds)
+        mixed = np.flatnonzero(plan.partner >= 0)
+        if len(mixed):
+            partners = self.gather(plan.partner[mixed], plan.seeds[mixed] ^ 1)
+            wavmix(batch, partners, torch.from_numpy(mixed), torch.from_numpy(plan.partner_weight[mixed]))
+        return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
+
+    def gather(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """Waveforms and targets of some clips; the seeds decide random parts."""
+        raise NotImplementedError
+
+
+class StrongClips(PlannedClips):
+    """Clips of a set of AudioSet strong.
 
     Args:
         clips: the set.
-        random_parts: of clips beyond 10 s take any part; otherwise the beginning.
+        random_parts: take any 10 s of longer clips; otherwise the first.
         teachers: file of their logits; None without.
     """
 
@@ -148,15 +158,8 @@ class StrongClips(Dataset):
     def __len__(self) -> int:
         return len(self.clips.events)
 
-    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
-        batch: dict[str, Any] = self._gather(plan.rows, plan.seeds)
-        mixed = np.flatnonzero(plan.partner >= 0)
-        if len(mixed):
-            partners = self._gather(plan.partner[mixed], plan.seeds[mixed])
-            wavmix(batch, partners, torch.from_numpy(mixed), torch.from_numpy(plan.partner_weight[mixed]))
-        return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
-
-    def _gather(self, rows: np.ndarray, seeds: np.ndarray) -> dict[str, Tensor]:
+    def gather(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> dict[str, Tensor]:
+        """See `PlannedClips`."""
         places = zip(rows.tolist(), seeds.tolist()) if self.random_parts else rows.tolist()
         gathered = {
             "waveform": self.audio.gather(list(places))["waveform"],
@@ -173,21 +176,12 @@ def training_loader(clips: StrongClips, settings: PretrainSettings, pin_memory: 
     weights = temporal_weights(clips.targets, sampler.offset) if sampler.weights == "temporal" else None
     draws = EpochDraws(len(clips), sampler.draws or len(clips), weights, sampler.replacement)
     batches = JointBatches(draws, settings.data.batch_size, settings.seed, settings.augmentation.wavmix)
-    return batch_loader(clips, batches, settings.data.num_workers, pin_memory)
+    return make_plan_loader(clips, batches, settings.data.num_workers, pin_memory)
 
 
 def scoring_loader(clips: Dataset, num_clips: int, batch_size: int, num_workers: int = 0) -> DataLoader:
-    """Loader that goes through all clips once, in order."""
-    return batch_loader(clips, OrderedBatches(num_clips, batch_size), num_workers, pin_memory=False)
-
-
-def batch_loader(clips: Dataset, batches: Any, num_workers: int, pin_memory: bool) -> DataLoader:
-    """Loader of planned batches."""
-    return DataLoader(
-        clips, batch_size=None, sampler=batches, num_workers=num_workers, pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator().manual_seed(0),  # otherwise each epoch would draw from the global one
-    )  # fmt: skip
+    """Loader of all clips once, in order."""
+    return make_plan_loader(clips, OrderedBatches(num_clips, batch_size), num_workers)
 
 
 def _read_set(name: str, data: StrongDataSettings, table: Path, pattern: str) -> StrongSet:
@@ -201,14 +195,3 @@ def _read_set(name: str, data: StrongDataSettings, table: Path, pattern: str) ->
     if missing and not data.allow_missing:
         raise UserError(f"{clips.sentence()} Complete them, or set data.allow_missing.")
     return clips
-
-
-def _difference(shape: tuple[int, ...]) -> str:
-    classes, frames = len(CLASSES), FRAMES
-    if shape == (frames, classes):
-        return f"its clips are {frames} frames by {classes} classes, the other way round"
-    if len(shape) != 2:
-        return f"its clips have the shape {shape}, needed are {classes} classes by {frames} frames"
-    if shape[0] != classes:
-        return f"it was made for {shape[0]} classes, not the {classes} of AudioSet strong"
-    return f"its clips have {shape[1]} frames, not {frames} of 40 ms"

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from common.data.audio import audio_info, read_fixed
 from common.errors import UserError, unknown
-from common.features.augment import wavmix
 from task4_sed.labels import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
+from task4_sed.pretraining.clips import PlannedClips
 from task4_sed.pretraining.sampler import BatchPlan
 from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
 
@@ -99,8 +99,8 @@ def read_recordings(root: Path, split: str) -> Recordings:
     return Recordings(paths, tuple(events.values()), classes, durations)
 
 
-class RandomCrops(Dataset):
-    """Training clips of 10 s from a random frame on; an item is a batch as in `StrongClips`.
+class RandomCrops(PlannedClips):
+    """Training clips of 10 s from a random frame on.
 
     An epoch has as many clips as the recordings have pieces of 10 s; clip i is from recording i modulo their number.
     """
@@ -112,15 +112,8 @@ class RandomCrops(Dataset):
     def __len__(self) -> int:
         return int(sum(seconds // CLIP_SECONDS for seconds in self.recordings.durations))
 
-    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
-        batch: dict[str, Any] = self._gather(plan.rows, plan.seeds)
-        mixed = np.flatnonzero(plan.partner >= 0)
-        if len(mixed):
-            partners = self._gather(plan.partner[mixed], plan.seeds[mixed] ^ 1)
-            wavmix(batch, partners, torch.from_numpy(mixed), torch.from_numpy(plan.partner_weight[mixed]))
-        return {**batch, "row": torch.from_numpy(plan.rows), "first": plan.first, "joint": plan.joint}
-
-    def _gather(self, rows: NDArray, seeds: NDArray) -> dict[str, torch.Tensor]:
+    def gather(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """See `PlannedClips`."""
         waveforms, targets = [], []
         for row, seed in zip(rows.tolist(), seeds.tolist()):
             number = row % len(self.recordings)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.data.files import write_json
-from common.data.loading import EpochDraws, rank_and_count
+from common.data.loading import EpochDraws, make_plan_loader, rank_and_count
 from common.models.audio_model import AudioModel
 from common.output import say
 from common.runs.recipe import Recipe
@@ -16,7 +16,7 @@ from common.runs.stages import Run, Stage
 from common.training.devices import uses_gpu
 from common.training.seeds import seed_all
 from task4_sed.pretraining.augment import Share, joined
-from task4_sed.pretraining.clips import batch_loader, scoring_loader
+from task4_sed.pretraining.clips import scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.office.data import FixedPieces, RandomCrops, read_recordings, read_vocabulary
 from task4_sed.pretraining.office.scores import FIGURES, find_events, office_figures
@@ -90,7 +90,7 @@ def train_network(run: Run[OfficeSettings], settings: OfficeSettings, fast_check
     crops, pieces = RandomCrops(read_recordings(data.root, "train")), FixedPieces(read_recordings(data.root, "valid"))
     draws = EpochDraws(len(crops), len(crops))
     batches = JointBatches(draws, data.batch_size, settings.seed, settings.augmentation.wavmix)
-    loader = batch_loader(crops, batches, data.num_workers, uses_gpu(settings.trainer))
+    loader = make_plan_loader(crops, batches, data.num_workers, uses_gpu(settings.trainer))
     validation = scoring_loader(pieces, len(pieces), data.scoring_batch, data.num_workers)
     seed_all(settings.seed)
     model = make_model(settings.model, read_vocabulary(data.root))
