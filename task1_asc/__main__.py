@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
-from common.cli.sweep_verb import sweep_verb
-from common.errors import CheckFailed, UserError
+from common.cli import Positional, Verb, config_verb, print_json, print_table, run, say
+from common.cli.recipe_verbs import make_executor, sweep_verb, train_verb
+from common.errors import CheckFailed
 from task1_asc.settings import Task1Settings
+
+if TYPE_CHECKING:
+    from common.runs.recipe import Recipe
+    from common.runs.stages import Run
 
 SMALL = "task1_asc/configs/small.yaml"
 
@@ -65,31 +69,24 @@ def pack_data(
         evaluation: year of an evaluation set to pack instead.
         workers: processes that decode.
     """
-    from task1_asc.data.tau2022 import pack_data as pack
+    from task1_asc.data.clips import pack_data as pack
 
     say(str(pack(root, sample_rate, evaluation=evaluation, workers=workers)))
 
 
-def train(
-    settings: Task1Settings, *, resume: Path | None = None, redo: Repeated[str] = (), fast_check: bool = False
-) -> None:
-    """Train one network on one subset and test it.
+def load_recipe() -> "Recipe[Task1Settings]":
+    """The recipe; torch is imported here."""
+    from task1_asc.recipe import RECIPE
 
-    Args:
-        resume: run folder to go on with; its settings.yaml takes the place of CONFIG.yaml.
-        redo: stage to do again (teachers, logits, train, devices, quantize, test; those that the run has), with those
-            that build on it; may be given several times.
-        fast_check: two steps of everything in a temporary folder, to see that it works.
-    """
+    return RECIPE
+
+
+def show(run: "Run[Task1Settings]") -> None:
+    """Print the figures of a finished run."""
     from task1_asc.evaluate import summary_rows
-    from task1_asc.recipe import check_recipe, run_recipe
 
-    if fast_check:
-        check_recipe(settings)
-        return
-    finished = run_recipe(settings, resume, redo)
-    print_table(summary_rows(finished), title=_title(finished))
-    say(f"The run is in {finished.folder}; see `evaluate {finished.folder}`.")
+    print_table(summary_rows(run), title=_title(run))
+    say(f"See `evaluate {run.folder}` for classes and devices.")
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
@@ -99,11 +96,11 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON; accuracies are 0 to 1 there.
     """
-    from task1_asc.evaluate import class_rows, device_rows, open_run, read_published, read_scores, summary_rows
+    from task1_asc.evaluate import class_rows, device_rows, read_published, summary_rows
 
-    opened = open_run(run)
+    opened = load_recipe().open(run)
     if json:
-        print_json({**read_scores(opened), "published": read_published()})
+        print_json({**opened.read_evaluation(), "published": read_published()})
         return
     print_table(summary_rows(opened), title=_title(opened))
     print_table(class_rows(opened), title="Accuracy of each class in %")
@@ -126,10 +123,9 @@ def predict(
         year: of the evaluation set.
         precision: of the network; left out, that in which it is handed in: int8 where it is quantised, else float16.
     """
-    from task1_asc.evaluate import open_run
     from task1_asc.evaluate import predict as write
 
-    print(write(open_run(run), root, year, precision))
+    print(write(load_recipe().open(run), root, year, precision))
 
 
 def package(
@@ -151,7 +147,6 @@ def package(
         year: of the challenge.
         seed: which of several runs of a subset is handed in; left out, the lowest that all subsets have.
     """
-    _need_meta(year, meta)
     if year == 2025:
         from task1_asc.submission.package_2025 import package as write_inference
 
@@ -190,10 +185,9 @@ def export(run: Positional[Path], *, out: Path | None = None, json: bool = False
         out: folder of the files; left out, RUN/export.
         json: print the table as JSON.
     """
-    from task1_asc.evaluate import open_run
     from task1_asc.export import export_run
 
-    opened = open_run(run)
+    opened = load_recipe().open(run)
     rows = export_run(opened, out)
     print_json(rows) if json else print_table(rows, title=_title(opened))
 
@@ -201,31 +195,23 @@ def export(run: Positional[Path], *, out: Path | None = None, json: bool = False
 def system(
     settings: Task1Settings, *, label: str, meta: Path | None = None, year: Literal[2024, 2025] = 2024, jobs: int = 1
 ) -> None:
-    """All the way from the data to a checked package: every subset of a year's challenge, the report, the package.
+    """Train every subset of a year's challenge, write the report, and package the submission.
 
-    Stages that are done already are kept. 2024: subsets 5, 10, 25, 50 and 100; 2025: the subset of CONFIG.yaml.
+    Finished stages are kept. 2024: subsets 5, 10, 25, 50 and 100; 2025: the subset of CONFIG.yaml.
 
     Args:
         label: Lastname_INST_task1_1.
         meta: META.yaml, made by `python -m submissions template task1_2024`; 2025 takes none.
         year: of the challenge.
-        jobs: processes on this machine, which share its cores.
+        jobs: runs to train at the same time on this machine.
     """
-    from common.cli.recipe_verbs import make_executor
-    from common.runs.sweep import sweep, sweep_name
     from task1_asc.data.tau2022 import SUBSETS
-    from task1_asc.recipe import sweep_cell
     from task1_asc.submission.package_2024 import check_before_training
     from task1_asc.submission.package_2025 import place_of_package
 
-    _need_meta(year, meta)
-    if year == 2025:
-        place_of_package(label)
-    elif meta is not None:
-        check_before_training(label, meta)
+    place_of_package(label) if year == 2025 else check_before_training(label, meta)
     subsets = list(SUBSETS) if year == 2024 else [settings.subset]
-    folder = settings.runs / sweep_name(settings.name)
-    sweep(settings, {"subset": subsets}, sweep_cell, folder, make_executor(jobs))
+    folder, _ = load_recipe().sweep(settings, {"subset": subsets}, make_executor(jobs))
     report((folder,), precision=settings.precision)
     package((folder,), label=label, meta=meta, year=year, seed=settings.seed)
 
@@ -244,25 +230,17 @@ def search_width(settings: Task1Settings, *, count: int = 10, json: bool = False
     print_json(rows) if json else print_table(rows, title=title)
 
 
-def _need_meta(year: int, meta: Path | None) -> None:
-    if year == 2024 and meta is None:
-        raise UserError(
-            "A package of 2024 needs --meta META.yaml. Make it with `python -m submissions template task1_2024 "
-            "--out META.yaml` and fill it in."
-        )
-
-
-def _title(run: Any) -> str:
+def _title(run: "Run[Task1Settings]") -> str:
     from task1_asc.data.tau2022 import is_made_up_data
 
     made_up = "Made-up data: " if is_made_up_data(run.settings.data.root) else ""
     return f"{made_up}test split, subset {run.settings.subset} %, seed {run.settings.seed}"
 
 
-VERBS = {
+VERBS: dict[str, Verb] = {
     "data": {"download": download_data, "check": check_data, "pack": pack_data},
-    "train": config_verb(Task1Settings, train, config_for={"fast_check": SMALL}),
-    "sweep": sweep_verb(Task1Settings, "task1_asc.recipe:sweep_cell", "task1_asc.recipe:is_made_up"),
+    "train": train_verb(Task1Settings, load_recipe, show, "Train one network on one subset and test it.", SMALL),
+    "sweep": sweep_verb(Task1Settings, load_recipe),
     "evaluate": evaluate,
     "predict": predict,
     "package": package,

@@ -1,6 +1,5 @@
-"""What a finished run says about clips: figures on the test split, and the table of an evaluation set."""
+"""Figures of a run on the test split, and the table of an evaluation set."""
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,54 +8,49 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from common.data.loading import make_loader
+from common.data.files import atomic_write, sha256_of, write_json
 from common.data.made_up import is_made_up
 from common.errors import UserError
-from common.files import atomic_write, sha256_of, write_json
-from common.runs import stages
-from common.runs.stages import Run, read_record
+from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
+from common.training.devices import choose_device
+from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder
 from task1_asc.data.tau2022 import (
     CLASSES,
     DEVICES,
-    SceneClips,
-    development_folder,
     evaluation_folder,
     is_made_up_data,
     read_evaluation,
     read_split,
-    store_folder,
 )
-from task1_asc.data.training_clips import open_clips
 from task1_asc.metrics import score_scenes
+from task1_asc.networks.build import networks_by_precision
 from task1_asc.networks.classify import GeneralOnly, classify_with
-from task1_asc.networks.trained import device_of, networks_by_precision
 from task1_asc.settings import Task1Settings
 
 PREDICTIONS = "predictions"
 PRECISIONS = ("float32", "float16", "int8")
 
 
-def open_run(folder: Path) -> Run:
-    """The run of this task in a folder; see `common.runs.stages.open_run`."""
-    return stages.open_run(folder, Task1Settings)
+def score_network(run: Run[Task1Settings], settings: Task1Settings, fast_check: bool = False) -> None:
+    """Score the trained networks on the test split in float32, in float16 (as the baseline) and in int8.
 
-
-def score_network(run: Run, settings: Task1Settings, fast_check: bool = False) -> None:
-    """Score the trained networks on the test split, in single precision, in half (as the baseline), and in 8 bit.
-
-    Where there are copies for devices, each clip goes to its device's, and the general network is scored beside them.
-    Reads train/, devices/, quantize/. Writes test/evaluation.json and test/logits.npz (logits of each precision,
-    targets, file names).
+    With copies for devices, each clip goes to the copy of its device, and the general network is scored as well. Reads
+    train/, devices/, quantize/. Writes test/evaluation.json and test/logits.npz (logits of each precision, targets,
+    file names).
     """
     clips = read_split(settings.data.root, "test")
-    dataset = open_clips(settings, clips, development_folder(settings.data.root))
+    dataset = open_development(settings, clips)
     front_end, networks = networks_by_precision(run, dataset.sample_rate)
-    loader = make_loader(dataset, settings.loader.batch_size, num_workers=settings.loader.num_workers)
-    limit, device = 2 if fast_check else None, device_of(settings)
     if settings.device_tuning is not None:
         networks |= {f"general_{name}": GeneralOnly(own) for name, own in networks.items()}
-    logits, filenames = classify_with(front_end, networks, loader, limit, device)
+    logits, filenames = classify_with(
+        front_end,
+        networks,
+        scene_loader(settings, dataset),
+        limit=2 if fast_check else None,
+        device=choose_device(settings.trainer),
+    )
     clips = clips.iloc[: len(filenames)]
     target = np.array([CLASSES.index(label) for label in clips["scene_label"]])
     scores = {
@@ -68,34 +62,23 @@ def score_network(run: Run, settings: Task1Settings, fast_check: bool = False) -
         scores["general"] = general
     folder = run.folder / "test"
     with atomic_write(folder / "logits.npz", "wb") as file:
-        np.savez_compressed(file, target=target, filename=np.array(filenames), **logits)
+        arrays: dict[str, Any] = {"target": target, "filename": np.array(filenames), **logits}
+        np.savez_compressed(file, **arrays)
     write_json(
         folder / "evaluation.json",
         {"subset": settings.subset, "seed": settings.seed, "made_up": is_made_up_data(settings.data.root), **scores},
     )
 
 
-def read_scores(run: Run) -> dict[str, Any]:
-    """The content of test/evaluation.json: subset, seed, made_up, and the figures of `score_scenes` per precision.
-
-    Of a device-aware run they are those of its copies for devices; "general" holds those of the general network.
-
-    Raises:
-        UserError: if the run is not finished.
-    """
-    read_record(run.folder, "test")
-    return json.loads((run.folder / "test" / "evaluation.json").read_text(encoding="utf-8"))
-
-
-def predict(run: Run, root: Path, year: int = 2024, precision: str | None = None) -> Path:
+def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: str | None = None) -> Path:
     """Write the table of probabilities of an evaluation set.
 
     Args:
         run: finished.
         root: folder of the evaluation set, or the one that holds it.
-        year: of the evaluation set. That of 2025 names devices, which a device-aware run uses.
-        precision: of the network: float32, float16, or int8 for a quantised run; None takes that in which the network
-            is handed in.
+        year: of the evaluation set. The set of 2025 names devices, which a device-aware run uses.
+        precision: of the network: float32, float16, or int8 for a quantised run; None takes the precision that is
+            submitted.
 
     Returns:
         RUN/predictions/output.csv: tab-separated, columns filename (without folder until 2024), scene_label, then one
@@ -104,16 +87,15 @@ def predict(run: Run, root: Path, year: int = 2024, precision: str | None = None
     settings = run.settings
     precision = precision or settings.precision
     clips, folder = read_evaluation(root, year), evaluation_folder(root, year)
-    # The set is read once, so packing would be no gain; a store that is there is used.
+    # The set is read once, so packing it first would gain nothing.
     store = store_folder(root, settings.data.sample_rate, evaluation=year)
     unlabelled = clips[[column for column in ("filename", "device_id") if column in clips.columns]]
-    dataset = SceneClips(unlabelled, folder, store if (store / "store.json").is_file() else None)
+    dataset = open_clips(unlabelled, folder, store if (store / "store.json").is_file() else None)
     front_end, networks = networks_by_precision(run, dataset.sample_rate)
     if precision not in networks:
         raise UserError(f"{run.folder} is not quantised; its settings have no quantization. Take float16 or float32.")
-    loader = make_loader(dataset, settings.loader.batch_size, num_workers=settings.loader.num_workers)
-    chosen = {precision: networks[precision]}
-    logits, filenames = classify_with(front_end, chosen, loader, device=device_of(settings))
+    chosen, loader = {precision: networks[precision]}, scene_loader(settings, dataset)
+    logits, filenames = classify_with(front_end, chosen, loader, device=choose_device(settings.trainer))
     path = run.folder / PREDICTIONS / "output.csv"
     write_predictions(path, filenames, logits[precision], keep_folder=year >= 2025)
     facts = {"precision": precision, "made_up": is_made_up(folder), "year": year, "clips": len(filenames)}
@@ -125,7 +107,7 @@ def predict(run: Run, root: Path, year: int = 2024, precision: str | None = None
 def write_predictions(path: Path, filenames: list[str], logits: np.ndarray, keep_folder: bool = False) -> None:
     """Write the official table of an evaluation set; logits (clips, 10), of any precision.
 
-    keep_folder: name files as the set's list does, audio/0.wav, as in 2025.
+    keep_folder: keep the folder in file names, audio/0.wav, as in 2025.
     """
     # Softmax in double precision: in half precision, as in the baseline, probabilities have three digits or are 0.
     probabilities = softmax(logits.astype(np.float64), axis=1)
@@ -142,11 +124,11 @@ def read_published() -> dict[str, Any]:
     return read_yaml(Path(__file__).parent / "published.yaml").data
 
 
-def summary_rows(run: Run) -> list[dict[str, Any]]:
+def summary_rows(run: Run[Task1Settings]) -> list[dict[str, Any]]:
     """Macro accuracy, accuracy of device groups and log loss, in each precision, beside the published baseline."""
-    scores, subset = read_scores(run), run.settings.subset
+    scores, subset = run.read_evaluation(), run.settings.subset
     rows = []
-    for name, figures in networks_of(scores).items():
+    for name, figures in by_network(scores).items():
         row = {"precision": name, "macro accuracy in %": percent(figures["macro_accuracy"])}
         row |= {name: percent(_interval(part)) for name, part in figures["groups"].items()}
         rows.append(row | {"log loss": f"{figures['log_loss']['value']:.3f}", "clips": figures["clips"]})
@@ -155,36 +137,36 @@ def summary_rows(run: Run) -> list[dict[str, Any]]:
     return [*rows, {"precision": "published", "macro accuracy in %": macro}]
 
 
-def networks_of(scores: dict[str, Any]) -> dict[str, Any]:
-    """Figures by what was scored: each precision and, of a device-aware run, the general network."""
+def by_network(scores: dict[str, Any]) -> dict[str, Any]:
+    """Figures of each network: each precision and, in a device-aware run, the general network."""
     found = {name: scores[name] for name in PRECISIONS if name in scores}
     return found | {f"{name}, general": own for name, own in scores.get("general", {}).items()}
 
 
-def class_rows(run: Run) -> list[dict[str, Any]]:
+def class_rows(run: Run[Task1Settings]) -> list[dict[str, Any]]:
     """Accuracy of each class."""
     return _part_rows(run, "class_wise", CLASSES, "class")
 
 
-def device_rows(run: Run) -> list[dict[str, Any]]:
+def device_rows(run: Run[Task1Settings]) -> list[dict[str, Any]]:
     """Accuracy of each recording device."""
     return _part_rows(run, "device_wise", DEVICES, "device")
 
 
 def percent(interval: dict[str, float | None]) -> str:
-    """{value, low, high} to "42.4 (41.0 .. 43.8)"; nothing where there is no value."""
+    """{value, low, high} to "42.4 (41.0 .. 43.8)"; empty without a value."""
     if interval["value"] is None:
         return ""
     value, low, high = (100 * (interval[key] or 0) for key in ("value", "low", "high"))
     return f"{value:.1f} ({low:.1f} .. {high:.1f})"
 
 
-def _part_rows(run: Run, group: str, names: tuple[str, ...], title: str) -> list[dict[str, Any]]:
-    scores, published = read_scores(run), read_published()[group][run.settings.subset]
+def _part_rows(run: Run[Task1Settings], group: str, names: tuple[str, ...], title: str) -> list[dict[str, Any]]:
+    scores, published = run.read_evaluation(), read_published()[group][run.settings.subset]
     return [
         {
             title: name,
-            **{own: percent(_interval(figures[group][name])) for own, figures in networks_of(scores).items()},
+            **{own: percent(_interval(figures[group][name])) for own, figures in by_network(scores).items()},
             "published": f"{published[number]:.1f}",
             "clips": scores["float32"][group][name]["clips"],
         }

@@ -14,25 +14,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.data.loading import make_loader
-from common.files import atomic_path, write_json
+from common.data.files import atomic_path, write_json
 from common.inference.complexity import count_parameters, stored_bytes
 from common.inference.export import need_parts, write_onnx
 from common.inference.quantize import folded_copy
 from common.runs.stages import Run
-from task1_asc.data.tau2022 import CLASSES, development_folder, read_split
-from task1_asc.data.training_clips import loading, open_clips, read_training_clips
+from task1_asc.data.clips import open_development, read_training_clips, scene_loader
+from task1_asc.data.tau2022 import CLASSES, read_split
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks.build import input_shape
+from task1_asc.networks.build import input_shape, load_int8_networks, load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, InHalf
-from task1_asc.networks.trained import load_int8_networks, load_run_networks
+from task1_asc.settings import Task1Settings
 from task1_asc.submission.packaged import LogitsOnly
 
 CALLS, WARM_UP = 50, 5
 CALIBRATION = 256
 
 
-def export_run(run: Run, out: Path | None = None) -> list[dict[str, Any]]:
+def export_run(run: Run[Task1Settings], out: Path | None = None) -> list[dict[str, Any]]:
     """Write a run's general network as ONNX, spectrogram in, logits out; say what each form costs and how right it is.
 
     float16 keeps float32 at input and output. int8 is quantised by ONNX Runtime (a scale per channel for weights, one
@@ -84,7 +83,7 @@ def export_run(run: Run, out: Path | None = None) -> list[dict[str, Any]]:
 
 
 def compare(
-    run: Run,
+    run: Run[Task1Settings],
     front_end: nn.Module,
     forms: dict[str, tuple[Callable[[Tensor], NDArray], int, Path | None]],
     shape: tuple[int, ...],
@@ -150,7 +149,7 @@ def write_int8(network: nn.Module, shape: tuple[int, ...], path: Path, calibrati
     """A network with folded batch norms, quantised by ONNX Runtime."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Clips(CalibrationDataReader):  # type: ignore[misc]
+    class Clips(CalibrationDataReader):
         def get_next(self) -> dict[str, NDArray] | None:
             batch = next(calibration, None)
             return None if batch is None else {"spectrogram": batch.numpy()}
@@ -186,9 +185,8 @@ def take_weights(network: nn.Module, quantized: nn.Module) -> None:
                 module.bias.data = packed.bias().detach()
 
 
-def _spectrograms(run: Run, front_end: nn.Module, table: Any) -> Iterator[Tensor]:
-    dataset = open_clips(run.settings, table, development_folder(run.settings.data.root))
-    for batch in make_loader(dataset, **{**loading(run.settings), "pin_memory": False}):
+def _spectrograms(run: Run[Task1Settings], front_end: nn.Module, table: Any) -> Iterator[Tensor]:
+    for batch in scene_loader(run.settings, open_development(run.settings, table)):
         with torch.inference_mode():
             yield front_end(batch["waveform"])
 

@@ -26,13 +26,13 @@ def macro_accuracy(predictions: ArrayLike, target: ArrayLike) -> float:
     Raises:
         ValueError: if there are no clips, or the lengths differ.
     """
-    predictions, target = np.asarray(predictions), np.asarray(target)
-    if predictions.ndim == 2:
-        predictions = predictions.argmax(axis=1)
-    if predictions.shape != target.shape or target.size == 0:
-        raise ValueError(f"{predictions.shape} predictions for {target.shape} targets")
-    correct = predictions == target
-    return float(np.mean([correct[target == label].mean() for label in np.unique(target)]))
+    predicted, expected = np.asarray(predictions), np.asarray(target)
+    if predicted.ndim == 2:
+        predicted = predicted.argmax(axis=1)
+    if predicted.shape != expected.shape or expected.size == 0:
+        raise ValueError(f"{predicted.shape} predictions for {expected.shape} targets")
+    correct = predicted == expected
+    return float(np.mean([correct[expected == label].mean() for label in np.unique(expected)]))
 
 
 def log_loss(logits: ArrayLike, target: ArrayLike) -> float:
@@ -75,71 +75,69 @@ def score_scenes(
         resamples: of the bootstrap.
 
     Returns:
-        clips, macro_accuracy, accuracy, log_loss (each {value, low, high}); class_wise, device_wise and groups (real,
-        seen, unseen), each name with accuracy, accuracy_low, accuracy_high, log_loss, log_loss_low, log_loss_high,
-        clips; confusion (true class x predicted class, clips). Accuracies are 0..1. A device's accuracy is that of all
-        its clips, not the mean over classes. A class or device without clips has null figures.
+        clips, segments, macro_accuracy, accuracy, log_loss (the last three {value, low, high}); class_wise, device_wise
+        and groups (real, seen, unseen), each name with accuracy, accuracy_low, accuracy_high, log_loss, log_loss_low,
+        log_loss_high, clips; confusion (true class x predicted class, clips). Accuracies are 0..1. The accuracy of a
+        device is over all its clips, not the mean over classes. A class or device without clips has null figures.
     """
-    logits, target = np.asarray(logits), np.asarray(target)
-    predictions = logits.argmax(axis=1)
-    parts = _parts(target, np.asarray(recording_devices))
-    correct, loss = predictions == target, _loss_per_clip(logits, target)
-    # One column of clips, right ones and losses for each part: every figure is a ratio of resampled sums.
+    scores, expected = np.asarray(logits), np.asarray(target)
+    predicted = scores.argmax(axis=1)
+    parts = _parts(expected, np.asarray(recording_devices))
+    # One column of clips, correct ones and losses for each part: every figure is a ratio of resampled sums.
     masks = np.stack(list(parts.values()), axis=1)
-    values = np.concatenate([masks, masks * correct[:, None], masks * loss[:, None]], axis=1)
-    sums = sums_by_group(values, segments)
-    whole, drawn = sums.sum(axis=0), resample_sums(sums, generator, resamples)
-    figures = {name: _figures(whole, drawn, number, len(parts)) for number, name in enumerate(parts)}
-    macro = [_macro(_accuracies(table, len(parts))) for table in (whole, drawn)]
-    overall = figures["all"]
+    correct, loss = (predicted == expected)[:, None], _loss_per_clip(scores, expected)[:, None]
+    sums = sums_by_group(np.concatenate([masks, masks * correct, masks * loss], axis=1), segments)
+    drawn = resample_sums(sums, generator, resamples)
+    accuracy, macro, log_losses = _intervals(np.vstack([sums.sum(axis=0), drawn]))
+    figures = {
+        name: {
+            **dict(zip(("accuracy", "accuracy_low", "accuracy_high"), accuracy[number])),
+            **dict(zip(("log_loss", "log_loss_low", "log_loss_high"), log_losses[number])),
+            "clips": int(masks[:, number].sum()),
+        }
+        for number, name in enumerate(parts)
+    }
     return {
-        "clips": len(target),
+        "clips": len(expected),
         "segments": len(sums),
-        "macro_accuracy": _with_interval(macro[0], macro[1]),
-        "accuracy": {key: overall[name] for key, name in zip(_KEYS, ("accuracy", "accuracy_low", "accuracy_high"))},
-        "log_loss": {key: overall[name] for key, name in zip(_KEYS, ("log_loss", "log_loss_low", "log_loss_high"))},
+        "macro_accuracy": dict(zip(_KEYS, macro)),
+        "accuracy": dict(zip(_KEYS, accuracy[0])),
+        "log_loss": dict(zip(_KEYS, log_losses[0])),
         "class_wise": {name: figures[f"class {name}"] for name in CLASSES},
         "device_wise": {name: figures[f"device {name}"] for name in DEVICES},
         "groups": {name: figures[f"group {name}"] for name in DEVICE_GROUPS},
-        "confusion": np.histogram2d(target, predictions, bins=[range(len(CLASSES) + 1)] * 2)[0].astype(int).tolist(),
+        "confusion": np.histogram2d(expected, predicted, bins=[range(len(CLASSES) + 1)] * 2)[0].astype(int).tolist(),
     }
 
 
 _KEYS = ("value", "low", "high")
+_Interval = tuple[float | None, float | None, float | None]
 
 
 def _parts(target: Array, recording_devices: Array) -> dict[str, Array]:
-    """Which clips each figure is about; the classes come right after all clips."""
+    """Mask of the clips of each figure: all, classes, devices, groups of devices."""
     parts = {"all": np.ones(len(target), dtype=bool)}
     parts |= {f"class {name}": target == number for number, name in enumerate(CLASSES)}
     parts |= {f"device {name}": recording_devices == name for name in DEVICES}
     return parts | {f"group {name}": np.isin(recording_devices, members) for name, members in DEVICE_GROUPS.items()}
 
 
-def _accuracies(sums: Array, num_parts: int) -> Array:
-    """Accuracy of each part (..., parts), NaN where it has no clip; sums (..., 3 * parts)."""
+def _intervals(sums: Array) -> tuple[list[_Interval], _Interval, list[_Interval]]:
+    """Intervals of the accuracy of each part, of the mean over classes, and of each part's loss.
+
+    sums: (1 + resamples, 3 * parts): clips, correct ones and losses of each part; the first row is the whole split.
+    """
+    clips, correct, losses = np.split(sums, 3, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., num_parts : 2 * num_parts] / sums[..., :num_parts]
-
-
-def _macro(accuracies: Array) -> Array:
-    return np.nanmean(accuracies[..., 1 : 1 + len(CLASSES)], axis=-1)
-
-
-def _figures(whole: Array, drawn: Array, number: int, num_parts: int) -> dict[str, float | int | None]:
-    figures: dict[str, float | int | None] = {}
-    for name, offset in (("accuracy", num_parts), ("log_loss", 2 * num_parts)):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios = [table[..., offset + number] / table[..., number] for table in (whole, drawn)]
-        interval = _with_interval(*ratios)
-        figures |= {name: interval["value"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
-    return figures | {"clips": int(whole[number])}
-
-
-def _with_interval(value: Array, drawn: Array) -> dict[str, float | None]:
-    if not np.isfinite(value):
-        return dict.fromkeys(_KEYS)
-    return dict(zip(_KEYS, (float(value), *percentile_limits(drawn)), strict=True))
+        accuracy, loss = correct / clips, losses / clips
+    macro = np.nanmean(accuracy[:, 1 : 1 + len(CLASSES)], axis=1, keepdims=True)
+    values = np.hstack([accuracy, macro, loss])
+    found: list[_Interval] = [
+        (float(value), float(low), float(high)) if np.isfinite(value) else (None, None, None)
+        for value, low, high in zip(values[0], *percentile_limits(values[1:]))
+    ]
+    parts = clips.shape[1]
+    return found[:parts], found[parts], found[parts + 1 :]
 
 
 def _loss_per_clip(logits: Array, target: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
+from common.settings.run import RunSettings
 from common.settings.trainer import TrainerSettings
 
 
@@ -274,17 +275,13 @@ class LimitsSettings(Settings):
     """Multiply-accumulates for one second, as the challenge counts them."""
 
 
-class Task1Settings(Settings):
+class Task1Settings(RunSettings):
     """One training of the Task 1 network on one subset with one seed."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")
-    """Name of the run's folder; {subset} and {seed} in it stand for their values."""
     runs: Path = Path("runs/task1_asc")
     """Folder of the runs."""
     subset: Literal[5, 10, 25, 50, 100] = 25
     """Percent of the development-train split."""
-    seed: int = Field(0, ge=0)
-    """Decides initial weights, order of clips and augmentation."""
     data: DataSettings
     loader: LoaderSettings
     front_end: FrontEndSettings | None = FrontEndSettings()
@@ -306,8 +303,3 @@ class Task1Settings(Settings):
     def precision(self) -> Literal["int8", "float16"]:
         """In which the network is handed in."""
         return "float16" if self.quantization is None else "int8"
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the run."""
-        return self.runs / self.name.replace("{subset}", str(self.subset)).replace("{seed}", str(self.seed))

@@ -1,22 +1,22 @@
-"""How one scene classification network learns, and what it says about clips."""
+"""Training of one scene classification network."""
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from common.errors import UserError
 from common.features import augment
-from common.features.impulse_responses import DeviceImpulseResponses
-from common.inference.quantize import freeze
 from common.models.audio_model import AudioModel
-from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, steps_of
+from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate, warmup_length
 from common.training.seeds import step_generator
-from common.training.trainer import update_average
+from common.training.trainer import MovingAverage
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import make_model, order_for
 from task1_asc.settings import (
@@ -27,12 +27,15 @@ from task1_asc.settings import (
     Task1Settings,
 )
 
+if TYPE_CHECKING:
+    from common.features.impulse_responses import DeviceImpulseResponses
+
 
 class Augmentation(nn.Module):
-    """What the settings ask to do to the training clips of a batch.
+    """Augmentation of the training clips of a batch.
 
     Args:
-        settings: see there for the order.
+        settings: the steps; see there for their order.
         sample_rate: Hz of the waveforms.
     """
 
@@ -67,39 +70,33 @@ class Augmentation(nn.Module):
         power = augment.frequency_mask(power, self.settings.frequency_mask, generator)
         return augment.time_mask(power, self.settings.time_mask, generator)
 
-    def spectrograms(self, spectrogram: Tensor, generator: torch.Generator) -> Tensor:
-        """Mix styles of the log-mel spectrogram (batch, 1, mels, frames)."""
-        mixstyle = self.settings.freq_mixstyle
-        if mixstyle is None:
-            return spectrogram
-        return augment.freq_mixstyle(spectrogram, mixstyle.probability, mixstyle.alpha, generator)
-
 
 class SceneTraining(LightningModule):
     """Trains the network of the settings; logs train_loss and, of held-out clips, val_macro_accuracy and val_loss.
 
-    Validated and tested is the moving average of the network where there is one (`average.` in the checkpoint).
+    The moving average of the network, if there is one, is validated and tested (`average.` in the checkpoint).
 
     Args:
         settings: of the whole run.
         sample_rate: Hz of the waveforms in the batches.
-        model: what learns; None makes the settings' own, with random weights.
+        model: to train; None makes the model of the settings, with random weights.
     """
 
     def __init__(self, settings: Task1Settings, sample_rate: int, model: AudioModel | None = None):
         super().__init__()
         self.settings = settings
         model = model or make_model(settings, sample_rate)
-        self.front_end, self.network = model.front_end, model.network
+        self.front_end: Any = model.front_end  # a module with `mask`
+        self.network = model.network
         self.augmentation = Augmentation(settings.augment, sample_rate)
         averaged = settings.optim.average_decay is not None
         self.average = copy.deepcopy(self.network).requires_grad_(False) if averaged else None
         self._counts = torch.zeros(3, len(CLASSES))
 
-    @property
-    def tested_prefix(self) -> str:
-        """Where in the state dict the weights are that are validated and tested."""
-        return "network." if self.average is None else "average."
+    def configure_callbacks(self) -> list[Callback]:
+        """The moving average of the weights, if the settings ask for one."""
+        decay = self.settings.optim.average_decay
+        return [] if decay is None else [MovingAverage(decay)]
 
     def on_fit_start(self) -> None:
         """Choose the order of the weights in memory."""
@@ -108,7 +105,7 @@ class SceneTraining(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Loss of one batch: waveform (batch, samples), target (batch,), recording_device (list).
 
-        With teacher_logits (batch, classes), which are those of the clips as recorded, it is the distillation's.
+        With teacher_logits (batch, classes), of the clips as recorded, it is the loss of distillation.
         """
         generator = step_generator(self, self.settings.seed, batch_index)
         distillation = self.settings.distillation if "teacher_logits" in batch else None
@@ -118,11 +115,13 @@ class SceneTraining(LightningModule):
             # Side by side, so that both are mixed with the same weights.
             target = torch.cat([F.one_hot(target, len(CLASSES)).to(taught), taught], dim=1)
         waveform, target = self.augmentation.waveforms(batch["waveform"], target, batch["recording_device"], generator)
-        self.front_end.mask = lambda power: self.augmentation.power(power, generator)
+        self.front_end.mask = partial(self.augmentation.power, generator=generator)
         with torch.autocast(self.device.type, enabled=False):
             spectrogram = self.front_end(waveform)
         self.front_end.mask = None
-        logits = self.network(self.augmentation.spectrograms(spectrogram, generator)).logits
+        if (mixstyle := self.settings.augment.freq_mixstyle) is not None:
+            spectrogram = augment.freq_mixstyle(spectrogram, mixstyle.probability, mixstyle.alpha, generator)
+        logits = self.network(spectrogram).logits
         if distillation is None:
             loss = F.cross_entropy(logits, target)
         else:
@@ -131,43 +130,36 @@ class SceneTraining(LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(waveform))
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Let the moving average follow."""
-        if self.average is not None and self.settings.optim.average_decay is not None:
-            update_average(self.average, self.network, self.settings.optim.average_decay)
-
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        """Count right clips of each class."""
+        """Count the correct clips of each class."""
         network = self.network if self.average is None else self.average
         logits = network(self.front_end(batch["waveform"])).logits.float()
         target = batch["target"]
-        right = (logits.argmax(dim=1) == target).float()
+        correct = (logits.argmax(dim=1) == target).float()
         losses = F.cross_entropy(logits, target, reduction="none")
-        counts = torch.stack([right, torch.ones_like(right), losses])
+        counts = torch.stack([correct, torch.ones_like(correct), losses])
         self._counts = self._counts.to(self.device).index_add(1, target, counts)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures over the clips of all processes."""
-        counts = self.all_gather(self._counts).view(-1, *self._counts.shape).sum(dim=0)
+        counts = torch.as_tensor(self.all_gather(self._counts)).view(-1, *self._counts.shape).sum(dim=0)
         self._counts = torch.zeros_like(self._counts)
-        right, clips, losses = counts[:, counts[1] > 0]
-        self.log("val_macro_accuracy", (right / clips).mean())
+        correct, clips, losses = counts[:, counts[1] > 0]
+        self.log("val_macro_accuracy", (correct / clips).mean())
         self.log("val_loss", losses.sum() / clips.sum())
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine per step, or Adam with CP-JKU's ramps per epoch."""
-        optim = self.settings.optim
+        optim, parameters = self.settings.optim, self.network.parameters()
         if isinstance(optim, RampOptimSettings):
             kind = torch.optim.Adam if optim.decay == "l2" else torch.optim.AdamW
-            optimizer = kind(self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
             ramps = ExponentialWarmupLinearDown(optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor)
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ramps)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=optim.lr, weight_decay=optim.weight_decay)
+            return schedule_rate(kind(parameters, lr=optim.lr, weight_decay=optim.weight_decay), ramps, "epoch")
+        optimizer = torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = WarmupCosine(steps_of(optim.warmup_steps, optim.warmup_share, total), total)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return schedule_rate(
+            optimizer, WarmupCosine(warmup_length(optim.warmup_steps, optim.warmup_share, total), total), "step"
+        )
 
 
 class QuantizedSceneTraining(SceneTraining):
@@ -185,7 +177,9 @@ class QuantizedSceneTraining(SceneTraining):
         self.frozen_epochs = frozen_epochs
 
     def on_train_epoch_start(self) -> None:
-        """Freeze where it is time; again in each of the last epochs, since a resumed run begins in one of them."""
+        """Freeze in each of the last epochs, since a resumed run starts in one of them."""
+        from common.inference.quantize import freeze
+
         if self.current_epoch >= max(1, (self.trainer.max_epochs or 0) - self.frozen_epochs):
             freeze(self.network)
 
@@ -208,9 +202,11 @@ def distillation_loss(logits: Tensor, labels: Tensor, taught: Tensor, settings: 
     return weight * F.cross_entropy(logits, labels) + (1 - weight) * temperature**2 * divergence
 
 
-def _read_responses(settings: ImpulseResponseSettings | None, sample_rate: int) -> DeviceImpulseResponses | None:
+def _read_responses(settings: ImpulseResponseSettings | None, sample_rate: int) -> "DeviceImpulseResponses | None":
     if settings is None:
         return None
+    from common.features.impulse_responses import DeviceImpulseResponses
+
     options = settings.model_dump(include={"max_duration", "level", "delay"})
     try:
         return DeviceImpulseResponses(settings.folder, sample_rate, **options)

@@ -1,5 +1,6 @@
 """Intervals around figures: over resampled recordings for one model, over seeds for a method."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ def bootstrap_interval(
     figure = float(statistic(sums.sum(axis=0)))
     if len(sums) < 2:
         return Interval(figure, np.nan, np.nan)
-    return Interval(figure, *percentile_limits(statistic(resample_sums(sums, generator, resamples)), level))
+    low, high = percentile_limits(statistic(resample_sums(sums, generator, resamples)), level)
+    return Interval(figure, float(low), float(high))
 
 
 def bootstrap_mean(
@@ -93,11 +95,15 @@ def resample_sums(sums: Array, generator: np.random.Generator, resamples: int) -
     return np.stack([drawn @ sums for drawn in draw_groups(len(sums), generator, resamples)])
 
 
-def percentile_limits(resampled: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Limits that `level` of the figures lie between; NaN (a class was not drawn) does not count."""
+def percentile_limits(resampled: ArrayLike, level: float = 0.95) -> Array:
+    """Limits (2, ...) that `level` of the figures (resamples, ...) lie between; NaN (a class was not drawn) is ignored.
+
+    A figure that is always NaN has NaN limits.
+    """
     tail = (1 - level) / 2
-    low, high = np.nanquantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail])
-    return float(low), float(high)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered")
+        return np.nanquantile(np.asarray(resampled, dtype=np.float64), [tail, 1 - tail], axis=0)
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:

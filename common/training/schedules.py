@@ -1,7 +1,12 @@
 """Learning rate factors: functions of a step or an epoch, 0..1 times the peak rate."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 
 @dataclass
@@ -70,8 +75,14 @@ def linear_fall(position: float, start: float, length: float, floor: float) -> f
     return floor + (1 - floor) * left
 
 
-def steps_of(warmup_steps: int | None, warmup_share: float | None, total_steps: int) -> int:
-    """Length of a warm-up that is given in steps or as a share (0..1) of the training."""
-    if warmup_steps is not None:
-        return warmup_steps
-    return round((warmup_share or 0.0) * total_steps)
+def warmup_length(steps: int | None, share: float | None, total_steps: int) -> int:
+    """Steps of a warm-up, given as such or as a share (0..1) of the training."""
+    return steps if steps is not None else round((share or 0.0) * total_steps)
+
+
+def schedule_rate(
+    optimizer: torch.optim.Optimizer, factor: Callable[[int], float], interval: Literal["step", "epoch"]
+) -> OptimizerLRSchedulerConfig:
+    """What `configure_optimizers` returns for a learning rate that is the peak rate times `factor`."""
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -1,11 +1,12 @@
 """Seeds derived from (seed, step), so that a resumed run equals an uninterrupted one."""
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 def derive_seed(*numbers: int) -> int:
@@ -25,3 +26,14 @@ def seed_all(*numbers: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+class StepSeeds(Callback):
+    """Sets the global seeds before each training step from (seed, step), so that dropout and the like can resume."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        seed_all(self.seed, trainer.global_step, batch_idx, trainer.global_rank)

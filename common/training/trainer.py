@@ -1,13 +1,14 @@
 """The training loop that all tasks share: a quiet Lightning trainer whose runs can be stopped and resumed.
 
-A run that was killed and resumed ends with the same weights, bit for bit on a CPU, as one that was not: the order of
-the clips depends on (seed, epoch), all that is random in a step on (seed, step), and each epoch ends with a checkpoint.
+A resumed run ends with the same weights, bit for bit on a CPU, as an uninterrupted one: the order of the clips depends
+on (seed, epoch), all random numbers of a step on (seed, step), and each epoch ends with a checkpoint.
 """
 
 import atexit
 import gc
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from multiprocessing import current_process
@@ -17,14 +18,18 @@ from typing import Any
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Checkpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from common.data.files import atomic_write
 from common.errors import UserError
+from common.output import Progress
 from common.settings.trainer import TrainerSettings
-from common.training.callbacks import KeepCheckpoints, MetricsTable, PlainProgress, StepSeeds, WholeCheckpointIO
+from common.training.checkpoints import read_checkpoint, save_checkpoint
+from common.training.seeds import StepSeeds
 
 
 def make_trainer(
@@ -47,11 +52,11 @@ def make_trainer(
         monitor: logged metric that chooses best.ckpt; None keeps only last.ckpt.
         mode: "max" or "min" of `monitor` is best.
         fast_check: two steps of one epoch of everything.
-        callbacks: further ones.
+        callbacks: further callbacks.
         share_clips: let Lightning share the clips over processes; False where the samplers do.
 
     Raises:
-        UserError: if the devices or a logger that was asked for are not there.
+        UserError: if the requested devices or loggers are not available.
     """
     silence_lightning()
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -92,10 +97,10 @@ def make_trainer(
 
 
 def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any = None) -> None:
-    """Train, going on from the folder's last.ckpt where there is one.
+    """Train; resume from last.ckpt of the folder if there is one.
 
     The module is set to training mode first: released weights and text encoders come in evaluation mode, and Lightning
-    leaves modes as they are. A part that must not learn overrides `train`.
+    does not change modes. A part that must not learn overrides `train`.
 
     Raises:
         UserError: if last.ckpt cannot be read.
@@ -114,11 +119,11 @@ def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any =
 
 
 def leave_other_processes() -> None:
-    """End the group of processes that trained together; done when a process ends, while Python still works.
+    """End the process group of a distributed training at exit, before Python shuts down.
 
-    Gloo's threads drop the tensors of their last operation when they get to it. One that does so while Python shuts
-    down aborts the process (https://github.com/pytorch/pytorch/pull/179291), which torchrun takes for a failure.
-    The threads end with the last reference to the group, and the trainers of the stages, in cycles, hold some.
+    Gloo's threads drop the tensors of their last operation late. A thread that does so during shutdown aborts the
+    process (https://github.com/pytorch/pytorch/pull/179291), which torchrun reports as a failure. The threads end with
+    the last reference to the group; the trainers of the stages, in cycles, hold some.
     """
     gc.collect()
     if torch.distributed.is_initialized():
@@ -139,7 +144,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def silence_lightning() -> None:
-    """Keep Lightning's advice about itself away from users; errors still come."""
+    """Silence Lightning's advice; errors are still printed."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -161,7 +166,114 @@ def _loggers(settings: TrainerSettings, folder: Path) -> list[Logger]:
 
 
 def _environment(settings: TrainerSettings) -> list[Any]:
-    """On SLURM: one machine is started from here; several are started by srun, and requeued by the sweep, not here."""
+    """On SLURM, this process starts those of one machine; srun starts those of several, and the executor requeues."""
     if not SLURMEnvironment.detect():
         return []
     return [LightningEnvironment()] if settings.num_nodes == 1 else [SLURMEnvironment(auto_requeue=False)]
+
+
+class MovingAverage(Callback):
+    """Updates the module's `average`, an exponential moving average of its `network`, after each step."""
+
+    def __init__(self, decay: float):
+        self.decay = decay
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Move the average."""
+        assert isinstance(pl_module.average, nn.Module) and isinstance(pl_module.network, nn.Module)
+        update_average(pl_module.average, pl_module.network, self.decay)
+
+
+class MetricsTable(Callback):
+    """One row per epoch in metrics.csv: epoch, step, seconds, learning rate and the logged metrics.
+
+    The rows are part of the checkpoint, so a resumed run has each epoch once.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row and write the table."""
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row["seconds"] = round(time.monotonic() - self._started, 3)
+        for optimizer in trainer.optimizers[:1]:
+            row["lr"] = float(optimizer.param_groups[0]["lr"])
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines = [",".join(f"{row[name]:.9g}" if name in row else "" for name in columns) for row in self.rows]
+        with atomic_write(self.path) as file:
+            file.write("\n".join([",".join(columns), *lines, ""]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the rows."""
+        self.rows = list(state_dict["rows"])
+
+
+class KeepCheckpoints(Checkpoint):
+    """last.ckpt after each epoch; best.ckpt when the monitored metric of the validation has improved."""
+
+    def __init__(self, folder: Path, monitor: str | None, mode: str):
+        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
+        self.best: float | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save; Lightning calls this after the validation and after all other callbacks."""
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        if self.monitor is not None and validated:
+            value = float(trainer.callback_metrics[self.monitor])
+            if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
+                self.best = value
+                trainer.save_checkpoint(self.folder / "best.ckpt")
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value."""
+        self.best = state_dict["best"]
+
+
+class PlainProgress(Callback):
+    """A line on stderr now and then, for logs and pipes."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting at the first epoch that is left."""
+        self.progress = Progress("Training", trainer.max_epochs, "epochs", trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the epoch, with what was logged."""
+        if trainer.is_global_zero:
+            values = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items()]
+            self.progress.advance(note="  ".join(values))
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """What Lightning saves and loads through."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
+        """See `common.training.checkpoints.save_checkpoint`."""
+        save_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: Path | str, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """See `read_checkpoint`; never runs code, whatever `weights_only` says."""
+        return read_checkpoint(path, map_location or "cpu")

@@ -1,4 +1,4 @@
-"""`data check`: is the data on disk what was published? Counts, and every file's header."""
+"""`data check`: compares the data on disk with the published counts, and reads every file's header."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,13 +45,13 @@ FILES_SHOWN = 5
 
 @dataclass
 class CheckReport:
-    """What `check_data` found.
+    """Result of `check_data`.
 
     Attributes:
-        folder: that was checked.
-        made_up: whether it holds made-up data, compared with its own numbers.
+        folder: of the data set.
+        made_up: whether the data are made up; they are compared with the numbers they were made with.
         rows: one per split: clips, segments, and clips of each device, found and expected.
-        problems: a sentence each, with what to do; empty when all is well.
+        problems: one sentence each, with the remedy; empty if there are none.
     """
 
     folder: Path
@@ -61,10 +61,8 @@ class CheckReport:
 
     @property
     def heading(self) -> str:
-        """What was checked, and that it is made up where it is."""
-        return f"{self.folder}" + (
-            " (made-up data, compared with the numbers it was made with)" if self.made_up else ""
-        )
+        """The folder, and a note on made-up data."""
+        return f"{self.folder}{' (made-up data, compared with the numbers it was made with)' if self.made_up else ''}"
 
 
 def check_data(root: Path, evaluation: int | None = None, workers: int = 8) -> CheckReport:
@@ -84,7 +82,7 @@ def check_data(root: Path, evaluation: int | None = None, workers: int = 8) -> C
     clips = read_clips(root)
     report = CheckReport(folder, is_made_up(folder))
     expected = _made_up_numbers(folder) if report.made_up else _official_numbers()
-    splits = {str(split): read_split(root, split, clips) for split in (*SUBSETS, "test")}
+    splits = {str(split): read_split(root, split) for split in (*SUBSETS, "test")}
     used = set(splits["100"]["filename"]) | set(splits["test"]["filename"])
     splits["neither"] = clips[~clips["filename"].isin(used)]
     for split, members in splits.items():

@@ -1,4 +1,4 @@
-"""TAU Urban Acoustic Scenes 2022 Mobile: its tables, its splits, and its clips for training.
+"""TAU Urban Acoustic Scenes 2022 Mobile: folders, tables and splits.
 
 ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/   audio/ meta.csv evaluation_setup/
 ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/    audio/ evaluation_setup/fold1_test.csv
@@ -6,19 +6,13 @@ ROOT/split_setup/                                         split5.csv .. split100
 ROOT/packed/                                              made by `data pack`
 """
 
-from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.data import Dataset
 
-from common.data.audio import ReadClip
-from common.data.loading import PackedClips
 from common.data.made_up import is_made_up
-from common.data.packing import PackReport, pack
 from common.data.tables import read_tsv, refuse_unknown
 from common.errors import UserError, unknown
 
@@ -89,7 +83,7 @@ def is_made_up_data(root: Path) -> bool:
 
 
 def read_clips(root: Path) -> pd.DataFrame:
-    """All development clips, in the order of meta.csv.
+    """All development clips, in the order of meta.csv; an unchanged file is read once in a process.
 
     Returns:
         Columns filename, scene_label, identifier, source_label (recording device), city, location, segment (its
@@ -100,6 +94,11 @@ def read_clips(root: Path) -> pd.DataFrame:
             form or contradicts the row, and an unknown scene or device.
     """
     path = development_folder(root) / "meta.csv"
+    return _read_meta(path, _stamp(path))
+
+
+@lru_cache(maxsize=2)
+def _read_meta(path: Path, stamp: tuple[int, int]) -> pd.DataFrame:
     table = read_tsv(path, ["filename", "scene_label"], key="filename")
     parts = table["filename"].str.extract(NAME_PATTERN)
     malformed = parts.index[parts["scene"].isna()]
@@ -153,41 +152,38 @@ def split_list(root: Path, split: int | str) -> Path:
     raise UserError(f"There is no list of the split {name}: {places[0]} does not exist. Run `data download` again.")
 
 
-def read_split(root: Path, split: int | str, clips: pd.DataFrame | None = None) -> pd.DataFrame:
-    """The clips of an official split, in the order of meta.csv.
+def read_split(root: Path, split: int | str) -> pd.DataFrame:
+    """The clips of an official split, in the order of meta.csv; an unchanged list is read once in a process.
 
     Args:
         root: of the data.
         split: 5, 10, 25, 50, 100 or "test".
-        clips: what `read_clips` gives, if it was read already.
 
     Raises:
         UserError: with file and line, if the list names a clip that meta.csv lacks, gives it another scene, or a
             training list holds a clip of the test split or of a recording device that occurs in the test split only.
     """
-    clips = read_clips(root) if clips is None else clips
-    path = split_list(root, split)
-    selected = _select(clips, path, development_folder(root) / "meta.csv")
+    path, meta = split_list(root, split), development_folder(root) / "meta.csv"
+    selected = _select(meta, _stamp(meta), path, _stamp(path))
     if str(split) == "test":
         return selected
-    _refuse_outside(path, selected, read_split(root, "test", clips), "is a clip of the test split")
+    _refuse_outside(path, selected, read_split(root, "test"), "is a clip of the test split")
     unseen = selected[selected["source_label"].isin(DEVICE_GROUPS["unseen"])]
-    if len(unseen):
-        _refuse_outside(path, selected, unseen, "is a recording of a device that occurs in the test split only")
+    _refuse_outside(path, selected, unseen, "is a recording of a device that occurs in the test split only")
     return selected
 
 
-def read_training_list(root: Path, path: Path, subset: int, clips: pd.DataFrame | None = None) -> pd.DataFrame:
+def read_training_list(root: Path, path: Path, subset: int) -> pd.DataFrame:
     """The clips of an own training list, which must lie within the declared subset.
 
     Raises:
         UserError: with file and line, for a clip outside the subset: the challenge allows only the subset's clips.
     """
-    clips = read_clips(root) if clips is None else clips
-    allowed = read_split(root, subset, clips)
-    selected = _select(clips, Path(path), development_folder(root) / "meta.csv")
+    path, meta = Path(path), development_folder(root) / "meta.csv"
+    allowed = read_split(root, subset)
+    selected = _select(meta, _stamp(meta), path, _stamp(path))
     outside = selected[~selected["filename"].isin(allowed["filename"])]
-    _refuse_outside(Path(path), selected, outside, f"is not in the split {subset} that is declared")
+    _refuse_outside(path, selected, outside, f"is not in the split {subset} that is declared")
     return selected
 
 
@@ -228,99 +224,10 @@ def hold_out_by_location(clips: pd.DataFrame, share: float, seed: int) -> tuple[
     return clips[~mask], clips[mask]
 
 
-class SceneClips(Dataset):
-    """One-second clips of TAU Urban Acoustic Scenes, out of wav files or a packed store.
-
-    Items are dicts: ``waveform`` float32 (samples,), ``filename``; with labels also ``target`` (index into `CLASSES`)
-    and ``recording_device`` (a, b, c, s1..s6), which evaluation clips of 2025 have too. `gather` gives a batch at once.
-
-    Args:
-        clips: table with the column ``filename``, for labelled clips ``scene_label`` and ``source_label``, for others
-            ``device_id`` where devices are known.
-        folder: that ``filename`` is relative to; its files must be mono at 44,100 Hz and last one second.
-        store: folder of a packed store that holds the clips; the wav files are not read then.
-
-    Attributes:
-        sample_rate: Hz, 44,100 or that of the store.
-    """
-
-    def __init__(self, clips: pd.DataFrame, folder: Path, store: Path | None = None):
-        self.filenames = clips["filename"].tolist()
-        self.packed = None if store is None else PackedClips(store, self.filenames)
-        self.read = ReadClip(folder, SAMPLE_RATE, CLIP_SAMPLES, expected_rate=SAMPLE_RATE, expected_channels=1)
-        self.sample_rate = SAMPLE_RATE if self.packed is None else self.packed.sample_rate
-        self.targets: torch.Tensor | None = None
-        self.recording_devices: list[str] = []
-        if "scene_label" in clips.columns:
-            self.targets = torch.tensor([CLASSES.index(label) for label in clips["scene_label"]])
-            self.recording_devices = clips["source_label"].tolist()
-        elif "device_id" in clips.columns:
-            self.recording_devices = clips["device_id"].tolist()
-
-    def __len__(self) -> int:
-        return len(self.filenames)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        filename = self.filenames[index]
-        if self.packed is None:
-            waveform = torch.from_numpy(self.read({"filename": filename}))
-        else:
-            waveform = self.packed[index]["waveform"]
-        item = {"waveform": waveform, "filename": filename}
-        if self.targets is not None:
-            item["target"] = int(self.targets[index])
-        if self.recording_devices:
-            item["recording_device"] = self.recording_devices[index]
-        return item
-
-    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A batch: ``waveform`` (batch, samples), ``target`` int64 (batch,); the others are lists."""
-        if self.packed is None:
-            waveform = torch.stack([self[index]["waveform"] for index in indices])
-        else:
-            waveform = self.packed.gather(indices)["waveform"]
-        batch: dict[str, Any] = {"waveform": waveform, "filename": [self.filenames[index] for index in indices]}
-        if self.targets is not None:
-            batch["target"] = self.targets[torch.as_tensor(indices)]
-        if self.recording_devices:
-            batch["recording_device"] = [self.recording_devices[index] for index in indices]
-        return batch
-
-
-def store_folder(root: Path, sample_rate: int, dtype: str = "int16", evaluation: int | None = None) -> Path:
-    """Where `pack_data` puts a store: of the development set, or of a year's evaluation set."""
-    name = "development" if evaluation is None else f"evaluation_{evaluation}"
-    return Path(root) / "packed" / f"{name}_{sample_rate}_{dtype}"
-
-
-def pack_data(
-    root: Path, sample_rate: int = 32_000, dtype: str = "int16", evaluation: int | None = None, workers: int = 1
-) -> PackReport:
-    """Pack the clips of the training and test splits, or of a year's evaluation set, into `store_folder`.
-
-    Development clips that are in neither split must not be used in 2024 and 2025 and are left out.
-    Resampling is the baseline's (torchaudio's windowed sinc, Hann, width 6, rolloff 0.99).
-
-    Raises:
-        UserError: as `common.data.packing.pack`.
-    """
-    if evaluation is None:
-        folder, clips = development_folder(root), read_clips(root)
-        used = set(read_split(root, 100, clips)["filename"]) | set(read_split(root, "test", clips)["filename"])
-        clips = clips[clips["filename"].isin(used)]
-    else:
-        folder, clips = evaluation_folder(root, evaluation), read_evaluation(root, evaluation)
-    num_samples = -(-CLIP_SAMPLES * sample_rate // SAMPLE_RATE)
-    read = ReadClip(folder, sample_rate, num_samples, expected_rate=SAMPLE_RATE, expected_channels=1)
-    store = store_folder(root, sample_rate, dtype, evaluation)
-    return pack(
-        clips, read, store, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=folder, workers=workers
-    )
-
-
-def _select(clips: pd.DataFrame, path: Path, meta: Path) -> pd.DataFrame:
-    """Rows of `clips` that the list at `path` names, in the order of `clips`."""
-    table = read_tsv(path, ["filename"], key="filename")
+@lru_cache(maxsize=8)
+def _select(meta: Path, meta_stamp: tuple[int, int], path: Path, stamp: tuple[int, int]) -> pd.DataFrame:
+    """Clips of meta.csv that a list names, in the order of meta.csv; the stamps say when a file was changed."""
+    clips, table = _read_meta(meta, meta_stamp), read_tsv(path, ["filename"], key="filename")
     absent = table.index[~table["filename"].isin(clips["filename"])]
     if len(absent):
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
@@ -337,6 +244,15 @@ def _select(clips: pd.DataFrame, path: Path, meta: Path) -> pd.DataFrame:
                 f"{meta} says {scenes[wrong[0]]}."
             )
     return clips[clips["filename"].isin(table["filename"])]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time and size of a file, which differ when it was changed; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _refuse_outside(path: Path, listed: pd.DataFrame, forbidden: pd.DataFrame, why: str) -> None:

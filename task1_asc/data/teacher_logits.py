@@ -1,4 +1,4 @@
-"""What the teachers say about the student's clips: mean logits by file name, and whose clips they have seen.
+"""Mean logits of the teachers for the student's clips, by file name, and the clips that the teachers have seen.
 
     logits.h5      one row per clip, see common/data/keyed_outputs.py
     origin.json    subset, digest of its list of clips, digests of the teachers and of logits.h5; written last
@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.data.files import atomic_write, sha256_of, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.tables import read_tsv
 from common.errors import UserError
-from common.files import atomic_write, sha256_of, write_json
-from task1_asc.data.tau2022 import CLASSES, read_clips, read_split
+from task1_asc.data.tau2022 import CLASSES, read_split
 
 LOGITS, ORIGIN, SEEN = "logits.h5", "origin.json", "seen.tsv"
 
@@ -31,7 +31,7 @@ def list_digest(filenames: Iterable[str]) -> str:
 
 
 def write_seen(folder: Path, filenames: Iterable[str]) -> None:
-    """Note which clips a teacher was trained on, or chosen by."""
+    """Write the list of clips that a teacher was trained on or selected by."""
     with atomic_write(folder / SEEN) as file:
         file.write("\n".join(["filename", *sorted(filenames), ""]))
 
@@ -40,10 +40,10 @@ def read_seen(folder: Path) -> list[str]:
     """The clips that a teacher has seen.
 
     Raises:
-        UserError: if that was not noted.
+        UserError: if there is no list of them.
     """
     if not (folder / SEEN).is_file():
-        raise UserError(f"{folder} has no {SEEN}, so nobody knows which clips this teacher has seen; train it again.")
+        raise UserError(f"{folder} has no {SEEN}, which lists the clips that this teacher has seen; train it again.")
     return read_tsv(folder / SEEN, ["filename"], key="filename")["filename"].tolist()
 
 
@@ -53,8 +53,7 @@ def refuse_outside(seen: Sequence[str], root: Path, subset: int, who: str) -> No
     Raises:
         UserError: with how many, the first, and which subset has them.
     """
-    clips = read_clips(root)
-    allowed = set(read_split(root, subset, clips)["filename"])
+    allowed = set(read_split(root, subset)["filename"])
     outside = sorted(set(seen) - allowed)
     if not outside:
         return
@@ -100,15 +99,15 @@ def write_logits(
         "subset_sha256": list_digest(read_split(root, subset)["filename"]),
         "clips": len(filenames),
         "classes": CLASSES,
-        "teachers": {name: weights_digest(teacher) for name, teacher in teachers.items()},
+        "teachers": {name: hash_weights(teacher) for name, teacher in teachers.items()},
         "seen_sha256": sha256_of(folder / SEEN),
         "logits_sha256": sha256_of(folder / LOGITS),
     }
     write_json(folder / ORIGIN, origin)
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the checkpoint that a teacher speaks with."""
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of the checkpoint that gives a teacher's logits."""
     best = folder / "best.ckpt"
     return sha256_of(best if best.is_file() else folder / "last.ckpt")
 
@@ -137,40 +136,23 @@ def read_logits(path: Path, subset: int, root: Path, filenames: Sequence[str]) -
         raise UserError(f"{path} was written for another list of split {subset} than that below {root}.")
     if tuple(origin["classes"]) != CLASSES:
         raise UserError(f"{path} holds logits of the classes {', '.join(origin['classes'])}, in that order.")
-    # Before the digest: a doubled or missing clip is told as such.
+    # Before the digest, so that a doubled or missing clip is named.
     outputs = KeyedOutputs(path, "logits", (len(CLASSES),))
     logits = outputs.read(outputs.rows(filenames)).astype(np.float32)
     for name, key in ((path, "logits_sha256"), (path.with_name(SEEN), "seen_sha256")):
         if not name.is_file() or sha256_of(name) != origin[key]:
-            raise UserError(f"{name} is not the file that {path.with_name(ORIGIN)} tells of; write the logits again.")
+            raise UserError(f"{name} is not the file that {path.with_name(ORIGIN)} describes; write the logits again.")
     refuse_outside(read_seen(path.parent), root, subset, f"A teacher of {path}")
     return logits
 
 
 def read_origin(path: Path) -> dict[str, Any]:
-    """What is known of a file of logits.
+    """The origin.json of a file of logits.
 
     Raises:
-        UserError: if nothing is.
+        UserError: if there is none.
     """
     place = Path(path).with_name(ORIGIN)
     if not place.is_file():
-        raise UserError(f"{path} has no {ORIGIN} beside it, so nobody knows what its teachers have seen.")
+        raise UserError(f"{path} has no {ORIGIN} beside it, which says what its teachers have seen.")
     return json.loads(place.read_text(encoding="utf-8"))
-
-
-class TaughtClips:
-    """Clips with the teachers' logits: batches gain ``teacher_logits`` float32 (batch, classes)."""
-
-    def __init__(self, clips: Any, logits: NDArray[np.float32]):
-        import torch
-
-        self.clips, self.logits = clips, torch.from_numpy(logits)
-        self.sample_rate = clips.sample_rate
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def gather(self, indices: Sequence[int]) -> dict[str, Any]:
-        """A batch; see `SceneClips`."""
-        return {**self.clips.gather(indices), "teacher_logits": self.logits[list(indices)]}

@@ -1,4 +1,4 @@
-"""The limits of the challenge: is a network within them, which width is near that is, and which is the largest."""
+"""What networks cost, and the limits of the challenge: the nearest and the largest widths within them."""
 
 import math
 from bisect import bisect_right
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import torch
+
 from common.errors import UserError
-from common.inference.complexity import Complexity
+from common.inference.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
+from common.inference.quantize import folded_copy, int8_bytes, measure_int8
 from common.models.mobilenet import make_divisible
-from task1_asc.networks.build import count_bytes, count_macs, input_shape, measure_network
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 
 # What is searched: widths are rounded to multiples of 8, so that finer steps give the same networks.
@@ -42,15 +45,35 @@ class Width:
         return {**dials, "parameters": figures.parameters, "bytes": figures.bytes, "MACs": figures.challenge_macs}
 
 
-def refuse_over_limits(settings: Task1Settings) -> None:
-    """Refuse to train a network that could not be handed in.
+def measure_network(model: ModelSettings, shape: tuple[int, ...], precision: str) -> Complexity:
+    """Figures of the network for one second in float32, float16 or int8 (see `common.inference.quantize`)."""
+    with torch.device("meta"):
+        network = make_network(model)
+    return measure_int8(network, shape, KEPT_FLOAT) if precision == "int8" else measure(network, shape, precision)
+
+
+def count_bytes(model: ModelSettings, precision: str) -> int:
+    """Bytes of the parameters, as of `measure_network` but quicker."""
+    with torch.device("meta"):
+        network = make_network(model)
+    return int8_bytes(network, KEPT_FLOAT) if precision == "int8" else count_parameters(network) * BYTES[precision]
+
+
+def count_macs(model: ModelSettings, shape: tuple[int, ...], precision: str) -> int:
+    """MACs for one second, as of `measure_network` but quicker."""
+    with torch.device("meta"):
+        network = make_network(model).eval()
+        spectrogram = torch.empty(shape)
+    network = folded_copy(network) if precision == "int8" else network
+    return challenge_macs(network, {"spectrogram": spectrogram})
+
+
+def refuse_over(settings: Task1Settings, limits: LimitsSettings) -> None:
+    """Refuse to train a network that could not be submitted.
 
     Raises:
         UserError: with which limit, by how much, and the nearest widths that fit.
     """
-    limits = settings.limits
-    if limits is None:
-        return
     shape = input_shape(settings)
     figures = measure_network(settings.model, shape, settings.precision)
     over = [

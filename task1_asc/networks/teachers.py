@@ -1,14 +1,21 @@
-"""The teachers of a run: their names, seeds and settings, and the trained ones."""
+"""The teachers of a run: names, seeds and settings, new networks, and trained ones."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from common.errors import UserError
 from common.models.audio_model import AudioModel
+from common.registry.factory import create_audio_model
+from common.registry.released import find_released
+from common.registry.weights import load_audio_model
+from common.runs.stages import Run
 from common.training.checkpoints import load_weights
+from common.training.devices import choose_device
 from common.training.seeds import derive_seed
-from task1_asc.networks.build import make_teacher
-from task1_asc.networks.trained import device_of
+from task1_asc.data.tau2022 import CLASSES
+from task1_asc.networks.build import make_front_end, tested_prefix
 from task1_asc.settings import Task1Settings, TeacherSettings
+
+TASK_LABELS = "tau_scenes"
 
 
 def each_teacher(settings: Task1Settings) -> Iterator[tuple[str, int, TeacherSettings]]:
@@ -35,18 +42,55 @@ def teacher_settings(settings: Task1Settings, teacher: TeacherSettings, number: 
     )
 
 
-def load_teacher(folder: Path, settings: Task1Settings, teacher: TeacherSettings, sample_rate: int) -> AudioModel:
-    """A trained teacher in evaluation mode, on the GPU where there is one.
+def make_teacher(teacher: TeacherSettings, sample_rate: int, subset: int) -> AudioModel:
+    """A teacher with the weights that it begins with.
+
+    Raises:
+        UserError: if its weights have learned from clips outside the subset, or do not fit the options.
+    """
+    refuse_leaking_weights(teacher, subset)
+    model = create_audio_model(teacher.model, labels=CLASSES, **teacher.options)
+    model.front_end = make_front_end(teacher.model, sample_rate, **teacher.front_end)
+    if teacher.weights is not None:
+        donor = load_audio_model(teacher.weights, teacher.weights_file, labels=CLASSES)
+        try:
+            model.network.load_state_dict(donor.network.state_dict())
+        except RuntimeError as error:
+            raise UserError(
+                f"The weights {teacher.weights} of the teacher {teacher.name} do not fit {teacher.model} with its "
+                f"options {teacher.options}; leave out options that change its size."
+            ) from error
+    return model
+
+
+def refuse_leaking_weights(teacher: TeacherSettings, subset: int) -> None:
+    """Refuse weights that were trained on the scenes of the whole development set.
+
+    Raises:
+        UserError: for a subset below 100 %.
+    """
+    released = find_released(teacher.weights) if teacher.weights else None
+    if released is not None and released.architecture.labels == TASK_LABELS and subset < 100:
+        raise UserError(
+            f"The teacher {teacher.name} begins with {teacher.weights}, whose authors trained it on the whole "
+            f"development-train split; with subset {subset} that is a leak. Begin with weights of another data set, "
+            "such as passt_s_swa.as, or with none."
+        )
+
+
+def load_teacher(
+    run: Run[Task1Settings], name: str, settings: Task1Settings, teacher: TeacherSettings, sample_rate: int
+) -> AudioModel:
+    """A trained teacher in evaluation mode.
 
     Args:
-        folder: of its checkpoints.
+        run: has its checkpoints in teachers/<name>.
+        name: of its folder.
         settings: of its training.
         teacher: its own settings.
-        sample_rate: Hz of the waveforms that it is given.
+        sample_rate: Hz of the waveforms that it takes.
     """
-    untrained = teacher.model_copy(update={"weights": None})
-    model = make_teacher(untrained, sample_rate, settings.subset)
-    best = folder / "best.ckpt"
-    prefix = "network." if settings.optim.average_decay is None else "average."
-    load_weights(model.network, best if best.is_file() else folder / "last.ckpt", prefix)
-    return model.eval().to(device_of(settings))
+    model = make_teacher(teacher.model_copy(update={"weights": None}), sample_rate, settings.subset)
+    path = run.checkpoint(f"teachers/{name}/best.ckpt", f"teachers/{name}/last.ckpt")
+    load_weights(model.network, path, tested_prefix(settings))
+    return model.eval().to(choose_device(settings.trainer))

@@ -9,11 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from common.data.files import atomic_write, sha256_of
 from common.errors import UserError
-from common.files import atomic_write, sha256_of
 from common.output import say
 from common.runs.folder import run_folders
-from common.runs.stages import Run
 from common.settings.yaml_file import to_yaml
 from submissions.package import (
     OUT,
@@ -26,8 +25,8 @@ from submissions.package import (
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
-from task1_asc.evaluate import PREDICTIONS, open_run, predict, read_scores
-from task1_asc.recipe import stages_of
+from task1_asc.evaluate import PREDICTIONS, predict
+from task1_asc.recipe import RECIPE, Task1Run
 
 RULES = "task1_2024"
 TRAINING_STAGES = ("teachers", "train", "devices", "quantize")
@@ -41,7 +40,7 @@ class SubsetRun:
     facts: predictions.json.
     """
 
-    run: Run
+    run: Task1Run
     scores: Mapping[str, Any]
     facts: Mapping[str, Any]
 
@@ -51,14 +50,14 @@ class SubsetRun:
         return self.run.folder / PREDICTIONS / "output.csv"
 
 
-def package(paths: Sequence[Path], label: str, meta: Path, out: Path = OUT, seed: int | None = None) -> Path:
+def package(paths: Sequence[Path], label: str, meta: Path | None, out: Path = OUT, seed: int | None = None) -> Path:
     """Write a package of the 2024 challenge, check it, and zip it.
 
     Args:
         paths: a sweep, or runs of all five subsets. Runs without predictions make them from the evaluation set below
             their data root.
         label: Lastname_INST_task1_1.
-        meta: META.yaml with names and methods.
+        meta: META.yaml with names and methods; required.
         out: folder of the packages.
         seed: which of several runs of a subset is handed in; None takes the lowest seed that all subsets have. It is
             not chosen by test figures: the test split is for reporting only.
@@ -71,7 +70,7 @@ def package(paths: Sequence[Path], label: str, meta: Path, out: Path = OUT, seed
         CheckFailed: if the package breaks a rule; its folder stays to be looked at.
     """
     rules = load_rules(RULES)
-    participant = read_participant(meta, rules)
+    participant = _read_meta(meta)
     runs = {subset: _with_predictions(run) for subset, run in choose_runs(paths, seed).items()}
     files = _same_files(runs)
     results = {f"split_{subset}": development_figures(chosen.scores) for subset, chosen in runs.items()}
@@ -88,26 +87,34 @@ def package(paths: Sequence[Path], label: str, meta: Path, out: Path = OUT, seed
     return finish_package(label, out)
 
 
-def check_before_training(label: str, meta: Path, out: Path = OUT) -> None:
+def check_before_training(label: str, meta: Path | None, out: Path = OUT) -> None:
     """Refuse what `package` would refuse after hours of training.
 
     Raises:
-        UserError: if the label is wrong, its package exists, or META.yaml has mistakes.
+        UserError: if the label is wrong, its package exists, or META.yaml is missing or has mistakes.
     """
-    rules = load_rules(RULES)
-    place_of_system(label, rules, out)
-    read_participant(meta, rules)
+    place_of_system(label, load_rules(RULES), out)
+    _read_meta(meta)
 
 
-def choose_runs(paths: Sequence[Path], seed: int | None = None) -> dict[int, Run]:
+def _read_meta(meta: Path | None) -> dict[str, Any]:
+    if meta is None:
+        raise UserError(
+            "A package of 2024 needs --meta META.yaml. Make it with `python -m submissions template task1_2024 "
+            "--out META.yaml` and fill it in."
+        )
+    return read_participant(meta, load_rules(RULES))
+
+
+def choose_runs(paths: Sequence[Path], seed: int | None = None) -> dict[int, Task1Run]:
     """One run for each subset, all of one seed.
 
     Raises:
         UserError: if a subset has none.
     """
-    found: dict[int, dict[int, Run]] = {subset: {} for subset in SUBSETS}
+    found: dict[int, dict[int, Task1Run]] = {subset: {} for subset in SUBSETS}
     for folder in run_folders(paths):
-        run = open_run(folder)
+        run = RECIPE.open(folder)
         found[run.settings.subset].setdefault(run.settings.seed, run)
     missing = [str(subset) for subset, runs in found.items() if not runs]
     if missing:
@@ -157,12 +164,13 @@ def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
     }
 
 
-def measure_networks(runs: Sequence[Run], precision: str) -> list[Any]:
-    """The `common.inference.complexity.Complexity` of each run's network for one clip; equal networks are measured once.
+def measure_networks(runs: Sequence[Task1Run], precision: str) -> list[Any]:
+    """The `common.inference.complexity.Complexity` of each run's network for one clip; equal ones are measured once.
 
-    Of int8, bytes are those of the packed weights and of biases in float32.
+    In int8, bytes are of the packed weights and of biases in float32.
     """
-    from task1_asc.networks.build import input_shape, measure_network
+    from task1_asc.networks.build import input_shape
+    from task1_asc.networks.limits import measure_network
 
     known: dict[tuple[str, str], Any] = {}
     measured = []
@@ -176,8 +184,8 @@ def measure_networks(runs: Sequence[Run], precision: str) -> list[Any]:
     return measured
 
 
-def _with_predictions(run: Run) -> SubsetRun:
-    scores = read_scores(run)
+def _with_predictions(run: Task1Run) -> SubsetRun:
+    scores = run.read_evaluation()
     facts_path = run.folder / PREDICTIONS / "predictions.json"
     if not facts_path.is_file() or _is_stale(run, json.loads(facts_path.read_text(encoding="utf-8"))):
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
@@ -186,7 +194,7 @@ def _with_predictions(run: Run) -> SubsetRun:
     return SubsetRun(run, scores[facts["precision"]], {**facts, "made_up": facts["made_up"] or scores["made_up"]})
 
 
-def _is_stale(run: Run, facts: Mapping[str, Any]) -> bool:
+def _is_stale(run: Task1Run, facts: Mapping[str, Any]) -> bool:
     """Whether predictions were made by networks that were trained again since."""
     return facts.get("tested_sha256") not in (None, sha256_of(run.folder / "test" / "stage.json"))
 
@@ -205,9 +213,9 @@ def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:
     return files
 
 
-def _training_energy(run: Run) -> float | None:
+def _training_energy(run: Task1Run) -> float | None:
     """Of all stages that train, teachers included; None where one of them was not measured."""
-    trained = [run.folder / stage.name for stage in stages_of(run.settings) if stage.name in TRAINING_STAGES]
+    trained = [run.folder / stage.name for stage in RECIPE.stages(run.settings) if stage.name in TRAINING_STAGES]
     files = [folder / "energy.json" for folder in trained]
     energy = [json.loads(path.read_text(encoding="utf-8"))["energy_kwh"] for path in files if path.is_file()]
     return sum(energy) if len(energy) == len(trained) and None not in energy else None

@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import write_wav
+from common.data.files import atomic_write, write_json
 from common.data.made_up import is_made_up
 from common.errors import CheckFailed, UserError
-from common.files import atomic_write, write_json
 from common.output import say
 from common.registry.networks import find_front_end, find_network
 from common.registry.released import find_architecture
 from common.runs.folder import run_folders
-from common.runs.stages import Run
 from common.training.checkpoints import save_checkpoint
 from submissions.package import OUT, check_label, check_package, make_zip, team_of
 from submissions.reading import DECLARATION
@@ -43,9 +42,8 @@ from task1_asc.data.tau2022 import (
     read_evaluation,
     split_list,
 )
-from task1_asc.evaluate import open_run, read_scores
-from task1_asc.networks.build import KEPT_FLOAT, input_shape
-from task1_asc.networks.trained import load_int8_networks, load_run_networks
+from task1_asc.networks.build import KEPT_FLOAT, input_shape, load_int8_networks, load_run_networks
+from task1_asc.recipe import RECIPE, Task1Run
 from task1_asc.settings import Task1Settings
 
 RULES, YEAR, SUBSET = "task1_2025", 2025, 25
@@ -108,13 +106,13 @@ def place_of_package(label: str, out: Path = OUT) -> Path:
     return place
 
 
-def choose_run(paths: Sequence[Path], seed: int | None = None) -> Run:
+def choose_run(paths: Sequence[Path], seed: int | None = None) -> Task1Run:
     """The run of the subset that 2025 allows.
 
     Raises:
         UserError: if there is none.
     """
-    runs = [open_run(folder) for folder in run_folders(paths)]
+    runs = [RECIPE.open(folder) for folder in run_folders(paths)]
     fitting = [run for run in runs if run.settings.subset == SUBSET and seed in (None, run.settings.seed)]
     if not fitting:
         raise UserError(
@@ -122,15 +120,15 @@ def choose_run(paths: Sequence[Path], seed: int | None = None) -> Run:
             f"the challenge of {YEAR} allows no other."
         )
     run = min(fitting, key=lambda run: run.settings.seed)
-    read_scores(run)
+    run.read_evaluation()
     return run
 
 
-def write_package(root: Path, name: str, run: Run) -> None:
+def write_package(root: Path, name: str, run: Task1Run) -> None:
     """What all systems share: scripts, the modules they need, the dummy clip, the list of the test split."""
     inner = root / name
-    for file in ROOT_FILES:
-        _copy(TEMPLATE / file, root / file)
+    for script in ROOT_FILES:
+        _copy(TEMPLATE / script, root / script)
     with atomic_write(inner / "__init__.py") as file:
         file.write(f'"""Inference package of {name}, DCASE {YEAR} Task 1."""\n')
     network, front_end = (target.partition(":")[0] for target in _targets(run.settings))
@@ -144,7 +142,7 @@ def write_package(root: Path, name: str, run: Run) -> None:
         report.write_bytes(placeholder_report(name))
 
 
-def write_system(root: Path, name: str, number: str, run: Run) -> None:
+def write_system(root: Path, name: str, number: str, run: Task1Run) -> None:
     """A system's module and its checkpoint: the weights in the precision that they are handed in."""
     settings = run.settings
     _copy(TEMPLATE / "system.py", root / name / f"{name}_{number}.py")
@@ -170,42 +168,42 @@ def write_system(root: Path, name: str, number: str, run: Run) -> None:
     )
 
 
-def run_scripts(root: Path, name: str, number: str, run: Run) -> None:
+def run_scripts(root: Path, name: str, number: str, run: Task1Run) -> None:
     """Let the package measure its complexity, score the test split and predict the evaluation set.
 
     Raises:
-        CheckFailed: if a script fails, with what it said last.
+        CheckFailed: if a script fails, with its last line on stderr.
     """
     data = run.settings.data.root
-    places = ["--dev_set_dir", development_folder(data), "--eval_set_dir", evaluation_folder(data, YEAR)]
-    for script, arguments in (("test_complexity.py", []), ("evaluate_submission.py", places)):
+    folders = [str(folder.resolve()) for folder in (development_folder(data), evaluation_folder(data, YEAR))]
+    places = ["--dev_set_dir", folders[0], "--eval_set_dir", folders[1]]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
+    for script, arguments in (("test_complexity.py", list[str]()), ("evaluate_submission.py", places)):
         say(f"{name}_{number}: {script}")
-        call = [sys.executable, script, "--submission_name", name, "--submission_index", number]
-        absolute = [str(part.resolve()) if isinstance(part, Path) else part for part in arguments]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run([*call, *absolute], cwd=root, env=environment, capture_output=True, text=True)
+        call = [sys.executable, script, "--submission_name", name, "--submission_index", number, *arguments]
+        done = subprocess.run(call, cwd=root, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            told = (done.stderr.strip() or "ended without a word").splitlines()[-1]
-            raise CheckFailed(f"{script} of the package failed: {told}")
+            last_line = (done.stderr.strip() or "no output on stderr").splitlines()[-1]
+            raise CheckFailed(f"{script} of the package failed: {last_line}")
         say(done.stdout.strip())
 
 
-def compare_with_run(folder: Path, run: Run) -> None:
+def compare_with_run(folder: Path, run: Task1Run) -> None:
     """See that the package is as right on the test split as the run was.
 
     Raises:
         CheckFailed: if it is not.
     """
     told = json.loads((folder / "test_accuracy.json").read_text(encoding="utf-8"))["Test Accuracy"]
-    tested = 100 * read_scores(run)[run.settings.precision]["accuracy"]["value"]
-    clips = read_scores(run)[run.settings.precision]["clips"]
+    tested = 100 * run.read_evaluation()[run.settings.precision]["accuracy"]["value"]
+    clips = run.read_evaluation()[run.settings.precision]["clips"]
     if abs(told - tested) > max(AGREEMENT, 200 / clips):
         raise CheckFailed(
             f"The package is right on {told:.2f} % of the test split, the run {run.folder} on {tested:.2f} %."
         )
 
 
-def declare(root: Path, name: str, run: Run) -> None:
+def declare(root: Path, name: str, run: Task1Run) -> None:
     """Say that the data were made up, where they were."""
     data = run.settings.data.root
     if is_made_up(evaluation_folder(data, YEAR)) or is_made_up_data(data):

@@ -51,7 +51,9 @@ class PackagedModel(nn.Module):
         names = ("general", *spec["devices"])
         if spec["precision"] == "int8":
             blank = make_float_network(spec)
-            made = {name: blank_int8(blank, spec["input_shape"], kept_float(spec)) for name in names}
+            made: dict[str, nn.Module] = {
+                name: blank_int8(blank, spec["input_shape"], kept_float(spec)) for name in names
+            }
         else:
             made = {name: make_float_network(spec) for name in names}
         self.model = DeviceNetworks(made.pop("general"), made).eval()

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from common.data.audio import ReadClip, write_wav
 from common.data.loading import make_loader
 from common.data.packing import pack
-from task1_asc.data.tau2022 import CLIP_SAMPLES, SAMPLE_RATE, SceneClips
+from task1_asc.data.clips import open_clips
+from task1_asc.data.tau2022 import CLIP_SAMPLES, SAMPLE_RATE
 
 BATCH = 256
 WORKERS = 2
@@ -39,12 +40,12 @@ def write_clips(folder: Path, count: int) -> pd.DataFrame:
 
 def make_loaders(root: Path, clips: pd.DataFrame) -> dict[str, DataLoader]:
     """The ways to compare; the plain one reads item by item and joins them with the loader's own collate function."""
-    plain = DataLoader(SceneClips(clips, root), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
+    plain = DataLoader(open_clips(clips, root), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True)
     loaders = {PLAIN: plain}
     for rate in (SAMPLE_RATE, 32_000):
         store, samples = root / str(rate), -(-CLIP_SAMPLES * rate // SAMPLE_RATE)
         pack(clips, ReadClip(root, rate, samples), store, sample_rate=rate, num_samples=samples, quiet=True)
-        dataset = SceneClips(clips, root, store)
+        dataset = open_clips(clips, root, store)
         for workers in (WORKERS, 0):
             name = f"packed at {rate} Hz, {workers} workers"
             loaders[name] = make_loader(dataset, BATCH, shuffle_seed=0, num_workers=workers)

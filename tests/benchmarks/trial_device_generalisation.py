@@ -29,12 +29,12 @@ from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
-from task1_asc.evaluate import read_scores
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks.classify import classify
-from task1_asc.recipe import run_recipe
+from task1_asc.networks.build import make_model
+from task1_asc.networks.classify import DeviceNetworks, classify_with
+from task1_asc.recipe import RECIPE
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining, make_model
+from task1_asc.train import SceneTraining
 
 SMALL = Path("task1_asc/configs/small.yaml")
 SAMPLE_RATE = 32000
@@ -81,7 +81,7 @@ def made_up_trial(arguments: argparse.Namespace) -> Figures:
         for method in METHODS:
             name = f"{method.replace(' ', '')}_{seed}"
             places = {"data.root": str(root), "runs": str(arguments.work), "name": name}
-            scores = read_scores(run_recipe(settings_of(method, seed, arguments.responses, arguments, **places)))
+            scores = RECIPE.run(settings_of(method, seed, arguments.responses, arguments, **places)).read_evaluation()
             single = scores["float32"]
             groups = {group: part["accuracy"] for group, part in single["groups"].items() if part["clips"]}
             note(figures, method, seed, {"macro": single["macro_accuracy"]["value"], **groups})
@@ -146,7 +146,8 @@ def test_on(
     model.network.load_state_dict(module.network.state_dict())
     figures = {}
     for name, waveform in tests.items():
-        logits, _, _ = classify(model, make_loader(Pieces(waveform, target), 64))
+        networks = {"float32": DeviceNetworks(model.network)}
+        logits = classify_with(model.front_end, networks, make_loader(Pieces(waveform, target), 64))[0]["float32"]
         figures[name] = macro_accuracy(logits, target)
     return figures
 

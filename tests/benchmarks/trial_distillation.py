@@ -17,7 +17,7 @@ import json
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ import pandas as pd
 import torch
 
 from common.data.audio import list_audio
+from common.data.files import write_json
 from common.data.loading import make_loader
 from common.features.impulse_responses import DeviceImpulseResponses
-from common.files import write_json
 from common.inference.quantize import convert, prepare_training, quantize_trained
 from common.models.audio_model import AudioModel
 from common.output import print_table, say
@@ -37,12 +37,12 @@ from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
-from task1_asc.data.tau2022 import DEVICE_GROUPS, TRAINING_DEVICES, SceneClips, development_folder, read_split
-from task1_asc.data.teacher_logits import TaughtClips
+from task1_asc.data.clips import open_clips
+from task1_asc.data.tau2022 import DEVICE_GROUPS, TRAINING_DEVICES, development_folder, read_split
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_teacher
+from task1_asc.networks.build import KEPT_FLOAT, input_shape
 from task1_asc.networks.classify import DeviceNetworks, classify_with
-from task1_asc.networks.teachers import each_teacher, teacher_settings
+from task1_asc.networks.teachers import each_teacher, make_teacher, teacher_settings
 from task1_asc.settings import RampOptimSettings, Task1Settings
 from task1_asc.train import QuantizedSceneTraining, SceneTraining
 from tests.benchmarks.trial_device_generalisation import METHODS, MIXSTYLE, Figures, read_pieces
@@ -55,12 +55,13 @@ CALIBRATION = 128
 
 @dataclass
 class Clips:
-    """Clips in memory that give batches as `SceneClips` does."""
+    """Clips in memory that give batches as `open_clips` does."""
 
     waveform: torch.Tensor
     target: torch.Tensor
     recording_device: list[str]
     sample_rate: int = SAMPLE_RATE
+    teacher_logits: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.waveform)
@@ -69,6 +70,8 @@ class Clips:
         """A batch."""
         devices = [self.recording_device[index] for index in indices]
         batch = {"waveform": self.waveform[indices], "target": self.target[indices]}
+        if self.teacher_logits is not None:
+            batch["teacher_logits"] = self.teacher_logits[indices]
         return batch | {"filename": [str(index) for index in indices], "recording_device": devices}
 
     def only(self, device: str) -> "Clips":
@@ -176,7 +179,7 @@ def one_seed(
     for method in METHODS:
         teacher = train_teacher(settings_of(seed, method, responses, arguments), clips)
         note(f"teacher {method}", teacher)
-        taught_clips = TaughtClips(clips, logits_of(teacher, clips))
+        taught_clips = replace(clips, teacher_logits=torch.as_tensor(logits_of(teacher, clips)))
         student = train(plain, taught_clips)
         note(f"taught by {method}", student)
     note("taught by DIR + FMS, int8", to_int8(student, clips))
@@ -195,7 +198,7 @@ def made_up_data(arguments: argparse.Namespace) -> tuple[Clips, dict[str, Clips]
     def read(table: pd.DataFrame) -> Clips:
         from common.data.audio import resample
 
-        dataset = SceneClips(table, development_folder(root))
+        dataset = open_clips(table, development_folder(root))
         batch = dataset.gather(range(len(dataset)))
         return Clips(resample(batch["waveform"], 44100, SAMPLE_RATE), batch["target"], batch["recording_device"])
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,21 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from common.data.files import sha256_of, write_json
 from common.errors import UserError
-from common.files import sha256_of, write_json
 from common.settings import SettingsError, load_settings
 from common.training.schedules import ExponentialWarmupLinearDown
-from task1_asc.data.tau2022 import CLASSES, development_folder, read_clips, read_split
-from task1_asc.data.teacher_logits import TaughtClips, read_logits, write_logits, write_seen
-from task1_asc.data.training_clips import open_clips, read_training_clips
-from task1_asc.evaluate import open_run, predict, read_scores
+from task1_asc.data.clips import open_development, read_training_clips
+from task1_asc.data.tau2022 import CLASSES, read_clips, read_split
+from task1_asc.data.teacher_logits import read_logits, write_logits, write_seen
+from task1_asc.evaluate import predict
 from task1_asc.export import export_run
-from task1_asc.networks.build import input_shape, make_teacher, measure_network
+from task1_asc.networks.build import input_shape, load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, classify_with
-from task1_asc.networks.limits import fits, largest_widths, refuse_over_limits
-from task1_asc.networks.teachers import each_teacher, load_teacher, teacher_settings
-from task1_asc.networks.trained import int8_file, load_run_networks
-from task1_asc.recipe import check_recipe, result_row, run_recipe, stages_of
+from task1_asc.networks.limits import fits, largest_widths, measure_network
+from task1_asc.networks.teachers import each_teacher, load_teacher, make_teacher, teacher_settings
+from task1_asc.recipe import RECIPE, refuse_over_limits
 from task1_asc.settings import DistillationSettings, ModelSettings, Task1Settings
 from task1_asc.submission.package_2024 import complexity_figures
 from task1_asc.train import SceneTraining, distillation_loss
@@ -65,7 +65,7 @@ def quick(root, runs, **overrides):
 @pytest.fixture(scope="module")
 def finished(tiny_task1, tmp_path_factory):
     """A run from teachers to int8."""
-    return run_recipe(quick(tiny_task1, tmp_path_factory.mktemp("runs")))
+    return RECIPE.run(quick(tiny_task1, tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture
@@ -180,7 +180,6 @@ def test_a_training_with_ramps_uses_adam_and_steps_once_an_epoch(tiny_task1, tmp
 
 def test_the_published_configuration_does_two_steps_of_everything(tiny_task1, tmp_path):
     """With a PaSST of one narrow block in place of the released one."""
-
     responses = tmp_path / "micirp"
     responses.mkdir()
     from common.data.audio import write_wav
@@ -198,8 +197,8 @@ def test_the_published_configuration_does_two_steps_of_everything(tiny_task1, tm
         overrides |= {f"{place}.augment.impulse_responses.folder": str(responses)}
         overrides |= {f"{place}.count": 1, f"{place}.batch_size": 4}
     settings = load_settings(Task1Settings, CONFIGS / "distilled.yaml", overrides)
-    assert [stage.name for stage in stages_of(settings)] == ["teachers", "logits", "train", "quantize", "test"]
-    check_recipe(settings)
+    assert [stage.name for stage in RECIPE.stages(settings)] == ["teachers", "logits", "train", "quantize", "test"]
+    RECIPE.check(settings)
 
 
 # The chain
@@ -207,11 +206,11 @@ def test_the_published_configuration_does_two_steps_of_everything(tiny_task1, tm
 
 def test_a_run_goes_from_teachers_to_scores_in_8_bit(finished):
     stages = ["teachers", "logits", "train", "quantize", "test"]
-    assert [stage.name for stage in stages_of(finished.settings)] == stages
+    assert [stage.name for stage in RECIPE.stages(finished.settings)] == stages
     assert all((finished.folder / stage / "stage.json").is_file() for stage in stages)
-    scores = read_scores(open_run(finished.folder))
+    scores = RECIPE.open(finished.folder).read_evaluation()
     assert {"float32", "float16", "int8"} <= set(scores)
-    row = result_row(finished)
+    row = RECIPE.result_row(finished)
     assert row["macro_accuracy_int8"] == scores["int8"]["macro_accuracy"]["value"]
     saved = np.load(finished.folder / "test" / "logits.npz")
     assert not np.array_equal(saved["int8"], saved["float32"])
@@ -221,11 +220,11 @@ def test_a_run_goes_from_teachers_to_scores_in_8_bit(finished):
 def test_the_stored_logits_are_the_mean_of_what_the_teachers_say_about_clips_as_recorded(finished, tiny_task1):
     settings = finished.settings
     clips = read_split(tiny_task1, 5).iloc[::9]
-    batch = open_clips(settings, clips, development_folder(tiny_task1)).gather(range(len(clips)))
+    batch = open_development(settings, clips).gather(range(len(clips)))
     said = []
     for name, number, teacher in each_teacher(settings):
         own = teacher_settings(settings, teacher, number)
-        model = load_teacher(finished.folder / "teachers" / name, own, teacher, 32000)
+        model = load_teacher(finished, name, own, teacher, 32000)
         networks = {"it": DeviceNetworks(model.network)}
         said.append(classify_with(model.front_end, networks, [batch])[0]["it"])
     names = clips["filename"].tolist()
@@ -239,12 +238,11 @@ def test_the_stored_logits_are_the_mean_of_what_the_teachers_say_about_clips_as_
 def test_a_batch_has_the_logits_of_its_own_clips(finished, tiny_task1):
     path = finished.folder / "logits" / "logits.h5"
     clips = read_training_clips(finished.settings, logits=path)
-    batch = clips.with_logits().gather([17, 3, 40])
+    batch = next(iter(clips.training_loader(finished.settings)))
     expected = read_logits(path, 5, tiny_task1, batch["filename"])
     np.testing.assert_array_equal(batch["teacher_logits"].numpy(), expected)
-    device = clips.of_device("a")
-    own = device.with_logits().gather([5])
-    np.testing.assert_array_equal(own["teacher_logits"][0], read_logits(path, 5, tiny_task1, own["filename"])[0])
+    own = next(iter(clips.for_device("a").training_loader(finished.settings)))
+    np.testing.assert_array_equal(own["teacher_logits"], read_logits(path, 5, tiny_task1, own["filename"]))
     assert set(own["recording_device"]) == {"a"}
 
 
@@ -276,20 +274,20 @@ def test_the_teachers_see_what_the_student_sees_and_say_so(finished, tiny_task1)
 
 def test_a_second_call_keeps_everything_and_another_temperature_needs_no_new_teachers(finished, tiny_task1, capsys):
     runs = finished.folder.parent
-    run_recipe(quick(tiny_task1, runs))
+    RECIPE.run(quick(tiny_task1, runs))
     assert capsys.readouterr().err.count("kept") == 5
     other = quick(tiny_task1, runs, distillation__temperature=3.0)
     with pytest.raises(UserError, match=r"distillation\.temperature: 2\.0 -> 3\.0.*--redo train"):
-        run_recipe(other)
+        RECIPE.run(other)
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(finished, tiny_task1, tmp_path, monkeypatch):
     settings = quick(tiny_task1, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("task1_asc.recipe.write_logits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("task1_asc.data.teacher_logits.write_logits", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_recipe(settings)
-    run = run_recipe(settings)
+            RECIPE.run(settings)
+    run = RECIPE.run(settings)
     for stage in ("teachers", "logits"):
         assert json.loads((run.folder / stage / "stage.json").read_text())["stage"] == stage
     pairs = [torch.load(folder / "quantize" / "general.ckpt") for folder in (run.folder, finished.folder)]
@@ -334,12 +332,13 @@ def test_quantisation_aware_training_changes_the_weights_it_quantises(finished, 
     run = type(finished)(tmp_path / "run", settings)
     shutil.copytree(finished.folder / "train", run.folder / "train")
     front_end, networks = load_run_networks(run, 32000)
-    quantized = train_quantized(run, settings, "general", clips, front_end, networks.base_model, False)
-    after = torch.load(int8_file(finished))["state_dict"]
+    folder = run.folder / "quantize" / "general_training"
+    quantized = train_quantized(folder, clips, front_end, networks.base_model, False)
+    after = torch.load(finished.folder / "quantize" / "general.ckpt")["state_dict"]
     trained = quantized.state_dict()
     assert set(trained) == set(after)
     assert any(not _same(trained[name], after[name]) for name in after)
-    rates = (run.folder / "quantize" / "general_training" / "metrics.csv").read_text().splitlines()
+    rates = (folder / "metrics.csv").read_text().splitlines()
     # The rate that comes after each epoch: 1 until epoch 1, then down over 16 epochs to a tenth.
     assert [float(line.split(",")[3]) for line in rates[1:]] == pytest.approx([1e-3, 1e-3 * (1 - 0.9 / 16)])
 
@@ -379,7 +378,7 @@ def test_a_run_whose_teacher_saw_a_clip_outside_the_subset_fails(finished, tiny_
     with pytest.raises(
         UserError, match=rf"The teacher cp_resnet_1 has seen 1 of 101 clips outside .*{stolen}.* a leak"
     ):
-        run_recipe(run.settings, run.folder)
+        RECIPE.run(run.settings, run.folder)
     assert not (run.folder / "logits" / "logits.h5").exists()
 
 
@@ -411,7 +410,7 @@ def test_damaged_logits_are_refused_with_the_clip(logits, tiny_task1, damage, to
 
 def test_logits_of_unknown_origin_are_refused(logits, tiny_task1):
     logits.with_name("origin.json").unlink()
-    with pytest.raises(UserError, match="nobody knows what its teachers have seen"):
+    with pytest.raises(UserError, match="which says what its teachers have seen"):
         read(logits, tiny_task1)
 
 
@@ -429,12 +428,12 @@ def test_logits_that_are_nan_are_not_written(tiny_task1, tmp_path):
 def test_logits_of_another_run_take_the_place_of_teachers(finished, tiny_task1, tmp_path):
     path = finished.folder / "logits" / "logits.h5"
     settings = quick(tiny_task1, tmp_path, distillation={"logits": str(path)}, quantization=None)
-    assert [stage.name for stage in stages_of(settings)] == ["train", "test"]
-    run = run_recipe(settings)
+    assert [stage.name for stage in RECIPE.stages(settings)] == ["train", "test"]
+    run = RECIPE.run(settings)
     ours, theirs = (torch.load(run_.folder / "train" / "last.ckpt")["state_dict"] for run_ in (run, finished))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     with pytest.raises(UserError, match="for subset 5, the student learns subset 10"):
-        run_recipe(settings.model_copy(update={"subset": 10, "name": "other"}))
+        RECIPE.run(settings.model_copy(update={"subset": 10, "name": "other"}))
 
 
 def test_weights_that_saw_the_whole_development_set_are_refused_for_a_subset():
@@ -473,7 +472,7 @@ def test_a_network_over_the_limits_is_refused_with_the_nearest_width_before_anyt
         model__expansion_rate=3.0,
     )  # fmt: skip
     with pytest.raises(UserError) as told:
-        run_recipe(settings)
+        RECIPE.run(settings)
     message = str(told.value)
     assert "131,168 bytes in int8, 3,168 over the limit of 128,000" in message
     assert "base_channels 32, channels_multiplier 2.3, expansion_rate 2.9" in message
@@ -509,8 +508,9 @@ def test_the_search_finds_the_largest_width_within_both_limits(tiny_task1, tmp_p
 
 def test_the_packed_clips_with_logits_are_as_many_as_the_logits(finished):
     clips = read_training_clips(finished.settings)
-    taught = TaughtClips(clips.open(clips.train), np.zeros((len(clips.train), 10), dtype=np.float32))
-    assert len(taught) == len(clips.train) == len(read_clips(finished.settings.data.root).merge(clips.train))
+    taught = replace(clips, logits=np.zeros((len(clips.train), 10), dtype=np.float32))
+    dataset = open_development(finished.settings, taught.train)
+    assert len(dataset) == len(clips.train) == len(read_clips(finished.settings.data.root).merge(clips.train))
 
 
 # ONNX
@@ -523,7 +523,7 @@ def test_a_run_is_exported_in_three_precisions_that_say_the_same(finished, tmp_p
     assert json.loads((tmp_path / "table.json").read_text()) == list(rows.values())
     assert rows["ONNX float32"]["says the same in %"] == 100
     assert rows["ONNX float16"]["says the same in %"] > 95
-    figures = read_scores(finished)
+    figures = finished.read_evaluation()
     for form in ("PyTorch float32", "ONNX float32"):
         assert rows[form]["macro accuracy in %"] == pytest.approx(100 * figures["float32"]["macro_accuracy"]["value"])
     assert rows["PyTorch int8"]["macro accuracy in %"] == pytest.approx(

@@ -12,13 +12,14 @@ from common.errors import UserError
 from common.runs.stages import Run, run_stages
 from common.settings import load_settings
 from common.training.checkpoints import read_checkpoint
-from task1_asc.data.tau2022 import CLASSES, SceneClips, development_folder, read_split
-from task1_asc.evaluate import open_run, predict, read_scores
-from task1_asc.networks.classify import classify
-from task1_asc.networks.trained import load_run_model
-from task1_asc.recipe import STAGES, check_recipe, result_row, run_recipe
+from task1_asc.data.clips import open_clips, open_development
+from task1_asc.data.tau2022 import CLASSES, development_folder, read_split
+from task1_asc.evaluate import predict
+from task1_asc.networks.build import load_run_model, make_model
+from task1_asc.networks.classify import DeviceNetworks, InHalf, classify_with
+from task1_asc.recipe import RECIPE
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining, make_model
+from task1_asc.train import SceneTraining
 from tests.support.places import ROOT
 
 CONFIGS = sorted((ROOT / "task1_asc" / "configs").glob("*.yaml"))
@@ -71,7 +72,7 @@ def test_every_configuration_does_two_steps_of_everything(config, tiny_task1, tm
     overrides |= {"trainer.accelerator": "cpu", "trainer.measure_energy": False}
     if "_dir" in config.stem:
         overrides["augment.impulse_responses.folder"] = str(responses)
-    check_recipe(load_settings(Task1Settings, config, overrides))
+    RECIPE.check(load_settings(Task1Settings, config, overrides))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,13 +118,13 @@ def test_the_baseline_with_impulse_responses_differs_in_its_augmentation_only():
 
 def _train_in_process(settings, folder):
     torch.set_num_threads(1)  # the threads of the parent are not there after a fork
-    run_stages(Run(folder, settings), STAGES[:1])
+    run_stages(Run(folder, settings), RECIPE.stages(settings)[:1])
 
 
 def test_a_run_that_was_killed_three_times_ends_with_the_same_weights(quick, tmp_path):
     settings = quick(trainer__epochs=12)
     torch.set_num_threads(1)
-    run_stages(Run(tmp_path / "whole", settings), STAGES[:1])
+    run_stages(Run(tmp_path / "whole", settings), RECIPE.stages(settings)[:1])
     # Forked from this process, which has imported everything: starts in milliseconds.
     context = multiprocessing.get_context("fork")
     place = random.Random(os.environ.get("PYTEST_KILL_SEED", "0"))
@@ -140,7 +141,7 @@ def test_a_run_that_was_killed_three_times_ends_with_the_same_weights(quick, tmp
         process.join()
         assert process.exitcode == -9, "the run had ended before it was killed"
     assert _num_rows(table) < 12
-    run_stages(Run(tmp_path / "killed", settings), STAGES[:1])
+    run_stages(Run(tmp_path / "killed", settings), RECIPE.stages(settings)[:1])
     whole, killed = (read_checkpoint(tmp_path / name / "train" / "last.ckpt") for name in ("whole", "killed"))
     assert whole["global_step"] == killed["global_step"] == 12 * 4
     assert whole["state_dict"].keys() == killed["state_dict"].keys()
@@ -154,16 +155,16 @@ def _num_rows(table):
 
 def test_a_run_is_trained_tested_and_can_be_opened_again(quick):
     settings = quick(subset=100, data__validation={"share": 0.4})
-    run = run_recipe(settings)
+    run = RECIPE.run(settings)
     names = {path.name for path in (run.folder / "train").iterdir()}
     assert {"best.ckpt", "last.ckpt", "metrics.csv", "stage.json"} <= names
-    scores = read_scores(open_run(run.folder))
+    scores = RECIPE.open(run.folder).read_evaluation()
     assert scores["float32"]["clips"] == 100
     assert scores["made_up"]
     saved = np.load(run.folder / "test" / "logits.npz")
     np.testing.assert_allclose(saved["float16"], saved["float32"], atol=0.05)
     assert (saved["float32"].argmax(axis=1) == saved["target"]).mean() == scores["float32"]["accuracy"]["value"]
-    row = result_row(run)
+    row = RECIPE.result_row(run)
     assert row["macro_accuracy"] == scores["float32"]["macro_accuracy"]["value"]
     # What differs from machine to machine has no place in the table of a sweep.
     assert not any("seconds" in name or "kwh" in name for name in row)
@@ -172,7 +173,7 @@ def test_a_run_is_trained_tested_and_can_be_opened_again(quick):
 def test_the_best_epoch_is_tested_when_clips_are_held_out_and_the_last_one_otherwise(quick):
     for name, validation, expected in (("held", {"share": 0.4}, "best.ckpt"), ("all", None, "last.ckpt")):
         settings = quick(subset=100, data__validation=validation, name=name)
-        run = run_recipe(settings)
+        run = RECIPE.run(settings)
         weights = read_checkpoint(run.folder / "train" / expected)["state_dict"]
         model = load_run_model(run, 32000)
         for key, value in model.network.state_dict().items():
@@ -180,7 +181,7 @@ def test_the_best_epoch_is_tested_when_clips_are_held_out_and_the_last_one_other
 
 
 def test_predictions_follow_the_list_of_the_evaluation_set(quick, tiny_task1):
-    run = run_recipe(quick())
+    run = RECIPE.run(quick())
     path = predict(run, tiny_task1)
     listed = next(tiny_task1.glob("*2024*/evaluation_setup/fold1_test.csv")).read_text().splitlines()[1:]
     lines = [line.split("\t") for line in path.read_text().splitlines()[1:]]
@@ -196,10 +197,11 @@ def test_packed_clips_and_wav_files_give_the_same_scores(quick, tiny_task1):
     model = make_model(settings, 44100).eval()
     clips = read_split(tiny_task1, "test").iloc[:20]
     folder = development_folder(tiny_task1)
-    from task1_asc.evaluate import open_clips
-
-    packed, files = open_clips(settings, clips, folder), SceneClips(clips, folder)
-    logits = [classify(model, [dataset.gather(range(20))])[0] for dataset in (packed, files)]
+    networks = {"float32": DeviceNetworks(model.network)}
+    logits = [
+        classify_with(model.front_end, networks, [dataset.gather(range(20))])[0]["float32"]
+        for dataset in (open_development(settings, clips), open_clips(clips, folder))
+    ]
     # The store rounds to 16 bit; the files have 24.
     np.testing.assert_allclose(*logits, atol=0.05)
 
@@ -286,22 +288,23 @@ def test_the_scores_in_half_precision_are_the_half_precision_networks(module_wit
     settings = module_with().settings
     model = make_model(settings, 32000).eval()
     batch = {**batch_of(), "filename": list("abcd")}
-    single, half, names = classify(model, [batch])
-    assert (single.dtype, half.dtype, names) == (np.float32, np.float16, list("abcd"))
+    single = DeviceNetworks(model.network)
+    logits, names = classify_with(model.front_end, {"single": single, "half": InHalf(single)}, [batch])
+    assert (logits["single"].dtype, logits["half"].dtype, names) == (np.float32, np.float16, list("abcd"))
     assert next(model.network.parameters()).dtype == torch.float32
 
 
 def test_another_run_with_other_settings_is_refused_with_what_changed(quick):
-    run_recipe(quick())
+    RECIPE.run(quick())
     with pytest.raises(UserError, match=r"optim\.lr: 0\.01 -> 0\.02"):
-        run_recipe(quick(optim__lr=0.02))
+        RECIPE.run(quick(optim__lr=0.02))
 
 
 def test_a_damaged_checkpoint_is_told_when_the_run_goes_on(quick, tmp_path):
     settings = quick()
-    run_stages(Run(tmp_path / "quick", settings), STAGES[:1])
+    run_stages(Run(tmp_path / "quick", settings), RECIPE.stages(settings)[:1])
     (tmp_path / "quick" / "train" / "stage.json").unlink()
     last = tmp_path / "quick" / "train" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"last\.ckpt is cut off"):
-        run_recipe(settings)
+        RECIPE.run(settings)

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.data.files import write_json
 from common.errors import UserError
-from common.files import write_json
 from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
-from task1_asc.evaluate import open_run, write_predictions
+from task1_asc.evaluate import write_predictions
 from task1_asc.metrics import score_scenes
+from task1_asc.recipe import RECIPE
 from task1_asc.report import read_finished, result_rows, write_task1_report
 from task1_asc.settings import Task1Settings
 from task1_asc.submission.package_2024 import choose_runs, development_figures, package
@@ -139,4 +140,4 @@ def test_an_unfinished_run_is_left_out_and_named(sweep, tmp_path):
     assert "Not finished and left out: stopped" in text
     with pytest.raises(UserError, match="No run in"):
         write_task1_report([unfinished])
-    assert open_run(unfinished).settings.subset == 5
+    assert RECIPE.open(unfinished).settings.subset == 5

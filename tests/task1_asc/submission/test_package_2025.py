@@ -19,10 +19,10 @@ from common.runs.stages import Run
 from common.settings import load_settings
 from submissions.package import check_package
 from task1_asc.data.tau2022 import TRAINING_DEVICES, read_evaluation, read_split
-from task1_asc.evaluate import predict, read_scores
+from task1_asc.evaluate import predict
+from task1_asc.networks.build import load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, GeneralOnly, InHalf
-from task1_asc.networks.trained import load_run_networks
-from task1_asc.recipe import result_row, run_recipe, stages_of
+from task1_asc.recipe import RECIPE
 from task1_asc.settings import QuantizationSettings, Task1Settings
 from task1_asc.submission import package_2025 as inference_package
 from task1_asc.submission.package_2025 import choose_run, modules_needed, package
@@ -56,7 +56,7 @@ def quick(root, runs, **overrides):
 @pytest.fixture(scope="module")
 def finished(tiny_task1, tmp_path_factory):
     """A device-aware run, handed in as float16."""
-    return run_recipe(quick(tiny_task1, tmp_path_factory.mktemp("runs")))
+    return RECIPE.run(quick(tiny_task1, tmp_path_factory.mktemp("runs")))
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,14 @@ def test_a_copy_is_trained_for_each_device_of_the_subset_and_differs_from_the_ge
     general = networks.base_model.state_dict()
     for copied in networks.device_models.values():
         assert any(not torch.equal(value, general[name]) for name, value in copied.state_dict().items())
-    assert [stage.name for stage in stages_of(finished.settings)] == ["train", "devices", "test"]
+    assert [stage.name for stage in RECIPE.stages(finished.settings)] == ["train", "devices", "test"]
 
 
 def test_figures_are_those_of_the_copies_with_the_general_network_beside(finished):
-    scores = read_scores(finished)
+    scores = finished.read_evaluation()
     saved = np.load(finished.folder / "test" / "logits.npz")
     assert not np.array_equal(saved["float32"], saved["general_float32"])
-    row = result_row(finished)
+    row = RECIPE.result_row(finished)
     assert row["macro_accuracy_general"] == scores["general"]["float32"]["macro_accuracy"]["value"]
     unseen = scores["float32"]["groups"]["unseen"]
     assert unseen["accuracy"] == scores["general"]["float32"]["groups"]["unseen"]["accuracy"]
@@ -141,7 +141,7 @@ def test_the_package_breaks_no_rule_and_runs(packed, finished):
     assert [result.name for result in results if not result.holds] == []
     folder = packed.with_suffix("")
     told = json.loads((folder / "predictions" / LABEL / "test_accuracy.json").read_text())["Test Accuracy"]
-    assert told == pytest.approx(100 * read_scores(finished)["float16"]["accuracy"]["value"], abs=1.01)
+    assert told == pytest.approx(100 * finished.read_evaluation()["float16"]["accuracy"]["value"], abs=1.01)
 
 
 def test_the_package_says_what_the_run_says(packed, finished, tiny_task1):
@@ -191,7 +191,7 @@ def test_an_8_bit_system_joins_the_package_and_its_packed_weights_are_counted(pa
         update={"quantization": QuantizationSettings(calibration_clips=32), "name": "run", "runs": tmp_path}
     )
     shutil.rmtree(run.folder / "test")
-    run_recipe(settings, run.folder)
+    RECIPE.run(settings, run.folder)
     second = package([run.folder], LABEL.replace("_1", "_2").replace("task2", "task1"), out)
     stated = json.loads(
         (second.with_suffix("") / "predictions" / "Lastname_INST_task1_2" / "complexity.json").read_text()
