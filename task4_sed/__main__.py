@@ -8,7 +8,7 @@ from common.cli import Positional, Repeated, print_json, print_table, run, say
 from common.cli.recipe_verbs import sweep_verb, train_verb
 from common.errors import CheckFailed
 from task4_sed.pretraining import verbs as pretraining
-from task4_sed.systems import AnySystem, load_recipe
+from task4_sed.systems import SYSTEM, load_recipe
 
 SMALL = "task4_sed/configs/small.yaml"
 
@@ -198,7 +198,7 @@ def _title(run: Any) -> str:
     return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"
 
 
-VERBS = {
+VERBS: dict[str, Any] = {
     "data": {
         "download": download_data,
         "cut": cut_data,
@@ -207,8 +207,8 @@ VERBS = {
         "check_strong": pretraining.check_strong,
         "pack_strong": pretraining.pack_strong,
     },
-    "train": train_verb(AnySystem, load_recipe, show_run, "Train one system and test it on both data sets.", SMALL),
-    "sweep": sweep_verb(AnySystem, load_recipe),
+    "train": train_verb(SYSTEM, load_recipe, show_run, "Train one system and test it on both data sets.", SMALL),
+    "sweep": sweep_verb(SYSTEM, load_recipe),
     "evaluate": evaluate,
     "predict": predict,
     "package": package,

@@ -1,4 +1,4 @@
-"""What a finished run says about clips: scores of the test sets, their figures, and the tables of an evaluation set."""
+"""Evaluation of a run: logits of clips, figures of the test sets, and the tuned post-processing."""
 
 import json
 import os
@@ -49,8 +49,8 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
     Args:
         folder: with scores/<set>_<network>.h5.
         settings: of the run.
-        networks: whose scores there are.
-        missing: test sets, and how many of their clips are missing.
+        networks: names of the scored networks.
+        missing: number of missing clips by test set.
     """
     found = {}
     for network in networks:
@@ -70,7 +70,7 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
 
 
 def test_sets(settings: SystemSettings) -> list[str]:
-    """Sets that a run is tested on: validation, MAESTRO where its classes are known, public evaluation where it is."""
+    """Test sets: validation, MAESTRO if the system has its classes, public evaluation if its audio exists."""
     names = ["validation"]
     if evaluated_classes(settings, maestro=True):
         names.append("maestro_validation")
@@ -81,7 +81,7 @@ def test_sets(settings: SystemSettings) -> list[str]:
     return [*names, "public_evaluation"]
 
 
-def read_finisher(run: Run) -> Finisher:
+def read_finisher(run: Run[Any]) -> Finisher:
     """The post-processing of a finished run."""
     path = run.folder / "test" / "boxes.json"
     boxes = json.loads(path.read_text(encoding="utf-8")) if run.settings.postprocessing.boxes is not None else None
@@ -95,26 +95,25 @@ def desed_figures(scores: ScoreTables, settings: SystemSettings, name: str, draw
     evaluation = evaluation_set(scores, events, durations, classes=evaluated_classes(settings, False), jobs=jobs)
     psds1, psds2 = polyphonic_scores(evaluation, [PSDS1, PSDS2], draws=draws, jobs=jobs)
     collar, overlap = (f1(evaluation, draws=draws, jobs=jobs) for f1 in (collar_f1, intersection_f1))
-    found = {"psds1": psds1, "psds2": psds2, "collar_f1": collar, "intersection_f1": overlap}
-    figures: dict[str, Any] = {
-        key: {"value": part.value, "per_class": part.per_class, "interval": part.interval}
-        for key, part in found.items()
-    }
-    figures["whole"] = psds1
-    return {**figures, "clips": evaluation.report.as_json()}
+    figures = {
+        "psds1": _figure(psds1), "psds2": _figure(psds2),
+        "collar_f1": _figure(collar), "intersection_f1": _figure(overlap),
+    }  # fmt: skip
+    return {**figures, "whole": psds1, "clips": evaluation.report.as_json()}
 
 
 def maestro_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:
-    """mpAUC and best segment F1 of the MAESTRO windows, put back together: value, per_class, interval; and clips."""
+    """mpAUC and best segment F1 of joined MAESTRO windows: value, per_class, interval; and clips."""
     events, durations = _reference(settings, name)
     classes = evaluated_classes(settings, True)
     auc = mean_partial_auc(scores, events, durations, classes=classes, draws=draws)
     best = segment_f1(scores, events, durations, classes=classes, draws=draws)
-    figures: dict[str, Any] = {
-        key: {"value": part.value, "per_class": part.per_class, "interval": part.interval}
-        for key, part in (("mpauc", auc), ("segment_f1", best))
-    }
+    figures = {"mpauc": _figure(auc), "segment_f1": _figure(best)}
     return {**figures, "whole": auc, "clips": {"scored": len(scores.clips), "comparable": True}}
+
+
+def _figure(found: Any) -> dict[str, Any]:
+    return {"value": found.value, "per_class": found.per_class, "interval": found.interval}
 
 
 def _all_figures(
@@ -139,7 +138,7 @@ def _all_figures(
 def write_logits(
     module: MeanTeacherTraining, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
 ) -> None:
-    """Logits of the frames of every clip, by every network of `stores`; no class is masked."""
+    """Write the frame logits of every clip by each network of `stores`, without a class mask."""
     for network, path in stores.items():
         with ScoreWriter(path, classes, dtype="float32") as writer:
             for number, batch in enumerate(loader):

@@ -1,4 +1,4 @@
-"""What every training with student and teacher shares: the moving average, and the validation of whole sets."""
+"""Training with student and teacher: the moving average, and the validation of whole sets."""
 
 import copy
 from typing import Any
@@ -8,27 +8,20 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from common.models.output import ModelOutput
-from task4_sed.data.sets import ClipSet, set_durations
-from task4_sed.losses import (
-    teacher_decay,
-    update_teacher,
-)
-from task4_sed.scoring import Reference, Scored, annotations_of, objective
-from task4_sed.settings import SystemSettings
+from task4_sed.losses import teacher_decay, update_teacher
+from task4_sed.scoring import Scored, objective
 
 Batch = dict[str, Any]
 
 
 class MeanTeacherTraining(LightningModule):
-    """What every training with student and teacher has: the moving average, and the validation of whole sets.
-
-    Logs val_objective and its parts.
+    """Base of every training with student and teacher; logs val_objective and its parts.
 
     Args:
         settings: of the whole run.
         student: network that is trained.
         average: decay of the teacher, and whether statistics are averaged; None trains without a teacher.
-        validation: events and durations that scores are compared with; None where nothing is held out.
+        validation: ground truth of the held-out sets; None without any.
     """
 
     updates_counted_from = 1
@@ -46,11 +39,11 @@ class MeanTeacherTraining(LightningModule):
         self._scored: dict[str, list[Scored]] = {}
 
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
+        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
         raise NotImplementedError
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
-        """The objective and its parts, of the validation sets."""
+        """The objective and its parts on the validation sets."""
         return objective(scored, self.validation, self.settings)
 
     def update_teacher(self) -> None:
@@ -67,6 +60,7 @@ class MeanTeacherTraining(LightningModule):
         """Keep the student's probabilities; the metrics need whole sets."""
         name = self.validation[dataloader_idx].name
         output = self.detect(batch, student=True)
+        assert output.frame_logits is not None and output.logits is not None
         scores = output.frame_logits.float().sigmoid().cpu().numpy()
         weak = output.logits.float().sigmoid().cpu().numpy()
         self._scored.setdefault(name, []).append(
@@ -86,7 +80,7 @@ class MeanTeacherTraining(LightningModule):
 
 
 def shared_parts(network: nn.Module) -> dict[int, Any]:
-    """Modules without anything to train, for `copy.deepcopy` to keep: student and teacher have them in common."""
+    """Modules that student and teacher share, as the memo of `copy.deepcopy`."""
     parts = getattr(network, "parts_in_common", lambda: ())()
     return {id(part): part for part in parts}
 
@@ -97,9 +91,3 @@ def _of_all_processes(scored: dict[str, list[Scored]]) -> dict[str, list[Scored]
     every: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(every, scored)
     return {name: [part for one in every for part in one.get(name, [])] for name in scored}
-
-
-def reference_of(clips: ClipSet, settings: SystemSettings) -> Reference:
-    """Events and durations of a set that is validated on."""
-    durations = set_durations(settings.data.root, clips.name) if clips.layout.kind == "strong" else {}
-    return Reference(clips.name, annotations_of(clips), durations)

@@ -1,16 +1,16 @@
-"""From a network's probabilities to score tables, and the objective that chooses the best epoch."""
+"""Score tables from a network's probabilities, and the objective that chooses the best epoch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from task4_sed.data.annotations import Annotations, clip_name
-from task4_sed.data.sets import ClipSet
+from task4_sed.data.sets import ClipSet, set_durations
 from task4_sed.labels import FRAME_SECONDS, MAESTRO_CLASSES, MAESTRO_EVALUATED, NUM_FRAMES
-from task4_sed.metrics.evaluation_set import evaluation_set
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import intersection_f1
 from task4_sed.metrics.segments import segment_f1
 from task4_sed.scores.median_filter import median_filter
@@ -19,7 +19,7 @@ from task4_sed.settings import SystemSettings
 
 
 class Scored(NamedTuple):
-    """A batch of scored clips: seconds, frames (clips, 156, classes), weak and weak_target (clips, classes)."""
+    """A batch of clips: seconds, probabilities of frames (clips, 156, classes), weak, weak_target (clips, classes)."""
 
     filenames: list[str]
     durations: list[float]
@@ -30,7 +30,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """What a set's scores are compared with.
+    """Ground truth of a set.
 
     name: of the set. annotations: of its clips. durations: seconds by clip.
     """
@@ -40,16 +40,16 @@ class Reference:
     durations: dict[str, float]
 
 
-def tables_of_scores(
+def make_score_tables(
     filenames: Sequence[str], frames: np.ndarray, durations: Sequence[float], classes: Sequence[str]
 ) -> ScoreTables:
     """Score tables of clips.
 
     Args:
-        filenames: one per clip; a clip that comes again, as a padded batch of several processes has it, is left out.
+        filenames: one per clip; a repeated clip, from the padded batch of several processes, is left out.
         frames: (clips, 156, classes), probabilities of frames of 64 ms.
-        durations: seconds of each clip. The last frame ends with the clip: a shorter clip has fewer frames, in one
-            of more than 9.984 s the last score goes on.
+        durations: seconds of each clip. The last frame ends with the clip: a shorter clip has fewer frames, and beyond
+            9.984 s the last score is held.
         classes: names.
     """
     names = [clip_name(name) for name in filenames]
@@ -67,7 +67,7 @@ def tables_of_scores(
 
 
 def count_frames(duration: float) -> int:
-    """Frames of a clip; those that begin after its end are padding."""
+    """Number of frames that begin before the end of a clip."""
     return int(min(NUM_FRAMES, max(1, np.ceil(duration / FRAME_SECONDS - 1e-6))))
 
 
@@ -76,60 +76,82 @@ def objective(
 ) -> dict[str, float]:
     """Weak macro F1, intersection macro F1 (both at 0.5), best segment macro F1 on MAESTRO, and their sum.
 
-    As in the baseline, with median-filtered scores. The weak F1 is the mean over all classes of the system, where those
-    that do not occur count 0; MAESTRO windows are compared one by one, up to the end of their last event.
+    As in the baseline, with median-filtered scores.
 
     Args:
         scored: batches by name of the set.
-        references: of the sets that are validated on.
+        references: of the held-out sets.
         settings: classes and median filters.
     """
-    figures = {}
-    for reference in references:
-        parts = scored[reference.name]
-        if reference.name == "weak":
-            figures["weak_f1"] = weak_f1(
-                np.concatenate([part.weak for part in parts]), np.concatenate([part.weak_target for part in parts])
-            )
-            continue
-        tables = median_filter(joined(parts, settings), settings.postprocessing.median_frames)
-        maestro = reference.name.startswith("maestro")
-        classes = evaluated_classes(settings, maestro)
-        annotations = of_clips(reference.annotations, tables.clips, classes)
-        if annotations.events.empty:
-            figures["segment_f1" if maestro else "intersection_f1"] = 0.0
-        elif maestro:
-            figures["segment_f1"] = _segment_f1(tables, annotations, classes)
-        else:
-            evaluation = evaluation_set(tables, annotations, reference.durations, classes=classes)
-            figures["intersection_f1"] = intersection_f1(evaluation, threshold=0.5, draws=0).value
+    found = held_out_figures(scored, references, settings, _intersection_f1, _segment_f1)
+    figures = {_F1.get(name, "segment_f1"): value for name, value in found.items()}
     return {**figures, "objective": float(sum(figures.values()))}
 
 
+_F1 = {"weak": "weak_f1", "synthetic_validation": "intersection_f1"}
+
+
+def held_out_figures(
+    scored: dict[str, list[Scored]], references: Sequence[Reference], settings: SystemSettings,
+    desed: Callable[[EvaluationSet], float], maestro: Callable[[EvaluationSet], float],
+) -> dict[str, float]:  # fmt: skip
+    """One figure of each held-out set by its name, from median-filtered scores; of weak clips the macro F1.
+
+    A set without events counts 0. MAESTRO windows are scored one by one, up to the end of their last event.
+
+    Args:
+        scored, references, settings: as for `objective`.
+        desed, maestro: the figure of a DESED set, and of MAESTRO windows.
+    """
+    figures = {}
+    for reference in references:
+        name, parts = reference.name, scored[reference.name]
+        if name == "weak":
+            weak, target = (np.concatenate([getattr(part, key) for part in parts]) for key in ("weak", "weak_target"))
+            figures[name] = weak_f1(weak, target)
+            continue
+        tables = median_filter(join_batches(parts, settings), settings.postprocessing.median_frames)
+        is_maestro, durations = name.startswith("maestro"), reference.durations
+        classes = evaluated_classes(settings, is_maestro)
+        annotations = select_events(reference.annotations, tables.clips, classes)
+        figures[name] = 0.0
+        if annotations.events.empty:
+            continue
+        if is_maestro:
+            ends: pd.Series = annotations.events.groupby("clip")["offset"].max()
+            annotations, durations = replace(annotations, clips=tuple(ends.index)), ends.to_dict()
+            tables = tables.select(annotations.clips)
+        evaluation = evaluation_set(tables, annotations, durations, classes=classes)
+        figures[name] = (maestro if is_maestro else desed)(evaluation)
+    return figures
+
+
 def weak_f1(probabilities: np.ndarray, target: np.ndarray, threshold: float = 0.5) -> float:
-    """Macro F1 of clips; (clips, classes). A class that is neither there nor detected counts 0."""
-    detected, there = probabilities > threshold, target > threshold
-    hits = (detected & there).sum(axis=0)
-    either = detected.sum(axis=0) + there.sum(axis=0)
+    """Macro F1 of clips; (clips, classes). A class neither present nor detected counts 0, as in the baseline."""
+    detected, present = probabilities > threshold, target > threshold
+    hits = (detected & present).sum(axis=0)
+    either = detected.sum(axis=0) + present.sum(axis=0)
     return float(np.mean(2 * hits / np.maximum(either, 1)))
 
 
 def evaluated_classes(settings: SystemSettings, maestro: bool) -> tuple[str, ...]:
-    """Classes of the system that a data set is scored for."""
+    """Classes of the system that are scored on MAESTRO, or on DESED."""
     if maestro:
         return tuple(name for name in MAESTRO_EVALUATED if name in settings.labels.classes)
     return tuple(name for name in settings.labels.classes if name not in MAESTRO_CLASSES)
 
 
-def annotations_of(clips: ClipSet) -> Annotations:
-    """The events of a set for the metrics."""
+def make_reference(clips: ClipSet, settings: SystemSettings) -> Reference:
+    """Events and durations of a held-out set."""
     names = [clip_name(name) for name in clips.filenames]
     events = clips.events.assign(clip=[names[index] for index in clips.events["clip"]], line=0)
-    return Annotations(events.reset_index(drop=True), tuple(names), clips.name)
+    annotations = Annotations(events.reset_index(drop=True), tuple(names), clips.name)
+    durations = set_durations(settings.data.root, clips.name) if clips.layout.kind == "strong" else {}
+    return Reference(clips.name, annotations, durations)
 
 
-def of_clips(annotations: Annotations, clips: Sequence[str], classes: Sequence[str]) -> Annotations:
-    """Only the events of some clips and classes; soft labels above 0.5 only."""
+def select_events(annotations: Annotations, clips: Sequence[str], classes: Sequence[str]) -> Annotations:
+    """The events of some clips and classes; of soft labels those above 0.5."""
     events = annotations.events
     chosen = events["clip"].isin(clips) & events["event_label"].isin(classes)
     if "confidence" in events:
@@ -137,15 +159,17 @@ def of_clips(annotations: Annotations, clips: Sequence[str], classes: Sequence[s
     return Annotations(events[chosen].drop(columns="confidence", errors="ignore"), tuple(clips), annotations.source)
 
 
-def _segment_f1(tables: ScoreTables, annotations: Annotations, classes: Sequence[str]) -> float:
-    ends: pd.Series = annotations.events.groupby("clip")["offset"].max()
-    with_events = Annotations(annotations.events, tuple(ends.index), annotations.source)
-    evaluation = evaluation_set(tables.select(tuple(ends.index)), with_events, ends.to_dict(), classes=classes)
-    return segment_f1(evaluation, threshold="best", draws=0).value
-
-
-def joined(parts: Sequence[Scored], settings: SystemSettings) -> ScoreTables:
+def join_batches(parts: Sequence[Scored], settings: SystemSettings) -> ScoreTables:
+    """Score tables of the batches of a set."""
     names = [name for part in parts for name in part.filenames]
     durations = [seconds for part in parts for seconds in part.durations]
     frames = np.concatenate([part.frames for part in parts])
-    return tables_of_scores(names, frames, durations, settings.labels.classes)
+    return make_score_tables(names, frames, durations, settings.labels.classes)
+
+
+def _intersection_f1(evaluation: EvaluationSet) -> float:
+    return intersection_f1(evaluation, threshold=0.5, draws=0).value
+
+
+def _segment_f1(evaluation: EvaluationSet) -> float:
+    return segment_f1(evaluation, threshold="best", draws=0).value

@@ -27,6 +27,10 @@ class AnySystem(Task4Settings):
         return TwoIterations if data.get("recipe") == "two_iterations" else Task4Settings
 
 
+SYSTEM: type[SystemSettings] = AnySystem
+"""Schema of the YAML files of both systems."""
+
+
 @dataclass(frozen=True)
 class _System:
     """Functions that differ between the systems."""
@@ -64,7 +68,7 @@ def load_recipe() -> "Recipe[SystemSettings]":
     from common.runs.recipe import Recipe
 
     return Recipe(
-        AnySystem, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,
+        SYSTEM, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,
         for_check=_validated,
     )  # fmt: skip
 

@@ -14,12 +14,11 @@ from common.data.loading import rank_and_count
 from common.data.tables import read_tsv
 from common.errors import UserError
 from common.features.augment import wavmix
-from common.output import say
 from task4_sed.augment import draw_partners
+from task4_sed.data import sets
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.clips import BatchPlan, GroupedBatches, GroupSampler, SoundEventClips
-from task4_sed.data.maestro import split_training_windows
-from task4_sed.data.sets import ClipSet, missing_sentence, read_set, set_layout, split_weak
+from task4_sed.data.sets import ClipSet, hold_out, set_layout, split_weak
 from task4_sed.iterations.settings import KIND_OF_LABELS, KINDS, BatchSettings, StageSettings, TwoIterations
 from task4_sed.labels import FRAME_SECONDS, NUM_FRAMES
 from task4_sed.scores.store import ScoreStore
@@ -41,35 +40,22 @@ Sets = dict[str, ClipSet]
 
 
 def training_sets(settings: TwoIterations, batch: BatchSettings) -> tuple[Sets, Sets]:
-    """Sets to train on and sets to validate on, by name; says what is missing of them."""
-    choice, root = settings.validation, settings.data.root
+    """Training and validation sets by name; reports missing clips."""
+    choice = settings.validation
     names = [name for kind in KINDS if getattr(batch, kind) for name in getattr(settings.data.sets, kind)]
-    training = {name: read_clips(settings, name) for name in names}
-    held_out: Sets = {}
-    if choice.synthetic:
-        held_out["synthetic_validation"] = read_clips(settings, "synthetic_validation")
-    if choice.external and "external_strong" in training:
-        held_out["external_strong_validation"] = read_clips(settings, "external_strong_validation")
-    if choice.weak and "weak" in training:
-        training["weak"], held_out["weak"] = split_weak(training["weak"], root)
-    if choice.maestro and "maestro_train" in training:
-        windows = training["maestro_train"]
-        chosen = split_training_windows(windows.filenames)
-        training["maestro_train"] = windows.select(np.flatnonzero(chosen))
-        held_out["maestro_train"] = windows.select(np.flatnonzero(~chosen))
-    return training, held_out
+    training, held_out = hold_out({name: read_clips(settings, name) for name in names}, choice, settings.data.root)
+    whole = {"synthetic_validation": choice.synthetic,
+             "external_strong_validation": choice.external and "external_strong" in training}  # fmt: skip
+    scored = {name: read_clips(settings, name) for name, wanted in whole.items() if wanted}
+    return training, {**scored, **held_out}
 
 
 def read_clips(settings: TwoIterations, name: str, everything: bool = False) -> ClipSet:
-    """A set without the clips that are excluded; `everything`: with them."""
-    data = settings.data
-    clips = read_set(data.root, name, data.allow_missing, settings.labels.classes)
-    if clips.missing:
-        say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
+    """A set without the excluded clips; `everything`: with them."""
+    data, clips = settings.data, sets.read_clips(settings, name)
     if everything or name not in data.exclude:
         return clips
-    path = data.root / data.exclude[name]
-    excluded = {clip_name(row) for row in read_tsv(path, ["filename"])["filename"]}
+    excluded = {clip_name(row) for row in read_tsv(data.root / data.exclude[name], ["filename"])["filename"]}
     return clips.select([row for row, file in enumerate(clips.filenames) if clip_name(file) not in excluded])
 
 
@@ -192,25 +178,32 @@ class WavmixedBatches(GroupedBatches):
             position += len(own)
         if sum(len(part) for part in partners):
             others = super().__getitem__(BatchPlan(tuple(partners), (*plan.seed, 2)))
-            mixed_in = {name: others[name] for name in ("waveform", "strong", "pseudo") if name in others}
+            mixed_in: dict[str, Tensor] = {
+                name: others[name] for name in ("waveform", "strong", "pseudo") if name in others
+            }
             wavmix(batch, mixed_in, *(torch.from_numpy(np.concatenate(part)) for part in (rows, weights)))
         return batch
 
 
 def training_loader(
-    settings: TwoIterations, stage: StageSettings, sets: Sets, pseudo_folder: Path | None, seed: int, pin_memory: bool
+    settings: TwoIterations,
+    stage: StageSettings,
+    training: Sets,
+    pseudo_folder: Path | None,
+    seed: int,
+    pin_memory: bool,
 ) -> DataLoader:
     """Loader of training batches, in the order of `KINDS`.
 
     Args:
-        settings: of the run. stage: of the training. sets: to train on, by name.
+        settings: of the run. stage: of the training. training: sets by name.
         pseudo_folder: of the stores of pseudo-labels; None where they have no weight.
         seed: of order, crops and mixing.
         pin_memory: for a GPU.
     """
     classes, batch = settings.labels.classes, stage.batch
     opened = {}
-    for name, clips in sets.items():
+    for name, clips in training.items():
         pseudo = None
         if pseudo_folder is not None:
             pseudo = PseudoLabels(pseudo_folder / f"{STORES[name]}.h5", clips.filenames, classes)

@@ -1,4 +1,4 @@
-"""How much memory a training will take, before it starts: shapes are followed through the network, with no numbers."""
+"""Memory of a training, estimated before it starts by following shapes through the network, without numbers."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from common.data.files import human_size
 from common.errors import UserError
-from common.files import human_size
 from task4_sed.iterations.network import TransformerCrnn
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Rows
@@ -23,7 +23,7 @@ GRU_VALUES = 6
 class MemoryEstimate:
     """Bytes of one training step on one device.
 
-    weights: of student and teacher. gradients, optimiser: of what is trained. activations: kept for the backward pass.
+    weights: of student and teacher. gradients, optimiser: of trained weights. activations: kept for the backward pass.
     batch: waveforms and features of student and teacher.
     """
 
@@ -35,11 +35,11 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimiser + self.activations + self.batch
 
     def sentence(self, clips: int) -> str:
-        """For people."""
+        """The estimate for the log."""
         return (
             f"about {human_size(self.total)} for {clips} clips at a time (weights {human_size(self.weights)}, "
             f"gradients, optimiser {human_size(self.gradients + self.optimiser)}, activations "
@@ -48,40 +48,41 @@ class MemoryEstimate:
         )
 
 
-def memory_of(module: StageTraining, precision: str) -> MemoryEstimate:
-    """What a training takes on each device."""
+def estimate_training(module: StageTraining, precision: str) -> MemoryEstimate:
+    """Memory of a training on each device."""
     silence = torch.zeros(1, CLIP_SAMPLES)
     features = module.front_end(silence), module.transformer_front_end(silence)
     return estimate_memory(module.student, module.rows, features, precision)
 
 
-def refuse_what_does_not_fit(memory: MemoryEstimate, use_gpu: bool, name: str) -> None:
-    """Say what to do where a GPU is too small, before hours are spent.
+def refuse_large(memory: MemoryEstimate, use_gpu: bool, name: str) -> None:
+    """Refuse a training that does not fit on the GPU, before hours are spent.
 
     Raises:
         UserError: if the estimate is more than the GPU has.
     """
     if not use_gpu:
         return
-    there = torch.cuda.get_device_properties(0).total_memory
-    if memory.total > there:
+    available = torch.cuda.get_device_properties(0).total_memory
+    if memory.total > available:
         raise UserError(
-            f"{name} needs about {human_size(memory.total)}, but the GPU has {human_size(there)}. Halve the counts of "
-            "its batch and double accumulate, or set checkpointing true for its transformer, or 16-mixed precision."
+            f"{name} needs about {human_size(memory.total)}, but the GPU has {human_size(available)}. Halve the "
+            "counts of its batch and double accumulate, or set checkpointing true for its transformer, or 16-mixed "
+            "precision."
         )
 
 
 def estimate_memory(
     network: TransformerCrnn, rows: Rows, features: tuple[Tensor, Tensor], precision: str, with_teacher: bool = True
 ) -> MemoryEstimate:
-    """What a training step takes, without what the libraries themselves need (some 0.5 GB on a GPU).
+    """Memory of a training step, without that of the libraries (some 0.5 GB on a GPU).
 
     Args:
         network: student.
         rows: of the batch.
         features: spectrogram and log-mel of one clip, (1, 1, mels, frames) each.
         precision: of the trainer; mixed ones keep most activations in 2 bytes.
-        with_teacher: which has weights of its own, but for what is frozen, and no gradients.
+        with_teacher: has its own copy of trained weights, and no gradients.
     """
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stored = sum(p.numel() * p.element_size() for p in network.parameters())
@@ -98,12 +99,12 @@ def estimate_memory(
 
 
 def _kept_bytes(network: TransformerCrnn, features: tuple[Tensor, Tensor], clips: int, precision: str) -> int:
-    """Bytes that the forward pass of some clips keeps for the backward pass, weights not counted."""
+    """Bytes kept by the forward pass of some clips for the backward pass, without weights."""
     crnn = network.crnn
     dtype = {"16-mixed": torch.bfloat16, "bf16-mixed": torch.bfloat16}.get(precision)
     was_training = network.training
     kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # so that the place of a tensor is not given to another one
+    alive: list[Tensor] = []  # or the memory of a tensor would be given to another one
 
     def keep(values: Tensor) -> Tensor:
         storage = values.untyped_storage()
@@ -122,7 +123,7 @@ def _kept_bytes(network: TransformerCrnn, features: tuple[Tensor, Tensor], clips
                 read = crnn.fuse(crnn.cnn(spectrogram.mT).squeeze(-1).mT, network.tokens(log_mel))
     finally:
         network.train(was_training)
-    # The recurrent layers step by step would take long to follow: gates, states and outputs of each step and direction.
+    # Following recurrent layers step by step would take long: gates, states and outputs of each step and direction.
     rnn = crnn.rnn.rnn
     cells = rnn.hidden_size * rnn.num_layers * 2
     return sum(kept.values()) + clips * read.shape[1] * cells * GRU_VALUES * read.element_size()

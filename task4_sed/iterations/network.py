@@ -1,19 +1,15 @@
 """The network of the winner of 2024: the baseline's CRNN around a transformer, both at 16 kHz."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel
-from common.models.audio_model import AudioModel
 from common.models.crnn import Crnn
+from common.models.frame_prediction import SequenceModel
 from common.models.output import ModelOutput
-from common.registry.factory import create_front_end
 from task4_sed.data.embeddings import load_frame_model
 from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
 from task4_sed.labels import SAMPLE_RATE
@@ -28,11 +24,11 @@ class TransformerCrnn(nn.Module):
     Args:
         crnn: made for frames of the width that the projection (or the transformer) gives.
         transformer: spectrogram to a sequence (batch, tokens, dim).
-        projection: between the two; None hands the frames on as they are.
-        frozen: the transformer is not trained, stays in evaluation mode and belongs to student and teacher together.
+        projection: between the two; None gives the CRNN the frames as they are.
+        frozen: the transformer is not trained, stays in evaluation mode and is shared by student and teacher.
     """
 
-    def __init__(self, crnn: Crnn, transformer: nn.Module, projection: nn.Linear | None, frozen: bool):
+    def __init__(self, crnn: Crnn, transformer: SequenceModel, projection: nn.Linear | None, frozen: bool):
         super().__init__()
         self.crnn = crnn
         self.transformer = transformer
@@ -50,15 +46,15 @@ class TransformerCrnn(nn.Module):
         return self.transformer(log_mel)
 
     def project(self, sequence: Tensor) -> Tensor:
-        """The transformer's sequence to what the CRNN reads, (batch, dim, tokens)."""
+        """The transformer's sequence to the CRNN's second input, (batch, dim, tokens)."""
         return (sequence if self.projection is None else self.projection(sequence)).mT
 
     def tokens(self, log_mel: Tensor) -> Tensor:
-        """(batch, 1, mels, frames) to what the CRNN reads beside its spectrogram, (batch, dim, tokens)."""
+        """(batch, 1, mels, frames) to the CRNN's second input, (batch, dim, tokens)."""
         return self.project(self.sequence(log_mel))
 
     def read(self, spectrogram: Tensor, log_mel: Tensor) -> Tensor:
-        """What the heads see, (batch, 156, 2 * rnn_dim)."""
+        """Input of the heads, (batch, 156, 2 * rnn_dim)."""
         return self.crnn.read(spectrogram, self.tokens(log_mel))
 
     def forward(self, spectrogram: Tensor, log_mel: Tensor, class_mask: Tensor | None = None) -> ModelOutput:
@@ -73,19 +69,8 @@ class TransformerCrnn(nn.Module):
         return self
 
     def parts_in_common(self) -> tuple[nn.Module, ...]:
-        """What student and teacher share: a frozen transformer."""
+        """Modules that student and teacher share: a frozen transformer."""
         return (self.transformer,) if self.frozen else ()
-
-
-@dataclass(frozen=True)
-class Ears:
-    """What comes before the network.
-
-    front_end: of the transformer. per_decibel: what 1 dB adds to its features; None where that is not known.
-    """
-
-    front_end: nn.Module
-    per_decibel: float | None
 
 
 def make_network(settings: TwoIterations, name: str, stage: StageSettings, released: bool = True) -> TransformerCrnn:
@@ -110,28 +95,22 @@ def make_network(settings: TwoIterations, name: str, stage: StageSettings, relea
     return TransformerCrnn(crnn, transformer, projection, frozen=stage.optim.transformer_lr is None)
 
 
-def load_transformer(name: str, settings: TransformerSettings) -> nn.Module:
+def load_transformer(name: str, settings: TransformerSettings) -> SequenceModel:
     """The encoder alone, without heads."""
     try:
-        model: AudioModel = load_frame_model(settings)
+        model = load_frame_model(settings)
     except UserError as error:
-        raise UserError(f"The transformer {name} cannot be had: {error}") from error
+        raise UserError(f"The transformer {name} could not be loaded: {error}") from error
     encoder = getattr(model.network, "model", None)
-    if encoder is None or not hasattr(encoder, "layer_groups") or model.sample_rate != SAMPLE_RATE:
+    if not isinstance(encoder, SequenceModel) or model.sample_rate != SAMPLE_RATE:
         raise UserError(
             f"transformers.{name}.model is {settings.model}, which is no frame model at 16 kHz; take atst_frame, "
             "fpasst or beats."
         )
     for module in encoder.modules():
         if hasattr(module, "checkpointing"):
-            module.checkpointing = settings.checkpointing
+            module.checkpointing = settings.checkpointing  # type: ignore[assignment]
     return encoder
-
-
-def make_ears(own: TransformerSettings, stage: StageSettings) -> Ears:
-    """The front end of a transformer, with the stage's options."""
-    front_end = create_front_end(own.model, **stage.front_end)
-    return Ears(front_end, _per_decibel(front_end))
 
 
 def make_optimizer(network: TransformerCrnn, optim: OptimSettings) -> torch.optim.Optimizer:
@@ -141,16 +120,16 @@ def make_optimizer(network: TransformerCrnn, optim: OptimSettings) -> torch.opti
 
 
 def parameter_groups(network: TransformerCrnn, optim: OptimSettings) -> list[dict[str, Any]]:
-    """Groups for the optimiser: convolutions, what is above them, and the transformer from the top down.
+    """Groups for the optimiser: convolutions, everything above them, and the transformer from the top down.
 
-    The transformer's group i has the rate transformer_lr * layer_decay^i: final norm (empty where there is none), each
-    block, the last first, then everything before the blocks.
+    The transformer's group i has the rate transformer_lr * layer_decay^i: final norm (empty for BEATs), each block, the
+    last first, then everything before the blocks.
     """
     cnn = list(network.crnn.cnn.parameters())
     above = [p for key, p in network.crnn.named_parameters() if not key.startswith("cnn.")]
     if network.projection is not None:
         above += network.projection.parameters()
-    groups = [{"params": cnn, "lr": optim.cnn_lr}, {"params": above, "lr": optim.rnn_lr}]
+    groups: list[dict[str, Any]] = [{"params": cnn, "lr": optim.cnn_lr}, {"params": above, "lr": optim.rnn_lr}]
     if optim.transformer_lr is not None:
         for number, parameters in enumerate(decay_groups(network.transformer)):
             groups.append({"params": parameters, "lr": optim.transformer_lr * optim.layer_decay**number})
@@ -158,7 +137,7 @@ def parameter_groups(network: TransformerCrnn, optim: OptimSettings) -> list[dic
     return [group for group in trained if group["params"]]
 
 
-def decay_groups(transformer: nn.Module) -> list[list[nn.Parameter]]:
+def decay_groups(transformer: SequenceModel) -> list[list[nn.Parameter]]:
     """Parameters of a transformer from the top: final norm, 12 blocks, the rest; 14 groups for 12 blocks."""
     norms = [getattr(transformer, name) for name in FINAL_NORMS if hasattr(transformer, name)]
     final = [parameter for norm in norms for parameter in norm.parameters()]
@@ -167,15 +146,6 @@ def decay_groups(transformer: nn.Module) -> list[list[nn.Parameter]]:
     return [final, [p for p in last if id(p) not in known], *others]
 
 
-def batch_norms(network: nn.Module) -> Iterator[nn.Module]:
+def batch_norms(network: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:
     """All batch norms of a network."""
     return (module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-
-
-def _per_decibel(front_end: nn.Module) -> float | None:
-    natural = math.log(10) / 10  # of a power
-    if isinstance(front_end, AtstMel):
-        return 2 / (50.6842 + 79.6482)
-    if isinstance(front_end, KaldiLogMel):
-        return natural / 5
-    return natural / (2 * front_end.std) if isinstance(front_end, KaldiFbank) else None

@@ -1,4 +1,4 @@
-"""The recipe: two iterations of two stages for every transformer, and pseudo-labels of their ensemble in between.
+"""The recipe: two iterations of two stages for every transformer, with pseudo-labels of their ensemble in between.
 
 "Multi-Iteration Multi-Stage Fine-Tuning of Transformers for Sound Event Detection with Heterogeneous Datasets"
 (Schmid et al., DCASE 2024; arXiv 2407.12997). `make_stages`, last in the file, is its method section.
@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from common.data.files import sha256_of
 from common.data.loading import make_loader
-from common.files import sha256_of
 from common.output import say
-from common.runs.energy import EnergyMeter
+from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
-from common.training.checkpoints import weights_of
+from common.training.checkpoints import load_weights
+from common.training.devices import uses_gpu
 from common.training.seeds import derive_seed, seed_all
 from common.training.trainer import fit, make_trainer
+from task4_sed.evaluate import test_sets
 from task4_sed.iterations.data import (
     STORES,
     PseudoLabels,
@@ -28,20 +28,20 @@ from task4_sed.iterations.data import (
     training_loader,
     training_sets,
 )
-from task4_sed.iterations.memory import memory_of, refuse_what_does_not_fit
-from task4_sed.iterations.scores import checkpoint_name, load_training, test_sets, test_system, write_scores
+from task4_sed.iterations.memory import estimate_training, refuse_large
+from task4_sed.iterations.scores import find_checkpoint, load_training, test_system, write_scores
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
-from task4_sed.mean_teacher import reference_of
 from task4_sed.scores.ensemble import ensemble_stores
+from task4_sed.scoring import make_reference
 
 
 def train_stage(
-    run: Run, settings: TwoIterations, iteration: int, number: int, name: str, fast_check: bool = False
+    run: Run[TwoIterations], settings: TwoIterations, iteration: int, number: int, name: str, fast_check: bool = False
 ) -> None:
-    """Train a student and its teacher; stage 2 begins with the student and teacher of stage 1.
+    """Train a student and its teacher; stage 2 starts from stage 1.
 
-    Reads pseudo_labels/*.h5 where their loss has a weight. Writes last.ckpt, best.ckpt, metrics.csv, energy.json.
+    Reads pseudo_labels/*.h5 if their loss has a weight. Writes last.ckpt, best.ckpt, metrics.csv, energy.json.
     """
     stage = settings.stage(name, iteration, number)
     folder = run.folder / f"iteration{iteration}_stage{number}_{name}"
@@ -49,24 +49,23 @@ def train_stage(
     check_inputs(settings)
     training, held_out = training_sets(settings, stage.batch)
     pseudo = pseudo_label_folder(run, settings) if stage.loss.weights.pseudo else None
-    use_gpu = settings.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    use_gpu = uses_gpu(settings.trainer)
     loader = training_loader(settings, stage, training, pseudo, seed, pin_memory=use_gpu)
     validation = [
         make_loader(open_clips(clips, settings), settings.data.scoring_batch, num_workers=settings.data.num_workers)
         for clips in held_out.values()
     ]
-    references = [reference_of(clips, settings) for clips in held_out.values()]
+    references = [make_reference(clips, settings) for clips in held_out.values()]
     seed_all(seed)
     module = StageTraining(settings, name, iteration, number, references)
-    memory = memory_of(module, settings.trainer.precision)
+    memory = estimate_training(module, settings.trainer.precision)
     say(f"{folder.name}: {memory.sentence(module.rows.count)}")
-    refuse_what_does_not_fit(memory, use_gpu, folder.name)
+    refuse_large(memory, use_gpu, folder.name)
     notes: dict[str, Any] = {"clips": {key: len(clips) for key, clips in training.items()}}
     notes |= {"estimated_bytes": memory.total, "processes": settings.processes}
     if number == 2:
-        before = run.folder / f"iteration{iteration}_stage1_{name}"
-        start = before / checkpoint_name(before)
-        module.load_state_dict(weights_of(start))
+        start = find_checkpoint(run, f"iteration{iteration}_stage1_{name}")
+        load_weights(module, start)
         notes["started_from"] = {"file": str(start.relative_to(run.folder)), "sha256": sha256_of(start)}
     else:
         own = settings.transformers[name]
@@ -80,17 +79,17 @@ def train_stage(
     trainer_settings = settings.trainer_of(stage)
     monitor = "val_objective" if validation else None
     trainer = make_trainer(trainer_settings, folder, seed, monitor=monitor, fast_check=fast_check)
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+    with measure_energy(folder, settings.trainer):
         fit(trainer, module, loader, validation or None)
 
 
-def score_training_clips(run: Run, settings: TwoIterations, name: str, fast_check: bool = False) -> None:
-    """Logits of the first iteration's last model for every clip of every training set, of all classes.
+def score_training_clips(run: Run[TwoIterations], settings: TwoIterations, name: str, fast_check: bool = False) -> None:
+    """Write logits of all classes for every clip of every training set, by the first iteration's stage 2.
 
-    Writes one store per set; those that are there already are kept.
+    One store per set; finished stores are kept.
     """
     folder = run.folder / f"iteration1_scores_{name}"
-    with EnergyMeter(folder if settings.trainer.measure_energy else None, settings.trainer.country):
+    with measure_energy(folder, settings.trainer):
         module = load_training(run, name, 1, 2)
         for store, clips in stores_to_write(settings):
             path = folder / f"{store}.h5"
@@ -98,10 +97,10 @@ def score_training_clips(run: Run, settings: TwoIterations, name: str, fast_chec
                 write_scores(module, open_clips(clips, settings), path, settings)
 
 
-def make_pseudo_labels(run: Run, settings: TwoIterations, fast_check: bool = False) -> None:
-    """Mean of the logits of all transformers, clip by clip; or a look at those that the settings name.
+def make_pseudo_labels(run: Run[TwoIterations], settings: TwoIterations, fast_check: bool = False) -> None:
+    """Write the mean logits of all transformers to pseudo_labels/<set>.h5, in the layout that the winner published.
 
-    Writes pseudo_labels/<set>.h5, in the layout that the winner published.
+    Stores that the settings name are only checked.
     """
     folder = run.folder / "pseudo_labels"
     if settings.pseudo_labels.folder is None:
@@ -118,32 +117,29 @@ def make_pseudo_labels(run: Run, settings: TwoIterations, fast_check: bool = Fal
     }
 
 
-def pseudo_label_folder(run: Run, settings: TwoIterations) -> Path:
-    """Where the pseudo-labels of a run lie."""
+def pseudo_label_folder(run: Run[TwoIterations], settings: TwoIterations) -> Path:
+    """Folder of the pseudo-labels of a run."""
     return settings.pseudo_labels.folder or run.folder / "pseudo_labels"
 
 
 def prepare_stores(settings: TwoIterations) -> None:
-    """Make what trainings share, before several of them start: packed stores."""
+    """Make the packed stores that trainings share."""
     training, held_out = training_sets(settings, settings.stage1.batch)
-    for clips in (
-        *training.values(),
-        *held_out.values(),
-        *(read_clips(settings, name) for name in test_sets(settings)),
-    ):
+    tested = (read_clips(settings, name) for name in test_sets(settings))
+    for clips in (*training.values(), *held_out.values(), *tested):
         open_clips(clips, settings)
 
 
-EVERYWHERE = ("seed", "data.root", "data.sets", "data.exclude", "data.allow_missing", "labels", "front_end", "crnn",
+ALWAYS = ("seed", "data.root", "data.sets", "data.exclude", "data.allow_missing", "labels", "front_end", "crnn",
               "teacher", "validation", "postprocessing.median_frames", "trainer.precision", "trainer.validate_every",
               "stage1")  # fmt: skip
-OF_A_TRANSFORMER = ("model", "weights", "untrained", "options", "projection", "aggregation", "stage1")
+PER_TRANSFORMER = ("model", "weights", "untrained", "options", "projection", "aggregation", "stage1")
 
 
-def used_by(name: str, iteration: int, number: int) -> tuple[str, ...]:
-    """Settings that decide what comes out of a training."""
-    own = list(OF_A_TRANSFORMER)
-    uses = list(EVERYWHERE)
+def used_settings(name: str, iteration: int, number: int) -> tuple[str, ...]:
+    """Settings that decide the result of a training."""
+    own = list(PER_TRANSFORMER)
+    uses = list(ALWAYS)
     if iteration == 2:
         uses += ["pseudo_labels", "stage1_distilled"]
         own.append("stage1_distilled")
@@ -153,13 +149,13 @@ def used_by(name: str, iteration: int, number: int) -> tuple[str, ...]:
     return (*uses, *(f"transformers.{name}.{key}" for key in own))
 
 
-def trainings(iteration: int, name: str, needs: tuple[str, ...]) -> list[Stage]:
+def make_trainings(iteration: int, name: str, needs: tuple[str, ...]) -> list[Stage]:
     """Stage 1 and stage 2 of a transformer."""
     return [
         Stage(
             f"iteration{iteration}_stage{number}_{name}",
             partial(train_stage, iteration=iteration, number=number, name=name),
-            uses=used_by(name, iteration, number),
+            uses=used_settings(name, iteration, number),
             needs=needs if number == 1 else (f"iteration{iteration}_stage1_{name}",),
         )
         for number in (1, 2)
@@ -167,16 +163,16 @@ def trainings(iteration: int, name: str, needs: tuple[str, ...]) -> list[Stage]:
 
 
 def make_stages(settings: TwoIterations) -> list[Stage]:
-    """The method: trainings of different transformers need nothing of each other, so that they can go side by side."""
+    """The method; trainings of different transformers do not depend on each other and can run at the same time."""
     teachers = settings.names if 1 in settings.iterations else []
     stages: list[Stage] = []
     for name in teachers:
-        stages += trainings(1, name, needs=())
+        stages += make_trainings(1, name, needs=())
         stages.append(
             Stage(
                 f"iteration1_scores_{name}",
                 partial(score_training_clips, name=name),
-                uses=(*used_by(name, 1, 2), "postprocessing.network"),
+                uses=(*used_settings(name, 1, 2), "postprocessing.network"),
                 needs=(f"iteration1_stage2_{name}",),
                 alone=True,
             )
@@ -191,7 +187,7 @@ def make_stages(settings: TwoIterations) -> list[Stage]:
         )
     )
     for name in settings.names:
-        stages += trainings(2, name, needs=("pseudo_labels",))
-    every = dict.fromkeys(key for name in settings.names for key in used_by(name, 2, 2))
+        stages += make_trainings(2, name, needs=("pseudo_labels",))
+    every = dict.fromkeys(key for name in settings.names for key in used_settings(name, 2, 2))
     stages.append(Stage("test", test_system, uses=(*every, "members", "postprocessing"), alone=True))
     return stages

@@ -11,16 +11,18 @@ from torch import Tensor
 from common.features.front_ends import DesedMel
 from common.models.crnn import Crnn
 from common.models.output import ModelOutput
+from common.registry.factory import create_front_end
 from common.training.schedules import WarmupCosine
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Streams
 from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, weigh
-from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_ears, make_network, make_optimizer
-from task4_sed.iterations.objective import held_out_figures
+from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_network, make_optimizer
+from task4_sed.iterations.objective import objective
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.views import Augmenter, Features, Rows, Views
 from task4_sed.labels import valid_classes
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
+from task4_sed.pretraining.networks import level_of_a_decibel
 from task4_sed.scoring import Scored
 
 
@@ -48,12 +50,17 @@ class StageTraining(MeanTeacherTraining):
         self.seed = derive_seed(settings.seed, iteration, number)
         self._followed = 0  # steps of the optimiser
         self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
-        self.ears = make_ears(settings.transformers[name], self.stage)
-        self.transformer_front_end = self.ears.front_end
-        self.rows = Rows(self.stage.batch)
+        self.transformer_front_end = create_front_end(settings.transformers[name].model, **stage.front_end)
+        self.per_decibel = level_of_a_decibel(self.transformer_front_end)
+        self.rows = Rows(stage.batch)
         self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
         self.augmenter = Augmenter(
-            self.stage.augment, self.rows, self.front_end, self.ears, self.stage.consistency.teacher_hears
+            stage.augment,
+            self.rows,
+            self.front_end,
+            self.transformer_front_end,
+            self.per_decibel,
+            stage.consistency.teacher_hears,
         )
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -119,8 +126,8 @@ class StageTraining(MeanTeacherTraining):
         return network(spectrogram, log_mel, batch["valid"] if masked else None)
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
-        """See `held_out_figures`."""
-        return held_out_figures(scored, self.validation, self.settings)
+        """See `objective`."""
+        return objective(scored, self.validation, self.settings)
 
     def on_fit_start(self) -> None:
         """Statistics of batch norms forget per step as much as one process would that sees all batches."""
@@ -190,7 +197,8 @@ def _sequences(student: TransformerCrnn, teacher: TransformerCrnn | None, views:
 @torch.no_grad()
 def average_statistics(module: torch.nn.Module) -> None:
     """Mean over all processes of the statistics of batch norms."""
-    values = [values for norm in batch_norms(module) for values in (norm.running_mean, norm.running_var)]
+    every = (values for norm in batch_norms(module) for values in (norm.running_mean, norm.running_var))
+    values = [part for part in every if part is not None]
     flat = torch.cat(values)
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()

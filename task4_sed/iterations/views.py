@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.features.augment import gain, mix, mix_statistics
-from common.features.front_ends import DesedMel
+from common.features.front_ends import DesedMel, KaldiLogMel
 from common.features.impulse_responses import DeviceImpulseResponses
 from task4_sed.augment import (
     Mixture,
@@ -28,7 +28,6 @@ from task4_sed.augment import (
     warp_frequency,
     widen_classes,
 )
-from task4_sed.iterations.network import Ears
 from task4_sed.iterations.settings import KINDS, BatchSettings, StageAugmentSettings
 from task4_sed.labels import NUM_FRAMES, POOLING, SAMPLE_RATE
 
@@ -129,14 +128,15 @@ class Augmenter:
     Args:
         settings: which steps, and how strong.
         rows: of the batch.
-        front_end: of the CRNN. ears: of the transformer.
+        front_end: of the CRNN. transformer_front_end: of the transformer. per_decibel: rise of its features for 1 dB.
         teacher_hears: "augmented" or "clean", see `ConsistencySettings`.
     """
 
     settings: StageAugmentSettings
     rows: Rows
     front_end: DesedMel
-    ears: Ears
+    transformer_front_end: nn.Module
+    per_decibel: float
     teacher_hears: str
     responses: nn.Module | None = field(default=None, init=False)
 
@@ -161,9 +161,9 @@ class Augmenter:
             waveform = self.responses(waveform, every, probability, streams["impulse responses"])
         if settings.gain_db:
             waveform = gain(waveform, settings.gain_db, streams["gain"])
-        if hasattr(self.ears.front_end, "generator"):
-            self.ears.front_end.generator = streams["front end"]
-        return Features(self.front_end.magnitude(waveform), self.ears.front_end(waveform))
+        if isinstance(self.transformer_front_end, KaldiLogMel):
+            self.transformer_front_end.generator = streams["front end"]
+        return Features(self.front_end.magnitude(waveform), self.transformer_front_end(waveform))
 
     def draw(self, features: Features, streams: Streams) -> Draws:
         """Random numbers of a step; each coin is tossed once for the whole batch."""
@@ -253,7 +253,7 @@ class Augmenter:
     def _filter(self, features: Features, filters: Mapping[str, Tensor]) -> Features:
         if not filters or self.settings.filter is None:
             return features
-        per_decibel = self.ears.per_decibel if self.settings.filter.on_log_mels == "add" else None
+        per_decibel = self.per_decibel if self.settings.filter.on_log_mels == "add" else None
         steps: dict[str, float | None] = {"magnitude": None, "log_mel": per_decibel}
         return features.each(
             lambda name, values: colour(values, filters[name], steps[name]) if name in filters else values

@@ -265,7 +265,7 @@ def _follow(time: float, edges: np.ndarray, integral: np.ndarray, frame: int) ->
 
 @njit(cache=True, nogil=True)
 def _at(time: float, edges: np.ndarray, integral: np.ndarray) -> float:
-    return _follow(time, edges, integral, max(np.searchsorted(edges, time) - 1, 0))[0]
+    return _follow(time, edges, integral, max(int(np.searchsorted(edges, time)) - 1, 0))[0]
 
 
 @njit(cache=True, nogil=True)

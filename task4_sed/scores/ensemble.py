@@ -13,7 +13,7 @@ def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
     """Mean over systems before the sigmoid, as in the winner's pseudo-labels; float64."""
     if not len(members):
         raise UserError("An ensemble needs at least one member.")
-    return np.mean(members, axis=0, dtype=np.float64)
+    return np.asarray(np.mean(members, axis=0, dtype=np.float64))
 
 
 def ensemble_stores(paths: Sequence[Path], out: Path) -> None:

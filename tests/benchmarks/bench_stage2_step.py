@@ -21,12 +21,12 @@ import torch.nn.functional as F
 import torchaudio
 
 from common.data.audio import write_wav
-from common.files import human_size
+from common.data.files import human_size
 from common.output import print_table
 from common.settings import load_settings
 from common.training.trainer import update_average
 from task4_sed.augment import Mixture, Streams
-from task4_sed.iterations.memory import memory_of
+from task4_sed.iterations.memory import estimate_training
 from task4_sed.iterations.network import parameter_groups
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.train import StageTraining
@@ -188,7 +188,7 @@ class PlainStep(KitStep):
                 torch.linspace(gains[band], gains[band + 1], borders[band + 1] - borders[band])
                 for band in range(count)
             ])[None, :, None]  # fmt: skip
-            added = clip + curve * self.module.ears.per_decibel
+            added = clip + curve * self.module.per_decibel
             filtered.append(added if number else clip * 10 ** (curve / 20))
         return torch.stack(filtered)
 
@@ -247,7 +247,7 @@ def main() -> None:
         for name in arguments.only or NAMES:
             kit, plain = compare(settings, name, arguments.pairs, clock)
             step = KitStep(settings, name)
-            memory, peak = memory_of(step.module, "32-true"), measure_peak(step)
+            memory, peak = estimate_training(step.module, "32-true"), measure_peak(step)
             ratio = statistics.median(b / a for a, b in zip(kit, plain))
             row = {"transformer": name, "kit, s": round(statistics.median(kit), 3)}
             row |= {"plain, s": round(statistics.median(plain), 3), "plain / kit": round(ratio, 2)}

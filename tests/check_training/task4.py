@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.features.augment import mix_statistics, wavmix
 from common.features.front_ends import DesedMel, KaldiLogMel
 from common.models.crnn import Crnn, released_key, score_heads
+from common.models.frame_prediction import SequenceModel
 from common.models.output import ModelOutput
 from common.registry.factory import create_front_end, create_model
 from common.registry.networks import find_network
@@ -19,7 +20,7 @@ from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Mixture, band_gains, blank, colour, warp_frequency
 from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, consistency_weight, weigh
-from task4_sed.iterations.network import Ears, TransformerCrnn, make_ears, make_optimizer
+from task4_sed.iterations.network import TransformerCrnn, make_optimizer
 from task4_sed.iterations.settings import StageSettings, TwoIterations
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import (
@@ -37,7 +38,7 @@ from task4_sed.losses import teacher_decay, update_teacher
 from task4_sed.scores.ensemble import mean_logits
 from task4_sed.scores.median_filter import median_filter
 from task4_sed.scores.store import sigmoid
-from task4_sed.scoring import tables_of_scores
+from task4_sed.scoring import make_score_tables
 from task4_sed.systems import AnySystem
 from tests.check_training.fixtures import Fixture, check
 from tests.check_training.task4_baseline import draw, labels
@@ -91,17 +92,13 @@ def targets_of(fixture: Fixture, inputs: Mapping[str, Tensor]) -> Targets:
 
 def inputs_of(fixture: Fixture) -> dict[str, Tensor]:
     """Inputs that are given by their names."""
-    found = {}
-    for name, given in fixture.settings.get("inputs", {}).items():
-        values = draw(given)
-        found[name] = (2 * values - 2).sigmoid() if given["rule"].startswith("sigmoid") else values
-    return found
+    return {name: draw(given) for name, given in fixture.settings.get("inputs", {}).items()}
 
 
 def augmenter_of(stage: StageSettings, rows: Rows) -> Augmenter:
     """The augmenter of a training; its front ends are not used."""
     settings = stage.augment.model_copy(update={"impulse_responses": None})
-    return Augmenter(settings, rows, DesedMel(), Ears(nn.Identity(), None), stage.consistency.teacher_hears)
+    return Augmenter(settings, rows, DesedMel(), nn.Identity(), 1.0, stage.consistency.teacher_hears)
 
 
 def named_targets(targets: Targets, rows: Rows, every: int = 1) -> dict[str, Tensor]:
@@ -247,7 +244,7 @@ def whole_step(fixture: Fixture) -> dict[str, Any]:
     return found
 
 
-class StandIn(nn.Module):
+class StandIn(SequenceModel):
     """In place of a transformer: its spectrogram is the sequence."""
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -353,7 +350,7 @@ def class_wise_median(fixture: Fixture) -> dict[str, np.ndarray]:
     if classes == published().labels.classes:
         assert published().postprocessing.median_frames == lengths
     scores = fixture.array("scores")
-    tables = tables_of_scores(["clip"], scores[None], [10.0], classes)
+    tables = make_score_tables(["clip"], scores[None], [10.0], classes)
     return {"scores": median_filter(tables, lengths).scores_of(0)}
 
 
@@ -423,7 +420,7 @@ def fpasst_mel_edges(fixture: Fixture) -> dict[str, Any]:
             front_end = create_front_end("fpasst", f_max=7500.0, f_min_jitter=10, f_max_jitter=1000)
         else:
             stage = published().stage("fpasst", case["iteration"], case["stage"])
-            front_end = make_ears(published().transformers["fpasst"], stage).front_end
+            front_end = create_front_end(published().transformers["fpasst"].model, **stage.front_end)
         assert isinstance(front_end, KaldiLogMel)
         found["edges"].append({**case, **ranges_of(front_end.draw_edges, front_end)})
     return found

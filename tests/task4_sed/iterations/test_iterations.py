@@ -30,7 +30,7 @@ from task4_sed.iterations.data import (
     training_loader,
     training_sets,
 )
-from task4_sed.iterations.memory import memory_of
+from task4_sed.iterations.memory import estimate_training
 from task4_sed.iterations.network import decay_groups, make_network, parameter_groups
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.scores import system_names
@@ -236,8 +236,8 @@ def test_a_decibel_is_what_the_front_end_makes_of_a_louder_waveform(quick, name)
     module = StageTraining(quick(), name, 1, 2)
     module.eval()
     noise = 0.05 * torch.randn(1, 160_000, generator=torch.Generator().manual_seed(0))
-    louder = module.ears.front_end(noise * 10 ** (3 / 20)) - module.ears.front_end(noise)
-    assert louder.median().item() == pytest.approx(3 * module.ears.per_decibel, rel=1e-3)
+    louder = module.transformer_front_end(noise * 10 ** (3 / 20)) - module.transformer_front_end(noise)
+    assert louder.median().item() == pytest.approx(3 * module.per_decibel, rel=1e-3)
 
 
 def test_the_ramp_of_the_consistency_and_its_loss_by_hand():
@@ -295,13 +295,13 @@ def test_stage_2_trains_every_parameter_of_every_transformer(quick, name):
 
 def test_memory_grows_with_the_clips_and_shrinks_with_checkpointing_and_half_precision(quick):
     deep = {"dim": 96, "depth": 8, "num_heads": 2}
-    whole = memory_of(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 2), "32-true")
+    whole = estimate_training(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 2), "32-true")
     saved = quick(transformers__atst__options=deep, transformers__atst__checkpointing=True)
-    less = memory_of(StageTraining(saved, "atst", 1, 2), "32-true")
-    half = memory_of(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 2), "16-mixed")
+    less = estimate_training(StageTraining(saved, "atst", 1, 2), "32-true")
+    half = estimate_training(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 2), "16-mixed")
     assert less.activations < 0.6 * whole.activations
     assert half.activations < 0.7 * whole.activations
-    frozen = memory_of(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 1), "32-true")
+    frozen = estimate_training(StageTraining(quick(transformers__atst__options=deep), "atst", 1, 1), "32-true")
     assert frozen.activations < whole.activations
     assert frozen.optimiser < 0.1 * whole.optimiser
     module = StageTraining(quick(transformers__atst__options=deep), "atst", 1, 2)
@@ -309,7 +309,7 @@ def test_memory_grows_with_the_clips_and_shrinks_with_checkpointing_and_half_pre
     assert whole.weights == 2 * 4 * parameters
     doubled = {kind: 2 * count for kind, count in BATCH.items()}
     more = quick(transformers__atst__options=deep, stage2__batch=doubled)
-    assert memory_of(StageTraining(more, "atst", 1, 2), "32-true").activations == pytest.approx(
+    assert estimate_training(StageTraining(more, "atst", 1, 2), "32-true").activations == pytest.approx(
         2 * whole.activations, rel=0.1
     )
 
@@ -321,7 +321,7 @@ def test_the_estimate_of_memory_is_what_the_tensors_of_a_step_take(quick, name):
     views, most, left = allocations(lambda: module.views(batch, Streams(1)))
     loss, in_losses, kept = allocations(lambda: torch.stack(list(module.losses(views, 100).values())).sum())
     loss.backward()
-    memory = memory_of(module, "32-true")
+    memory = estimate_training(module, "32-true")
     assert memory.activations == pytest.approx(kept, rel=0.15)
     peak = max(most, left + in_losses)
     assert 0.9 * peak < memory.activations + memory.batch < 1.5 * peak  # nearer where networks are wider
