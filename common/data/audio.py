@@ -71,7 +71,6 @@ def read_audio(
     *,
     start: float = 0.0,
     duration: float | None = None,
-    mono: bool = True,
     expected_rate: int | None = None,
     expected_channels: int | None = None,
 ) -> Waveform:
@@ -82,12 +81,11 @@ def read_audio(
         sample_rate: Hz to resample to; None keeps the file's rate.
         start: seconds from the beginning of the file.
         duration: seconds at most; None reads to the end. The part ends where the file ends.
-        mono: mean over channels; otherwise the result has all of them.
         expected_rate: Hz of the file; another rate is refused.
         expected_channels: channels of the file; another number is refused.
 
     Returns:
-        (samples,), or (channels, samples) without `mono`; float32, -1..1 for integer codings.
+        (samples,), float32, the mean over channels; -1..1 for integer codings.
 
     Raises:
         AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged
@@ -106,8 +104,7 @@ def read_audio(
         if count <= 0:
             raise AudioError(f"{path}: a part of {duration} s holds no sample; ask for a longer one.")
         waveform = _read_samples(path, file, first, count)
-    waveform = _as_mono(waveform) if mono else np.ascontiguousarray(waveform.T)
-    return waveform if sample_rate is None else resample(waveform, rate, sample_rate)
+    return resample(_as_mono(waveform), rate, sample_rate or rate)
 
 
 def read_fixed(path: Path | str, num_samples: int, sample_rate: int, start: float = 0.0) -> Waveform:

@@ -67,7 +67,6 @@ def pack(
     dtype: str = "int16",
     root: Path | None = None,
     workers: int = 1,
-    quiet: bool = False,
 ) -> PackReport:
     """Make the packed store of a table of clips, or resume it; an equal store is kept.
 
@@ -80,7 +79,6 @@ def pack(
         dtype: "int16" or "float16".
         root: folder of the source files, to keep their sizes and times and to refuse a store of changed files.
         workers: processes that decode.
-        quiet: no progress on stderr.
 
     Raises:
         UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
@@ -105,7 +103,7 @@ def pack(
             _reserve(folder / "waveforms.npy", plan, keep=bool(done))
             rows_digests = _rows_digests(plan, table)
             left = [block for block in range(plan.num_blocks) if block not in done]
-            with Progress("Packing", plan.num_clips, done=before, quiet=quiet) as progress:
+            with Progress("Packing", plan.num_clips, done=before) as progress:
                 for block, result in _pack_blocks(folder, plan, clips.to_dict("records"), read, workers, left):
                     done[block] = {**result, "rows_sha256": rows_digests[block]}
                     journal.write(json.dumps({"block": block, **done[block]}) + "\n")
@@ -118,7 +116,7 @@ def pack(
             fcntl.flock(journal, fcntl.LOCK_SH)
         return pack(
             clips, read, folder, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=root,
-            workers=workers, quiet=quiet,
+            workers=workers,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"Cannot write the packed store {folder}: {error.strerror or error}.") from error

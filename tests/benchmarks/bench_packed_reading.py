@@ -44,7 +44,7 @@ def make_loaders(root: Path, clips: pd.DataFrame) -> dict[str, DataLoader]:
     loaders = {PLAIN: plain}
     for rate in (SAMPLE_RATE, 32_000):
         store, samples = root / str(rate), -(-CLIP_SAMPLES * rate // SAMPLE_RATE)
-        pack(clips, ReadClip(root, rate, samples), store, sample_rate=rate, num_samples=samples, quiet=True)
+        pack(clips, ReadClip(root, rate, samples), store, sample_rate=rate, num_samples=samples)
         dataset = open_clips(clips, root, store)
         for workers in (WORKERS, 0):
             name = f"packed at {rate} Hz, {workers} workers"

@@ -113,7 +113,7 @@ def make_store(waveforms: np.ndarray, folder: Path) -> Path:
     names = [f"{number}.wav" for number in range(len(waveforms))]
     table = pd.DataFrame({"filename": names})
     rows = dict(zip(names, resample(waveforms, 44100, 32000)))
-    pack(table, lambda row: rows[row["filename"]], folder, sample_rate=32000, num_samples=32000, quiet=True)
+    pack(table, lambda row: rows[row["filename"]], folder, sample_rate=32000, num_samples=32000)
     return folder
 
 

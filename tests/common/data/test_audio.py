@@ -51,7 +51,6 @@ def test_any_rate_and_channel_count_becomes_mono_by_the_mean(tmp_path, rate, cha
     waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (rate // 10, channels)).astype(np.float32)
     soundfile.write(tmp_path / "many.wav", waveform, rate, subtype="FLOAT")
     assert read_audio(tmp_path / "many.wav") == pytest.approx(waveform.mean(axis=1), abs=1e-6)
-    assert read_audio(tmp_path / "many.wav", mono=False).shape == (channels, rate // 10)
     info = audio_info(tmp_path / "many.wav")
     assert (info.sample_rate, info.channels, info.samples, info.duration) == (rate, channels, rate // 10, 0.1)
 

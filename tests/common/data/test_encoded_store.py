@@ -71,7 +71,7 @@ def test_names_work_with_and_without_ending_and_folder(packed):
     for names in (["Yclip2", "Yclip0"], ["Yclip2.mp3", "Yclip0.mp3"], ["07/Yclip2.mp3", "Yclip0.wav"]):
         clips = EncodedClips([packed], RATE, 1.0, names)
         assert clips.filenames == ["Yclip2", "Yclip0"]
-        assert clips.targets(11)[:, :3].tolist() == [[0, 0, 1], [1, 0, 0]]
+        assert np.unpackbits(clips.packed_targets(11), axis=1)[:, :3].tolist() == [[0, 0, 1], [1, 0, 0]]
     assert clip_key("a/b/Y-x.y.mp3") == "Y-x.y"
     assert clip_key("no_ending") == "no_ending"
 
@@ -121,7 +121,7 @@ def test_missing_and_broken_files_are_left_out_and_told(folder, capfd):
     assert "1 files are missing" in str(report) and "3 files cannot be read" in str(report)
     clips = EncodedClips([folder / "out.hdf"], RATE)
     assert clips.filenames == ["Yclip0", "Yclip1"]
-    assert clips.targets(6).argmax(axis=1).tolist() == [0, 5]
+    assert np.unpackbits(clips.packed_targets(6), axis=1).argmax(axis=1).tolist() == [0, 5]
 
 
 def test_nothing_is_left_of_a_file_that_could_not_be_written(folder):
@@ -195,7 +195,7 @@ def test_wrong_files_and_names_are_told(packed, tmp_path):
     with pytest.raises(UserError, match=r"more than once \(3 names are doubled\)"):
         EncodedClips([packed, packed], RATE)
     with pytest.raises(UserError, match="not packed bits of 527 classes"):
-        EncodedClips([packed], RATE).targets(527)
+        EncodedClips([packed], RATE).packed_targets(527)
     with h5py.File(tmp_path / "other.hdf", "w") as file:
         file["waveforms"] = np.zeros(3)
     with pytest.raises(UserError, match="it needs audio_name and mp3, it has waveforms"):

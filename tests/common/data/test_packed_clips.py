@@ -37,7 +37,7 @@ def write_clips(root: Path, count: int = 12, samples: int = 800, peak: float = 0
 
 
 def pack_clips(clips: pd.DataFrame, root: Path, folder: Path, **options):
-    options = {"dtype": "int16", "sample_rate": RATE, "num_samples": 800, "root": root, "quiet": True, **options}
+    options = {"dtype": "int16", "sample_rate": RATE, "num_samples": 800, "root": root, **options}
     read = ReadClip(root, options["sample_rate"], options["num_samples"])
     return pack(clips, read, folder, **options)
 
@@ -147,7 +147,7 @@ def stop_packing_after(root: Path, clips: pd.DataFrame, count: int) -> None:
         return ReadClip(root, RATE, 800)(row)
 
     with pytest.raises(KeyboardInterrupt):
-        pack(clips, read_some, root / "store", sample_rate=RATE, num_samples=800, root=root, quiet=True)
+        pack(clips, read_some, root / "store", sample_rate=RATE, num_samples=800, root=root)
 
 
 def test_an_unfinished_store_is_not_opened(tmp_path, small_blocks):
@@ -199,7 +199,7 @@ if __name__ == "__main__":
     root, workers = Path(sys.argv[1]), int(sys.argv[2])
     clips = pd.DataFrame({"filename": [f"audio/{i}.wav" for i in range(60)], "scene_label": "park"})
     packing.pack(clips, SlowRead(root, 8000, 800), root / "store", sample_rate=8000, num_samples=800, root=root,
-                 workers=workers, quiet=True)
+                 workers=workers)
 """
 
 
@@ -245,7 +245,7 @@ def test_a_folder_that_another_process_packs_is_waited_for_and_taken_over_when_i
         return np.zeros(800, dtype=np.float32)
 
     thread = threading.Thread(target=second)
-    options = {"sample_rate": RATE, "num_samples": 800, "root": tmp_path, "quiet": True}
+    options = {"sample_rate": RATE, "num_samples": 800, "root": tmp_path}
     if ends:
         assert pack(clips, read, tmp_path / "store", **options).packed == len(clips)
     else:
