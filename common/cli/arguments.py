@@ -135,24 +135,24 @@ def _sort_words(
     tyro does not convert them: it prints its errors instead of raising them, and does not read YAML values (`null`,
     `[0.9, 0.99]`).
     """
-    for name, equals, _ in map(_split_option, words):
+    for word, following in pairwise([*words, "--"]):
+        name, equals, _ = _split_option(word)
         if equals and hints.get(name) is bool:
             raise UserError(f"--{name} takes no value.")
-    sorter = _typed_dict({name: _as_words(hint) for name, hint in hints.items()})
-    unnamed = dict.fromkeys(hints, ())
-    try:
-        found, rest = tyro.cli(
-            sorter, prog=prog, args=words, default=unnamed, return_unknown_args=True, use_underscores=True,
-            console_outputs=False,
-        )  # fmt: skip
-    except SystemExit:
-        raise _missing_value(hints, words) from None
+        if not equals and following.startswith("--") and word.startswith("--") and hints.get(name, bool) is not bool:
+            raise UserError(f"--{name} needs a value.")
+    found, rest = tyro.cli(
+        _typed_dict({name: _as_words(hint) for name, hint in hints.items()}),
+        prog=prog,
+        args=words,
+        default=dict.fromkeys(hints, ()),
+        return_unknown_args=True,
+        use_underscores=True,
+    )
     for word in rest:
         if word.startswith("--"):
             raise _unknown_option(_split_option(word)[0], known)
         raise UserError(f"Unexpected argument: {word}. See {prog} --help.")
-    if empty := [name for name, texts in found.items() if texts == [] and not _is_positional(hints[name])]:
-        raise UserError(f"--{empty[0]} needs a value.")
     return {name: list(texts) for name, texts in found.items() if texts}
 
 
@@ -175,14 +175,6 @@ def _split_option(word: str) -> tuple[str, str, str]:
     """--optim.clip-norm=1 to ("optim.clip_norm", "=", "1")."""
     name, equals, value = word.removeprefix("--").partition("=")
     return name.replace("-", "_"), equals, value
-
-
-def _missing_value(hints: Mapping[str, Any], words: Sequence[str]) -> UserError:
-    for word, following in pairwise([*words, "--"]):
-        name, equals, _ = _split_option(word)
-        if not equals and following.startswith("--") and hints.get(name, bool) is not bool:
-            return UserError(f"--{name} needs a value.")
-    return UserError(f"Not understood: {' '.join(words)}.")
 
 
 def _unknown_option(name: str, known: Collection[str]) -> UserError:
