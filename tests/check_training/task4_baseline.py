@@ -49,6 +49,8 @@ def settings_of(fixture: Fixture, **overrides: Any) -> Task4Settings:
         "lr": ["optim.lr"], "classes": ["labels.classes"], "epochs": ["trainer.epochs"],
     }  # fmt: skip
     changed = {name: wanted[key] for key, targets in names.items() if key in wanted for name in targets}
+    if "consistency_rows" in wanted:
+        changed["teacher.maestro"] = "maestro" in wanted["consistency_rows"]
     if "rows" in wanted:
         sizes = {kind: last - first for kind, (first, last) in wanted["rows"].items() if last > first}
         changed["data.batch"] = [{"sets": [SETS[kind]], "clips": size} for kind, size in sizes.items()]
