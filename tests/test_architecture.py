@@ -17,7 +17,7 @@ FLOORS = {
     "": ["task1_asc task4_sed retrieval", "submissions", "common"],
     "common": [
         "__main__", "hear", "synthetic inference", "audioset", "cli registry", "training runs models features",
-        "reports files", "data settings", "output errors",
+        "reports", "data settings", "output errors",
     ],
     "task1_asc": [
         "__main__", "report", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data",
