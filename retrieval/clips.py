@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.audio import AudioError, Waveform, audio_info, read_audio, read_fixed
-from common.data.loading import PackedClips
+from common.data.loading import PackedClips, make_plan_loader
 from common.data.packing import pack
 from common.errors import UserError
 from retrieval.data import check_split, exclude, missing_files, read_exclusions, read_manifest
@@ -96,8 +96,12 @@ class ReadBeginning:
         return read_fixed(row["filename"], self.num_samples, self.sample_rate)
 
 
+Draw = tuple[int, tuple[int, ...], int]
+"""Clip, numbers of its captions, and the number (epoch) that decides its part."""
+
+
 class CaptionedClips(Dataset):
-    """Clips of a manifest; an item is asked for by (clip, captions, draw) from a `CaptionSampler`.
+    """Clips of a manifest; indexed by the draws of a batch, from a `CaptionSampler`.
 
     Args:
         manifest: of the clips.
@@ -134,8 +138,11 @@ class CaptionedClips(Dataset):
             raise AudioError(f"{self.paths[clip]} holds no samples; download it again or exclude it.")
         return torch.from_numpy(waveform)
 
-    def __getitem__(self, item: tuple[int, tuple[int, ...], int]) -> dict[str, Any]:
-        clip, captions, draw = item
+    def __getitem__(self, draws: Sequence[Draw]) -> dict[str, Any]:
+        return collate([self.read(*draw) for draw in draws])
+
+    def read(self, clip: int, captions: Sequence[int], draw: int) -> dict[str, Any]:
+        """One item of a batch: clip, windows (windows, samples), samples, captions."""
         waveform = self.waveform(clip, draw)
         windows = split_windows(waveform, self.window)
         if self.settings.encode_silence:
@@ -190,17 +197,14 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class CaptionSampler(Sampler):
-    """Batches of (clip, captions, epoch): every caption once an epoch, in an order drawn from (seed, epoch).
-
-    The last batch is left out when it is shorter. With several processes each takes every n-th batch.
+    """Batches of draws: every caption once an epoch, in an order drawn from (seed, epoch), no shorter last batch.
 
     Args:
         num_captions: captions of each clip.
         pairs_per_batch: pairs of clip and caption in a batch of one process.
         captions_per_clip: captions of a clip that come together.
         seed: of the order.
-        rank: number of this process.
-        world_size: number of processes.
+        rank: number of this process, of `world_size`; each takes every n-th batch.
     """
 
     def __init__(
@@ -230,7 +234,7 @@ class CaptionSampler(Sampler):
     def __len__(self) -> int:
         return self.batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...], int]]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         units = []
         for clip, count in enumerate(self.num_captions):
@@ -247,17 +251,14 @@ class CaptionSampler(Sampler):
 
 def training_loader(clips: CaptionedClips, sampler: CaptionSampler) -> DataLoader:
     """Batches of `collate` in the sampler's order."""
-    workers = clips.settings.num_workers
-    return DataLoader(
-        clips, batch_sampler=sampler, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
-    )
+    return make_plan_loader(clips, sampler, clips.settings.num_workers)
 
 
 def evaluation_loader(clips: CaptionedClips, batch_size: int) -> DataLoader:
     """Every clip once, in the manifest's order, with all its captions."""
     order = [(clip, tuple(range(len(captions))), 0) for clip, captions in enumerate(clips.captions)]
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return DataLoader(clips, batch_sampler=batches, collate_fn=collate, num_workers=clips.settings.num_workers)
+    batches: Any = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return make_plan_loader(clips, batches, clips.settings.num_workers)
 
 
 def split_windows(waveform: Tensor, window: int) -> Tensor:

@@ -87,7 +87,7 @@ def embed_by_text(encoder: TextEncoder, captions: Sequence[Sequence[str]]) -> tu
 
     Args:
         encoder: of sentences.
-        captions: those of each clip.
+        captions: of each clip.
 
     Returns:
         Vectors of the clips, distinct captions, and their vectors.

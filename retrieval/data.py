@@ -233,7 +233,7 @@ def is_excluded(manifest: pd.DataFrame, ids: Collection[str]) -> pd.Series:
 
 
 def leaks(training: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Training clips whose source is also in the evaluation set; sources named "Not found" match nothing."""
+    """Training clips with a source in the evaluation set; sources named "Not found" match nothing."""
     known = set(evaluation["source_id"]) - {"Not found", ""}
     return training[training["source_id"].isin(known)]
 

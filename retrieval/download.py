@@ -1,4 +1,4 @@
-"""Fetching Clotho and the retrieval evaluation set from Zenodo. AudioCaps and WavCaps come by ways of their own."""
+"""Clotho and the retrieval evaluation set from Zenodo. AudioCaps and WavCaps are not there."""
 
 from pathlib import Path
 
@@ -26,12 +26,12 @@ EVALUATION_MD5 = {
 
 
 def download_data(root: Path, evaluation: bool = False, delete_archives: bool = False) -> Path:
-    """Download and unpack Clotho v2.1, or the challenge's evaluation set; goes on where it stopped.
+    """Download and unpack Clotho v2.1, or the challenge's evaluation set; resumes after an interruption.
 
     Args:
         root: folder of the data set; archives are kept in `root/archives`.
         evaluation: the evaluation set (1,000 clips and queries) instead of Clotho.
-        delete_archives: remove each archive when it is unpacked.
+        delete_archives: remove each archive after unpacking.
 
     Returns:
         root.

@@ -27,15 +27,15 @@ def score(
 
     Args:
         similarity: (captions, clips), float32 or better: half precision makes ties.
-        owner: (captions,), the clip that each caption was written for.
+        owner: (captions,), clip of each caption.
         captions: text of each row.
         file_names: of each column.
-        relevance: caption to the file names that fit it; queries are then its captions only (DCASE 2025).
+        relevance: caption to its relevant file names; the "multiple" figures take its captions only (DCASE 2025).
         seed: of the bootstrap.
 
     Returns:
-        Name to interval: "mAP@10", "R@1", "R@5", "R@10", "MRR" of captions looking for their own clip; "audio to text
-        ..." of clips looking for their captions; "multiple mAP@10", "multiple mAP@16" where `relevance` is given.
+        Name to interval: "mAP@10", "R@1", "R@5", "R@10", "MRR" of captions as queries for their own clip; "audio to
+        text ..." of clips as queries for their captions; "multiple mAP@10", "multiple mAP@16" with `relevance`.
     """
     relevant = owner[:, None] == torch.arange(similarity.shape[1])
     figures = {
@@ -58,7 +58,7 @@ def score(
 def several_relevant(
     captions: Sequence[str], file_names: Sequence[str], relevance: Mapping[str, Sequence[str]]
 ) -> tuple[Tensor, Tensor]:
-    """Rows of the annotated captions, and which clips fit them: (queries,), (queries, clips) bool.
+    """Rows of the annotated captions, and their relevant clips: (queries,), (queries, clips) bool.
 
     Raises:
         UserError: if the annotation names captions or clips that are not in the evaluation set.
@@ -94,7 +94,7 @@ def per_query(similarity: Tensor, owner: Tensor, captions: Sequence[str], file_n
 
 
 def rank_histogram(ranks: Sequence[int], num_clips: int) -> dict[str, int]:
-    """How many captions find their clip at rank 1, 2-5, 6-10, 11-50, later."""
+    """Number of captions with their clip at rank 1, 2-5, 6-10, 11-50, later."""
     edges = [0, 1, 5, 10, 50, max(num_clips, 51)]
     counts, _ = np.histogram(ranks, bins=np.array(edges) + 0.5)
     names = ["1", "2-5", "6-10", "11-50", "later"]

@@ -69,8 +69,8 @@ class DualEncoder(nn.Module):
         """Windows to one unit vector per clip.
 
         Args:
-            windows: (windows, samples), those of a clip one after another.
-            clip: (windows,), the clip that each window belongs to, in rising order from 0.
+            windows: (windows, samples), the windows of a clip one after another.
+            clip: (windows,), clip of each window, in rising order from 0.
             samples: (clips,), samples of each clip before it was padded.
 
         Returns:

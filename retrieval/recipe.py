@@ -18,7 +18,6 @@ from common.data.made_up import is_made_up
 from common.errors import unknown
 from common.output import say
 from common.registry.factory import create_front_end
-from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.devices import choose_device
@@ -42,13 +41,13 @@ def train_contrastive(run: TextRun, settings: RetrievalSettings, name: str, fast
     seed_all(settings.seed, sum(name.encode()))
     module = RetrievalModule(make_model(settings.models[name]), settings.contrastive)
     sources = settings.data.pretraining or settings.data.training
-    _train(run.folder / f"contrastive_{name}", settings, module, sources, settings.seed, fast_check)
+    train(run.folder / f"contrastive_{name}", module, sources, settings, settings.seed, fast_check)
 
 
 def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
     """Every teacher embeds every training clip and caption once: correspondences/<teacher>/."""
     manifest = _read_clips(settings, settings.data.training)
-    folder, keys, rule = run.folder / "correspondences", manifest.keys(), _caption_rule(settings)
+    folder, keys = run.folder / "correspondences", manifest.keys()
     captions = list(dict.fromkeys(manifest.all_captions))
     for name in _teacher_names(settings):
         model = load_model(run, name, "contrastive")
@@ -58,6 +57,7 @@ def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_che
     if settings.correspondences.text_similarity is not None:
         encoder = make_text_encoder(settings.correspondences.text_similarity)
         audio, captions, text = embed_by_text(encoder, manifest.captions)
+        rule = next(iter(settings.models.values())).text.caption_rule  # captions are compared as the students read them
         write_teacher(folder / TEXT_TEACHER, keys, audio, captions, text, rule)
 
 
@@ -76,7 +76,7 @@ def train_distilled(run: TextRun, settings: RetrievalSettings, name: str, fast_c
     load_checkpoint(model, run.checkpoint(f"contrastive_{name}/best.ckpt"))
     module = RetrievalModule(model, settings.distilled, teachers, settings.correspondences)
     seed = derive_seed(settings.seed, 2)  # other batches and parts of clips than in stage 1
-    _train(run.folder / f"distilled_{name}", settings, module, settings.data.training, seed, fast_check)
+    train(run.folder / f"distilled_{name}", module, settings.data.training, settings, seed, fast_check)
 
 
 def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
@@ -216,25 +216,8 @@ def write_similarity(
         np.savez(file, similarity=similarity.numpy(), made_up=np.array(made_up), **texts)  # type: ignore[arg-type]
 
 
-def _train(
-    folder: Path,
-    settings: RetrievalSettings,
-    module: RetrievalModule,
-    sources: Sequence[DataSource],
-    seed: int,
-    fast_check: bool,
-) -> None:
-    training, validation = _read_clips(settings, sources), _read_clips(settings, [settings.data.validation])
-    with measure_energy(folder, settings.trainer):
-        train(folder, module, training, validation, settings.data, settings.trainer, seed, fast_check)
-
-
 def _read_clips(settings: RetrievalSettings, sources: Iterable[DataSource]) -> Manifest:
     return Manifest.read(tuple(sources), settings.data.allow_missing)
-
-
-def _caption_rule(settings: RetrievalSettings) -> str:
-    return next(iter(settings.models.values())).text.caption_rule
 
 
 def _teacher_names(settings: RetrievalSettings) -> list[str]:

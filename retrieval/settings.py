@@ -124,7 +124,8 @@ class Correspondences(Settings):
     """Targets and loss of stage 2."""
 
     teachers: tuple[str, ...] = ()
-    """Models of stage 1 whose similarities are averaged; empty: all of them. One, its own: self-distillation."""
+    """Models of stage 1 as teachers, by the mean of their similarities; empty: all models. One, its own:
+    self-distillation."""
     own_teacher_only: bool = False
     """Each student learns from its own stage 1 alone."""
     text_similarity: TextEncoderSettings | None = None
@@ -157,5 +158,5 @@ class RetrievalSettings(RunSettings):
 
     @property
     def last_stage(self) -> str:
-        """Prefix of the stages whose models are tested last: "distilled" or "contrastive"."""
+        """Prefix of the last training stages: "distilled" or "contrastive"."""
         return "contrastive" if self.distilled is None else "distilled"

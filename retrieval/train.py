@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from common.runs.energy import measure_energy
 from common.settings.trainer import MachineSettings, TrainerSettings
 from common.training.devices import uses_gpu
 from common.training.schedules import WarmupCosine
@@ -21,7 +22,7 @@ from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
 from retrieval.model import DualEncoder
-from retrieval.settings import Correspondences, Data, Training
+from retrieval.settings import Correspondences, DataSource, RetrievalSettings, Training
 
 MONITOR = "mAP@10"
 
@@ -127,10 +128,8 @@ def rate_factor(settings: Training, peak: float, steps_per_epoch: float) -> Warm
 def train(
     folder: Path,
     module: RetrievalModule,
-    manifest: Manifest,
-    validation: Manifest,
-    data: Data,
-    machine: MachineSettings,
+    sources: Sequence[DataSource],
+    settings: RetrievalSettings,
     seed: int,
     fast_check: bool = False,
 ) -> None:
@@ -139,18 +138,17 @@ def train(
     Args:
         folder: of the stage.
         module: what learns, and how.
-        manifest: training clips.
-        validation: clips that choose the epoch.
-        data: settings of the clips.
-        machine: devices and precision.
+        sources: training clips.
+        settings: of the run.
         seed: of batches, parts of clips and dropout.
         fast_check: two steps.
     """
-    training, rate = module.training_settings, module.model.audio.sample_rate
-    clips = CaptionedClips(manifest, rate, data, random_part=True, seed=seed)
+    training, data, rate = module.training_settings, settings.data, module.model.audio.sample_rate
+    clips = CaptionedClips(Manifest.read(sources, data.allow_missing), rate, data, random_part=True, seed=seed)
+    held_out = CaptionedClips(Manifest.read([data.validation], data.allow_missing), rate, data, random_part=False)
     seed_all(seed)
-    settings = on_this_machine(trainer_settings(machine, training))
-    trainer = make_trainer(settings, folder, seed, monitor=MONITOR, fast_check=fast_check, share_clips=False)
+    machine = on_this_machine(trainer_settings(settings.trainer, training))
+    trainer = make_trainer(machine, folder, seed, monitor=MONITOR, fast_check=fast_check, share_clips=False)
     sampler = CaptionSampler(
         [len(captions) for captions in clips.captions],
         training.pairs_per_batch,
@@ -159,8 +157,8 @@ def train(
         rank=trainer.global_rank,
         world_size=trainer.world_size,
     )
-    held_out = CaptionedClips(validation, rate, data, random_part=False)
-    fit(trainer, module, training_loader(clips, sampler), evaluation_loader(held_out, 32))
+    with measure_energy(folder, machine):
+        fit(trainer, module, training_loader(clips, sampler), evaluation_loader(held_out, 32))
 
 
 def trainer_settings(machine: MachineSettings, training: Training) -> TrainerSettings:

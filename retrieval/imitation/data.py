@@ -4,11 +4,14 @@ Tables: pairs have imitation, recording (paths) and label; searches have queries
 """
 
 import csv
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
+from common.data.tables import read_tsv
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationData
 
@@ -33,8 +36,9 @@ class Search:
     item_group: list[str]
 
 
+@lru_cache(maxsize=4)
 def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs to train on, and pairs of the same sounds by other imitations to choose the best epoch by.
+    """Training pairs, and other imitations of the same sounds to choose the best epoch by; read once in a process.
 
     The published lists of QBV hold every imitation twice, and an epoch trains on every row.
 
@@ -75,16 +79,17 @@ def coarse_search(pairs: pd.DataFrame) -> Search:
     """Each imitation ranks the references of all test sounds."""
     items = list(dict.fromkeys(pairs["recording"]))
     row = {path: i for i, path in enumerate(items)}
-    label_of = dict(zip(pairs["recording"], pairs["label"], strict=True))
+    names = dict(zip(pairs["recording"], pairs["label"], strict=True))
     target = [row[path] for path in pairs["recording"]]
-    labels = [label_of[path] for path in items]
+    labels = [names[path] for path in items]
     return Search(list(pairs["imitation"]), items, target, labels, ["all"] * len(pairs), ["all"] * len(items))
 
 
 def read_qvim(root: Path) -> Search:
     """QVIM development set: `DEV Dataset.csv` with one line above its header, `Items/<Class>/`, `Queries/<Class>/`."""
     path = root / "DEV Dataset.csv"
-    _demand(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
     table = pd.read_csv(path, skiprows=1, dtype=str, keep_default_na=False)
     missing = {"Label", "Class", "Items", "Query 1"} - set(table.columns)
     if missing:
@@ -99,8 +104,7 @@ def read_qvim(root: Path) -> Search:
             if row.get(column):
                 queries.append(root / "Queries" / row["Class"] / _wav(row[column]))
                 target.append(len(items) - 1)
-    search = Search(queries, items, target, labels, ["all"] * len(queries), ["all"] * len(items))
-    return _existing(search, root)
+    return _checked(Search(queries, items, target, labels, ["all"] * len(queries), ["all"] * len(items)), root)
 
 
 def _read_fine(root: Path) -> Search:
@@ -111,41 +115,36 @@ def _read_fine(root: Path) -> Search:
         raise UserError(f"{root} lacks original_recordings/reference/*.wav or non_reference/*/*.wav")
     items, labels = [], []
     for concept, path in references.items():
-        items.append(path)
-        labels.append(concept)
-        more = [other for other in others if other.parent.name[:3] == concept]
-        items += more
-        labels += [concept] * len(more)
+        candidates = [path, *(other for other in others if other.parent.name[:3] == concept)]
+        items += candidates
+        labels += [concept] * len(candidates)
     first = {concept: labels.index(concept) for concept in references}
     queries = [path for path in sorted((root / "vocal_imitations").rglob("*.wav")) if path.name[:3] in references]
     concepts = [path.name[:3] for path in queries]
-    return _existing(Search(queries, items, [first[c] for c in concepts], labels, concepts, labels), root)
+    return _checked(Search(queries, items, [first[c] for c in concepts], labels, concepts, labels), root)
 
 
 def _read_vimsketch(root: Path) -> pd.DataFrame:
-    """The id of a name is what follows its first underscore; imitation and reference share it."""
+    """Imitation and reference have the same id: their name without the part before the first underscore."""
     references = {_id(name): root / "references" / name for name in _lines(root / "reference_file_names.csv")}
     rows = []
     for name in _lines(root / "vocal_imitation_file_names.csv"):
         if _id(name) not in references:
             raise UserError(f"{root}: the imitation {name} belongs to no reference (id {_id(name)})")
         rows.append((root / "vocal_imitations" / name, references[_id(name)], _id(name)))
-    return _existing_pairs(pd.DataFrame(rows, columns=["imitation", "recording", "label"]), root)
+    pairs = pd.DataFrame(rows, columns=["imitation", "recording", "label"])
+    _demand_files({*pairs["imitation"], *pairs["recording"]}, root)
+    return pairs
 
 
 def _read_meta(path: Path) -> dict[str, str]:
-    """Imitation to the recording that it imitates."""
-    _demand(path)
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = {"filename", "positive_pair"} - set(table.columns)
-    if missing:
-        raise UserError(f"{path} has no column {', '.join(sorted(missing))}; it must be tab separated")
+    """Imitation to its recording."""
+    table = read_tsv(path, ["filename", "positive_pair"])
     return dict(zip(table["filename"], table["positive_pair"], strict=True))
 
 
 def _pairs(root: Path, meta: dict[str, str], path: Path) -> pd.DataFrame:
-    _demand(path)
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table = read_tsv(path, ["filename", "scene_label"])
     absent = [name for name in table["filename"] if name not in meta]
     if absent:
         raise UserError(f"{path} lists {len(absent)} imitations that meta.csv lacks, the first is {absent[0]}")
@@ -156,36 +155,28 @@ def _pairs(root: Path, meta: dict[str, str], path: Path) -> pd.DataFrame:
             "label": table["scene_label"],
         }
     )
-    return _existing_pairs(pairs, root)
-
-
-def _existing_pairs(pairs: pd.DataFrame, root: Path) -> pd.DataFrame:
-    if pairs.empty:
-        raise UserError(f"{root} holds no pairs of imitation and recording")
-    absent = [path for path in {*pairs["imitation"], *pairs["recording"]} if not path.is_file()]
-    if absent:
-        raise UserError(f"{root}: {len(absent)} sounds are missing, the first is {min(absent)}")
+    _demand_files({*pairs["imitation"], *pairs["recording"]}, root)
     return pairs
 
 
-def _existing(search: Search, root: Path) -> Search:
-    absent = [path for path in (*search.queries, *search.items) if not path.is_file()]
-    if absent:
-        raise UserError(f"{root}: {len(absent)} sounds are missing, the first is {min(absent)}")
+def _checked(search: Search, root: Path) -> Search:
     if not search.queries:
         raise UserError(f"{root} holds no imitations")
+    _demand_files({*search.queries, *search.items}, root)
     return search
 
 
+def _demand_files(paths: Collection[Path], root: Path) -> None:
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise UserError(f"{root}: {len(absent)} sounds are missing, the first is {min(absent)}")
+
+
 def _lines(path: Path) -> list[str]:
-    _demand(path)
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row[0] for row in csv.reader(file) if row]
-
-
-def _demand(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} does not exist")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row[0] for row in csv.reader(file) if row]
 
 
 def _id(name: str) -> str:

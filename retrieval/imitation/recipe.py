@@ -75,12 +75,13 @@ def load_imitation_model(run: VoiceRun) -> ImitationModel:
 
 def is_made_up_data(settings: ImitationSettings) -> bool:
     """Whether the data of a run are made up."""
-    return is_made_up(settings.data.root)
+    root = settings.data.root
+    return any(is_made_up(folder) for folder in (root, root.parent, root.parent.parent))
 
 
 def check_inputs(run: VoiceRun) -> None:
     """Refuse missing tables and sounds before a folder is made."""
-    read_training(run.settings.data)
+    read_training(run.settings.data, run.settings.tested == "best")
     read_search(run.settings.data)
 
 

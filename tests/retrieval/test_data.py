@@ -210,8 +210,8 @@ def test_silent_windows_are_encoded_on_request_and_count_nowhere(made_up):
         CaptionedClips(manifest, 16000, data_settings(made_up, max_duration=8.0, encode_silence=on), False)
         for on in (False, True)
     )
-    assert len(silent[0, (0,), 0]["windows"]) == 4 >= len(plain[0, (0,), 0]["windows"])
-    batches = [collate([clips[number, (0,), 0] for number in range(3)]) for clips in (plain, silent)]
+    assert len(silent.read(0, [0], 0)["windows"]) == 4 >= len(plain.read(0, [0], 0)["windows"])
+    batches = [clips[[(number, (0,), 0) for number in range(3)]] for clips in (plain, silent)]
     means = [
         mean_over_signal(batch["windows"].unfold(1, 100, 100), batch["window_clip"], batch["samples"], 32000)
         for batch in batches

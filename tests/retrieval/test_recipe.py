@@ -16,6 +16,8 @@ from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml
 from common.synthetic.synthesize import synthesize
 from retrieval.clips import CaptionSampler
+from retrieval.imitation import recipe as imitation
+from retrieval.imitation.data import read_training
 from retrieval.imitation.recipe import STAGES, load_imitation_model
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import make_audio_encoder
@@ -95,7 +97,7 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
 
 def test_stage_2_draws_its_own_batches(run, settings, monkeypatch):
     seeds = []
-    monkeypatch.setattr("retrieval.recipe.train", lambda *arguments: seeds.append(arguments[6]))
+    monkeypatch.setattr("retrieval.recipe.train", lambda *arguments: seeds.append(arguments[4]))
     train_contrastive(RECIPE.open(run), settings, "mn")
     train_distilled(RECIPE.open(run), settings, "mn")
     orders = [list(CaptionSampler([5] * 20, 10, 5, seed)) for seed in seeds]
@@ -231,15 +233,54 @@ def test_a_file_that_is_no_audio_stops_the_index_or_is_named(run, tmp_path, made
     assert "left out bad.wav" in capsys.readouterr().err
 
 
-def test_imitation_trains_is_scored_and_answers_as_the_challenge_asks(tmp_path):
-    synthesize("imitation", tmp_path / "data", clips=10)
-    coarse = tmp_path / "data" / "coarse grained"
-    changes = {"runs": str(tmp_path), "data.root": str(coarse), "trainer.measure_energy": False}
-    settings = load_settings(ImitationSettings, Path("retrieval/configs/imitation_small.yaml"), changes)
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    root = tmp_path_factory.mktemp("imitation")
+    synthesize("imitation", root, clips=10)
+    return root
+
+
+SMALL_ENCODER = {"audio": {"model": "mn04", "weights": "random", "options": {"width_mult": 0.1}}}
+
+
+def train_two_steps(config, runs, **changes):
+    settings = load_settings(
+        ImitationSettings,
+        Path(f"retrieval/configs/{config}.yaml"),
+        {"runs": str(runs), "data.duration": 2, "data.num_workers": 0, "trainer.measure_energy": False, **changes},
+    )
     run_stages(Run(settings.folder, settings), quick_stages(STAGES))
-    figures = json.loads((settings.folder / "test" / "evaluation.json").read_text())["figures"]["qbv_coarse"]
-    assert {"MRR", "R@1", "R@2", "NDCG"} == set(figures)
-    model = load_imitation_model(Run(settings.folder, settings))
+    return imitation.RECIPE.open(settings.folder)
+
+
+def test_imitation_trains_is_scored_and_answers_as_the_challenge_asks(voices, tmp_path):
+    coarse = voices / "coarse grained"
+    run = train_two_steps("imitation_small", tmp_path, **{"data.root": str(coarse)})
+    content = run.read_evaluation()
+    assert set(content["figures"]["qbv_coarse"]) == {"MRR", "R@1", "R@2", "NDCG"} and content["made_up"]
+    assert content["tested"] == "epoch of highest validation MRR"
+    model = load_imitation_model(run)
     items = {path.stem: path for path in list_audio(coarse / "sound_recordings")[:3]}
     answer = model.compute_similarities(items, {"q": list_audio(coarse / "vocal_imitations")[0]}, duration=2.0)
     assert set(answer) == {"q"} and set(answer["q"]) == set(items)
+
+
+def test_the_last_epoch_is_tested_where_nothing_is_held_out(voices, tmp_path):
+    roots = {"data.root": str(voices / "Vim_Sketch_Dataset"), "data.test_root": str(voices / "qvim-dev")}
+    run = train_two_steps("qvim", tmp_path, **roots, **SMALL_ENCODER)
+    assert run.read_evaluation()["tested"] == "last epoch" and not (run.folder / "train" / "best.ckpt").exists()
+    everything, nothing = read_training(run.settings.data, held_out=False)
+    kept, held_out = read_training(run.settings.data)
+    assert nothing.empty and len(everything) == len(kept) + len(held_out)
+    assert len(held_out) == everything["recording"].nunique()
+
+
+def test_the_published_lists_are_trained_on_row_by_row(voices, tmp_path):
+    roots = {
+        "data.root": str(voices / "fine grained" / "VocalSketch"),
+        "data.test_root": str(voices / "fine grained" / "VocalImitationSet"),
+    }
+    run = train_two_steps("imitation_fine", tmp_path, **roots, **SMALL_ENCODER)
+    pairs, held_out = read_training(run.settings.data)
+    assert set(pairs.groupby("imitation").size()) == {2} and held_out["imitation"].is_unique
+    assert "MRR per concept" in run.read_evaluation()["figures"]["qbv_fine"]
