@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from common.cli import Positional, Verb, config_verb, print_json, print_table, run, say
 from common.cli.recipe_verbs import make_executor, sweep_verb, train_verb
-from common.errors import CheckFailed
+from common.errors import UserError
 from task1_asc.settings import Task1Settings
 
 if TYPE_CHECKING:
@@ -40,18 +40,9 @@ def check_data(*, root: Path, evaluation: int | None = None, json: bool = False)
         evaluation: year of an evaluation set to check instead.
         json: print what was found as JSON.
     """
-    from dataclasses import asdict
-
     from task1_asc.data.check import check_data as check
 
-    found = check(root, evaluation)
-    if json:
-        print_json(asdict(found))
-    else:
-        print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{found.folder}")
-    if found.problems:
-        raise CheckFailed("\n".join(found.problems))
-    say("The data are as they should be.")
+    check(root, evaluation).show(json)
 
 
 def pack_data(
@@ -89,15 +80,35 @@ def show(run: "Run[Task1Settings]") -> None:
     say(f"See `evaluate {run.folder}` for classes and devices.")
 
 
-def evaluate(run: Positional[Path], *, json: bool = False) -> None:
+def evaluate(
+    run: Positional[Path | None] = None,
+    *,
+    weights: Path | None = None,
+    model: str = "cp_mobile",
+    root: Path | None = None,
+    json: bool = False,
+) -> None:
     """Show the figures of a finished run on the test split, with 95 % intervals, beside the published ones.
+
+    With --weights and --root: score a network with weights from any source.
 
     Args:
         run: run folder.
+        weights: state dict or Lightning checkpoint of `model`, in place of a run.
+        model: architecture of these weights, such as cp_mobile or task1_baseline.
+        root: of the data, for the test split, or a folder of clips with official names.
         json: print all figures as JSON; accuracies are 0 to 1 there.
     """
-    from task1_asc.evaluate import class_rows, device_rows, read_published, summary_rows
+    from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
 
+    if (run is None) == (weights is None) or (weights is None) != (root is None):
+        raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
+    if weights is not None and root is not None:
+        scores = score_weights(model, weights, root)
+        title = f"{'Made-up data: ' if scores['made_up'] else ''}{model}, {weights}"
+        print_json(scores) if json else print_table(figure_rows(scores), title=title)
+        return
+    assert run is not None
     opened = load_recipe().open(run)
     if json:
         print_json({**opened.read_evaluation(), "published": read_published()})

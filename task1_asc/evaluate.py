@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from common.data.files import atomic_write, sha256_of, write_json
+from common.data.loading import make_loader
 from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.runs.stages import Run
@@ -17,18 +18,22 @@ from common.training.devices import choose_device
 from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder
 from task1_asc.data.tau2022 import (
     CLASSES,
+    DEVELOPMENT,
     DEVICES,
+    development_folder,
     evaluation_folder,
     is_made_up_data,
     read_evaluation,
+    read_named_clips,
     read_split,
 )
 from task1_asc.metrics import score_scenes
-from task1_asc.networks.build import networks_by_precision
-from task1_asc.networks.classify import GeneralOnly, classify_with
+from task1_asc.networks.build import make_front_end, networks_by_precision
+from task1_asc.networks.classify import DeviceNetworks, GeneralOnly, InHalf, classify_with
 from task1_asc.settings import Task1Settings
 
 PREDICTIONS = "predictions"
+BATCH_SIZE = 64
 PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -68,6 +73,35 @@ def score_network(run: Run[Task1Settings], settings: Task1Settings, fast_check: 
         folder / "evaluation.json",
         {"subset": settings.subset, "seed": settings.seed, "made_up": is_made_up_data(settings.data.root), **scores},
     )
+
+
+def score_weights(name: str, weights: Path, root: Path, seed: int = 0) -> dict[str, Any]:
+    """Figures of a network with weights from any source, in float32 and float16.
+
+    Args:
+        name: architecture of the registry, such as cp_mobile.
+        weights: state dict or Lightning checkpoint; names may have any prefix.
+        root: of the official data, for the test split, or a folder of clips with official names.
+        seed: of the intervals.
+
+    Raises:
+        UserError: if the weights do not fit, or the clips are not labelled.
+    """
+    from common.registry import load_audio_model
+
+    official = (root / DEVELOPMENT).is_dir() or (root / "meta.csv").is_file()
+    clips = read_split(root, "test") if official else read_named_clips(root)
+    dataset = open_clips(clips, development_folder(root) if official else root)
+    device = choose_device()
+    network = load_audio_model(name, weights, num_classes=len(CLASSES)).network.to(device)
+    front_end = make_front_end(name, dataset.sample_rate).eval().to(device)
+    single = DeviceNetworks(network).eval()
+    networks = {"float32": single, "float16": InHalf(single)}
+    logits, _ = classify_with(front_end, networks, make_loader(dataset, BATCH_SIZE), device=device)
+    target = np.array([CLASSES.index(label) for label in clips["scene_label"]])
+    facts = clips["source_label"], clips["segment"]
+    scores = {key: score_scenes(own, target, *facts, np.random.default_rng(seed)) for key, own in logits.items()}
+    return {"made_up": is_made_up_data(root), **scores}
 
 
 def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: str | None = None) -> Path:
@@ -125,16 +159,20 @@ def read_published() -> dict[str, Any]:
 
 
 def summary_rows(run: Run[Task1Settings]) -> list[dict[str, Any]]:
-    """Macro accuracy, accuracy of device groups and log loss, in each precision, beside the published baseline."""
-    scores, subset = run.read_evaluation(), run.settings.subset
+    """The rows of `figure_rows` beside the published baseline."""
+    published, subset = read_published(), run.settings.subset
+    macro = f"{published['macro_accuracy'][subset]:.1f} ± {published['macro_accuracy_spread'][subset]:.1f}"
+    return [*figure_rows(run.read_evaluation()), {"precision": "published", "macro accuracy in %": macro}]
+
+
+def figure_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """Macro accuracy, accuracy of device groups and log loss, in each precision."""
     rows = []
     for name, figures in by_network(scores).items():
         row = {"precision": name, "macro accuracy in %": percent(figures["macro_accuracy"])}
         row |= {name: percent(_interval(part)) for name, part in figures["groups"].items()}
         rows.append(row | {"log loss": f"{figures['log_loss']['value']:.3f}", "clips": figures["clips"]})
-    published = read_published()
-    macro = f"{published['macro_accuracy'][subset]:.1f} ± {published['macro_accuracy_spread'][subset]:.1f}"
-    return [*rows, {"precision": "published", "macro accuracy in %": macro}]
+    return rows
 
 
 def by_network(scores: dict[str, Any]) -> dict[str, Any]:

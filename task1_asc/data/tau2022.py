@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.data.audio import list_audio
 from common.data.made_up import is_made_up
 from common.data.tables import read_tsv, refuse_unknown
 from common.errors import UserError, unknown
@@ -171,6 +172,25 @@ def read_split(root: Path, split: int | str) -> pd.DataFrame:
     unseen = selected[selected["source_label"].isin(DEVICE_GROUPS["unseen"])]
     _refuse_outside(path, selected, unseen, "is a recording of a device that occurs in the test split only")
     return selected
+
+
+def read_named_clips(folder: Path) -> pd.DataFrame:
+    """All clips below a folder, with the columns of `read_clips` that the official names of files give.
+
+    Raises:
+        UserError: if there is no clip, or a file has another name.
+    """
+    names = pd.Series([path.relative_to(folder).as_posix() for path in list_audio(folder)])
+    parts = ("audio/" + names.str.rpartition("/")[2]).str.extract(NAME_PATTERN)
+    known = parts["scene"].isin(CLASSES) & parts["device"].isin(DEVICES)
+    if not known.all():
+        raise UserError(
+            f"{folder / names[~known].iloc[0]} is not named <scene>-<city>-<location>-<segment>-<piece>-<device>.wav, "
+            "so its scene and recording device are not known."
+        )
+    segment = parts["scene"] + "-" + parts["city"] + "-" + parts["location"] + "-" + parts["segment"]
+    columns = {"filename": names, "scene_label": parts["scene"], "source_label": parts["device"], "segment": segment}
+    return pd.DataFrame(columns)
 
 
 def read_training_list(root: Path, path: Path, subset: int) -> pd.DataFrame:
