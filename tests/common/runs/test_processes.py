@@ -1,5 +1,7 @@
-"""Stages that need nothing of each other, in processes of their own."""
+"""Tasks in processes of their own: what each sees, what a failure costs; stages that do not need each other."""
 
+import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
 from common.runs.stages import Run, Stage, read_record, run_stages
+from common.runs.tasks import Task
 from common.settings import Settings
 
 
@@ -42,6 +45,50 @@ def break_down(run: Run, settings: Plain) -> None:
 
 def join_words(run: Run, settings: Plain) -> None:
     (run.folder / "both" / "word").write_text(2 * (run.folder / "one" / "word").read_text())
+
+
+def environment_of_both(folder: Path) -> dict[str, str]:
+    """Environment of this worker, once two workers are at work."""
+    (folder / str(os.getpid())).touch()
+    until = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return {**os.environ, "PROCESS": str(os.getpid())}
+
+
+def process_id(_: None) -> int:
+    return os.getpid()
+
+
+def die(_: None) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def not_picklable(_: None) -> object:
+    return lambda: None
+
+
+@pytest.mark.parametrize(("visible", "expected"), [("2,5", {"2", "5"}), ("GPU-a", {"GPU-a"}), ("", {""})])
+def test_each_worker_sees_one_gpu_and_takes_its_share_of_the_cores(tmp_path, monkeypatch, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    (tmp_path / "workers").mkdir()
+    tasks = [Task(name, environment_of_both, tmp_path / "workers") for name in ("one", "two")]
+    seen = [outcome.value for outcome in Executor(2).run(tasks, tmp_path)]
+    assert len({each["PROCESS"] for each in seen} - {str(os.getpid())}) == 2
+    assert {each["CUDA_VISIBLE_DEVICES"] for each in seen} == expected
+    assert {each["OMP_NUM_THREADS"] for each in seen} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_a_worker_stays_for_the_next_task_and_a_dead_one_fails_its_own_task_only(tmp_path):
+    functions = {"first": process_id, "second": process_id, "dead": die, "odd": not_picklable, "last": process_id}
+    tasks = [Task(name, function, None) for name, function in functions.items()]
+    outcomes = {outcome.name: outcome for outcome in Executor(1).run(tasks, tmp_path)}
+    assert outcomes["first"].value == outcomes["second"].value != os.getpid()
+    assert "its process was killed (exit code -9" in outcomes["dead"].error
+    assert "pickle" in outcomes["odd"].error
+    assert outcomes["last"].value not in (outcomes["first"].value, os.getpid())
 
 
 ONE = Stage("one", write_word, ("word",), ())
