@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from common.data.files import atomic_write
 from common.output import print_table
-from common.reports.plots import plot_lines, read_curve
+from common.reports.plots import plot_lines, read_curves
 
 MADE_UP = "Made-up data"
 
@@ -121,8 +121,9 @@ def curves(logs: Mapping[str, Path], labels: Mapping[str, str], ending: str) -> 
         ending: of the captions, such as "of the first seed".
     """
     pictures = []
+    every = {name: read_curves(log) for name, log in logs.items()}
     for column, label in labels.items():
-        series = {name: points for name, log in logs.items() if (points := read_curve(log, column))}
+        series = {name: found[column] for name, found in every.items() if column in found}
         if series:
             plot = plot_lines(series, "epoch", label, markers=False)
             pictures.append(figure(plot, f"{label[:1].upper()}{label[1:]} {ending}."))

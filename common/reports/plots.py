@@ -78,13 +78,16 @@ def plot_lines(
     return plot
 
 
-def read_curve(path: Path, column: str) -> list[Point]:
-    """A column of a training's metrics.csv over its epochs, for `plot_lines`; empty without the file or column."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(column)]
-    return [(float(row["epoch"]), float(row[column]), None, None) for row in rows]
+def read_curves(path: Path) -> dict[str, list[Point]]:
+    """Columns of a training's metrics.csv over its epochs, for `plot_lines`; empty without the file."""
+    curves: dict[str, list[Point]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                for column, value in row.items():
+                    if value:
+                        curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
+    return curves
 
 
 def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Any:

@@ -1,6 +1,5 @@
 """The report of runs: figures with intervals, per class, PSD-ROC, and the best and worst clips to look at and hear."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from common.reports.html import (
     write_report,
 )
 from common.reports.html import figure as picture
-from common.reports.plots import Point, plot_lines
+from common.reports.plots import Point, plot_lines, read_curves
 from common.reports.statistics import Interval, over_runs
 from common.runs.stages import Run, read_finished, read_record
 from common.settings import dump_settings
@@ -167,26 +166,14 @@ def _curves_part(runs: Sequence[Run]) -> list[Markup]:
         for stage in run.settings.training_stages:
             whole = run is runs[0] and not many
             note = "" if whole else f", {stage.replace('_', ' ') if many else f'seed {run.settings.seed}'}"
-            for column, points in _read_curves(run.folder / stage / "metrics.csv").items():
-                if whole or column in ("train_loss", "val_objective"):
-                    title = column.removeprefix("train_").removeprefix("val_").replace("_", " ")
-                    (losses if column.startswith("train_") else validation)[title + note] = points
+            for column, points in read_curves(run.folder / stage / "metrics.csv").items():
+                kind, _, name = column.partition("_")
+                if kind in ("train", "val") and (whole or column in ("train_loss", "val_objective")):
+                    (losses if kind == "train" else validation)[name.replace("_", " ") + note] = points
     plots = [plot_lines(losses, "epoch", "loss", markers=False)]
     if validation:
         plots.append(plot_lines(validation, "epoch", "validation"))
     return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
-
-
-def _read_curves(path: Path) -> dict[str, list[Point]]:
-    """Points of each column of a metrics.csv that is a loss or a validation figure; none without the file."""
-    curves: dict[str, list[Point]] = {}
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for column, value in row.items():
-                    if value and column.startswith(("train_", "val_")):
-                        curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
-    return curves
 
 
 def _cost_row(run: Run) -> dict[str, Any]:
