@@ -1,11 +1,10 @@
 """Counts, checksums and files of captioned data below a folder; recordings in both a training and a test split."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from common.data.check_report import CheckReport
 from common.data.made_up import is_made_up
 from common.errors import UserError
 from retrieval.data import (
@@ -19,22 +18,6 @@ from retrieval.data import (
 )
 
 TRAINING = ("development", "train", *COUNTS["wavcaps"])
-
-
-@dataclass
-class CheckReport:
-    """Data sets below a folder.
-
-    root: the folder.
-    made_up: whether data are made up.
-    rows: one for each split; of training splits also the number of clips from recordings of Clotho's evaluation split.
-    problems: one sentence each.
-    """
-
-    root: Path
-    made_up: bool = False
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:

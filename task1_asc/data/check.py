@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
 from common.data.audio import AudioError, audio_info
+from common.data.check_report import CheckReport
 from common.data.made_up import is_made_up, read_marker
 from common.output import Progress
 from task1_asc.data.tau2022 import (
@@ -41,28 +41,6 @@ OFFICIAL_SCENES = {
 }
 OFFICIAL_EVALUATION = {2024: 135_730}
 FILES_SHOWN = 5
-
-
-@dataclass
-class CheckReport:
-    """Result of `check_data`.
-
-    Attributes:
-        folder: of the data set.
-        made_up: whether the data are made up; they are compared with the numbers they were made with.
-        rows: one per split: clips, segments, and clips of each device, found and expected.
-        problems: one sentence each, with the remedy; empty if there are none.
-    """
-
-    folder: Path
-    made_up: bool
-    rows: list[dict] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def heading(self) -> str:
-        """The folder, and a note on made-up data."""
-        return f"{self.folder}{' (made-up data, compared with the numbers it was made with)' if self.made_up else ''}"
 
 
 def check_data(root: Path, evaluation: int | None = None, workers: int = 8) -> CheckReport:
