@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.settings import Field, Settings
-from common.settings.run import RunSettings
-from common.settings.trainer import MachineSettings
+from common.settings.trainer import MachineSettings, RunSettings
 
 
 class DataSource(Settings):

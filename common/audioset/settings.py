@@ -9,8 +9,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.settings.run import RunSettings
-from common.settings.trainer import TrainerSettings
+from common.settings.trainer import RunSettings, TrainerSettings
 
 
 class LoaderSettings(Settings):

@@ -1,6 +1,8 @@
-"""Settings of a training loop. No torch here, so that a command line that shows them is quick."""
+"""Settings of a run and of its training loop. No torch here, so that `--help` is quick."""
 
-from typing import Literal
+import re
+from pathlib import Path
+from typing import Any, Literal
 
 from common.settings import Field, Settings
 
@@ -39,3 +41,30 @@ class TrainerSettings(MachineSettings):
     """Largest norm of the gradient; null does not clip."""
     accumulate: int = Field(1, ge=1)
     """Batches that are added up before each step of the optimiser."""
+
+
+class RunSettings(Settings):
+    """Base class of the settings of a recipe; a task gives `runs` a default."""
+
+    name: str = Field(pattern=r"^[^/\\]+$")
+    """Name of the run's folder; {seed}, or any other setting in braces, stands for its value."""
+    runs: Path
+    """Folder of the runs."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, order of clips and augmentation."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs / re.sub(r"\{([\w.]+)\}", lambda found: self._part(found[1], found[0]), self.name)
+
+    def value_in_name(self, field: str) -> Any:
+        """What `{field}` in the name stands for; None leaves it as it is. Dots lead into groups: `{data.fold}`."""
+        value: Any = self
+        for key in field.split("."):
+            value = getattr(value, key, None) if key in getattr(type(value), "model_fields", {}) else None
+        return None if isinstance(value, Settings) else value
+
+    def _part(self, field: str, otherwise: str) -> str:
+        value = self.value_in_name(field)
+        return otherwise if value is None else str(value).replace("/", "-")

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.settings import Field, Settings
-from common.settings.run import RunSettings
-from common.settings.trainer import TrainerSettings
+from common.settings.trainer import RunSettings, TrainerSettings
 from retrieval.settings import AudioEncoder
 
 Layout = Literal["qbv_coarse", "qbv_fine", "vimsketch"]

@@ -1,4 +1,4 @@
-"""What trained networks say about clips: in each precision, and where they know devices, each clip by its own copy."""
+"""Inference in each precision; device-aware models route each clip to its device's network."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.models.audio_model import AudioModel
-
 
 class DeviceNetworks(nn.Module):
-    """A network, and copies of it that were trained on with clips of one recording device each.
+    """A network, and copies of it that were trained further on clips of one recording device each.
 
     The container of the DCASE 2025 baseline (models/multi_device_model.py): clips of a device without a copy go to
     `base_model`. Clips of one device run together, not one by one.
@@ -35,7 +33,7 @@ class DeviceNetworks(nn.Module):
         return self.base_model
 
     def forward(self, spectrogram: Tensor, recording_devices: Sequence[str] | None = None) -> Tensor:
-        """(batch, 1, mels, frames), and the device of each clip where it is known, to logits (batch, classes)."""
+        """(batch, 1, mels, frames), and the devices of the clips if known, to logits (batch, classes)."""
         if recording_devices is None or not self.device_models:
             return self.base_model(spectrogram).logits
         known = [name if name in self.device_models else "" for name in recording_devices]
@@ -49,7 +47,7 @@ class DeviceNetworks(nn.Module):
 
 
 class InHalf(nn.Module):
-    """Networks in half precision on spectrograms that were computed in single precision, as the baseline has them."""
+    """Networks in half precision on spectrograms computed in single precision, as in the baseline."""
 
     def __init__(self, networks: DeviceNetworks):
         super().__init__()
@@ -61,7 +59,7 @@ class InHalf(nn.Module):
 
 
 class OnCPU(nn.Module):
-    """Networks that run on a CPU only, such as those in 8 bit, beside others on a GPU."""
+    """Networks that run on a CPU only, such as 8-bit networks, beside others on a GPU."""
 
     def __init__(self, networks: DeviceNetworks):
         super().__init__()
@@ -73,7 +71,7 @@ class OnCPU(nn.Module):
 
 
 class GeneralOnly(nn.Module):
-    """The same networks, told of no device."""
+    """The same networks without the devices of the clips."""
 
     def __init__(self, networks: nn.Module):
         super().__init__()
@@ -97,12 +95,12 @@ def classify_with(
     Args:
         front_end: waveform to spectrogram, on `device`.
         networks: name to `DeviceNetworks` or one of the classes around it, in evaluation mode.
-        loader: of dicts with waveform (batch, samples), filename (list), and recording_device (list) where it is known.
-        limit: batches at most.
+        loader: of dicts with waveform (batch, samples), filename (list), and recording_device (list) if known.
+        limit: maximum number of batches.
         device: of the front end and the networks.
 
     Returns:
-        Name to logits (clips, classes), in the precision in which they were computed; file names.
+        Name to logits (clips, classes), in the precision of the network; file names.
     """
     logits: dict[str, list[NDArray]] = {name: [] for name in networks}
     filenames: list[str] = []
@@ -114,21 +112,3 @@ def classify_with(
             logits[name].append(network(spectrogram, batch.get("recording_device")).cpu().numpy())
         filenames += batch["filename"]
     return {name: np.concatenate(parts) for name, parts in logits.items()}, filenames
-
-
-def classify(model: AudioModel, loader: Any, limit: int | None = None) -> tuple[NDArray, NDArray, list[str]]:
-    """Logits of all clips by one network, in single precision and as the baseline computes them.
-
-    Args:
-        model: in evaluation mode, on its device.
-        loader: as for `classify_with`.
-        limit: batches at most.
-
-    Returns:
-        float32 logits (clips, classes), the float16 network's logits (clips, classes), file names.
-    """
-    single = DeviceNetworks(model.network)
-    networks = {"float32": single, "float16": InHalf(single)}
-    device = next(model.network.parameters()).device
-    logits, filenames = classify_with(model.front_end, networks, loader, limit, device)
-    return logits["float32"], logits["float16"], filenames

@@ -6,8 +6,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from common.settings import Field, Settings
-from common.settings.run import RunSettings
-from common.settings.trainer import TrainerSettings
+from common.settings.trainer import RunSettings, TrainerSettings
 from task4_sed.settings import AugmentSettings
 
 
@@ -15,9 +14,9 @@ class ModelSettings(Settings):
     """The network: a frame model with a linear layer for frames."""
 
     name: str
-    """A frame model that `python -m common models` lists: atst_frame.weak starts from those weights."""
+    """A frame model of `python -m common models`: atst_frame.weak starts from those weights."""
     weights: Path | None = None
-    """File to start from; null takes the registered weights of `name` and downloads them where they are absent."""
+    """File of initial weights; null takes the registered weights of `name`, downloaded when absent."""
     untrained: bool = False
     """Start from random weights."""
     options: dict[str, Any] = {}
@@ -25,21 +24,21 @@ class ModelSettings(Settings):
     front_end: dict[str, Any] = {}
     """Options of the front end that differ from the registered ones."""
     head_bias: float | None = None
-    """Where the bias of the frame head starts: -6 is a probability of 0.2 %; null is near 0, as published, and costs a
-    short training most of its steps."""
+    """Initial bias of the frame head: -6 is a probability of 0.2 %; null is near 0, as published, which costs a short
+    training most of its steps."""
 
 
 class SamplerSettings(Settings):
-    """Which clips an epoch goes through."""
+    """Clips of an epoch."""
 
     weights: Literal["uniform", "temporal"] = "uniform"
     """temporal: sum over classes of active frames * 1000 / (offset + all active frames of the class)."""
     replacement: bool = False
-    """Draw clips again and again. Without it, weights only decide the order and the few clips that are left out."""
+    """Clips may be drawn again. Without, weights only decide the order and the few clips left out."""
     draws: int | None = Field(100_000, ge=1)
-    """Clips in an epoch; null takes as many as there are."""
+    """Clips of an epoch; null takes all."""
     offset: float = Field(30.0, ge=0)
-    """Frames added to the count of each class, which tames the weights of rare ones."""
+    """Frames added to the count of each class, which limits the weights of rare ones."""
 
 
 class OptimSettings(Settings):
@@ -51,13 +50,13 @@ class OptimSettings(Settings):
     sequence_lr: float | None = Field(None, gt=0)
     """Peak learning rate of recurrent layers on top; null takes lr."""
     warmup_steps: int = Field(20_000, ge=0)
-    """Steps of the rise; where the training is shorter, it ends below the peak."""
+    """Steps of the warm-up; a shorter training ends below the peak."""
     weight_decay: float = Field(0.0, ge=0)
     """Needs adamw."""
     decayed: Literal["matrices", "all"] = "matrices"
-    """Weights that decay: those with two or more dimensions; or all, as published, biases and norms too."""
+    """Parameters that decay: matrices (two or more dimensions); all, as published, biases and norms included."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """The block that is i-th from the top learns with lr * layer_decay^i; heads with lr."""
+    """Block i from the top has the rate lr * layer_decay^i, the heads have lr."""
     frozen: bool = False
     """Train only the heads; recurrent layers on top stay random, as published."""
 
@@ -72,7 +71,7 @@ class StrongDataSettings(Settings):
     """AudioSet strong: its tables, and its clips as mp3 in HDF5."""
 
     root: Path
-    """Folder that the files are in."""
+    """Folder of the files."""
     train_audio: str = "*train_segments_mp3.hdf"
     """Pattern of the HDF5 files with the training clips; the balanced and the unbalanced one of AudioSet."""
     eval_audio: str = "*eval_segments_mp3.hdf"
@@ -84,9 +83,9 @@ class StrongDataSettings(Settings):
     eval_durations: Path = Path("eval_durations.csv")
     """Seconds of the evaluation clips."""
     allow_missing: bool = False
-    """Go on where listed clips have no audio; scores then say that they are not comparable."""
+    """Continue without listed clips that have no audio; scores then say that they are not comparable."""
     long_clips: Literal["start", "random"] = "start"
-    """Of a training clip beyond 10 s: its first 10 s, or a random part while its labels stay where they are."""
+    """Part of a training clip over 10 s: its first 10 s, or a random part with unmoved labels, as published."""
     batch_size: int = Field(256, ge=1)
     """Clips of a batch, over all processes together."""
     num_workers: int = Field(0, ge=0)
@@ -96,10 +95,10 @@ class StrongDataSettings(Settings):
 
 
 class DistillationSettings(Settings):
-    """Learning from the frame logits of an ensemble: give its file, or the finished runs that form it."""
+    """Distillation of the frame logits of an ensemble, from a file or from finished runs."""
 
     weight: float = Field(0.9, ge=0, le=1)
-    """Of the loss against the teachers; the labels get the rest."""
+    """Weight of the loss against the teachers; the labels get the rest."""
     targets: Path | None = None
     """HDF5 file with `filenames` and `strong_logits` (clips, 447, 250), float16."""
     teachers: list[Path] = []
@@ -113,7 +112,7 @@ class DistillationSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """PSDS1 on the evaluation clips: over the classes that have clips in both parts, without the variance penalty."""
+    """PSDS1 on the evaluation clips, over the classes with clips in both parts, without variance penalty."""
 
     median_frames: int = Field(9, ge=1)
     """Median filter over the logits, in frames of 40 ms, odd."""
@@ -155,7 +154,7 @@ class PretrainSettings(FrameModelSettings):
 
 
 class OfficeDataSettings(Settings):
-    """DCASE 2016 Task 2 as HEAR hands it out: dcase2016_task2-hear2021-full."""
+    """DCASE 2016 Task 2 as HEAR distributes it: dcase2016_task2-hear2021-full."""
 
     root: Path
     """Folder with 16000/{train,valid,test}, labelvocabulary.csv and {train,valid,test}.json."""
@@ -168,19 +167,19 @@ class OfficeDataSettings(Settings):
 
 
 class OfficeEventSettings(Settings):
-    """From frame scores to events, as HEAR does it."""
+    """Events from frame scores, as in HEAR."""
 
     median_ms: float = Field(250.0, ge=0)
     """Length of the median filter."""
     min_duration_ms: float = Field(125.0, ge=0)
     """Shorter events are dropped."""
     threshold: float = 0.5
-    """Above it a class is active."""
+    """A class is active above it."""
     scores: Literal["probabilities", "logits"] = "probabilities"
-    """What the threshold is compared with; logits, as published: 0.5 is then a probability of 0.62."""
+    """Scores that the threshold applies to; logits, as published: 0.5 is then a probability of 0.62."""
     borders: Literal["frames", "centres"] = "frames"
-    """An event lasts from the beginning of its first frame to the end of its last one; centres, as published: from
-    the centre of one to the centre of the other, one frame less."""
+    """frames: an event lasts from the start of its first frame to the end of its last; centres, as published: from
+    centre to centre, one frame less."""
 
 
 class OfficeSettings(FrameModelSettings):

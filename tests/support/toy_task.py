@@ -16,7 +16,7 @@ from common.runs.folder import run_folders
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.settings import Field
-from common.settings.run import RunSettings
+from common.settings.trainer import RunSettings
 
 
 class ToySettings(RunSettings):
