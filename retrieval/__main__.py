@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import Positional, Repeated, print_json, print_table, run, say
 from common.cli.recipe_verbs import sweep_verb, train_verb
-from common.errors import CheckFailed, UserError
+from common.errors import UserError
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
 
@@ -46,20 +46,11 @@ def check_data(
         exclude: list of source ids that the training leaves out; may be repeated.
         json: print the report as JSON.
     """
-    from dataclasses import asdict
-
     from retrieval.check import check_data as check
 
     if config is not None or root is None:
         raise UserError("`data check CONFIG` is now `data check --root DIR`, with the folder of the data.")
-    report = check(root, tuple(exclude))
-    if json:
-        print_json(asdict(report))
-    else:
-        print_table(report.rows, title=f"{'Made-up data in ' if report.made_up else ''}{root}")
-    if report.problems:
-        raise CheckFailed("\n".join(report.problems))
-    say("The data are complete, and no training split shares a recording with the evaluation set.")
+    check(root, tuple(exclude)).show(json)
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import AudioError, list_audio
+from common.data.check_report import CheckReport
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
 from common.data.keyed_outputs import clip_key
 from common.data.made_up import is_made_up, read_marker
 from common.errors import UserError
-from common.output import Progress
+from common.output import Progress, print_table
 from task4_sed.data.annotations import read_durations
 from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
 from task4_sed.pretraining.clips import audio_files, names_in
@@ -24,20 +25,24 @@ SHOWN_CLASSES = 15
 
 
 @dataclass
-class StrongReport:
+class StrongReport(CheckReport):
     """Result of `check_strong`.
 
-    rows: one per part: published, listed, found and missing clips; events. classes: with the largest missing share.
-    problems: a sentence each. missing: names by part. missing_by_class: missing and listed clips by part and class.
+    Attributes:
+        classes: those with the largest share of missing clips.
+        missing: names of missing clips, by part.
+        missing_by_class: missing and listed clips, by part and class.
     """
 
-    root: Path
-    made_up: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
     classes: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
     missing: dict[str, list[str]] = field(default_factory=dict)
     missing_by_class: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+
+    def print_tables(self) -> None:
+        """Print the counts, and the classes that miss most."""
+        super().print_tables()
+        if self.classes:
+            print_table(self.classes, title="Classes with the largest share of missing clips")
 
 
 def check_strong(root: Path, decode: bool = False) -> StrongReport:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import Positional, print_json, print_table, say
 from common.cli.recipe_verbs import train_verb
-from common.errors import CheckFailed
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
 if TYPE_CHECKING:
@@ -29,20 +28,9 @@ def check_strong(*, root: Path, decode: bool = False, json: bool = False) -> Non
         decode: decode every clip, which takes minutes to hours.
         json: print the report as JSON, with all missing clips.
     """
-    from dataclasses import asdict
-
     from task4_sed.pretraining.check import check_strong as check
 
-    found = check(root, decode)
-    if json:
-        print_json(asdict(found))
-    else:
-        print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{root}")
-        if found.classes:
-            print_table(found.classes, title="Classes that miss the largest share of their clips")
-    if found.problems:
-        raise CheckFailed("\n".join(found.problems))
-    say("The data are complete.")
+    check(root, decode).show(json)
 
 
 def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> None:
@@ -64,7 +52,7 @@ def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
     Args:
         run: run folder.
-        json: print all figures as JSON, with those of each class; 0 to 1.
+        json: print all figures as JSON, also of each class; 0 to 1.
     """
     opened = load_pretraining().open(run)
     if json:
