@@ -48,8 +48,10 @@ demo_retrieval: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize imitation --root $(MADE_UP)/imitation
 	$(VENV_PYTHON) -m retrieval train_imitation retrieval/configs/imitation_small.yaml
 
+# A process for each core, up to four, each with one thread; the tests of a file stay together and share what they made.
 test: $(INSTALLED_FOR_TESTS)
-	$(VENV_PYTHON) -m pytest -m "not slow and not slurm and not gpu"
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		-m "not slow and not slurm and not gpu"
 
 lint: $(INSTALLED_FOR_TESTS)
 	$(VENV_PYTHON) -m ruff check .

@@ -335,13 +335,13 @@ def test_the_official_set_is_checked_in_seconds(package):
         rows = task1_table(["x"] * 1000, split).drop(columns="filename").to_csv(sep="\t", index=False).splitlines()
         lines_out = ["filename\t" + rows[0], *(f"{number}.wav\t{rows[1 + number % 1000]}" for number in range(135_730))]
         output(package, split).write_text("\n".join(lines_out) + "\n")
-    start = time.perf_counter()
+    start = time.process_time()
     results = check_package(package)[1]
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert all(result.holds for result in results)
     assert not any(finding.kind == "note" for result in results for finding in result.findings)
     print(f"{seconds:.1f} s")
-    assert seconds < 60  # 5 s on two free cores; the bound is for a busy machine
+    assert seconds < 30  # processor time; 5 s where no other process uses the cores
 
 
 def test_a_package_cannot_declare_its_own_set_official(package):
