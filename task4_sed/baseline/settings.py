@@ -1,4 +1,4 @@
-"""Settings of the baseline: what a YAML file in configs/ may say. No torch here."""
+"""Settings of the baseline, the schema of its YAML files. No torch here."""
 
 from typing import Literal
 
@@ -22,30 +22,30 @@ class GroupSettings(Settings):
     """A part of every training batch."""
 
     sets: list[TRAINING_SETS] = Field(min_length=1)
-    """Where its clips are drawn from, together; sets of one group must have the same kind of labels."""
+    """Sets to draw its clips from, jointly; they must have the same kind of labels."""
     clips: int = Field(ge=1)
-    """How many there are in each batch."""
+    """Number of clips in each batch."""
 
 
 class DataSettings(SourceSettings):
-    """Where the clips are, and how a batch is put together."""
+    """Place of the clips, and composition of a batch."""
 
     batch: list[GroupSettings] = Field(min_length=1)
     """Groups of each batch, in order. An epoch ends with the group that has the fewest batches."""
 
 
 class MixupSettings(Settings):
-    """Within weak, strong and MAESTRO clips each, a batch is mixed with itself, on mel magnitudes."""
+    """Mixup of mel magnitudes within the weak, the strong and the MAESTRO clips of a batch."""
 
     probability: float = Field(0.5, ge=0, le=1)
-    """Of mixing a batch."""
+    """Probability of mixing a batch."""
     alpha: float = Field(0.2, gt=0)
-    """One weight for all clips of a kind is drawn from Beta(alpha, alpha)."""
+    """One weight for all clips of a kind, from Beta(alpha, alpha)."""
     draws: Literal["consistent", "official"] = "consistent"
-    """official draws weight and partners anew for the embeddings, so that features and embeddings of a clip belong to
-    different mixtures, and mixes the labels twice."""
+    """official: own weight and partners for the embeddings, so features and embeddings of a clip are other mixtures,
+    and labels are mixed twice."""
     weak_labels: Literal["soft", "union"] = "soft"
-    """union, as published: a mixed weak clip has every class of both; soft mixes them like the others."""
+    """soft, as published in 2023: mixed like other labels; union, as published in 2024: every class of both clips."""
 
 
 class LossSettings(Settings):
@@ -60,14 +60,14 @@ class LossSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """Mean teacher: a moving average of the student that sees the same batch, and that the student is to agree with."""
+    """Mean teacher: a moving average of the student, which scores the same batch for the consistency loss."""
 
     decay: float = Field(0.999, gt=0, lt=1)
-    """Of the average, per step; less at the start, where it is the plain mean."""
+    """Decay of the average per step; less at the start, where it is the plain mean."""
     average_statistics: bool = True
-    """Average the batch norms' statistics too; as published, only parameters, and the teacher keeps its own."""
+    """Average the statistics of batch norms too; as published, only parameters: the teacher has its own statistics."""
     ramp_epochs: int = Field(50, ge=0)
-    """The consistency loss rises over this many epochs."""
+    """Epochs over which the consistency loss rises."""
     maestro: bool = False
     """Whether MAESTRO clips count in the consistency loss."""
 
@@ -80,16 +80,16 @@ class OptimSettings(Settings):
     warmup_epochs: int = Field(50, ge=0)
     """Length of the rise."""
     decay_from_epoch: int | None = Field(None, ge=0)
-    """Where the fall to 0 at the last epoch begins; null keeps the peak."""
+    """Epoch in which the fall to 0 at the last epoch starts; null keeps the peak."""
     first_step: Literal["ramp", "peak"] = "ramp"
-    """Rate of the very first step: that of the ramp, or the peak, as published."""
+    """Rate of the first step: start of the ramp, or the peak, as published."""
 
 
 class PostProcessing(FilterSettings):
-    """From raw scores to those that are handed in."""
+    """Post-processing of scores."""
 
     network: Literal["teacher", "student"] = "teacher"
-    """Whose scores are tested and handed in."""
+    """The network that is tested and submitted."""
 
 
 class Task4Settings(SystemSettings):
@@ -97,7 +97,7 @@ class Task4Settings(SystemSettings):
 
     data: DataSettings
     embeddings: Literal["none", "cached", "live"] = "none"
-    """cached: worked out once per clip and kept in half precision; live: in each step."""
+    """cached: computed once per clip, in half precision; live: computed in each step."""
     embedding: EmbeddingSettings = EmbeddingSettings()
     front_end: FrontEndSettings = FrontEndSettings()
     model: ModelSettings = ModelSettings()

@@ -1,17 +1,17 @@
-"""`data check`: the tree against what was published: counts of each set, missing clips, files against their rows."""
+"""`data check`: counts of each set against the published ones, missing clips, files against their rows."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from common.data.audio import AudioError, audio_info
+from common.data.check_report import CheckReport
 from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.output import Progress
 from task4_sed.data.annotations import clip_name
-from task4_sed.data.maestro import recording_of
+from task4_sed.data.maestro import recording_name
 from task4_sed.data.sets import (
     SETS,
     ClipSet,
@@ -28,26 +28,18 @@ TOLERANCE = 0.11
 
 
 @dataclass
-class CheckReport:
-    """Result of `check_data`.
+class SetsReport(CheckReport):
+    """Result of `check_data`; `missing` holds the clips without audio, by set."""
 
-    rows: one per set: clips found, missing and published, labelled events. problems: a sentence each.
-    missing: clips without audio, by set.
-    """
-
-    root: Path
-    made_up: bool
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check_data(root: Path, num_workers: int = 8) -> CheckReport:
+def check_data(root: Path, num_workers: int = 8) -> SetsReport:
     """Compare every set with its published number of clips, made-up data with the number made.
 
     Optional sets (public evaluation, evaluation 2024) may be absent; whatever else cannot be used is a problem.
     """
-    report = CheckReport(Path(root), is_made_up(root))
+    report = SetsReport(Path(root), is_made_up(root))
     for name, layout in SETS.items():
         try:
             clips = read_set(root, name, allow_missing=True)
@@ -61,7 +53,7 @@ def check_data(root: Path, num_workers: int = 8) -> CheckReport:
     return report
 
 
-def _check_set(report: CheckReport, clips: ClipSet, num_workers: int) -> None:
+def _check_set(report: SetsReport, clips: ClipSet, num_workers: int) -> None:
     listed, published = len(clips) + len(clips.missing), published_clips(report.root, clips.name)
     row = {"set": clips.name, "clips": len(clips), "missing": len(clips.missing), "published": published}
     report.rows.append(row | {"events": len(clips.events), "labels": clips.layout.kind})
@@ -107,7 +99,7 @@ def _file_problems(root: Path, clips: ClipSet, num_workers: int) -> Iterator[str
 
 def _compare_durations(clips: ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:
     maestro = clips.layout.domain == "maestro"
-    rows = {name: recording_of(name) if maestro else clip_name(name) for name in clips.filenames}
+    rows = {name: recording_name(name) if maestro else clip_name(name) for name in clips.filenames}
     absent = [name for name, row in rows.items() if row not in table]
     if absent:
         yield f"{clips.layout.durations} has no row for {len(absent)} clips of the set {clips.name}, first {absent[0]}."

@@ -11,7 +11,7 @@ MAESTRO_RECORD = 7244360
 MAESTRO_ARCHIVES = ("development_audio.zip", "development_annotation.zip")
 HOW_TO_GET_DESED = (
     "DESED comes with the package `desed` (pip install desed) or from its Zenodo records, which project.inria.fr/desed "
-    "lists; clips of YouTube that are gone can be asked for from the organisers. `data check` names what is missing."
+    "lists; ask the organisers for YouTube clips that are gone. `data check` names missing clips."
 )
 
 

@@ -35,8 +35,8 @@ GetWaveforms = Callable[[NDArray], Tensor]
 class FrozenFrames(nn.Module):
     """A frozen frame model: waveform (batch, samples) at 16 kHz to frames (batch, tokens, dim).
 
-    Of models with a frame head it gives the sequence that the head would read, before it is stretched to 40 ms: 496
-    tokens of 10 s for BEATs (62 steps of time, 8 frequency patches each), as the baseline of 2024 uses them.
+    For models with a frame head: the input of the head, before it is resized to 40 ms. 10 s are 496 tokens of BEATs (62
+    time steps with 8 frequency patches each), as in the baseline of 2024.
     """
 
     def __init__(self, model: AudioModel):
@@ -88,7 +88,7 @@ class WeightsOfModel(Protocol):
 
 
 def load_frame_model(settings: WeightsOfModel) -> AudioModel:
-    """The audio model of the settings; untrained, it is the same in every call.
+    """The audio model of the settings; an untrained one is the same in every call.
 
     Raises:
         UserError: if it does not exist, or its weights are missing or do not fit.
@@ -103,7 +103,7 @@ def load_frame_model(settings: WeightsOfModel) -> AudioModel:
 
 
 def identity(settings: EmbeddingSettings) -> dict[str, Any]:
-    """What decides the embeddings; a store of another model is told by it."""
+    """Model, weights and options of embeddings, to recognise a store of another model."""
     weights = "untrained" if settings.untrained else "registered"
     if settings.weights is not None and not settings.untrained:
         if not settings.weights.is_file():
@@ -127,11 +127,11 @@ class EmbeddingStore:
 
     Args:
         folder: of the store.
-        filenames: the clips, in the order in which rows are asked for.
-        model: what `identity` gives.
+        filenames: the clips, in the order of the rows.
+        model: see `identity`.
 
     Raises:
-        UserError: if there is no store, it was not finished, was made by another model, lacks clips, or is cut off.
+        UserError: if the store is missing, unfinished, of another model, without some clips, or cut off.
     """
 
     def __init__(self, folder: Path, filenames: Sequence[str], model: dict[str, Any]):
@@ -180,17 +180,17 @@ def embed_set(
     settings: EmbeddingSettings,
     load: Callable[[EmbeddingSettings], FrozenFrames] = load_frozen,
 ) -> None:
-    """Make the store of a set, or finish it; one that is whole is kept.
+    """Make or finish the store of a set; a finished one is kept.
 
     Args:
         folder: of the store.
         filenames: of all clips of the set.
-        waveforms: gives the waveforms of some of them.
-        settings: of the model, which is loaded only where something is left to do.
-        load: gives the model.
+        waveforms: returns the waveforms of some of them.
+        settings: of the model, which is loaded only if clips are missing.
+        load: returns the model.
 
     Raises:
-        UserError: if the folder holds the beginning of a store of other clips or another model.
+        UserError: if the folder has an unfinished store of other clips or another model.
     """
     if is_embedded(folder):
         EmbeddingStore(folder, filenames, identity(settings))

@@ -1,4 +1,4 @@
-"""MAESTRO Real: cutting the recordings into 10-s windows with their soft labels, and the split of the training windows.
+"""MAESTRO Real: 10-s windows of the recordings with their soft labels, and the split of the training windows.
 
 SOURCE/development_audio/**/*.wav           49 recordings of 3 to 5 minutes (Zenodo record 7244360)
 SOURCE/development_annotation/**/*.txt      onset, offset, event, confidence; tab separated, without header, 1-s steps
@@ -28,7 +28,7 @@ VALIDATION_RECORDINGS = tuple(
     for scene, numbers in zip(SCENES, ((4, 10, 13), (5, 9, 10), (1, 4, 12), (1, 4, 11), (3, 5, 6, 12)))
     for number in numbers
 )
-"""Recordings of the official validation set; the other 33 are trained on."""
+"""Recordings of the official validation set; the other 33 are training data."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Window:
 
 
 def count_full_windows(length: int, size: int, hop: int) -> int:
-    """Windows that lie within a recording; all in samples."""
+    """Number of full windows of a recording; all in samples."""
     return max(0, int((length - size + hop) / hop))
 
 
-def windows_of(length: int, sample_rate: int, hop_seconds: float) -> Iterator[Window]:
+def split_windows(length: int, sample_rate: int, hop_seconds: float) -> Iterator[Window]:
     """Windows of a recording of `length` samples: the full ones, then one to the end if samples remain."""
     size, hop = int(WINDOW_SECONDS * sample_rate), int(hop_seconds * sample_rate)
     count = count_full_windows(length, size, hop)
@@ -61,18 +61,18 @@ def window_name(recording: str, window: Window, sample_rate: int) -> str:
     return f"{recording}-{start:06d}-{end:06d}"
 
 
-def recording_of(clip: str) -> str:
-    """The recording that a window was cut from."""
+def recording_name(clip: str) -> str:
+    """Recording of a window."""
     return clip.split("-")[0]
 
 
-def scene_of(clip: str) -> str:
+def scene_name(clip: str) -> str:
     """`cafe_restaurant_13-020500-021149` to `cafe_restaurant`."""
-    return recording_of(clip).rpartition("_")[0]
+    return recording_name(clip).rpartition("_")[0]
 
 
 def cut_labels(labels: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
-    """Rows that overlap with start..end seconds, cut to it and told from its start, sorted by onset."""
+    """Rows that overlap with start..end seconds, cut to it, with times from its start, sorted by onset."""
     inside = labels[(labels["onset"] < end) & (labels["offset"] > start)]
     inside = inside.assign(
         onset=np.maximum(0.0, inside["onset"] - start), offset=np.minimum(end - start, inside["offset"] - start)
@@ -84,8 +84,8 @@ def read_soft_labels(path: Path) -> pd.DataFrame:
     """Columns onset, offset, event_label, confidence of one recording.
 
     Raises:
-        UserError: with file and line, for a row that is not onset, offset, event and confidence, times that are
-            negative or swapped, and a confidence outside 0..1.
+        UserError: with file and line, for a row other than onset, offset, event and confidence, negative or swapped
+            times, and a confidence outside 0..1.
     """
     rows = []
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -110,7 +110,7 @@ def read_soft_labels(path: Path) -> pd.DataFrame:
 def cut_recordings(
     recordings: Sequence[Path], annotations: Mapping[str, Path], audio: Path, table: Path, hop_seconds: float
 ) -> int:
-    """Cut recordings into windows and write them, as mono, with the table of their labels; windows there are kept.
+    """Cut recordings into mono windows with a table of their labels; existing windows are kept.
 
     Args:
         recordings: audio files.
@@ -119,7 +119,7 @@ def cut_recordings(
         hop_seconds: from one window to the next.
 
     Returns:
-        How many windows there are.
+        Number of windows.
     """
     parts, count = [], 0
     with Progress("Cutting", len(recordings), "recordings") as progress:
@@ -144,13 +144,13 @@ def prepare(
     hop_seconds: float = VALIDATION_HOP,
     validation_recordings: Sequence[str] = VALIDATION_RECORDINGS,
 ) -> dict[str, int]:
-    """Make the training and validation windows of the challenge below `root`, and the durations of the recordings.
+    """Write the training and validation windows of the challenge below `root`, and the durations of the recordings.
 
     Args:
         source: folder with development_audio and development_annotation.
         root: of the tree.
-        hop_seconds: of the validation windows; 1 as before June 2024 gives 3,474 of them.
-        validation_recordings: names of the recordings of the validation set; the others are trained on.
+        hop_seconds: of the validation windows; 1, as before June 2024, makes 3,474 windows.
+        validation_recordings: names of the validation recordings; the others are training data.
 
     Returns:
         Number of windows by set.
@@ -178,24 +178,24 @@ def prepare(
 
 
 def split_training_windows(clips: Sequence[str], share: float = 0.9, seed: int = 42) -> np.ndarray:
-    """(clips,) bool, which training windows are trained on; the others validate. The baseline's split.
+    """(clips,) bool: training windows to train on; the others validate. The baseline's split.
 
-    Of each scene the recordings, in the order in which their names first appear, are shuffled, and the first
-    int(share * n) are taken; one generator for all scenes.
+    The recordings of each scene, in order of first appearance, are shuffled, and the first int(share * n) taken; one
+    generator for all scenes.
     """
     generator = np.random.RandomState(seed)
     chosen: set[str] = set()
     for scene in SCENES:
-        recordings = np.array(list(dict.fromkeys(recording_of(clip) for clip in clips if scene_of(clip) == scene)))
+        recordings = np.array(list(dict.fromkeys(recording_name(clip) for clip in clips if scene_name(clip) == scene)))
         generator.shuffle(recordings)
         chosen |= set(recordings[: int(share * len(recordings))])
-    return np.array([recording_of(clip) in chosen for clip in clips], dtype=bool)
+    return np.array([recording_name(clip) in chosen for clip in clips], dtype=bool)
 
 
 def _cut_one(path: Path, labels: pd.DataFrame, audio: Path, hop_seconds: float) -> Iterator[tuple[str, pd.DataFrame]]:
     info = audio_info(path)
     waveform = None
-    for window in windows_of(info.samples, info.sample_rate, hop_seconds):
+    for window in split_windows(info.samples, info.sample_rate, hop_seconds):
         name = window_name(path.stem, window, info.sample_rate)
         if not (audio / f"{name}.wav").is_file():
             waveform = read_audio(path) if waveform is None else waveform

@@ -25,7 +25,7 @@ from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, Psds, PsdsParamete
 from task4_sed.scores.tables import score_files
 
 Curves = dict[str, tuple[Curve, dict[str, Curve]]]
-"""By metric: the curve of all classes, and that of each class."""
+"""By metric: the curve of all classes, and the curve of each class."""
 
 
 def score(
@@ -114,7 +114,7 @@ def score_operating_points(
         result[name] = {"value": value, "per_class": per_class, "interval": None}
     result |= {"computed_by": computed_by(operating_points=True), "versions": versions()}
     result["clips"] = {**clips, "f1_threshold": middle, "operating_points": len(points)}
-    say("Tables of detections give no intervals.")
+    say("Tables of detections have no intervals.")
     return result, curves
 
 

@@ -19,7 +19,7 @@ Entries = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def find_runs(scores: np.ndarray, starts: np.ndarray, borders: np.ndarray) -> tuple:
     """Every maximal run of frames with score >= some threshold, by one pass with a stack of rising scores.
 
-    Within a clip a run comes after the runs that lie inside it, its children.
+    Within a clip a run comes after the runs inside it, its children.
 
     Returns:
         (clips + 1,) starts, then per run: onset, offset, the highest and the excluded lowest threshold at which it
@@ -124,7 +124,7 @@ def collar_entries(
     event_starts: np.ndarray, event_onsets: np.ndarray, event_offsets: np.ndarray,
     onset_collar: float, offset_collar: float, offset_rate: float,
 ) -> Entries:  # fmt: skip
-    """Changes of true and false positives by collars; the events are those of the class alone."""
+    """Changes of true and false positives by collars; the events are of the class alone."""
     out = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.int32))
     num_out = 0
     part = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32))
@@ -335,7 +335,7 @@ def _falling_thresholds(high: np.ndarray, low: np.ndarray, chosen: np.ndarray, n
 
 @njit(cache=True, nogil=True)
 def _net(part: tuple, count: int) -> int:
-    """Sort by score and kind, add up what is equal, drop what cancels; returns the new number of entries."""
+    """Sort by score and kind, add up equal entries, drop sums of 0; returns the new number of entries."""
     score, kind, change = part
     _sort(score, kind, change, count)
     kept = 0

@@ -65,7 +65,7 @@ class Curve(NamedTuple):
 
 
 class Psds(NamedTuple):
-    """A score with its parts; the first four are those that sed_scores_eval returns.
+    """A score with its parts, the first four as in sed_scores_eval.
 
     value 0..1; per_class by name; curve: effective true positive rate over effective false positive rate;
     class_curves; interval: 95 %, by recording; class_intervals; samples: the values of the draws behind them.

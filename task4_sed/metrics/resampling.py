@@ -1,7 +1,7 @@
 """95 % intervals by drawing recordings with replacement.
 
-Nothing is scored again: a draw is how often each recording was drawn, and every count of a metric is a sum over
-recordings. Column 0 of a weight matrix holds each recording once, so a metric computes its value and its draws alike.
+Nothing is scored again: a draw is the number of times each recording was drawn, and every count of a metric is a sum
+over recordings. Column 0 of a weight matrix counts each recording once, so a metric computes value and draws alike.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 
 def recording_weights(num_recordings: int, draws: int, seed: int = SEED) -> np.ndarray:
-    """(recordings, 1 + draws) float64: ones, then how often each recording is in each draw; one alone has no draws."""
+    """(recordings, 1 + draws) float64: ones, then counts of each recording in each draw; no draws of one recording."""
     draws = draws if num_recordings > 1 else 0
     generator = np.random.default_rng(seed)
     weights = np.ones((num_recordings, 1 + draws))
@@ -26,9 +26,9 @@ def recording_weights(num_recordings: int, draws: int, seed: int = SEED) -> np.n
 def interval(values: np.ndarray, highest: float = 1.0) -> Interval | None:
     """95 % interval around `values[0]` from the draws behind it, within 0..highest; None without draws.
 
-    The draws are moved so that their median is the value. A drawn set holds some recordings twice and others not at
-    all, so its classes differ more than those of the whole set, and a score that is penalised by their deviation is
-    lower in every draw; with 400 classes the plain quantiles would not even contain the score.
+    The draws are shifted so that their median is the value. A drawn set has some recordings twice and others never, so
+    its classes differ more than in the whole set, and a score with a penalty for their deviation is lower in each draw;
+    with 400 classes the plain quantiles would not even contain the score.
     """
     draws = np.asarray(values)[1:]
     draws = draws[np.isfinite(draws)]

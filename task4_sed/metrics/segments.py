@@ -37,7 +37,7 @@ WINDOW_NAME = re.compile(r"(?P<file>.+)-(?P<start>\d+)-(?P<end>\d+)$")
 
 INTERPOLATIONS = ("staircase", "linear")
 """staircase: sed_scores_eval 0.0.4. linear: its later versions, from 2024-06-20 on. They differ where segments share a
-score: staircase gives the lower bound."""
+score: staircase is the lower bound."""
 
 
 class SegmentAuc(NamedTuple):

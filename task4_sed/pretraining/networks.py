@@ -25,7 +25,7 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
     The head for clips is frozen: it gets no gradient from the loss, and distributed training waits for every gradient.
 
     Raises:
-        UserError: if there is no such model, or it gives no frames.
+        UserError: if there is no such model, or it has no frames.
     """
     model = create_audio_model(settings.name, front_end=settings.front_end, labels=labels, **settings.options)
     network = model.network
@@ -43,7 +43,7 @@ def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
     """Load the blocks below the heads, strictly; heads and recurrent layers stay random.
 
     Raises:
-        UserError: if the weights are absent, damaged, or those of another network.
+        UserError: if the weights are absent, damaged, or of another network.
     """
     if settings.untrained:
         return
@@ -97,7 +97,7 @@ def freeze_below_heads(network: FramePrediction) -> None:
 
 
 @torch.no_grad()
-def level_of_a_decibel(front_end: nn.Module) -> float:
+def rise_per_decibel(front_end: nn.Module) -> float:
     """Rise of a front end's features for 1 dB; measured on noise, 2 dB apart."""
     generator = torch.Generator().manual_seed(0)
     noise = 0.05 * torch.randn(1, int(front_end.sample_rate), generator=generator)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The recipe of the pre-training: the teachers' targets where there are any, training, test."""
+"""The recipe of the pre-training: targets of the teachers if there are any, training, test."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -180,7 +180,7 @@ def load_module(run: Run[PretrainSettings]) -> Pretraining:
 
 
 def load_trained(module: Module, run: Run[FrameSettings]) -> Module:
-    """The module with the weights after a run's last epoch, in evaluation mode, on the GPU if there is one."""
+    """The module with the weights after the last epoch of a run, in evaluation mode, on the GPU if there is one."""
     load_weights(module.network, run.checkpoint("train/last.ckpt"), "network.")
     return module.eval().to(choose_device(run.settings.trainer))
 

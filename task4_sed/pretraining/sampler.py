@@ -1,7 +1,7 @@
-"""Which clips each batch holds: drawn for all processes together, so that their number does not change the training.
+"""The clips of each batch, drawn for all processes together, so that their number does not change the training.
 
-A batch is planned as a whole from (seed, epoch, number); each process takes its part of it. The average of the
-gradients over the processes is then that of one process with the whole batch.
+A batch is planned as a whole from (seed, epoch, number), and each process takes its part. The gradients averaged over
+the processes then equal the gradients of one process with the whole batch.
 """
 
 import math
@@ -23,8 +23,8 @@ class BatchPlan:
     """The part of a batch that one process reads.
 
     rows: (clips,) of the data set. joint: clips of the whole batch. first: place of the first row in it.
-    partner, partner_weight: (clips,) clip that is mixed in as a waveform, -1 for none, and the weight of the row's own.
-    seeds: (clips,) what decides the part of a clip that is too long.
+    partner, partner_weight: (clips,) partner of wavmix, -1 for none, and the weight of the clip itself.
+    seeds: (clips,) of random parts of long clips.
     """
 
     rows: NDArray[np.int64]
@@ -50,7 +50,7 @@ class JointBatches(DistributedSampler):
         self.draws, self.batch_size, self.seed, self.wavmix, self.epoch = draws, batch_size, seed, wavmix, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that is planned next; Lightning calls it."""
+        """Choose the next epoch; Lightning calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class JointBatches(DistributedSampler):
 
 
 class OrderedBatches(DistributedSampler):
-    """Batches of all clips in their order, for scoring; the last one is filled up with the last clip.
+    """Batches of all clips in their order, for scoring; the last batch is filled up with the last clip.
 
     Args:
         num_clips: of the data set.

@@ -1,8 +1,8 @@
-"""PSDS1 on the evaluation clips of AudioSet strong, in bounded memory: the scores of a large set lie on disk.
+"""PSDS1 on the evaluation clips of AudioSet strong, in bounded memory: scores of a large set are kept on disk.
 
-As published: the classes that have clips in both parts (407), clips without events of these left out, logits after a
-median filter of 360 ms, events merged, all 250 frames of every clip. PSDS1 (macro) is the plain mean of the classes'
-scores; the PSDS1 beside it has the usual penalty for their variance.
+As published: the classes with clips in both parts (407), without clips that have no events of these, logits after a
+median filter of 360 ms, merged events, all 250 frames of every clip. PSDS1 (macro) is the plain mean of the classes'
+scores; the other PSDS1 has the usual penalty for their variance.
 """
 
 import os
@@ -30,7 +30,7 @@ class EvaluationScores:
         events: of the clips, with their 456 classes.
         durations: seconds by clip.
         classes: columns of the logits that are added.
-        scored: those of them that are scored; without events they are left out.
+        scored: classes to score; classes without events are left out.
         median_frames: length of the median filter, odd.
         missing: clips of the table without audio, for the report.
     """
@@ -62,7 +62,7 @@ class EvaluationScores:
         return median_filter(chosen, self.median_frames)
 
     def add(self, rows: Tensor, scores: Tensor) -> None:
-        """Keep scores that `prepare` made, of these clips of the set; clips that are not scored are left out."""
+        """Keep the scores of `prepare` for these clips of the set; clips that are not scored are left out."""
         if self._values is None:
             self._values = empty_values(len(self.classes), len(self.rows) * FRAMES, np.float32)
         places = self._place[rows.cpu().numpy()]

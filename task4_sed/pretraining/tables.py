@@ -68,7 +68,7 @@ def read_strong_table(path: Path) -> StrongEvents:
 
     Raises:
         UserError: with file and line, for a missing file or column, a label that is no class of AudioSet strong, times
-            that are no numbers, an event that ends before it starts or lies past the end of its clip.
+            that are no numbers, an event that ends before it starts or after the end of its clip.
     """
     path = Path(path)
     table = _read(path)

@@ -27,7 +27,7 @@ class FrameTargets:
         events = events.only_classes(classes)
         self.num_classes = len(classes)
         self._starts, self._label = events.starts, events.label
-        self._first, self._last = frames_of(events.onset, events.offset)
+        self._first, self._last = event_frames(events.onset, events.offset)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -55,7 +55,7 @@ class FrameTargets:
         return clip, self._label, np.maximum(self._last - first, 0)
 
 
-def frames_of(onset: NDArray, offset: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def event_frames(onset: NDArray, offset: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First frame, and frame after the last, within the 250 of a clip."""
     # Counted in samples, as published: of the multiples of 40 ms only 8.04 and 8.12 s begin a frame early.
     first = np.floor(np.asarray(onset) * SAMPLE_RATE / FRAME_SAMPLES).clip(0, FRAMES)

@@ -1,4 +1,4 @@
-"""How one frame model learns frame targets: from labels, and where there are teachers, from their probabilities."""
+"""Training of one frame model on frame labels and, with teachers, on their probabilities."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from common.models.frame_prediction import FramePrediction
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Streams
 from task4_sed.pretraining.augment import Share, augment, draw, joined
-from task4_sed.pretraining.networks import freeze_below_heads, level_of_a_decibel, parameter_groups
+from task4_sed.pretraining.networks import freeze_below_heads, parameter_groups, rise_per_decibel
 from task4_sed.pretraining.scoring import EvaluationScores
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
@@ -38,7 +38,7 @@ def training_loss(logits: Tensor, target: Tensor, distilled: Tensor | None, weig
 
 
 class FrameTraining(LightningModule):
-    """Training of the strong head and what is below it; logs train_loss and its parts.
+    """Training of the strong head and the layers below; logs train_loss and its parts.
 
     Args:
         settings: of the run.
@@ -55,7 +55,7 @@ class FrameTraining(LightningModule):
         self.front_end = model.front_end
         self.network: FramePrediction = model.network
         self.distillation_weight = distillation_weight
-        self.per_decibel = level_of_a_decibel(self.front_end)
+        self.per_decibel = rise_per_decibel(self.front_end)
         if settings.optim.frozen:
             freeze_below_heads(self.network)
 

@@ -43,7 +43,7 @@ class Recordings:
         return len(self.paths)
 
     def frame_targets(self, index: int) -> NDArray[np.float32]:
-        """(classes, frames) of a recording; a frame is on where its centre lies in an event."""
+        """(classes, frames) of a recording; a frame is on if its centre is in an event."""
         frames = round(self.durations[index] / FRAME_SECONDS)
         centres = (np.arange(frames) + 0.5) * FRAME_SECONDS
         target = np.zeros((len(self.classes), frames), dtype=np.float32)

@@ -19,8 +19,8 @@ from task4_sed.data.maestro import (
     cut_labels,
     prepare,
     split_training_windows,
+    split_windows,
     window_name,
-    windows_of,
 )
 from task4_sed.data.sets import SETS, audio_folder, pack_set, read_set, split_weak, store_folder
 from task4_sed.labels import CLASSES, LabelSettings
@@ -57,19 +57,19 @@ def test_cutting_the_published_durations_gives_the_published_numbers_of_windows(
     assert set(names["validation"]) == set(VALIDATION_RECORDINGS)
 
     def count(part, hop):
-        return sum(len(list(windows_of(round(durations[name] * RATE), RATE, hop))) for name in names[part])
+        return sum(len(list(split_windows(round(durations[name] * RATE), RATE, hop))) for name in names[part])
 
     assert count("train", TRAIN_HOP) == SETS["maestro_train"].clips == 7503
     assert count("validation", 1) == 3474
     assert count("validation", 5) == SETS["maestro_validation"].clips == 718
-    last = list(windows_of(round(durations["cafe_restaurant_13"] * RATE), RATE, 5))[-1]
+    last = list(split_windows(round(durations["cafe_restaurant_13"] * RATE), RATE, 5))[-1]
     assert window_name("cafe_restaurant_13", last, RATE) == "cafe_restaurant_13-020500-021149"
 
 
 def test_windows_are_full_ones_and_a_shorter_one_to_the_end():
-    assert [(w.first, w.end) for w in windows_of(125, 10, 1)] == [(0, 100), (10, 110), (20, 120), (30, 125)]
-    assert [(w.first, w.end) for w in windows_of(120, 10, 1)] == [(0, 100), (10, 110), (20, 120)]
-    assert [(w.first, w.end) for w in windows_of(60, 10, 5)] == [(0, 60)]
+    assert [(w.first, w.end) for w in split_windows(125, 10, 1)] == [(0, 100), (10, 110), (20, 120), (30, 125)]
+    assert [(w.first, w.end) for w in split_windows(120, 10, 1)] == [(0, 100), (10, 110), (20, 120)]
+    assert [(w.first, w.end) for w in split_windows(60, 10, 5)] == [(0, 60)]
 
 
 def test_labels_of_a_window_are_cut_to_it_and_told_from_its_start():

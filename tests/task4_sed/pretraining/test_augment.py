@@ -6,7 +6,7 @@ import torch
 from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
 from task4_sed.augment import Mixture, Streams
 from task4_sed.pretraining.augment import Draws, Share, augment, draw, draw_shift, label_shift
-from task4_sed.pretraining.networks import level_of_a_decibel
+from task4_sed.pretraining.networks import rise_per_decibel
 from task4_sed.settings import (
     AugmentSettings,
     FilterAugmentSettings,
@@ -130,7 +130,7 @@ def test_a_filter_multiplies_as_published_or_adds_decibels(features, targets):
 )
 def test_a_decibel_is_what_the_front_end_makes_of_it(front_end):
     waveform = 0.1 * torch.randn(1, 16_000, generator=seeded())
-    step = level_of_a_decibel(front_end)
+    step = rise_per_decibel(front_end)
     front_end.eval()
     louder = front_end(waveform * 10 ** (3 / 20)) - front_end(waveform)
     assert float(louder.median()) == pytest.approx(3 * step, rel=1e-3)

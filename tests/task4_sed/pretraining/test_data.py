@@ -28,7 +28,7 @@ from task4_sed.pretraining.clips import (
 from task4_sed.pretraining.sampler import JointBatches, OrderedBatches
 from task4_sed.pretraining.settings import StrongDataSettings
 from task4_sed.pretraining.tables import StrongEvents, read_strong_table
-from task4_sed.pretraining.targets import FrameTargets, frames_of, temporal_weights
+from task4_sed.pretraining.targets import FrameTargets, event_frames, temporal_weights
 from task4_sed.settings import WavmixSettings
 
 DOG, SPEECH = "/m/0bt9lr", "/m/09x0r"
@@ -108,13 +108,13 @@ def test_other_files_are_refused(table, tmp_path):
 
 
 def test_frames_are_rounded_outwards():
-    first, last = frames_of(np.array([0.0, 0.1, 0.28, 9.99]), np.array([0.04, 0.17, 0.32, 10.4]))
+    first, last = event_frames(np.array([0.0, 0.1, 0.28, 9.99]), np.array([0.04, 0.17, 0.32, 10.4]))
     assert first.tolist() == [0, 2, 7, 249] and last.tolist() == [1, 5, 8, 250]
 
 
 def test_borders_on_the_frame_grid_are_rounded_as_published():
     times = np.round(np.arange(251) * 0.04, 2)
-    first, last = frames_of(times, times)
+    first, last = event_frames(times, times)
     assert last.tolist() == list(range(251))
     assert times[first < np.arange(251)].tolist() == [8.04, 8.12]  # in double precision these lie a sample too early
 
