@@ -181,7 +181,6 @@ class Index:
     vectors: np.ndarray
     model: str
     run: Path
-    audio_folder: Path
 
     @classmethod
     def read(cls, folder: Path) -> "Index":
@@ -198,14 +197,7 @@ class Index:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         if len(vectors) < len(info["files"]):
             raise UserError(f"{folder} is damaged: {len(vectors)} vectors, {len(info['files'])} files. Index again.")
-        return cls(
-            folder,
-            info["files"],
-            vectors[: len(info["files"])],
-            info["model"],
-            folder / info["run"],
-            Path(info["folder"]),
-        )
+        return cls(folder, info["files"], vectors[: len(info["files"])], info["model"], folder / info["run"])
 
     def searcher(self) -> Searcher:
         """The model that made the index.

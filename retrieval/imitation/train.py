@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.data.audio import read_fixed
 from common.data.loading import make_loader
-from common.features.augment import draw_mixup, frequency_mask, mix_statistics, time_mask, time_roll
+from common.features.augment import freq_mixstyle, frequency_mask, time_mask, time_roll
 from common.models.audio_model import AudioModel
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
 from common.training.seeds import step_generator
@@ -36,8 +36,6 @@ from retrieval.losses import imitation_loss
 from retrieval.metrics import reciprocal_rank
 
 MONITOR = "MRR"
-Style = tuple[Tensor, Tensor] | None
-"""Weights and partners of Freq-MixStyle for one side of a batch; None leaves it as it is."""
 
 
 class ImitationModel(nn.Module):
@@ -142,25 +140,19 @@ class ImitationModule(LightningModule):
         self.mask = RandomMask(settings.augmentation)
         for encoder in (model.voice, model.recording):
             if hasattr(encoder.front_end, "mask"):
-                encoder.front_end.mask = self.mask  # type: ignore[assignment]
+                encoder.front_end.mask = self.mask
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        generator = self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
-        imitation = time_roll(batch["imitation"], self.settings.augmentation.roll, generator)
-        count = len(imitation)
-        voice = view(self.model.voice.front_end, imitation, self.draw_style(count, generator))
-        recording = view(self.model.recording.front_end, batch["recording"], self.draw_style(count, generator))
-        loss = self.compute_loss(voice, recording, batch["label"])
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=count)
-        return loss
-
-    def draw_style(self, count: int, generator: torch.Generator) -> Style:
-        """One coin for a side of a batch, then weights and partners."""
         augmentation = self.settings.augmentation
-        if torch.rand(1, generator=generator).item() >= augmentation.mixstyle_probability:
-            return None
-        return draw_mixup(count, augmentation.mixstyle_alpha, generator)
+        generator = self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
+        imitation = time_roll(batch["imitation"], augmentation.roll, generator)
+        sides = (self.model.voice.front_end, imitation), (self.model.recording.front_end, batch["recording"])
+        mixstyle = augmentation.mixstyle_probability, augmentation.mixstyle_alpha, generator
+        voice, recording = (freq_mixstyle(compute_spectrogram(*side), *mixstyle) for side in sides)
+        loss = self.compute_loss(voice, recording, batch["label"])
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(imitation))
+        return loss
 
     def compute_loss(self, voice: Tensor, recording: Tensor, label: Tensor) -> Tensor:
         """Loss of the spectrograms of both sides, (batch, 1, mels, frames), and labels (batch,)."""
@@ -195,11 +187,10 @@ def contrast(imitation: Tensor, recording: Tensor, label: Tensor, settings: Imit
     return imitation_loss(imitation, recording, label, settings.temperature)
 
 
-def view(front_end: nn.Module, waveform: Tensor, style: Style) -> Tensor:
-    """Spectrogram that a network gets in training: front end with its mask, then Freq-MixStyle."""
+def compute_spectrogram(front_end: nn.Module, waveform: Tensor) -> Tensor:
+    """(batch, samples) to (batch, 1, mels, frames) in full precision, in training with jitter and masks."""
     with torch.autocast(waveform.device.type, enabled=False):
-        spectrogram: Tensor = front_end(waveform.float())
-    return spectrogram if style is None else mix_statistics(spectrogram, *style)
+        return front_end(waveform.float())
 
 
 def make_optimizer(parameters: Any, settings: AdamRamps | AdamWCosine) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from common.features.augment import cover, roll
+from common.features.augment import cover, mix_statistics, roll
 from common.registry import create_audio_model, load_released_state_dict
 from common.registry.factory import create_front_end
 from common.settings import load_settings
@@ -22,11 +22,11 @@ from retrieval.imitation.settings import AdamRamps, AdamWCosine, ImitationSettin
 from retrieval.imitation.train import (
     ImitationModel,
     ImitationModule,
+    compute_spectrogram,
     contrast,
     make_optimizer,
     rate_factor,
     training_loader,
-    view,
 )
 from tests.check_training.fixtures import Check, Fixture, check
 from tests.check_training.retrieval import CONFIGS, GivenGradients, run_training, train_with_gradients
@@ -78,10 +78,11 @@ def compute_view(fixture: Fixture, side: str) -> Tensor:
     front_end: Any = create_front_end("mn10.as").train()
     front_end.draw_edges = lambda: tuple(draws["mel_edges"])
     front_end.mask = lambda log_mel: cover_all(log_mel, draws)
-    style = None
+    spectrogram = compute_spectrogram(front_end, roll(waveform, shift, int(shift.abs().max())))
     if draws.get("mixstyle", settings.get("mixstyle", False)):
         style = fixture.tensor(f"style_weight_{side}"), fixture.tensor(f"style_partner_{side}")
-    return view(front_end, roll(waveform, shift, int(shift.abs().max())), style)
+        spectrogram = mix_statistics(spectrogram, *style)
+    return spectrogram
 
 
 def read_waveform(fixture: Fixture, name: str) -> np.ndarray:
