@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from common.data.loading import rank_and_count
+from common.data.loading import make_plan_loader, rank_and_count
 from common.data.tables import read_tsv
 from common.errors import UserError
 from common.features.augment import wavmix
@@ -215,15 +215,8 @@ def training_loader(
     for kind, size, count in zip(kinds, groups.sizes, counts):
         if size < count:
             raise UserError(f"A batch takes {count} {kind} clips, but there are {size}; lower batch.{kind}.")
-    return DataLoader(
-        groups,
-        batch_size=None,
-        sampler=SharedBatches(GroupSampler(groups.sizes, counts, seed)),
-        num_workers=settings.data.num_workers,
-        pin_memory=pin_memory,
-        persistent_workers=settings.data.num_workers > 0,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    batches = SharedBatches(GroupSampler(groups.sizes, counts, seed))
+    return make_plan_loader(groups, batches, settings.data.num_workers, pin_memory)
 
 
 def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:

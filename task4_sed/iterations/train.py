@@ -22,7 +22,7 @@ from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.views import Augmenter, Features, Rows, Views
 from task4_sed.labels import valid_classes
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
-from task4_sed.pretraining.networks import level_of_a_decibel
+from task4_sed.pretraining.networks import rise_per_decibel
 from task4_sed.scoring import Scored
 
 
@@ -51,7 +51,7 @@ class StageTraining(MeanTeacherTraining):
         self._followed = 0  # steps of the optimiser
         self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
         self.transformer_front_end = create_front_end(settings.transformers[name].model, **stage.front_end)
-        self.per_decibel = level_of_a_decibel(self.transformer_front_end)
+        self.per_decibel = rise_per_decibel(self.transformer_front_end)
         self.rows = Rows(stage.batch)
         self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
         self.augmenter = Augmenter(

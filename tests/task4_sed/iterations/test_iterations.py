@@ -602,7 +602,7 @@ def test_what_is_done_is_kept_and_what_needs_a_redone_stage_is_done_again(finish
     assert capsys.readouterr().err.count("kept, its settings are the same") == len(stages)
     run_stages(Run(folder, finished.settings), stages, redo=["iteration2_stage2_beats"])
     told = capsys.readouterr().err
-    assert "iteration2_stage2_beats: done again" in told
+    assert "iteration2_stage2_beats: starts again" in told
     assert told.count("kept, its settings are the same") == len(stages) - 1
 
 
