@@ -11,21 +11,7 @@ from markupsafe import Markup
 
 from common.data.audio import read_audio
 from common.errors import UserError
-from common.reports.html import (
-    Section,
-    audio,
-    cost,
-    curves,
-    figure,
-    left_out,
-    paragraph,
-    print_results,
-    settings_section,
-    side_by_side,
-    table,
-    with_interval,
-    write_report,
-)
+from common.reports import html
 from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs
 from common.runs.stages import Run, read_finished
@@ -63,24 +49,24 @@ def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Pa
     by_text = isinstance(first.settings, RetrievalSettings)
     title = "Audio retrieval by text" if by_text else "Query by vocal imitation"
     rows = {direction: result_rows(runs, direction) for direction in ("", "audio to text ")}
-    print_results(rows[""], f"{title}, per cent", made_up)
+    html.print_results(rows[""], f"{title}, per cent", made_up)
     how = "over seeds (Student's t)" if len(runs) > 1 else "over clips (bootstrap)"
-    results = [paragraph(f"Per cent. Intervals are 95 % {how}."), table(rows[""])]
+    results = [html.paragraph(f"Per cent. Intervals are 95 % {how}."), html.table(rows[""])]
     if rows["audio to text "]:
-        results.append(table(rows["audio to text "], caption="The other direction: a clip finds its captions."))
-    results += [*map(paragraph, found["clips"].get("notes", [])), *left_out(unfinished)]
-    sections = [Section("Results", results)]
+        results.append(html.table(rows["audio to text "], caption="The other direction: a clip finds its captions."))
+    results += [*map(html.paragraph, found["clips"].get("notes", [])), *html.left_out(unfinished)]
+    sections = [html.Section("Results", results)]
     if by_text:
-        sections += [Section("Ranks", ranks_part(runs)), Section("Hardest queries", hardest_part(first))]
+        sections += [html.Section("Ranks", ranks_part(runs)), html.Section("Hardest queries", hardest_part(first))]
     logs = {log.parent.name: log for log in sorted(first.folder.glob("*/metrics.csv"))}
     labels = {"loss": "training loss", "MRR": "validation MRR"}
     sections += [
-        Section("Learning curves", curves(logs, labels, f"of {first.folder.name}")),
-        Section("Energy", [table(cost_rows(runs), caption="Each training.")]),
-        settings_section(dump_settings(first.settings)),
+        html.Section("Learning curves", html.curves(logs, labels, f"of {first.folder.name}")),
+        html.Section("Energy", [html.table(cost_rows(runs), caption="Each training.")]),
+        html.settings_section(dump_settings(first.settings)),
     ]
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}; {found['tie_rule']}"
-    return write_report(out or paths[0] / "report.html", title, sections, subtitle, made_up)
+    return html.write_report(out or paths[0] / "report.html", title, sections, subtitle, made_up)
 
 
 def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str, Any]]:
@@ -93,7 +79,7 @@ def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str,
             if name.startswith("audio to text ") == bool(direction):
                 figures = [found[model][name] for found in every if model in found]
                 interval = over_runs([Interval(one["value"], *one["interval"]) for one in figures])
-                row[name.removeprefix(direction)] = with_interval(*interval, scale=100)
+                row[name.removeprefix(direction)] = html.with_interval(*interval, scale=100)
         if len(row) > 1:
             rows.append(row)
     return rows
@@ -110,7 +96,7 @@ def ranks_part(runs: Sequence[Finished]) -> list[Markup]:
     series["by chance"] = [(k, 100 * k / clips, None, None) for k in range(1, clips + 1)]
     plot = plot_lines(series, "first k of the ranking", "queries with their clip in it, %", log_x=True, markers=False)
     last = list(runs[0][1]["figures"])[-1]
-    return [figure(plot, f"Recall of {last} over the length of the ranking.")]
+    return [html.figure(plot, f"Recall of {last} over the length of the ranking.")]
 
 
 def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
@@ -118,7 +104,7 @@ def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
     queries = pd.read_csv(run.folder / "test" / "queries.csv")
     hardest = queries.sort_values("rank", ascending=False, kind="stable").head(HARDEST)
     rows = hardest[["caption", "file_name", "rank", "found_first"]].to_dict("records")
-    parts = [table(rows, caption="Of the first run.")]
+    parts = [html.table(rows, caption="Of the first run.")]
     manifest = Manifest.read([run.settings.data.evaluation], run.settings.data.allow_missing).clips
     paths = dict(zip(manifest["file_name"], manifest["path"]))
     for row in rows[:HEARD]:
@@ -127,17 +113,17 @@ def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
             try:
                 waveform = read_audio(Path(paths[name]), RATE, duration=run.settings.data.max_duration)
             except (UserError, KeyError):
-                heard.append(paragraph(f"{name} ({role}) is not here any more."))
+                heard.append(html.paragraph(f"{name} ({role}) is not here any more."))
             else:
-                heard.append(audio(waveform, RATE, f"{name}, {role}"))
-        parts += [paragraph(f"“{row['caption']}” (rank {row['rank']})"), side_by_side(*heard)]
+                heard.append(html.audio(waveform, RATE, f"{name}, {role}"))
+        parts += [html.paragraph(f"“{row['caption']}” (rank {row['rank']})"), html.side_by_side(*heard)]
     return parts
 
 
 def cost_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
     """Energy and time of each training."""
     return [
-        {"run": run.folder.name, "stage": path.parent.name, **cost(json.loads(path.read_text(encoding="utf-8")))}
+        {"run": run.folder.name, "stage": path.parent.name, **html.cost(json.loads(path.read_text(encoding="utf-8")))}
         for run, _ in runs
         for path in sorted(run.folder.glob("*/energy.json"))
     ]

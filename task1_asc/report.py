@@ -8,20 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from common.reports.html import (
-    Section,
-    cost,
-    curves,
-    figure,
-    left_out,
-    paragraph,
-    print_results,
-    settings_section,
-    side_by_side,
-    table,
-    with_interval,
-    write_report,
-)
+from common.reports import html
 from common.reports.plots import Point, plot_confusion, plot_lines
 from common.reports.statistics import Interval, over_runs
 from common.runs.stages import Run, open_run
@@ -58,21 +45,21 @@ def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision
     made_up = any(scores["made_up"] for runs in scored.values() for _, scores in runs)
     rows = result_rows(scored, precision)
     title = "Acoustic scenes, development-test split"
-    print_results(rows, f"{title}, macro accuracy in %, {precision}", made_up)
+    html.print_results(rows, f"{title}, macro accuracy in %, {precision}", made_up)
     count = sum(len(runs) for runs in scored.values())
     subtitle = f"DCASE Task 1, {count} run{'s' if count > 1 else ''}, scored in {precision}"
     first_seeds = {f"{subset} %": runs[0][0].folder / "train" / "metrics.csv" for subset, runs in scored.items()}
     sections = [
-        Section("Results", results_part(rows, scored, precision, made_up, unfinished)),
-        Section("Classes and devices", parts_part(scored, precision)),
-        Section("Confusion", confusion_part(scored, precision)),
-        Section("Learning curves", curves(first_seeds, CURVES, "of the first seed of each subset")),
-        Section("Energy and complexity", [table(cost_rows(scored), caption="Each run's training.")]),
+        html.Section("Results", results_part(rows, scored, precision, made_up, unfinished)),
+        html.Section("Classes and devices", parts_part(scored, precision)),
+        html.Section("Confusion", confusion_part(scored, precision)),
+        html.Section("Learning curves", html.curves(first_seeds, CURVES, "of the first seed of each subset")),
+        html.Section("Energy and complexity", [html.table(cost_rows(scored), caption="Each run's training.")]),
         *exported_part(scored),
-        settings_section(dump_settings(next(iter(scored.values()))[0][0].settings)),
+        html.settings_section(dump_settings(next(iter(scored.values()))[0][0].settings)),
     ]
     path = out or paths[0] / "report.html"
-    return write_report(path, title, sections, subtitle, made_up)
+    return html.write_report(path, title, sections, subtitle, made_up)
 
 
 def read_finished(paths: Sequence[Path]) -> tuple[Scored, list[Path]]:
@@ -93,11 +80,11 @@ def result_rows(scored: Scored, precision: str) -> list[dict[str, Any]]:
         row = {
             "subset": f"{subset} %",
             "runs": len(runs),
-            "macro accuracy": with_interval(*macro_interval(scores), scale=100),
+            "macro accuracy": html.with_interval(*macro_interval(scores), scale=100),
             "published": f"{published[subset]:.1f}",
         }
         for name in DEVICE_GROUPS:
-            row[name] = with_interval(_mean(scores, "groups", name), scale=100)
+            row[name] = html.with_interval(_mean(scores, "groups", name), scale=100)
         row["log loss"] = round(float(np.mean([item["log_loss"]["value"] for item in scores])), 3)
         rows.append(row)
     if set(scored) == set(SUBSETS):
@@ -123,7 +110,7 @@ def results_part(
     note = f"Per cent. Intervals are 95 % {how}. Published: {read_published()['system']}, on the real data."
     if made_up:
         note += " Figures on made-up data cannot be compared with them."
-    parts = [paragraph(note), table(rows), *left_out(unfinished)]
+    parts = [html.paragraph(note), html.table(rows), *html.left_out(unfinished)]
     points: list[Point] = []
     for subset, runs in scored.items():
         interval = macro_interval([item[precision] for _, item in runs])
@@ -132,7 +119,7 @@ def results_part(
     published: list[Point] = [(float(s), value, None, None) for s, value in read_published()["macro_accuracy"].items()]
     series = {"ours": points, "published": published}
     plot = plot_lines(series, "training subset in %", "macro accuracy in %", at=SUBSETS, log_x=True)
-    parts.append(figure(plot, "Accuracy on the development-test split over the size of the training subset."))
+    parts.append(html.figure(plot, "Accuracy on the development-test split over the size of the training subset."))
     return parts
 
 
@@ -145,10 +132,10 @@ def parts_part(scored: Scored, precision: str) -> list[Markup]:
             row: dict[str, Any] = {title: name.replace("_", " ")}
             for subset, runs in scored.items():
                 value = _mean([item[precision] for _, item in runs], group, name)
-                row[f"{subset} %"] = with_interval(value, scale=100)
+                row[f"{subset} %"] = html.with_interval(value, scale=100)
                 row[f"{subset} % publ."] = f"{read_published()[group][subset][number]:.1f}"
             rows.append(row)
-        tables.append(table(rows, caption=f"Accuracy per {title} in %, mean over runs."))
+        tables.append(html.table(rows, caption=f"Accuracy per {title} in %, mean over runs."))
     return tables
 
 
@@ -158,19 +145,19 @@ def confusion_part(scored: Scored, precision: str) -> list[Markup]:
     for subset in dict.fromkeys([min(scored), max(scored)]):
         counts = sum(np.array(item[precision]["confusion"]) for _, item in scored[subset])
         caption = f"Subset {subset} %: per cent of the clips of a class (row) that are taken for a class (column)."
-        pictures.append(figure(plot_confusion(counts, CLASSES), caption))
-    return [side_by_side(*pictures)] if len(pictures) > 1 else pictures
+        pictures.append(html.figure(plot_confusion(counts, CLASSES), caption))
+    return [html.side_by_side(*pictures)] if len(pictures) > 1 else pictures
 
 
-def exported_part(scored: Scored) -> list[Section]:
+def exported_part(scored: Scored) -> list[html.Section]:
     """Tables of `export` in the runs: precisions, latency, accuracy before and after."""
     parts = []
     for runs in scored.values():
         for run, _ in runs:
             path = run.folder / "export" / "table.json"
             if path.is_file():
-                parts.append(table(json.loads(path.read_text(encoding="utf-8")), caption=run.folder.name))
-    return [Section("Precisions and latency", parts)] if parts else []
+                parts.append(html.table(json.loads(path.read_text(encoding="utf-8")), caption=run.folder.name))
+    return [html.Section("Precisions and latency", parts)] if parts else []
 
 
 def cost_rows(scored: Scored) -> list[dict[str, Any]]:
@@ -185,7 +172,7 @@ def cost_rows(scored: Scored) -> list[dict[str, Any]]:
                 {
                     "subset": f"{subset} %",
                     "seed": run.settings.seed,
-                    **cost(energy),
+                    **html.cost(energy),
                     "parameters": measured.parameters,
                     "kB": measured.bytes / 1000,
                     "in": measured.precision,

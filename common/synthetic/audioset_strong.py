@@ -16,16 +16,9 @@ from common.data.encoded_store import encode_mp3
 from common.data.files import atomic_path
 from common.data.labels import label_set, label_table
 from common.output import Progress
-from common.synthetic.events import (
-    EVENT_SOUNDS,
-    SAMPLE_RATE,
-    Event,
-    add_events,
-    place_events,
-    room_noise,
-    scale_to_random_peak,
-)
+from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE
 from common.synthetic.layout import DataSet, draw_video, write_rows
+from common.synthetic.mixing import Event, add_events, place_events, room_noise, scale_to_random_peak
 
 SHARES = {"balanced_train": 0.25, "unbalanced_train": 0.5, "eval": 0.25}
 CLIP_SECONDS = 10.0

@@ -14,16 +14,9 @@ from numpy.random import Generator
 from common.data.audio import Waveform
 from common.data.labels import DESED, MAESTRO
 from common.output import Progress
-from common.synthetic.events import (
-    EVENT_SOUNDS,
-    SAMPLE_RATE,
-    Event,
-    add_events,
-    place_events,
-    room_noise,
-    scale_to_random_peak,
-)
+from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE
 from common.synthetic.layout import DataSet, draw_video, write_clip, write_rows
+from common.synthetic.mixing import Event, add_events, place_events, room_noise, scale_to_random_peak
 
 # Shares of the DESED clips; the published sets have 1578, 14412, 10000, 2500, 3470, 1168 and 692 clips.
 DESED_SHARES = {

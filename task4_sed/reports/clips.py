@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from common.data.audio import read_audio
 from common.features.front_ends import DesedMel
-from common.reports.html import audio, paragraph, side_by_side
-from common.reports.html import figure as picture
+from common.reports import html
 from common.reports.plots import axes
 from common.runs.stages import Run
 from task4_sed.data.annotations import clip_name, read_events
@@ -40,8 +39,8 @@ def psd_roc(run: Run, finisher: Finisher) -> list[Markup]:
             grid.step(*whole, where="post", color="black", linewidth=2, label="all (effective)")
             grid.set(xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02))
             grid.legend(fontsize=7)
-        parts.append(picture(plot, f"{title} = {100 * score.value:.1f}", f"PSD-ROC of {title}"))
-    return [side_by_side(*parts)]
+        parts.append(html.figure(plot, f"{title} = {100 * score.value:.1f}", f"PSD-ROC of {title}"))
+    return [html.side_by_side(*parts)]
 
 
 def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
@@ -53,7 +52,7 @@ def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
     clips = read_set(run.settings.data.root, "validation", allow_missing=True, classes=run.settings.labels.classes)
     paths = {clip_name(name): clips.folder / name for name in clips.filenames}
     parts = [
-        paragraph(
+        html.paragraph(
             f"Chosen by the F1 of frames at {THRESHOLD}. Above: mel spectrogram. Below: post-processed scores; bars "
             "are the labelled events."
         )
@@ -62,8 +61,8 @@ def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
         name = evaluation.clips[row]
         waveform = read_audio(paths[name], SAMPLE_RATE)
         caption = f"{kind}: {name}, frame F1 {100 * agreement[row]:.0f} %"
-        parts.append(picture(draw_clip(waveform, evaluation, row), caption, caption, as_pixels=True))
-        parts.append(audio(waveform / max(1.0, float(np.abs(waveform).max())), SAMPLE_RATE))
+        parts.append(html.figure(draw_clip(waveform, evaluation, row), caption, caption, as_pixels=True))
+        parts.append(html.audio(waveform / max(1.0, float(np.abs(waveform).max())), SAMPLE_RATE))
     return parts
 
 

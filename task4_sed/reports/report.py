@@ -8,18 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from common.reports.html import (
-    Section,
-    left_out,
-    paragraph,
-    print_results,
-    settings_section,
-    side_by_side,
-    table,
-    with_interval,
-    write_report,
-)
-from common.reports.html import figure as picture
+from common.reports import html
 from common.reports.plots import Point, plot_lines, read_curves
 from common.reports.statistics import Interval, over_runs
 from common.runs.stages import Run, read_finished, read_record
@@ -73,26 +62,27 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     runs = [run for run, _ in finished]
     made_up = any(found["made_up"] for _, found in finished)
     rows = figure_rows(runs)
-    print_results(rows, "Sound events, development test sets, per cent", made_up)
+    html.print_results(rows, "Sound events, development test sets, per cent", made_up)
     versions = ", ".join(f"{name} {number}" for name, number in finished[0][1]["versions"].items())
     note = f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}."
-    raw = table(figure_rows(runs, "raw"), caption="Before post-processing.")
+    raw = html.table(figure_rows(runs, "raw"), caption="Before post-processing.")
     first = runs[0]
     finisher = read_finisher(first)
-    classes = [table(part, caption=title) for title, part in class_rows(first).items()]
+    classes = [html.table(part, caption=title) for title, part in class_rows(first).items()]
+    of_first = html.paragraph(f"Of the run {first.folder.name}, per cent.")
     sections = [
-        Section("Results", [paragraph(note), *left_out(unfinished), table(rows), raw]),
-        Section("Classes", [paragraph(f"Of the run {first.folder.name}, per cent."), *classes]),
-        Section("PSD-ROC", psd_roc(first, finisher)),
-        Section("Clips", clip_parts(first, finisher)),
-        Section("Learning curves", _curves_part(runs)),
-        Section("Energy", [table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
-        settings_section(dump_settings(first.settings)),
+        html.Section("Results", [html.paragraph(note), *html.left_out(unfinished), html.table(rows), raw]),
+        html.Section("Classes", [of_first, *classes]),
+        html.Section("PSD-ROC", psd_roc(first, finisher)),
+        html.Section("Clips", clip_parts(first, finisher)),
+        html.Section("Learning curves", _curves_part(runs)),
+        html.Section("Energy", [html.table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
+        html.settings_section(dump_settings(first.settings)),
     ]
     if stages := stage_rows(first):
-        sections.insert(1, Section("Stages", [paragraph(f"Of the run {first.folder.name}, per cent."), table(stages)]))
+        sections.insert(1, html.Section("Stages", [of_first, html.table(stages)]))
     subtitle = f"DCASE Task 4, {len(runs)} run{'s' if len(runs) > 1 else ''}"
-    return write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
+    return html.write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
 
 
 def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
@@ -107,7 +97,7 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
             if key not in every[0][name]:
                 continue
             found = _over_runs([figures[name][key] for figures in every])
-            row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": with_interval(*found, scale=100)}
+            row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": html.with_interval(*found, scale=100)}
             known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
             if key in known:
                 row["published"] = f"{100 * known[key]:.1f}"
@@ -173,7 +163,7 @@ def _curves_part(runs: Sequence[Run]) -> list[Markup]:
     plots = [plot_lines(losses, "epoch", "loss", markers=False)]
     if validation:
         plots.append(plot_lines(validation, "epoch", "validation"))
-    return [side_by_side(*(picture(plot, alternative="Learning curves") for plot in plots))]
+    return [html.side_by_side(*(html.figure(plot, alternative="Learning curves") for plot in plots))]
 
 
 def _cost_row(run: Run) -> dict[str, Any]:
