@@ -107,10 +107,7 @@ def read_caption_table(path: Path) -> pd.DataFrame:
 def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
     """AudioCaps: `<split>.csv`, one caption per row; clips are `<youtube_id>_<start_time>` in a folder `<split>`."""
     path = _find(root, f"{split}.csv", f"audiocaps_v1_{split}.csv")
-    table = _read_text_table(path)
-    missing = {"youtube_id", "start_time", "caption"} - set(table.columns)
-    if missing:
-        raise MissingTable(f"{path} has no column {', '.join(sorted(missing))}")
+    table = _read_text_table(path, "youtube_id", "start_time", "caption")
     for row, caption in enumerate(table["caption"], start=2):
         if not caption.strip():
             raise UserError(f"{path}:{row}: the caption is empty")
@@ -245,7 +242,7 @@ def read_relevance(path: Path) -> dict[str, tuple[str, ...]]:
     """
     import ast
 
-    table = _read_text_table(path)
+    table = _read_text_table(path, "query", "audio_filenames")
     relevant = {}
     for row, (query, names) in enumerate(zip(table["query"], table["audio_filenames"], strict=True), start=2):
         try:
@@ -257,10 +254,7 @@ def read_relevance(path: Path) -> dict[str, tuple[str, ...]]:
 
 def read_queries(path: Path) -> list[str]:
     """The column `caption` of a table of queries, in its order, repeated queries kept."""
-    table = _read_text_table(path)
-    if "caption" not in table.columns:
-        raise UserError(f"{path} has no column caption; it has {', '.join(table.columns)}")
-    return list(table["caption"])
+    return list(_read_text_table(path, "caption")["caption"])
 
 
 def _refuse_repeated(names: pd.Series, where: Path) -> None:
@@ -270,8 +264,8 @@ def _refuse_repeated(names: pd.Series, where: Path) -> None:
         raise UserError(f"{where}:{row}: {repeated.iloc[0]!r} is listed twice; keep one row per clip")
 
 
-def _read_text_table(path: Path) -> pd.DataFrame:
-    """A csv with every cell as the text it is: no "NA" turned into a number, no blank stripped."""
+def _read_text_table(path: Path, *columns: str) -> pd.DataFrame:
+    """A csv with these columns and every cell as the text it is: no "NA" turned into a number, no blank stripped."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist")
@@ -283,9 +277,12 @@ def _read_text_table(path: Path) -> pd.DataFrame:
         except UnicodeDecodeError:
             continue
     try:
-        return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path} is not a table: {error}") from error
+    if absent := [column for column in columns if column not in table.columns]:
+        raise MissingTable(f"{path} has no column {', '.join(absent)}; it has {', '.join(table.columns)}")
+    return table
 
 
 def _find(root: Path, *names: str) -> Path:

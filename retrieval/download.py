@@ -40,31 +40,17 @@ def download_data(root: Path, evaluation: bool = False, delete_archives: bool = 
         UserError: as `common.data.download.download` and `common.data.archives.unpack`.
     """
     root = Path(root)
-    for file in evaluation_files() if evaluation else clotho_files():
-        if not file.name.endswith(".7z"):
+    captions = {f"clotho_captions_{split}.csv": md5 for split, (_, md5) in CLOTHO.items()}
+    record, files = (EVALUATION_RECORD, EVALUATION_MD5) if evaluation else (CLOTHO_RECORD, captions | CLOTHO_MD5)
+    for name, md5 in files.items():
+        file = RemoteFile(name, f"{ZENODO}/{record}/files/{name}?download=1", f"md5:{md5}")
+        if not name.endswith(".7z"):
             download(file, root)
             continue
-        archive = root / "archives" / file.name
+        archive = root / "archives" / name
         if unpacked_and_deleted(archive, root):
             continue
         unpack(download(file, archive.parent), root)
         if delete_archives:
             archive.unlink()
     return root
-
-
-def clotho_files() -> list[RemoteFile]:
-    """Caption tables, metadata and archives of Clotho v2.1; tables first."""
-    captions = {f"clotho_captions_{split}.csv": md5 for split, (_, md5) in CLOTHO.items()}
-    return _files(CLOTHO_RECORD, captions | CLOTHO_MD5)
-
-
-def evaluation_files() -> list[RemoteFile]:
-    """Queries and clips of the retrieval evaluation set."""
-    return _files(EVALUATION_RECORD, EVALUATION_MD5)
-
-
-def _files(record: int, checksums: dict[str, str]) -> list[RemoteFile]:
-    return [
-        RemoteFile(name, f"{ZENODO}/{record}/files/{name}?download=1", f"md5:{md5}") for name, md5 in checksums.items()
-    ]
