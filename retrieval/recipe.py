@@ -187,7 +187,7 @@ def prepare_caches(settings: RetrievalSettings) -> None:
     if settings.data.cache is None:
         return
     data = settings.data
-    rates = {int(create_front_end(model.audio.model).sample_rate) for model in settings.models.values()}  # type: ignore[arg-type]
+    rates = {create_front_end(model.audio.model).sample_rate for model in settings.models.values()}
     for sources in (data.pretraining, data.training, [data.validation], [data.evaluation]):
         for rate in rates if sources else ():
             CaptionedClips(_read_clips(settings, sources), rate, data, random_part=False)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.features.front_ends import FrontEnd
 from common.models.audio_model import AudioModel
 from common.output import say
 from common.runs.energy import measure_energy
@@ -157,7 +158,7 @@ def quantize_networks(run: Task1Run, settings: Task1Settings, fast_check: bool =
 
 
 def train_quantized(
-    folder: Path, clips: TrainingClips, front_end: nn.Module, network: nn.Module, fast_check: bool
+    folder: Path, clips: TrainingClips, front_end: FrontEnd, network: nn.Module, fast_check: bool
 ) -> nn.Module:
     """Train a network further with simulated 8 bit, and convert it; the last epoch is used, as published."""
     from common.inference.quantize import convert, prepare_training

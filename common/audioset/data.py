@@ -11,7 +11,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,27 +133,6 @@ def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
     return found
 
 
-class AudioClips(Protocol):
-    """A source of waveforms, such as `EncodedClips`."""
-
-    @property
-    def filenames(self) -> list[str]:
-        """Names of the clips."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def gather(self, indices: Sequence[Any]) -> dict[str, Any]:
-        """A batch with ``waveform``."""
-        ...
-
-
-class Targets(Protocol):
-    """Labels of clips, found by row."""
-
-    def __getitem__(self, rows: Any) -> NDArray: ...
-
-
 class PackedTargets:
     """Labels as packed bits, 66 bytes for the 527 of a clip; two million clips fit into 135 MB.
 
@@ -224,8 +203,8 @@ class TaggingClips(Dataset):
 
     def __init__(
         self,
-        audio: AudioClips,
-        targets: Targets,
+        audio: EncodedClips,
+        targets: PackedTargets | NDArray,
         weights: NDArray | None = None,
         teacher: Teacher | None = None,
         augment: AugmentSettings | None = None,

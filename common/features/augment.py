@@ -1,8 +1,7 @@
-"""Augmentation of whole batches, on the device of the batch.
+"""Augmentation of whole batches, on the device of the batch; results have the shape of the first argument.
 
-Every function takes the generator that it draws from. Draw from a CPU generator
-(`common.training.seeds.step_generator`): the numbers are few, the same on every device, and never wait for the
-accelerator.
+Draw from a CPU generator (`common.training.seeds.step_generator`): the numbers are few, the same on every device, and
+never wait for the accelerator.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -17,17 +16,13 @@ def freq_mixstyle(
     """Mix the mean and deviation of each frequency with another clip of the batch.
 
     Freq-MixStyle as in the DCASE 2024 Task 1 baseline (helpers/utils.py): one decision per batch, one weight per clip;
-    the variance is the unbiased one, and no gradient flows through the statistics. Labels stay as they are.
+    unbiased variance, no gradient through the statistics, labels unchanged.
 
     Args:
         spectrogram: (batch, channels, mels, frames), after the logarithm.
         probability: of mixing this batch.
         alpha: weights are drawn from Beta(alpha, alpha).
-        generator: source of the random numbers.
         dominant: give each clip's own statistics the larger weight (the Task 4 winner of 2024).
-
-    Returns:
-        (batch, channels, mels, frames).
     """
     if not _decide(probability, generator):
         return spectrogram
@@ -46,16 +41,7 @@ def mix_statistics(spectrogram: Tensor, weight: Tensor, partner: Tensor) -> Tens
 
 
 def time_roll(waveform: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
-    """Shift each clip in a circle by a whole number of samples, uniform in -max_shift..max_shift.
-
-    Args:
-        waveform: (batch, samples).
-        max_shift: in samples, at most the length of the clips.
-        generator: source of the random numbers.
-
-    Returns:
-        (batch, samples).
-    """
+    """Shift each clip (batch, samples) in a circle by a number of samples uniform in -max_shift..max_shift."""
     if max_shift == 0:
         return waveform
     batch, num_samples = waveform.shape
@@ -83,11 +69,7 @@ def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generat
     Args:
         spectrogram: (batch, channels, mels, frames).
         max_width: in mel bands.
-        generator: source of the random numbers.
         value: of the covered cells.
-
-    Returns:
-        (batch, channels, mels, frames).
     """
     return _mask(spectrogram, max_width, -2, generator, value)
 
@@ -98,16 +80,7 @@ def time_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator, v
 
 
 def gain(waveform: Tensor, max_db: float, generator: torch.Generator) -> Tensor:
-    """Make each clip louder or softer by a number of decibels that is uniform in -max_db..max_db.
-
-    Args:
-        waveform: (batch, samples).
-        max_db: in decibels of amplitude.
-        generator: source of the random numbers.
-
-    Returns:
-        (batch, samples), not clipped.
-    """
+    """Gain of each clip (batch, samples), in decibels uniform in -max_db..max_db; not clipped."""
     if max_db == 0:
         return waveform
     decibels = (2 * _uniform(waveform.shape[0], generator) - 1) * max_db
@@ -123,7 +96,6 @@ def mixup(
         inputs: (batch, ...), waveforms or spectrograms.
         target: (batch, classes), float: one-hot, multi-hot or soft.
         alpha: weights are drawn from Beta(alpha, alpha), one per clip.
-        generator: source of the random numbers.
         dominant: give each clip the larger weight and its partner the smaller one.
 
     Returns:

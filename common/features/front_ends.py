@@ -25,7 +25,14 @@ from common.features.mel import (
 Mask = Callable[[Tensor], Tensor]
 
 
-class ResampledMel(nn.Module):
+class FrontEnd(nn.Module):
+    """Base of all front ends."""
+
+    sample_rate: int
+    mask: Mask | None = None
+
+
+class ResampledMel(FrontEnd):
     """Front end of the DCASE Task 1 baselines of 2024 and 2025: resampling, power mel, logarithm.
 
     CPJKU/dcase2024_task1_baseline, run_training.py. The mask sees the power before the logarithm.
@@ -55,36 +62,36 @@ class ResampledMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) at `sample_rate` to ln(power + 1e-5), (batch, 1, mels, frames)."""
-        power = _as_image(self.mel(self.resample(waveform)))
+        power = self.mel(self.resample(waveform)).mT.unsqueeze(1).contiguous()
         if self.training and self.mask is not None:
             power = self.mask(power)
         return (power + 1e-5).log()
 
 
-class ResampledFirst(nn.Module):
+class ResampledFirst(FrontEnd):
     """A front end for waveforms of another rate."""
 
-    def __init__(self, front_end: nn.Module, input_rate: int):
+    def __init__(self, front_end: FrontEnd, input_rate: int):
         super().__init__()
-        self.resample = Resampler(input_rate, int(front_end.sample_rate))  # type: ignore[arg-type]
+        self.resample = Resampler(input_rate, front_end.sample_rate)
         self.front_end = front_end
         self.sample_rate = input_rate
 
     @property
     def mask(self) -> Mask | None:
-        """Of the front end."""
-        return self.front_end.mask  # type: ignore[return-value]
+        """Mask of the front end."""
+        return self.front_end.mask
 
     @mask.setter
     def mask(self, mask: Mask | None) -> None:
-        self.front_end.mask = mask  # type: ignore[assignment]
+        self.front_end.mask = mask
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples) at `sample_rate` to the spectrogram of the front end."""
         return self.front_end(self.resample(waveform))
 
 
-class KaldiLogMel(nn.Module):
+class KaldiLogMel(FrontEnd):
     """Pre-emphasis, Kaldi mel, logarithm, fixed shift and scale.
 
     MN, DyMN, PaSST (fschmid56/EfficientAT, models/preprocess.py), and by options fPaSST, frame_mn, CP-ResNet, CP-Mobile
@@ -149,7 +156,7 @@ class KaldiLogMel(nn.Module):
         return int(torch.randint(max(1, below), (), generator=self.generator, device=device))
 
 
-class AtstMel(nn.Module):
+class AtstMel(FrontEnd):
     """Front end of ATST-Frame: 64 HTK mels in dB, at most 80 dB below the clip's loudest cell, scaled to about -1..1.
 
     fschmid56/PretrainedSED, models/atstframe/ATSTF_wrapper.py.
@@ -174,7 +181,7 @@ class AtstMel(nn.Module):
         return _as_image((decibel - low) / (high - low) * 2.0 - 1.0)
 
 
-class KaldiFbank(nn.Module):
+class KaldiFbank(FrontEnd):
     """Kaldi filterbank features as torchaudio.compliance.kaldi.fbank makes them, for a whole batch: BEATs and ASiT.
 
     25 ms frames every 10 ms, whole frames only; each frame loses its mean and is pre-emphasised; 128 Kaldi mels from
@@ -225,7 +232,7 @@ class KaldiFbank(nn.Module):
         return self.mel(spectrum_of((emphasised * self.window).double(), self.n_fft).float())
 
 
-class M2dMel(nn.Module):
+class M2dMel(FrontEnd):
     """Front end of M2D: 80 Slaney mels from 50 to 8000 Hz, ln(power + epsilon), shifted by 7.1 and scaled by 1 / 4.2.
 
     nttcslab/m2d, portable_m2d.py, with the constants of its wrapper in PretrainedSED (the checkpoint's own statistics
@@ -245,7 +252,7 @@ class M2dMel(nn.Module):
         return _as_image((log_mel - self.mean) / self.std)
 
 
-class DesedMel(nn.Module):
+class DesedMel(FrontEnd):
     """Front end of the DCASE Task 4 CRNN, in three steps because mixup is done on the magnitudes.
 
     DCASE-REPO/DESED_task, recipes/dcase2024_task4_baseline. `forward` is `scale(decibel(magnitude(waveform)))`.

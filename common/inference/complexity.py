@@ -180,7 +180,7 @@ def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
     with torch.device("meta"):
         network = create_model(name, **options)
     front_end = create_front_end(name, **front_end_options).eval()
-    samples = round(architecture.macs_seconds * int(front_end.sample_rate))  # type: ignore[arg-type]
+    samples = round(architecture.macs_seconds * front_end.sample_rate)
     shape = front_end(torch.zeros(1, samples)).shape
     figures = measure(network, shape, precision, architecture.also_reads)
     return {"model": name_or_run, "seconds": architecture.macs_seconds, **asdict(figures)}

@@ -73,24 +73,12 @@ class Exported(nn.Module):
 def export_onnx(
     name: str, out: Path, weights: Path | None = None, seconds: float | None = None, check: bool = True
 ) -> dict[str, Any]:
-    """Write a model of the registry as ONNX; an architecture without weights gets random ones.
-
-    Args:
-        name: of the registry.
-        out: .onnx file.
-        weights: file of released weights.
-        seconds: as for `export_model`.
-        check: as for `export_model`.
-
-    Returns:
-        As `export_model`.
-
-    Raises:
-        UserError: as `export_model`; also for an unknown name, or weights that are not at hand.
-        CheckFailed: as `export_model`.
-    """
+    """Write a model of the registry as ONNX; see `export_model`. An architecture without weights gets random ones."""
     need_parts(check)
-    return export_model(_model(name, weights), out, seconds, check)
+    if weights is not None or find_released(name) is not None:
+        return export_model(load_audio_model(name, weights), out, seconds, check)
+    say(f"{name} is an architecture without weights: the file gets random ones.")
+    return export_model(create_audio_model(name), out, seconds, check)
 
 
 def export_model(model: AudioModel, out: Path, seconds: float | None = None, check: bool = True) -> dict[str, Any]:
@@ -139,14 +127,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
 
 
 def need_parts(check: bool = True) -> None:
-    """Look for the optional parts that exporting needs.
-
-    Args:
-        check: the file is to be run, too.
-
-    Raises:
-        UserError: one of them is missing.
-    """
+    """Refuse to go on without the optional parts that exporting, and running the file, need."""
     for part in PARTS if check else PARTS[:2]:
         try:
             importlib.import_module(part)
@@ -154,14 +135,6 @@ def need_parts(check: bool = True) -> None:
             raise UserError(
                 f"Exporting needs {part}, an optional part; install it with `pip install {' '.join(PARTS)}`."
             ) from error
-
-
-def _model(name: str, weights: Path | None) -> AudioModel:
-    """Released weights where the name has some or a file is given, else random ones (told on stderr)."""
-    if weights is not None or find_released(name) is not None:
-        return load_audio_model(name, weights)
-    say(f"{name} is an architecture without weights: the file gets random ones.")
-    return create_audio_model(name).eval()
 
 
 def _replace_spectra(module: nn.Module) -> None:

@@ -20,32 +20,22 @@ from torch.fx import GraphModule
 from common.inference.complexity import Complexity, measure
 from common.inference.prepare import fold_batch_norms
 
-SETTINGS_OF = "fbgemm"  # defaults for x86 kernels
+BACKEND = "fbgemm"  # defaults for x86 kernels
 
 
-def prepare_calibration(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
-    """A copy of a trained network, batch norms folded, that records the ranges of its activations.
+def prepare_training(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
+    """A copy in training mode that computes as if in 8 bit; gradients pass through the rounding unchanged.
+
+    Batch norms are folded within each step; see `freeze` for the end of such a training.
 
     Args:
         network: spectrogram to ModelOutput.
         input_shape: of a spectrogram.
         keep_float: classes of modules that are computed in float, between a conversion back and forth.
     """
-    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
-
-    mapping = get_default_qconfig_mapping(SETTINGS_OF)
-    return _prepare(quantize_fx.prepare_fx, _plain_copy(network).eval(), mapping, input_shape, keep_float)
-
-
-def prepare_training(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
-    """A copy in training mode that computes as if in 8 bit; gradients pass through the rounding unchanged.
-
-    Batch norms are folded within each step; see `freeze` for the end of such a training. Arguments as for
-    `prepare_calibration`.
-    """
     from torch.ao.quantization import get_default_qat_qconfig_mapping, quantize_fx
 
-    mapping = get_default_qat_qconfig_mapping(SETTINGS_OF)
+    mapping = get_default_qat_qconfig_mapping(BACKEND)
     return _prepare(quantize_fx.prepare_qat_fx, _plain_copy(network).train(), mapping, input_shape, keep_float)
 
 
@@ -78,7 +68,7 @@ def quantize_trained(
     prepared = None
     for spectrogram in spectrograms:
         if prepared is None:
-            prepared = prepare_calibration(network.cpu(), spectrogram[:1].shape, keep_float)
+            prepared = _prepare_calibration(network.cpu(), spectrogram[:1].shape, keep_float)
         prepared(spectrogram.cpu())
     if prepared is None:
         raise ValueError("no spectrograms to calibrate with")
@@ -87,7 +77,7 @@ def quantize_trained(
 
 def blank_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> GraphModule:
     """The 8-bit form of a network, to be filled by `load_state_dict`."""
-    return convert(prepare_calibration(network.cpu(), input_shape, keep_float))
+    return convert(_prepare_calibration(network.cpu(), input_shape, keep_float))
 
 
 def measure_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Complexity:
@@ -123,6 +113,14 @@ def _bytes_of_folded(folded: nn.Module, keep_float: tuple[type, ...]) -> int:
         if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, keep_float)
     )
     return weights + 4 * (sum(parameter.numel() for parameter in folded.parameters()) - weights)
+
+
+def _prepare_calibration(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...]) -> Any:
+    """A copy, batch norms folded, that records the ranges of its activations."""
+    from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
+
+    mapping = get_default_qconfig_mapping(BACKEND)
+    return _prepare(quantize_fx.prepare_fx, _plain_copy(network).eval(), mapping, input_shape, keep_float)
 
 
 def _prepare(prepare: Any, network: nn.Module, mapping: Any, shape: Sequence[int], keep_float: tuple[type, ...]) -> Any:

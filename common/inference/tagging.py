@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from common.data.audio import audio_info, list_audio
 from common.data.files import atomic_write
@@ -59,14 +58,14 @@ class Tags:
 
 
 def load_tagger(name: str, weights: Path | None) -> AudioModel:
-    """A model made ready for inference, on the GPU where there is one.
+    """A model prepared for inference, on the GPU where there is one.
 
     Args:
         name: of the registry, or the folder of a run of `pretrain` or `finetune`.
         weights: file, for a name of the registry.
 
     Raises:
-        UserError: no such model, weights or run, or it has no classifier.
+        UserError: no such model, weights or run, or no classifier.
     """
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
@@ -90,13 +89,7 @@ def names_a_folder(name: str) -> bool:
 
 @torch.inference_mode()
 def tag_file(model: AudioModel, path: Path, top: int = 10, events: EventOptions | None = None) -> Tags:
-    """Tag one file of any length and rate in constant memory.
-
-    Args:
-        model: from `load_tagger`.
-        path: audio file.
-        top: how many labels.
-        events: also find events.
+    """The `top` labels of one file of any length and rate, in constant memory; with `events` also its events.
 
     Raises:
         UserError: if the file cannot be read, with its name.
@@ -211,16 +204,12 @@ def _events_of_windows(model: AudioModel, path: Path, duration: float, options: 
     try:
         for passage in model.stream(path):
             assert passage.output.logits is not None
-            events += finder.add(_probabilities(model, passage.output.logits))
+            events += finder.add(model.probabilities(passage.output.logits).cpu())
     finally:
         model.windows = kept
     events += finder.finish(finder.position * options.hop)
     last = finder.position * options.hop
     return [_shifted(event, before, last, duration) for event in events]
-
-
-def _probabilities(model: AudioModel, logits: Tensor) -> Tensor:
-    return model.probabilities(logits).cpu()
 
 
 def _shifted(event: Event, before: float, last: float, duration: float) -> Event:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.features.front_ends import FrontEnd
 from common.models.output import ModelOutput
 from common.models.windows import ClipScores, FrameJoiner, Window, WindowPolicy, cut_windows
 
@@ -57,7 +58,7 @@ class AudioModel(nn.Module):
 
     def __init__(
         self,
-        front_end: nn.Module,
+        front_end: FrontEnd,
         network: nn.Module,
         labels: Sequence[str] = (),
         windows: WindowPolicy | None = None,
@@ -78,7 +79,7 @@ class AudioModel(nn.Module):
     @property
     def sample_rate(self) -> int:
         """Hz that the waveform must have."""
-        return int(self.front_end.sample_rate)
+        return self.front_end.sample_rate
 
     def forward(self, waveform: Tensor) -> ModelOutput:
         """(batch, samples), -1..1 at `sample_rate`, of any length but 0."""

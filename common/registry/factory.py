@@ -2,16 +2,19 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from common.data.labels import label_set
 from common.errors import unknown
+from common.features.front_ends import FrontEnd
 from common.models.audio_model import AudioModel
 from common.models.windows import WindowPolicy
 from common.registry.networks import find_front_end, find_network
 from common.registry.released import Architecture, find_architecture, find_released
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
@@ -31,7 +34,7 @@ def create_model(name: str, **options: Any) -> nn.Module:
     return _build(find_network(architecture.network).make, {**architecture.options, **options}, f"model {name}")
 
 
-def create_front_end(name: str, **options: Any) -> nn.Module:
+def create_front_end(name: str, **options: Any) -> FrontEnd:
     """The front end (waveform to spectrogram) of a model; `options` override the table."""
     made = {**find_architecture(name).front_end, **options}
     return _build(find_front_end(made.pop("make")), made, f"front end of {name}")
@@ -69,7 +72,7 @@ def _labels(architecture: Architecture, num_classes: int | None) -> tuple[str, .
     return labels if count == len(labels) else tuple(f"class_{index}" for index in range(count))
 
 
-def _build(make: Callable[..., nn.Module], options: dict[str, Any], what: str) -> nn.Module:
+def _build(make: Callable[..., M], options: dict[str, Any], what: str) -> M:
     parameters = inspect.signature(make).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for option in options:

@@ -1,9 +1,12 @@
 """The code behind the names of released.yaml; each module of networks is imported only when it is needed."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from common.features.front_ends import FrontEnd
 
 
 class Network(NamedTuple):
@@ -67,16 +70,8 @@ def find_network(name: str) -> Network:
     raise ValueError(f"released.yaml names the network {name}, which is not listed here")
 
 
-def find_front_end(name: str) -> Callable[..., nn.Module]:
+def find_front_end(name: str) -> "Callable[..., FrontEnd]":
     """The class of a front end, by the word `make` in released.yaml."""
     from common.features import front_ends
 
-    makers: dict[str, Callable[..., nn.Module]] = {
-        "ResampledMel": front_ends.ResampledMel,
-        "KaldiLogMel": front_ends.KaldiLogMel,
-        "KaldiFbank": front_ends.KaldiFbank,
-        "AtstMel": front_ends.AtstMel,
-        "M2dMel": front_ends.M2dMel,
-        "DesedMel": front_ends.DesedMel,
-    }
-    return makers[name]
+    return getattr(front_ends, name)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.features.front_ends import ResampledFirst, ResampledMel
+from common.features.front_ends import FrontEnd, ResampledFirst, ResampledMel
 from common.models.audio_model import AudioModel
 from common.models.cp_mobile import GlobalResponseNorm
 from common.models.windows import WindowPolicy
@@ -29,7 +29,7 @@ def make_model(settings: Task1Settings, sample_rate: int) -> AudioModel:
     return AudioModel(front_end, network, CLASSES, WindowPolicy(1.0, shortest=1.0), "softmax", name)
 
 
-def make_settings_front_end(settings: Task1Settings, sample_rate: int) -> nn.Module:
+def make_settings_front_end(settings: Task1Settings, sample_rate: int) -> FrontEnd:
     """The front end alone."""
     if settings.front_end is None:
         return make_front_end(settings.model.name, sample_rate)
@@ -41,7 +41,7 @@ def make_network(model: ModelSettings) -> nn.Module:
     return create_model(model.name, num_classes=len(CLASSES), **model.model_dump(exclude={"name"}))
 
 
-def make_front_end(name: str, sample_rate: int, **options: Any) -> nn.Module:
+def make_front_end(name: str, sample_rate: int, **options: Any) -> FrontEnd:
     """The front end with which an architecture was published, for waveforms at `sample_rate` Hz."""
     front_end = create_front_end(name, **options)
     if isinstance(front_end, ResampledMel):
@@ -72,7 +72,7 @@ def load_run_model(run: Run[Task1Settings], sample_rate: int) -> AudioModel:
     return model.eval().to(device)
 
 
-def load_run_networks(run: Run[Task1Settings], sample_rate: int) -> tuple[nn.Module, DeviceNetworks]:
+def load_run_networks(run: Run[Task1Settings], sample_rate: int) -> tuple[FrontEnd, DeviceNetworks]:
     """Front end and float networks: the general one and, if the run has them, copies for devices."""
     model = load_run_model(run, sample_rate)
     copies = {}
@@ -97,7 +97,7 @@ def load_int8_networks(run: Run[Task1Settings], networks: DeviceNetworks, sample
     return DeviceNetworks(quantized.pop("general"), quantized).eval()
 
 
-def networks_by_precision(run: Run[Task1Settings], sample_rate: int) -> tuple[nn.Module, dict[str, nn.Module]]:
+def networks_by_precision(run: Run[Task1Settings], sample_rate: int) -> tuple[FrontEnd, dict[str, nn.Module]]:
     """Front end, and the networks of a run in float32, float16 and, if it is quantised, int8."""
     front_end, single = load_run_networks(run, sample_rate)
     networks: dict[str, nn.Module] = {"float32": single, "float16": InHalf(single)}

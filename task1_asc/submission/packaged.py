@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from common.features.front_ends import ResampledFirst
+from common.features.front_ends import FrontEnd, ResampledFirst
 from common.inference.complexity import challenge_macs, on_meta, stored_bytes
 from common.inference.quantize import blank_int8, folded_copy
 from task1_asc.networks.classify import DeviceNetworks
@@ -129,7 +129,7 @@ def make_float_network(spec: dict[str, Any]) -> nn.Module:
     return _build(spec["network"]).eval()
 
 
-def make_front_end(spec: dict[str, Any], sample_rate: int) -> nn.Module:
+def make_front_end(spec: dict[str, Any], sample_rate: int) -> FrontEnd:
     """The front end for waveforms at `sample_rate` Hz."""
     front_end = _build(spec)
     return front_end if front_end.sample_rate == sample_rate else ResampledFirst(front_end, sample_rate)
@@ -140,7 +140,7 @@ def kept_float(spec: dict[str, Any]) -> tuple[type, ...]:
     return tuple(_find(target) for target in spec["kept_float"])
 
 
-def _build(spec: dict[str, Any]) -> nn.Module:
+def _build(spec: dict[str, Any]) -> Any:
     return _find(spec["make"])(**{name: value for name, value in spec.items() if name != "make"})
 
 
