@@ -21,7 +21,7 @@ demo: demo_task1 demo_task4 demo_retrieval
 
 demo_task1: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize task1_asc --root $(MADE_UP)/task1_asc
-	$(VENV_PYTHON) -m task1_asc data pack --root $(MADE_UP)/task1_asc --workers 2
+	$(VENV_PYTHON) -m task1_asc data pack --root $(MADE_UP)/task1_asc --num_workers 2
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m task1_asc sweep task1_asc/configs/small.yaml --over subset=5,10,25,50,100 --over seed=0,1 --jobs 2
 	$(VENV_PYTHON) -m task1_asc report runs/task1_asc/small
 	rm -rf $(OUT)/Lastname_KIT_task1 $(OUT)/Lastname_KIT_task1.zip

@@ -41,9 +41,9 @@ def check_data(
     """Compare captioned data with the official counts and checksums, and find recordings of the evaluation set.
 
     Args:
-        config: no longer taken; give --root.
-        root: folder that holds Clotho, AudioCaps or WavCaps, or several of them.
-        exclude: list of source ids that the training leaves out; may be repeated.
+        config: no longer accepted; use --root.
+        root: folder of Clotho, AudioCaps or WavCaps, or of several of them.
+        exclude: list of source ids excluded from training; may be repeated.
         json: print the report as JSON.
     """
     from retrieval.check import check_data as check
@@ -54,11 +54,11 @@ def check_data(
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
-    """Show the figures of a finished run, with 95 % intervals.
+    """Print the figures of a finished run, with 95 % intervals.
 
     Args:
         run: run folder.
-        json: print them as JSON.
+        json: print the figures as JSON.
     """
     from retrieval.search import open_run
 
@@ -70,11 +70,11 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
 
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
-    """Write one report.html: figures, ranks, hardest queries to listen to, learning curves, energy.
+    """Write one report.html: figures, ranks, hardest queries with audio, learning curves, energy.
 
     Args:
         paths: run or sweep folders.
-        out: file to write; default report.html in the first folder.
+        out: file to write; by default report.html in the first folder.
     """
     from retrieval.report import write_retrieval_report
 
@@ -82,7 +82,7 @@ def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> N
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:
-    """Answer the queries of an evaluation set.
+    """Rank the recordings of an evaluation set for its queries.
 
     Args:
         run: run folder.
@@ -97,9 +97,9 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year:
     """Write, check and zip the submission of one system; a challenge takes up to four.
 
     Args:
-        runs: folders of runs with predictions, or of sweeps; several are an ensemble, the mean of their similarities.
+        runs: run folders with predictions, or sweep folders; an ensemble averages the similarities of several runs.
         label: Lastname_INST_task8_1 (2024), Lastname_INST_task6_1 (2025).
-        meta: META.yaml, made from `python -m submissions template task8_2024 --out META.yaml` and filled in.
+        meta: completed META.yaml from `python -m submissions template task8_2024 --out META.yaml`.
         year: 2024: ten file names for each query; 2025: all similarities.
     """
     from retrieval.submission import package as write
@@ -111,10 +111,10 @@ def index(folder: Positional[Path], *, run: Path, out: Path, skip_unreadable: bo
     """Embed every audio file of a folder for `search`; resumes after an interruption.
 
     Args:
-        folder: audio, also in its folders.
+        folder: folder of the audio files, with subfolders.
         run: run folder of a trained model (text or vocal imitation).
         out: folder of the index.
-        skip_unreadable: leave out and name unreadable files, instead of stopping at the first.
+        skip_unreadable: list and skip unreadable files instead of stopping at the first.
     """
     from retrieval.search import build_index, load_searcher
 
@@ -131,15 +131,15 @@ def search(
     top: int = 5,
     json: bool = False,
 ) -> None:
-    """Find the files of an index that fit words, a voice or an example best.
+    """Find the best matching files of an index for a text, a vocal imitation or an example.
 
     Args:
-        text: the query in words.
-        index: folder made by `index`.
-        voice: audio file of a voice that imitates the sound (index of a vocal imitation model).
+        text: the query as text.
+        index: folder from `index`.
+        voice: audio file of a vocal imitation (index of a vocal imitation model).
         example: audio file of a similar sound.
         top: number of files.
-        json: print them as JSON.
+        json: print the files as JSON.
     """
     from retrieval.search import Index
     from retrieval.search import search as find

@@ -19,13 +19,13 @@ SMALL = "task1_asc/configs/small.yaml"
 def download_data(
     *, root: Path, evaluation: int | None = None, record: int | None = None, delete_archives: bool = False
 ) -> None:
-    """Download and unpack the development set (26 GB) and its split lists, or an evaluation set; goes on after a stop.
+    """Download and unpack the development set (26 GB) or an evaluation set; resumes after an interruption.
 
     Args:
-        root: folder that will hold the data set's folder.
+        root: folder for the data set's folder.
         evaluation: year of an evaluation set to download instead.
-        record: Zenodo record of the evaluation set, where the kit does not know it.
-        delete_archives: remove each archive when it is unpacked.
+        record: Zenodo record of the evaluation set, if the kit does not know it.
+        delete_archives: remove each archive after unpacking.
     """
     from task1_asc.data.download import download_data as download
 
@@ -33,12 +33,12 @@ def download_data(
 
 
 def check_data(*, root: Path, evaluation: int | None = None, json: bool = False) -> None:
-    """Compare the data with the official counts, and list files that are missing, short, unreadable or wrongly sampled.
+    """Compare the data with the official counts, and list missing, short, unreadable and wrongly sampled files.
 
     Args:
-        root: folder that holds the data set's folder.
+        root: folder with the data set's folder.
         evaluation: year of an evaluation set to check instead.
-        json: print what was found as JSON.
+        json: print the report as JSON.
     """
     from task1_asc.data.check import check_data as check
 
@@ -50,19 +50,19 @@ def pack_data(
     root: Path,
     sample_rate: Literal[32000, 44100] = 32000,
     evaluation: int | None = None,
-    workers: int = 1,
+    num_workers: int = 1,
 ) -> None:
-    """Pack all clips of the development set, or of an evaluation set, into one file; goes on where it was stopped.
+    """Pack all clips of the development set or an evaluation set into one file; resumes after an interruption.
 
     Args:
-        root: folder that holds the data set's folder.
-        sample_rate: Hz to resample to; the baselines work at 32,000.
+        root: folder with the data set's folder.
+        sample_rate: Hz to resample to; the baselines use 32,000.
         evaluation: year of an evaluation set to pack instead.
-        workers: processes that decode.
+        num_workers: processes for decoding.
     """
     from task1_asc.data.clips import pack_data as pack
 
-    say(str(pack(root, sample_rate, evaluation=evaluation, workers=workers)))
+    say(str(pack(root, sample_rate, evaluation=evaluation, workers=num_workers)))
 
 
 def load_recipe() -> "Recipe[Task1Settings]":
@@ -88,16 +88,16 @@ def evaluate(
     root: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Show the figures of a finished run on the test split, with 95 % intervals, beside the published ones.
+    """Print the figures of a finished run on the test split, with 95 % intervals and the published figures.
 
     With --weights and --root: score a network with weights from any source.
 
     Args:
         run: run folder.
-        weights: state dict or Lightning checkpoint of `model`, in place of a run.
+        weights: state dict or Lightning checkpoint of `model`, instead of a run.
         model: architecture of these weights, such as cp_mobile or task1_baseline.
-        root: of the data, for the test split, or a folder of clips with official names.
-        json: print all figures as JSON; accuracies are 0 to 1 there.
+        root: folder of the data (scores the test split), or of clips with official names.
+        json: print all figures as JSON, accuracies from 0 to 1.
     """
     from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
 
@@ -126,13 +126,13 @@ def predict(
     year: Literal[2024, 2025] = 2024,
     precision: Literal["float16", "float32", "int8"] | None = None,
 ) -> None:
-    """Write the table of scenes and probabilities of an evaluation set into RUN/predictions/output.csv.
+    """Classify an evaluation set and write scenes and probabilities to RUN/predictions/output.csv.
 
     Args:
         run: run folder.
-        root: folder of the evaluation set, or the one that holds it.
-        year: of the evaluation set.
-        precision: of the network; left out, that in which it is handed in: int8 where it is quantised, else float16.
+        root: folder of the evaluation set, or its parent.
+        year: year of the evaluation set.
+        precision: of the network; by default as submitted: int8 if it is quantised, else float16.
     """
     from task1_asc.evaluate import predict as write
 
@@ -150,13 +150,11 @@ def package(
     """Write, check and zip a submission.
 
     Args:
-        runs: folder of a sweep, or folders of runs: of the five subsets for 2024, of one for the inference package of
-            2025.
+        runs: a sweep folder or run folders; for 2024 runs of all five subsets, for 2025 a run of one subset.
         label: Lastname_INST_task1_1.
-        meta: META.yaml, made by `python -m submissions template task1_2024 --out META.yaml` and filled in; 2025 takes
-            none.
-        year: of the challenge.
-        seed: which of several runs of a subset is handed in; left out, the lowest that all subsets have.
+        meta: completed META.yaml from `python -m submissions template task1_2024 --out META.yaml`; not used for 2025.
+        year: year of the challenge.
+        seed: seed of the submitted runs; by default the lowest that all subsets have.
     """
     if year == 2025:
         from task1_asc.submission.package_2025 import package as write_inference
@@ -174,12 +172,12 @@ def report(
     out: Path | None = None,
     precision: Literal["float32", "float16", "int8"] = "float32",
 ) -> None:
-    """Show the results of runs or sweeps, and write them into one report.html.
+    """Print the results of runs or sweeps and write them to one report.html.
 
     Args:
-        runs: folders of sweeps and runs.
-        out: file to write; left out, report.html in the first folder.
-        precision: of the network when it was tested.
+        runs: run or sweep folders.
+        out: file to write; by default report.html in the first folder.
+        precision: of the network in the test.
     """
     from task1_asc.report import write_task1_report
 
@@ -187,13 +185,13 @@ def report(
 
 
 def export(run: Positional[Path], *, out: Path | None = None, json: bool = False) -> None:
-    """Write a run's network as ONNX in float32, float16 and int8, and compare size, latency and accuracy.
+    """Export the network of a run as ONNX in float32, float16 and int8, and compare size, latency and accuracy.
 
-    The files take log-mel spectrograms; the network is the one for all devices.
+    The input is a log-mel spectrogram. Device-specific networks are not exported.
 
     Args:
-        run: folder of a finished run.
-        out: folder of the files; left out, RUN/export.
+        run: run folder.
+        out: folder for the files; by default RUN/export.
         json: print the table as JSON.
     """
     from task1_asc.export import export_run
@@ -212,8 +210,8 @@ def system(
 
     Args:
         label: Lastname_INST_task1_1.
-        meta: META.yaml, made by `python -m submissions template task1_2024`; 2025 takes none.
-        year: of the challenge.
+        meta: completed META.yaml from `python -m submissions template task1_2024`; not used for 2025.
+        year: year of the challenge.
         jobs: runs to train at the same time on this machine.
     """
     from task1_asc.data.tau2022 import SUBSETS
@@ -228,11 +226,11 @@ def system(
 
 
 def search_width(settings: Task1Settings, *, count: int = 10, json: bool = False) -> None:
-    """Find the largest widths of the settings' network that are within its limits; takes about a minute.
+    """Find the largest widths of the network within the limits; takes about a minute.
 
     Args:
-        count: how many to show.
-        json: print them as JSON.
+        count: number of widths to print.
+        json: print the widths as JSON.
     """
     from task1_asc.networks.limits import largest_widths
 

@@ -48,7 +48,7 @@ def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> N
 
 
 def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
-    """Show the figures of a finished pre-training, with 95 % intervals.
+    """Print the figures of a finished pre-training, with 95 % intervals.
 
     Args:
         run: run folder.
