@@ -6,7 +6,6 @@ from typing import Any
 
 from common.cli import Positional, Repeated, print_json, print_table, run, say
 from common.cli.recipe_verbs import sweep_verb, train_verb
-from common.errors import CheckFailed
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.systems import SYSTEM, load_recipe
 
@@ -14,12 +13,12 @@ SMALL = "task4_sed/configs/small.yaml"
 
 
 def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False) -> None:
-    """Download MAESTRO Real and cut it into the windows of the challenge; says how to get DESED.
+    """Download MAESTRO Real, cut it into the windows of the challenge, and explain how to get DESED.
 
     Args:
-        root: folder of the tree, which the official recipe calls data/dcase/dataset.
+        root: folder of the data (data/dcase/dataset in the official recipe).
         hop: seconds between validation windows; 1 as before June 2024.
-        delete_archives: remove each archive when it is unpacked.
+        delete_archives: remove each archive after unpacking.
     """
     from task4_sed.data.download import HOW_TO_GET_DESED, download_maestro
 
@@ -29,11 +28,11 @@ def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False) 
 
 
 def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
-    """Cut MAESTRO Real, unpacked already, into the windows of the challenge.
+    """Cut the unpacked MAESTRO Real into the windows of the challenge.
 
     Args:
         source: folder with development_audio and development_annotation.
-        root: folder of the tree.
+        root: folder of the data.
         hop: seconds between validation windows; 1 as before June 2024.
     """
     from task4_sed.data.maestro import prepare
@@ -43,34 +42,25 @@ def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
 
 
 def check_data(*, root: Path, json: bool = False) -> None:
-    """Compare the tree with the published counts; names missing clips, damaged files and wrong rows.
+    """Compare the data with the published counts, and list missing clips, damaged files and wrong rows.
 
     Args:
-        root: folder of the tree.
+        root: folder of the data.
         json: print the report as JSON, with all missing clips.
     """
-    from dataclasses import asdict
-
     from task4_sed.data.check import check_data as check
 
-    found = check(root)
-    if json:
-        print_json(asdict(found))
-    else:
-        print_table(found.rows, title=f"{'Made-up data in ' if found.made_up else ''}{root}")
-    if found.problems:
-        raise CheckFailed("\n".join(found.problems))
-    say("The data are complete.")
+    check(root).show(json)
 
 
 def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, allow_missing: bool = False) -> None:
     """Pack sets into one file each, at 16 kHz and at least 10 s; resumes after an interruption.
 
     Args:
-        root: folder of the tree.
-        sets: set to pack, such as weak; may be repeated; by default all sets found.
-        num_workers: processes that decode.
-        allow_missing: pack the clips found of sets with missing clips.
+        root: folder of the data.
+        sets: set to pack, such as weak; may be repeated; by default all available sets.
+        num_workers: processes for decoding.
+        allow_missing: also pack sets with missing clips.
     """
     from common.errors import UserError
     from task4_sed.data.sets import SETS, audio_folder, pack_set
@@ -95,11 +85,11 @@ def show_run(run: Any) -> None:
 
 
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
-    """Show the figures of a finished run on the test sets, with 95 % intervals, beside the published ones.
+    """Print the figures of a finished run on the test sets, with 95 % intervals and the published figures.
 
     Args:
         run: run folder.
-        json: print all figures as JSON; 0 to 1.
+        json: print all figures as JSON, from 0 to 1.
     """
     from task4_sed.reports.report import class_rows, figure_rows, read_published, stage_rows
 
@@ -116,11 +106,11 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:
-    """Score the clips of an evaluation set: raw and post-processed tables in RUN/predictions.
+    """Score the clips of an evaluation set and write raw and post-processed tables to RUN/predictions.
 
     Args:
         run: run folder.
-        root: folder of the tree (its audio/eval24), or of the audio files themselves.
+        root: folder of the data (with audio/eval24) or of the audio files.
     """
     from task4_sed.systems import predict as write
 
@@ -131,10 +121,10 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, refer
     """Write, check and zip a submission: a sweep over three seeds, or three runs.
 
     Args:
-        runs: folder of a sweep, or folders of runs.
+        runs: a sweep folder or run folders.
         label: Lastname_INST_task4_1.
-        meta: META.yaml, made by `python -m submissions template task4_2024 --out META.yaml` and filled in.
-        reference: run of the baseline for 10 epochs on this machine, whose energy the others are compared with.
+        meta: completed META.yaml from `python -m submissions template task4_2024 --out META.yaml`.
+        reference: run of the baseline for 10 epochs on this machine, the reference for the energy.
     """
     from task4_sed.submission import package as write
 
@@ -142,11 +132,11 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, refer
 
 
 def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
-    """Show the results of runs or sweeps, and write them into one report.html.
+    """Print the results of runs or sweeps and write them to one report.html.
 
     Args:
-        runs: folders of sweeps and runs.
-        out: file to write; left out, report.html in the first folder.
+        runs: run or sweep folders.
+        out: file to write; by default report.html in the first folder.
     """
     from task4_sed.reports.report import write_task4_report
 
@@ -167,20 +157,20 @@ def psds(
     cross_check: bool = False,
     json: bool = False,
 ) -> None:
-    """Score any system's score tables: PSDS1, PSDS2, collar F1 and intersection F1, with intervals.
+    """Score the output of any system: PSDS1, PSDS2, collar F1 and intersection F1, with intervals.
 
     Args:
-        scores: folder of score tables (one .tsv per clip), score store (.h5), folder of operating points (one table of
-            detections per threshold, the threshold in its name), or one table of detections.
+        scores: folder of score tables (a .tsv per clip), score store (.h5), folder of operating points (a table of
+            detections per threshold, named by it), or table of detections.
         ground_truth: table with filename, onset, offset, event_label.
         durations: table with filename, duration.
-        classes: score only this class; may be given several times.
+        classes: score this class only; may be repeated.
         alpha_st: weight of the deviation over classes; 0 gives the mean of the single-class scores (AudioSet strong).
-        draws: resamplings of the recordings behind the 95 % intervals; 0 for none.
-        jobs: processors to use; 0 for all.
-        plots: draw the PSD-ROC curves.
-        out: folder for the plots, in place of runs/task4_sed/psds/NAME.
-        cross_check: score with sed_scores_eval and psds_eval too, and say why they differ.
+        draws: resamplings of the recordings for the 95 % intervals; 0 for none.
+        jobs: number of processors; 0 for all.
+        plots: plot the PSD-ROC curves.
+        out: folder for the plots; by default runs/task4_sed/psds/NAME.
+        cross_check: compare with sed_scores_eval and psds_eval, and explain differences.
         json: print the figures as JSON.
     """
     from task4_sed.metrics.command import score
