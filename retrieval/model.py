@@ -12,7 +12,7 @@ from common.models.audio_model import AudioModel
 from common.models.text import TextEncoder
 from common.registry import load_audio_model
 from common.registry.factory import create_audio_model
-from common.training.checkpoints import weights_of
+from common.training.checkpoints import read_weights
 from retrieval.settings import AudioEncoder, Model, TextEncoderSettings
 
 
@@ -161,7 +161,7 @@ def freeze_unused(model: DualEncoder) -> None:
 
 def load_checkpoint(model: DualEncoder, path: Path) -> None:
     """Load the weights of a training's checkpoint; a frozen text encoder keeps its own."""
-    weights = weights_of(path, prefix="model.")
+    weights = read_weights(path, prefix="model.")
     if model.text.frozen:
         weights |= {name: value for name, value in model.state_dict().items() if name.startswith("text.")}
     try:

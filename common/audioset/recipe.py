@@ -21,7 +21,7 @@ from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.checkpoints import read_weights, save_checkpoint
 from common.training.devices import uses_gpu
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
@@ -64,7 +64,7 @@ def fit_network(
         loaders.append(make_loader(watched, **loader_options(settings)))
     fit(make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check), module, *loaders)
     if is_main_process():
-        save_checkpoint(weights_of(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
+        save_checkpoint(read_weights(folder / "last.ckpt", module.tested_prefix), folder / WEIGHTS)
 
 
 def test_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Energy of a training, by codecarbon's offline tracker; never the reason why a training stops."""
+"""Energy of a training, by codecarbon's offline tracker; an error in it never stops a training."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from common.data.files import write_json
 from common.runs.folder import is_main_process
 from common.settings.trainer import MachineSettings
 
-# codecarbon's names of how it knows the processor's power.
+# codecarbon's names of its methods for the processor's power.
 CPU_METHODS = {
     "intel_rapl": "measured by the processor (RAPL)",
     "intel_power_gadget": "measured by the processor (Power Gadget)",
@@ -26,15 +26,14 @@ def measure_energy(folder: Path, settings: MachineSettings) -> "EnergyMeter":
 
 
 class EnergyMeter:
-    """Measures what happens within its `with` block and adds it to energy.json in a folder.
+    """Measures the energy of its `with` block and adds it to energy.json in a folder.
 
-    energy.json: ``energy_kwh``, ``components`` (cpu, gpu, ram: ``kwh`` or null, and ``how`` it is known or why it is
-    not), ``seconds``, and ``sessions``, one for each time that the run was started. A session that was killed stays
-    ``finished: false``; what it used is not in the total. codecarbon's own table is kept beside it as emissions.csv.
+    energy.json: ``energy_kwh``, ``components`` (cpu, gpu, ram: ``kwh`` or null, and ``how`` it was measured or why
+    not), ``seconds``, and ``sessions``, one for each start of the run. A killed session stays ``finished: false`` and
+    is not part of the total. codecarbon's own table lies beside it as emissions.csv.
 
     Args:
-        folder: where energy.json is written; None measures nothing. Of several processes that train together the first
-            measures, for all of its machine.
+        folder: of energy.json; None measures nothing. Only rank 0 measures, for its whole machine.
         country: ISO code with three letters, for the CO2 in emissions.csv.
     """
 
@@ -77,7 +76,7 @@ class EnergyMeter:
             return {name: {"kwh": None, "how": problem} for name in ("cpu", "gpu", "ram")}, None
 
     def _note(self, entry: dict[str, Any], last: bool = False) -> None:
-        """Add a session to energy.json, or fill in the last one; a full disk here stops nothing."""
+        """Add a session to energy.json, or complete the last one; errors of the disk are only logged."""
         assert self.folder is not None
         path = self.folder / "energy.json"
         try:
@@ -92,7 +91,7 @@ class EnergyMeter:
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """Sessions noted in an energy.json; none where it is missing or unreadable."""
+    """Sessions of an energy.json; none if it is missing or unreadable."""
     try:
         return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
     except (OSError, ValueError, KeyError):
@@ -100,7 +99,7 @@ def read_sessions(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(sessions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sum over the finished sessions; a component is null where no session could measure it."""
+    """Sum over the finished sessions; a component is null if no session could measure it."""
     finished = [session for session in sessions if session["finished"]]
     components = {}
     for name in ("cpu", "gpu", "ram"):
@@ -141,7 +140,7 @@ def _components(tracker: Any) -> dict[str, dict[str, Any]]:
     cpu_mode = str(next((part._mode for part in tracker._hardware if type(part).__name__ == "CPU"), "unknown"))
     return {
         "cpu": _component(data.cpu_energy, CPU_METHODS.get(cpu_mode, cpu_mode), "the processor gave no power"),
-        "gpu": _component(data.gpu_energy, "measured by the GPU (NVML)", "no GPU that tells its power"),
+        "gpu": _component(data.gpu_energy, "measured by the GPU (NVML)", "no GPU that reports its power"),
         "ram": _component(data.ram_energy, "estimated from the number of memory modules", "memory size is unknown"),
     }
 

@@ -21,16 +21,16 @@ from common.errors import UserError
 from common.output import say
 
 SETTINGS_FILE = "settings.yaml"
-"""Where a run folder keeps the settings it was made with."""
+"""Name of the settings in a run folder."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
 NEEDED_BYTES = 32 * 1024**2
-"""Free space without which no run starts."""
+"""Least free space to start a run."""
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make `folder`, and make sure that it can be written.
+    """Make `folder`, and check that it can be written.
 
     Raises:
         UserError: it cannot be made or written, or its disk is full.
@@ -50,20 +50,18 @@ def prepare_folder(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from filling `folder` at the same time.
-
-    The system drops the lock when its process ends, however it ends; the lock file itself stays.
+    """Lock `folder` against other runs. The system releases the lock when the process ends, even by kill -9.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process holds the lock.
     """
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
-            # Not flock: worker processes inherit that, and would hold it after a kill of this process.
+            # Not flock: worker processes inherit it, and would hold it after a kill of this process.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{folder} is being filled by {_holder(file)}; wait for it, or stop it.") from None
+                raise UserError(f"{folder} is in use by {_holder(file)}; wait for it, or stop it.") from None
             say(f"{folder}: this file system has no locks ({error.strerror}); do not start two runs in it.")
         file.seek(0)
         file.truncate()
@@ -86,14 +84,14 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
         elif path.is_dir():
             folders.append(path)
         else:
-            raise UserError(f"{path} is no folder of a run or a sweep.")
+            raise UserError(f"{path} is not the folder of a run or a sweep.")
     if not folders:
         raise UserError(f"{', '.join(map(str, paths))} has no runs yet.")
     return folders
 
 
 def is_main_process() -> bool:
-    """Whether this is the only process of a run, or the first of several that torchrun, srun or Lightning started."""
+    """Whether this process is rank 0, or the only one."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
@@ -112,7 +110,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 @cache
 def code_version() -> dict[str, str | bool]:
     """The code that makes a result: {"commit": ..., "changed": ...}, or {"digest": ...} of the sources without git."""
-    # Asks for this very file: the kit may lie, copied, inside somebody else's repository.
+    # Is this file tracked? A copy of the kit may lie inside another repository.
     if _git("ls-files", "--error-unmatch", "common/runs/folder.py") is None:
         return {"digest": _digest(ROOT)}
     commit = _git("rev-parse", "HEAD")

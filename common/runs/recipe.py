@@ -4,7 +4,7 @@ The verbs `train` and `sweep` of a task, with `--resume`, `--redo`, `--fast_chec
 
     RECIPE = Recipe(ToySettings, make_stages, result_row, is_made_up)  # last in a task's recipe.py
 
-    run = RECIPE.run(settings)          # runs what is not done
+    run = RECIPE.run(settings)          # runs the stages that are not finished
     run = RECIPE.open(folder)           # the run in a folder
     RECIPE.check(settings)              # two steps of everything
 """
@@ -33,15 +33,15 @@ def _unchanged(settings: S) -> S:
 
 @dataclass(frozen=True)
 class Recipe(Generic[S]):
-    """What a task's runs consist of. Its functions stand at the top of modules, so that other processes find them.
+    """Everything that is special to the runs of a task. Its functions are pickled by name: define them in modules.
 
     settings_class: schema of the YAML files.
     stages: the stages of a run with these settings, in their order.
     result_row: figures of a finished run in one flat row of a sweep's table, 0..1.
     is_made_up: whether the data of these settings are made up.
     refuse_early: raises UserError for mistakes that other settings mend, before a folder is made.
-    prepare: makes what runs or stages share, such as packed stores, before several start at the same time.
-    for_check: settings that `check` takes in place of the given ones.
+    prepare: makes shared files, such as packed stores, before several runs or stages start at the same time.
+    for_check: changes the settings of `check`.
     """
 
     settings_class: type[S]
@@ -55,7 +55,7 @@ class Recipe(Generic[S]):
     def run(
         self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: "Executor | None" = None
     ) -> Run[S]:
-        """Run the stages that are not done.
+        """Run the stages that are not finished.
 
         Args:
             settings: of the run.

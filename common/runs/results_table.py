@@ -1,4 +1,4 @@
-"""results.csv of a sweep: one line per cell, appended whole, mended after a stop."""
+"""results.csv of a sweep: one line per cell, appended whole, repaired after an interruption."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ Row = dict[str, str]
 
 
 class ResultsTable:
-    """Rows of a sweep that are done; the first columns name the cell.
+    """Rows of the finished cells of a sweep; the first columns name the cell.
 
-    A stop in the middle of a line costs that line only. Rows are texts: numbers stand as they were written.
+    An interruption in the middle of a line loses only that line. All values are texts, as written.
 
     Args:
         path: results.csv; need not exist.
@@ -33,11 +33,11 @@ class ResultsTable:
             self._read()
 
     def names(self) -> set[tuple[str, ...]]:
-        """Values of the keys of every row."""
+        """Names of the finished cells: the values of the key columns."""
         return {self._name(row) for row in self.rows}
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row. It is on the disk when this returns."""
+        """Add a row, and flush it to the disk."""
         written = {name: as_text(value) for name, value in row.items()}
         self.rows = [kept for kept in self.rows if self._name(kept) != self._name(written)]
         self.rows.append(written)
@@ -52,7 +52,7 @@ class ResultsTable:
             os.fsync(file.fileno())
 
     def sort(self, order: Sequence[tuple[str, ...]]) -> None:
-        """Put the rows in the order of these cells, so that equal sweeps give equal files."""
+        """Sort the rows in the order of these cells, so that equal sweeps give equal files."""
         place = {name: number for number, name in enumerate(order)}
         self.rows.sort(key=lambda row: place.get(self._name(row), len(place)))
         if self.rows:
@@ -76,7 +76,7 @@ class ResultsTable:
         self.rows = list(rows.values())
         lost = len(lines) - 1 - len(self.rows) + bool(rest)
         if lost:
-            say(f"{self.path}: {lost} cut off or repeated lines taken out")
+            say(f"{self.path}: {lost} truncated or repeated lines removed")
             self._write()
 
     def _write(self) -> None:
@@ -94,7 +94,7 @@ class ResultsTable:
 
 
 def as_text(value: Any) -> str:
-    """A value as it stands in results.csv: None is empty, floats keep all their digits."""
+    """A value as text in results.csv: None is empty, floats keep all their digits."""
     if value is None:
         return ""
     if hasattr(value, "item"):

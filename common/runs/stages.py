@@ -3,7 +3,7 @@
 runs/<task>/<name>/settings.yaml         the settings of the run
 runs/<task>/<name>/<stage>/stage.json    written last: settings that the stage used, code, time, energy, inputs
 
-A call with the same settings keeps what is done and goes on with what is not; other settings are refused, with what
+A call with the same settings keeps finished stages and resumes the others. Other settings are refused, with what has
 changed.
 
     STAGES = [
@@ -46,17 +46,17 @@ if TYPE_CHECKING:
 
 RECORD = "stage.json"
 SECONDS_BETWEEN_LOOKS = 0.2
-_BEGUN = ".begun.json"  # settings with which a stage began that has no record yet
-_REDO = ".redo"  # what lies here is out of date and goes when the stage starts
-_PLAN = "DCASE_KIT_STAGES"  # tells processes that Lightning starts within a stage which stages are to do
-_TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # tells them the temporary folder of a run of two steps
+_BEGUN = ".begun.json"  # settings of a stage that has started and has no record yet
+_REDO = ".redo"  # marks a folder that is removed when its stage starts
+_PLAN = "DCASE_KIT_STAGES"  # pending stages, for processes that Lightning starts within a stage
+_TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # temporary folder of --fast_check, for the same processes
 
 
 @dataclass
 class Run(Generic[AnySettings]):
     """A run folder and the settings that fill it.
 
-    folder: its stages have one folder each in it.
+    folder: has a folder for each stage.
     settings: of the whole run.
     notes: facts that a stage adds to its record, such as {"energy_kwh": 0.02}.
     """
@@ -105,11 +105,10 @@ class Stage:
     """One step of a recipe.
 
     name: also the name of its folder.
-    work: called with the run and its settings; fills run.folder / name, and goes on where an interrupted call stopped.
-    uses: names of the settings that decide what comes out, such as ("data", "optim.lr").
-    needs: earlier stages whose products it reads; None for all of them.
-    alone: of several processes that train together only the first does it, and the others wait until it is done;
-        right for all that neither trains nor scores with several processes.
+    work: called with the run and its settings; fills run.folder / name, and resumes an interrupted call.
+    uses: names of the settings that its products depend on, such as ("data", "optim.lr").
+    needs: earlier stages that it reads from; None for all of them.
+    alone: only rank 0 runs it, the other ranks wait. Use it for every stage that does not run distributed.
     """
 
     name: str
@@ -119,18 +118,18 @@ class Stage:
     alone: bool = False
 
 
-Action = Literal["keep", "start", "go on", "redo"]
+Action = Literal["keep", "start", "resume", "redo"]
 
 
 def run_stages(
     run: Run[Any], stages: Sequence[Stage], redo: Collection[str] = (), executor: "Executor | None" = None
 ) -> None:
-    """Do the stages that are not done, in their order.
+    """Run the stages that are not finished, in their order.
 
     Args:
-        run: where, and with which settings.
+        run: folder and settings.
         stages: the recipe.
-        redo: stages to do again from nothing, with those that need them.
+        redo: stages to run again from the start, with those that need them.
         executor: runs stages that do not need each other at the same time; None runs them in this process.
 
     Raises:
@@ -142,7 +141,7 @@ def run_stages(
             raise unknown("stage", name, [stage.name for stage in stages])
     if not is_main_process():
         silence_rank()
-        _work_beside(run, stages, redo)
+        _run_on_rank(run, stages, redo)
         return
     prepare_folder(run.folder)
     with lock_folder(run.folder):
@@ -161,7 +160,7 @@ def run_stages(
 
 
 def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
-    """Do two steps of each stage in a temporary folder, to see that all of it works.
+    """Run two steps of each stage in a temporary folder.
 
     Args:
         settings: of the run.
@@ -181,7 +180,7 @@ def do_two_steps(settings: Settings, stages: Sequence[Stage]) -> None:
 
 
 def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
-    """The same stages, of which each does two steps; their work takes `fast_check`."""
+    """The same stages with two steps each; their work takes `fast_check`."""
     return [replace(stage, work=partial(cast(Any, stage.work), fast_check=True)) for stage in stages]
 
 
@@ -205,7 +204,7 @@ def read_finished(
     Args:
         paths: folders of runs and sweeps.
         open_one: opens the run in a folder.
-        stage: the last one.
+        stage: the last stage.
 
     Returns:
         Finished runs with their evaluation.json, by seed; and the folders of the others.
@@ -239,7 +238,7 @@ def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
 
 
 def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict[str, Action]:
-    """What to do with each stage; refuses stages that were made, or begun, with other settings."""
+    """Action for each stage; stages that were run, or started, with other settings are refused."""
     plan: dict[str, Action] = {}
     refused: dict[str, list[str]] = {}
     for stage in stages:
@@ -252,22 +251,22 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
             plan[stage.name] = "redo"
         elif changed := changed_settings(earlier["settings"], _used(run.settings, stage)):
             refused[stage.name] = changed
-            plan[stage.name] = "go on" if record is None else "keep"
+            plan[stage.name] = "resume" if record is None else "keep"
         elif record is None:
-            plan[stage.name] = "go on"
+            plan[stage.name] = "resume"
         else:
             plan[stage.name] = "keep" if record["inputs"] == _inputs(run, stage, stages) else "redo"
     if refused:
         changes = ", ".join(dict.fromkeys(change for changed in refused.values() for change in changed))
         raise UserError(
             f"{run.folder} was made with other settings: {changes}. "
-            f"Give the new run a name of its own (--name X), or do the stage again (--redo {next(iter(refused))})."
+            f"Give the new run a name of its own (--name X), or run the stage again (--redo {next(iter(refused))})."
         )
     return plan
 
 
 def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
-    """Void the records of what is to be redone, so that an interruption does not bring them back."""
+    """Remove the records of stages that run again, so that they stay removed after an interruption."""
     for name, action in plan.items():
         folder = run.folder / name
         if action == "redo" and folder.exists():
@@ -279,7 +278,7 @@ def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
 def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action]) -> None:
     for stage in stages:
         if plan[stage.name] != "keep":
-            _do_stage(run, stage, stages, plan[stage.name])
+            _run_stage(run, stage, stages, plan[stage.name])
 
 
 def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: "Executor") -> None:
@@ -292,7 +291,7 @@ def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action
     tasks = [
         Task(
             stage.name,
-            _work_apart,
+            _run_job,
             _Job(run, stage, tuple(stages), plan[stage.name]),
             needs=tuple(name for name in needs_of(stage, stages) if name in names),
             log=logs / f"{stage.name}.txt",
@@ -325,27 +324,27 @@ class _Job:
     action: Action
 
 
-def _work_apart(job: _Job) -> None:
-    do_stage(job.run, job.stage, job.stages, job.action)
+def _run_job(job: _Job) -> None:
+    run_stage(job.run, job.stage, job.stages, job.action)
 
 
-def do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+def run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
     """Run one stage of a recipe in a process of its own, as planned, and write its record."""
     with _announced([stage.name]):
-        _do_stage(run, stage, stages, action)
+        _run_stage(run, stage, stages, action)
 
 
 def _announced(names: Iterable[str]) -> AbstractContextManager[None]:
-    """Tell processes that are started in this block which stages are to do."""
+    """Environment in which child processes know the pending stages."""
     return environment({_PLAN: ",".join(names)})
 
 
-def _do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
+def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Action) -> None:
     folder = run.folder / stage.name
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{stage.name}: {_TOLD[action]}")
+    say(f"{stage.name}: {_STARTS[action]}")
     settings = _used(run.settings, stage)
     inputs = _inputs(run, stage, stages)
     write_json(folder / _BEGUN, {"settings": settings})
@@ -354,7 +353,7 @@ def _do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Acti
     try:
         stage.work(run, run.settings)
     except (KeyboardInterrupt, SystemExit):
-        say(f"{stage.name} is not finished; go on with --resume {run.folder}.")
+        say(f"{stage.name} is not finished; resume with --resume {run.folder}.")
         raise
     energy = _read_json(folder / "energy.json") or {}
     record = {
@@ -364,32 +363,32 @@ def _do_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Acti
         "code": code_version(),
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),  # of the last call, when there were several
-        "interrupted_before": action == "go on",
+        "interrupted_before": action == "resume",
         "energy_kwh": energy.get("energy_kwh"),
         **run.notes,
     }
     write_json(folder / RECORD, record)
 
 
-_TOLD = {"start": "starts", "go on": "goes on where it stopped", "redo": "done again"}
+_STARTS = {"start": "starts", "resume": "resumes", "redo": "starts again"}
 
 
-def _work_beside(run: Run[Any], stages: Sequence[Stage], redo: Iterable[str]) -> None:
-    """Take part in the stages as one of several processes; only the first keeps records, which all wait for."""
-    announced = os.environ.get(_PLAN)  # by the process that had Lightning start this one, within a stage
+def _run_on_rank(run: Run[Any], stages: Sequence[Stage], redo: Iterable[str]) -> None:
+    """Take part in the stages on a rank other than 0; only rank 0 writes records, and all wait for them."""
+    announced = os.environ.get(_PLAN)  # by rank 0, if Lightning started this process within a stage
     if announced is not None:
-        to_do = announced.split(",")
-    else:  # torchrun or srun started them all: this one plans as the first does, from what that one finds or has marked
+        pending = announced.split(",")
+    else:  # torchrun or srun started all ranks: this one makes the same plan, from what rank 0 finds or has marked
         _wait_until((run.folder / SETTINGS_FILE).exists)
-        to_do = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
+        pending = [name for name, action in _plan(run, stages, tuple(redo)).items() if action != "keep"]
     for stage in stages:
         folder = run.folder / stage.name
-        if stage.name not in to_do or (announced is not None and (folder / RECORD).exists()):
+        if stage.name not in pending or (announced is not None and (folder / RECORD).exists()):
             continue
         if not stage.alone:
             if announced is None:
                 _wait_until(partial(_is_begun, folder))
-            if not run.folder.exists():  # two steps were done, and their folder is gone
+            if not run.folder.exists():  # --fast_check has ended
                 return
             folder.mkdir(parents=True, exist_ok=True)
             stage.work(run, run.settings)
@@ -397,17 +396,17 @@ def _work_beside(run: Run[Any], stages: Sequence[Stage], redo: Iterable[str]) ->
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether the first process is at work in a stage's folder: what was to be redone is gone."""
+    """Whether rank 0 has started a stage, and cleared it if it runs again."""
     return (folder / _BEGUN).exists() and not (folder / RECORD).exists()
 
 
 def _is_over(folder: Path) -> bool:
-    """Whether the first process is done in a stage's folder, or has removed the whole run after two steps."""
+    """Whether rank 0 has finished a stage, or has removed the whole run after --fast_check."""
     return (folder / RECORD).exists() or not folder.parent.exists()
 
 
 def _wait_until(happened: Callable[[], bool]) -> None:
-    """Until another process has done something; ends this process when its parent is gone."""
+    """Wait until a condition holds; exit when the parent process is gone."""
     parent = os.getppid()
     while not happened():
         if os.getppid() != parent:
@@ -420,7 +419,7 @@ def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
     visible = [path.name for path in run.folder.iterdir() if not path.name.startswith(".")]
     if visible and SETTINGS_FILE not in visible:
         raise UserError(
-            f"{run.folder} is no run folder: it has {visible[0]} but no {SETTINGS_FILE}. Choose another name."
+            f"{run.folder} is not a run folder: it has {visible[0]} but no {SETTINGS_FILE}. Choose another name."
         )
     names = [stage.name for stage in stages]
     for path in sorted(run.folder.glob(f"*/{RECORD}")):
@@ -432,7 +431,7 @@ def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
 
 
 def is_done(run: Run[Any], stage: str) -> bool:
-    """Whether a stage has left its record."""
+    """Whether a stage is finished."""
     return (run.folder / stage / RECORD).is_file()
 
 
@@ -453,7 +452,7 @@ def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
 
 
 def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
-    """The stages whose products a stage reads."""
+    """Names of the earlier stages that a stage reads from."""
     names = [other.name for other in stages]
     earlier = names[: names.index(stage.name)]
     if stage.needs is None:
@@ -475,4 +474,4 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise UserError(f"{path} is damaged; remove it to do its stage again.") from None
+        raise UserError(f"{path} is damaged; remove it to run its stage again.") from None

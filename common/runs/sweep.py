@@ -49,7 +49,7 @@ def parse_over(options: Sequence[str]) -> dict[str, list[Any]]:
     """["subset=5,10", "seed=0,1"] to {"subset": [5, 10], "seed": [0, 1]}; values are written as in YAML.
 
     Raises:
-        UserError: if an option is not of that form, or a setting or a value comes twice.
+        UserError: if an option is not of that form, or a setting or a value is repeated.
     """
     over: dict[str, list[Any]] = {}
     for option in options:
@@ -62,15 +62,15 @@ def parse_over(options: Sequence[str]) -> dict[str, list[Any]]:
             raise UserError(f"--over {option} gives {name if name in over else 'a value'} twice.")
         over[name] = found
     if not over:
-        raise UserError("A sweep needs what to go over, such as --over subset=5,25 --over seed=0,1.")
+        raise UserError("A sweep needs settings to vary, such as --over subset=5,25 --over seed=0,1.")
     return over
 
 
 def make_cells(settings: AnySettings, over: Mapping[str, Sequence[Any]]) -> list[Cell]:
     """Every combination, the last setting changing fastest.
 
-    Where the settings have a `name` (of the run's folder), each swept setting that it does not mention as {setting} is
-    added to it, so that no two cells share a folder.
+    If the settings have a `name` (of the run's folder), each swept setting that it does not contain as {setting} is
+    appended, so that no two cells share a folder.
 
     Raises:
         SettingsError: if a swept name is no setting, or a value is not allowed.
@@ -128,7 +128,7 @@ def sweep(
         done = table.names()
         tasks = [Task(title, run, cell.settings) for title, cell in cells.items() if cell.values not in done]
         if len(tasks) < len(cells):
-            say(f"{len(cells) - len(tasks)} of {len(cells)} cells are done already")
+            say(f"{len(cells) - len(tasks)} of {len(cells)} cells are finished already")
         failed = []
         outcomes = map(run_task, tasks) if executor is None else executor.run(tasks, folder / "slurm")
         for number, outcome in enumerate(outcomes, start=1):

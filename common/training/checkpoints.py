@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running code that they might hold."""
+"""Checkpoints: written atomically, read without running any code in them."""
 
 import io
 import pickle
@@ -14,7 +14,7 @@ from common.errors import UserError
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path | str) -> None:
-    """Write tensors and plain values; a reader sees the old file or the new one, never a part."""
+    """Write tensors and plain values atomically."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     with atomic_write(Path(path), "wb") as file:
@@ -25,8 +25,7 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
     """Read a file that `save_checkpoint` or Lightning wrote.
 
     Raises:
-        UserError: if the file is missing, was cut off, is no checkpoint, or holds code or objects besides tensors and
-            plain values.
+        UserError: if the file is missing, truncated, no checkpoint, or holds anything but tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -55,13 +54,13 @@ def _damaged(path: Path) -> str:
     return f"{path} is cut off or is no checkpoint; delete it, and train again or get another one."
 
 
-def weights_of(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
-    """The state dict in a Lightning checkpoint (or a bare one), of the submodule whose names start with `prefix`."""
+def read_weights(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of a Lightning checkpoint or a bare state dict with names that start with `prefix`, without it."""
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("state_dict", checkpoint)
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if not weights:
-        raise UserError(f"{path} has no weights whose names start with {prefix!r}.")
+        raise UserError(f"{path} has no weights with names that start with {prefix!r}.")
     return weights
 
 
@@ -69,10 +68,10 @@ def load_weights(module: nn.Module, path: Path | str, prefix: str = "") -> None:
     """Load weights strictly.
 
     Raises:
-        UserError: as `read_checkpoint`, or if names or shapes differ from those of `module`.
+        UserError: as `read_checkpoint`, or if names or shapes do not match `module`.
     """
     try:
-        module.load_state_dict(weights_of(path, prefix))
+        module.load_state_dict(read_weights(path, prefix))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"The weights in {path} are those of another network: {first}") from error
+        raise UserError(f"The weights in {path} are of another network: {first}") from error

@@ -252,21 +252,21 @@ class KeepCheckpoints(Checkpoint):
 
 
 class PlainProgress(Callback):
-    """A line on stderr now and then, for logs and pipes."""
+    """A line on stderr from time to time, for logs and pipes."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting at the first epoch that is left."""
+        """Start counting at the first remaining epoch."""
         self.progress = Progress("Training", trainer.max_epochs, "epochs", trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the epoch, with what was logged."""
+        """Count the epoch and show its metrics."""
         if trainer.is_global_zero:
             values = [f"{name} {float(value):.4g}" for name, value in trainer.callback_metrics.items()]
             self.progress.advance(note="  ".join(values))
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """What Lightning saves and loads through."""
+    """Lightning's checkpoints by `common.training.checkpoints`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Path | str, storage_options: Any = None) -> None:
         """See `common.training.checkpoints.save_checkpoint`."""

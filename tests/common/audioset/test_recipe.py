@@ -27,7 +27,7 @@ from common.inference.tagging import load_tagger, names_a_folder, tag_file
 from common.registry import load_audio_model
 from common.registry.factory import create_model
 from common.settings import load_settings, parse_settings
-from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.checkpoints import read_weights, save_checkpoint
 
 CONFIGS = Path("common/audioset/configs")
 FINE_TUNING = ("esc50", "fsd50k", "openmic", "table")
@@ -43,7 +43,7 @@ def pretrain_settings(root, runs, **changes):
 
 
 def same_weights(first, second):
-    first, second = (weights_of(folder / "train" / "weights.pt") for folder in (first, second))
+    first, second = (read_weights(folder / "train" / "weights.pt") for folder in (first, second))
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -207,7 +207,7 @@ def test_weights_are_taken_over_with_a_new_classifier(trained, tmp_path):
     made = make_model(
         parse_settings(PretrainSettings, {"name": "x", "trainer": {"epochs": 1}, "model": model}), ["a", "b"]
     )
-    assert torch.equal(made.network.features[0][0].weight, weights_of(weights)["features.0.0.weight"])
+    assert torch.equal(made.network.features[0][0].weight, read_weights(weights)["features.0.0.weight"])
     assert made.network.classifier[5].weight.shape[0] == 2
     wrong = copy.deepcopy(model) | {"options": {"se_dims": "none"}}
     settings = parse_settings(PretrainSettings, {"name": "x", "trainer": {"epochs": 1}, "model": wrong})

@@ -44,7 +44,7 @@ def test_what_could_not_be_measured_is_named_and_not_called_zero(tmp_path, quick
     with EnergyMeter(tmp_path):
         pass
     found = read(tmp_path)
-    assert found["components"]["gpu"] == {"kwh": None, "how": "not measured: no GPU that tells its power"}
+    assert found["components"]["gpu"] == {"kwh": None, "how": "not measured: no GPU that reports its power"}
     assert found["energy_kwh"] == pytest.approx(0.003)
 
 

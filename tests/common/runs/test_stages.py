@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.runs import folder as run_folder
 from common.runs import stages
 from common.runs.folder import is_main_process
-from common.runs.stages import Run, Stage, do_stage, do_two_steps, read_record, run_stages
+from common.runs.stages import Run, Stage, do_two_steps, read_record, run_stage, run_stages
 from common.settings import Field, Settings
 from tests.support.example_program import COMMAND, CONFIG, ENVIRONMENT
 
@@ -127,7 +127,7 @@ def test_processes_that_a_stage_starts_learn_what_is_to_do_and_later_runs_do_not
     stages = [Stage(name, work, uses=()) for name in ("pack", "train")]
     run_stages(Run(tmp_path / "run", Recipe()), stages)
     run_stages(Run(tmp_path / "run", Recipe()), stages, redo=("train",))
-    do_stage(Run(tmp_path / "run", Recipe()), stages[0], stages, "redo")
+    run_stage(Run(tmp_path / "run", Recipe()), stages[0], stages, "redo")
     assert told == ["pack,train", "pack,train", "train", "pack"]
     assert PLAN not in os.environ
 
@@ -145,7 +145,7 @@ def test_other_settings_are_refused_with_what_changed_and_the_two_ways_out(tmp_p
         diary.go(tmp_path / "run", Recipe(optim=Optim(lr=0.2, steps=4)))
     assert str(error.value) == (
         f"{tmp_path / 'run'} was made with other settings: optim.lr: 0.1 -> 0.2, optim.steps: 3 -> 4. "
-        "Give the new run a name of its own (--name X), or do the stage again (--redo train)."
+        "Give the new run a name of its own (--name X), or run the stage again (--redo train)."
     )
     assert diary.worked == []
     assert "lr: 0.1" in (tmp_path / "run" / "settings.yaml").read_text()
@@ -186,7 +186,7 @@ def test_an_interrupted_stage_goes_on_with_what_it_left(tmp_path, diary, capsys)
     diary.break_in = "train"
     with pytest.raises(KeyboardInterrupt):
         diary.go(tmp_path / "run")
-    assert f"train is not finished; go on with --resume {tmp_path / 'run'}." in capsys.readouterr().err
+    assert f"train is not finished; resume with --resume {tmp_path / 'run'}." in capsys.readouterr().err
     diary.break_in = ""
     assert diary.go(tmp_path / "run") == ["train", "report"]
     assert (tmp_path / "run" / "train" / "work.txt").read_text() == "half half done "
@@ -222,7 +222,7 @@ def test_the_run_of_another_recipe_is_refused(tmp_path, diary):
 
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path, diary):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"is no run folder: it has thesis\.tex"):
+    with pytest.raises(UserError, match=r"is not a run folder: it has thesis\.tex"):
         diary.go(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["thesis.tex"]
 
@@ -366,7 +366,7 @@ def test_a_killed_run_goes_on_at_its_next_call(tmp_path, step):
         assert process.wait(timeout=30) == -signal.SIGKILL
     assert not (tmp_path / "run" / "count" / "stage.json").exists()
     told = finish(tmp_path)
-    assert "count: goes on where it stopped" in told
+    assert "count: resumes" in told
     assert [line for line in told.splitlines() if line.startswith("step")] == [
         f"step {n}" for n in range(int(step) + 1, 6)
     ]
@@ -378,7 +378,7 @@ def test_a_terminated_run_says_how_to_go_on(tmp_path):
     with start(tmp_path, STOP_AT="2", STOP_SIGNAL=str(int(signal.SIGTERM))) as process:
         told = process.stderr.read()
         assert process.wait(timeout=30) == 143
-    assert told.endswith(f"count is not finished; go on with --resume {tmp_path / 'run'}.\nStopped by SIGTERM.\n")
+    assert told.endswith(f"count is not finished; resume with --resume {tmp_path / 'run'}.\nStopped by SIGTERM.\n")
 
 
 def test_two_processes_do_not_fill_one_run_folder_and_a_dead_ones_lock_is_taken_over(tmp_path):
@@ -388,7 +388,7 @@ def test_two_processes_do_not_fill_one_run_folder_and_a_dead_ones_lock_is_taken_
         with start(tmp_path) as second:
             told = second.stderr.read()
             assert second.wait(timeout=30) == 2
-        assert told.startswith(f"{tmp_path / 'run'} is being filled by process {first.pid} on ")
+        assert told.startswith(f"{tmp_path / 'run'} is in use by process {first.pid} on ")
         first.kill()
     finish(tmp_path)
 

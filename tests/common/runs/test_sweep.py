@@ -210,7 +210,7 @@ def test_a_row_with_a_new_column_widens_the_table(tmp_path):
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     program = start(tmp_path, sleep_s=0.3)
     wait_for(lambda: (tmp_path / "calls.txt").exists())
-    with pytest.raises(UserError, match="is being filled"):
+    with pytest.raises(UserError, match="is in use"):
         sweep(CellSettings(folder=tmp_path, sleep_s=0.3), OVER, train, tmp_path / "sweep")
     program.kill()
     program.communicate()

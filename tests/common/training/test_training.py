@@ -13,7 +13,7 @@ from common.data.loading import make_loader
 from common.errors import UserError
 from common.settings.trainer import TrainerSettings
 from common.training import schedules
-from common.training.checkpoints import load_weights, read_checkpoint, save_checkpoint, weights_of
+from common.training.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
 from common.training.seeds import derive_seed, seed_all, step_generator
 from common.training.trainer import fit, make_trainer, update_average
 
@@ -195,7 +195,7 @@ def test_a_resume_from_a_damaged_checkpoint_is_told_in_a_sentence(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     save_checkpoint({"state_dict": {"network.weight": torch.ones(3, 2), "network.bias": torch.ones(3)}}, tmp_path / "a")
-    assert set(weights_of(tmp_path / "a", "network.")) == {"weight", "bias"}
+    assert set(read_weights(tmp_path / "a", "network.")) == {"weight", "bias"}
     load_weights(nn.Linear(2, 3), tmp_path / "a", "network.")
     with pytest.raises(UserError, match="another network"):
         load_weights(nn.Linear(2, 4), tmp_path / "a", "network.")

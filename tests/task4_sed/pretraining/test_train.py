@@ -26,7 +26,7 @@ from common.registry.factory import create_audio_model
 from common.runs.stages import Run, Stage, read_record, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
-from common.training.checkpoints import save_checkpoint, weights_of
+from common.training.checkpoints import read_weights, save_checkpoint
 from common.training.schedules import WarmupCosine
 from common.training.trainer import leave_other_processes
 from task4_sed.__main__ import VERBS
@@ -207,7 +207,7 @@ def test_a_teacher_teaches_a_student_and_its_weights_load_elsewhere(quick, tmp_p
     model = make_model(model_settings, CLASSES[:5])
     head = model.network.strong_head.weight.clone()
     start_from_weights(model, model_settings)
-    trained = weights_of(student.folder / "train" / "last.ckpt", "network.")
+    trained = read_weights(student.folder / "train" / "last.ckpt", "network.")
     for key, value in model.network.state_dict().items():
         if key.startswith("model."):
             assert torch.equal(value, trained[key])
@@ -251,7 +251,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(quick, monkeypatch):
             RECIPE.run(settings)
     assert not (settings.folder / "train" / "stage.json").exists()
     run = RECIPE.run(settings)
-    expected, found = (weights_of(r.folder / "train" / "last.ckpt", "network.") for r in (whole, run))
+    expected, found = (read_weights(r.folder / "train" / "last.ckpt", "network.") for r in (whole, run))
     assert all(torch.equal(found[key], value) for key, value in expected.items())
     rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(r)] for r in (whole, run)]
     assert rows[0] == rows[1]
@@ -299,8 +299,8 @@ def test_two_processes_learn_what_one_learns_with_the_joint_batch(quick):
     assert len(alone) == len(together) == 2 and alone[1]["step"] == together[1]["step"] == 6
     for name in ("train_loss", "val_psds1_macro", "lr"):
         assert [row[name] for row in together] == pytest.approx([row[name] for row in alone], rel=1e-5), name
-    expected = weights_of(one.folder / "train" / "last.ckpt", "network.")
-    found = weights_of(settings.folder / "train" / "last.ckpt", "network.")
+    expected = read_weights(one.folder / "train" / "last.ckpt", "network.")
+    found = read_weights(settings.folder / "train" / "last.ckpt", "network.")
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=2e-5)  # Adam amplifies rounding where it is small
 
