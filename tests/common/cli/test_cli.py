@@ -195,7 +195,7 @@ def test_a_run_is_resumed_with_its_own_settings(capsys, tmp_path):
     assert call(capsys, "train", CONFIG, "--name", "a", "--subset", "5", "--root", str(tmp_path))[0] == 0
     code, _, err = call(capsys, "train", "--resume", str(tmp_path / "a"), "--redo", "double")
     assert code == 0
-    assert "count: kept" in err and "double: done again" in err
+    assert "count: kept" in err and "double: starts again" in err
     assert "subset: 5" in (tmp_path / "a" / "settings.yaml").read_text()
 
 
