@@ -77,7 +77,7 @@ def class_runs(evaluation: EvaluationSet, index: int) -> Runs:
 
 
 def intersection_changes(
-    evaluation: EvaluationSet, index: int, criteria: IntersectionCriteria, runs: Runs
+    evaluation: EvaluationSet, index: int, runs: Runs, criteria: IntersectionCriteria
 ) -> CountChanges:
     """True positives, false positives and cross triggers of one class by intersection with the reference."""
     cttc = -1.0 if criteria.cttc is None else float(criteria.cttc)
@@ -85,7 +85,7 @@ def intersection_changes(
     return _sorted(intersection_entries(*runs, *events, index, float(criteria.dtc), float(criteria.gtc), cttc))
 
 
-def collar_changes(evaluation: EvaluationSet, index: int, collars: Collars, runs: Runs) -> CountChanges:
+def collar_changes(evaluation: EvaluationSet, index: int, runs: Runs, collars: Collars) -> CountChanges:
     """True and false positives of one class by onset and offset collars, with the largest one-to-one matching."""
     limits = (float(collars.onset), float(collars.offset), float(collars.offset_rate))
     return _sorted(collar_entries(*runs, *evaluation.events_of_class(index), *limits))

@@ -6,6 +6,7 @@ precision is 1 where nothing is detected, macro averages count every class with 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from task4_sed.metrics.detections import (
     intersection_changes,
 )
 from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
-from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
+from task4_sed.metrics.resampling import DRAWS, Interval, interval, recording_weights
 
 Count = Callable[[EvaluationSet, int, Runs], CountChanges]
 
@@ -38,13 +39,12 @@ class Counts(NamedTuple):
 class F1(NamedTuple):
     """value: macro average. per_class, precision, recall, counts, thresholds by class name.
 
-    micro: F1 of the summed counts. interval, class_intervals: 95 %, by recording, with the thresholds as they are here.
+    micro: F1 of the summed counts. interval: 95 %, by recording, with these thresholds.
     """
 
     value: float
     per_class: dict[str, float]
     interval: Interval | None
-    class_intervals: dict[str, Interval | None]
     micro: float
     precision: dict[str, float]
     recall: dict[str, float]
@@ -76,11 +76,7 @@ def collar_f1(
         collars: allowed deviations. draws: resamplings behind the intervals. jobs: threads, one class each.
     """
     evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
-
-    def count(evaluation: EvaluationSet, index: int, runs: Runs) -> CountChanges:
-        return collar_changes(evaluation, index, collars, runs)
-
-    return _f1(evaluation, count, threshold, draws, jobs)
+    return _f1(evaluation, partial(collar_changes, collars=collars), threshold, draws, jobs)
 
 
 def intersection_f1(
@@ -98,59 +94,56 @@ def intersection_f1(
     """Intersection-based F1; arguments as for `collar_f1`, criteria as for `psds`."""
     evaluation = evaluation_set(scores, ground_truth, audio_durations, classes=classes, jobs=jobs)
     criteria = IntersectionCriteria(dtc_threshold, gtc_threshold)
-
-    def count(evaluation: EvaluationSet, index: int, runs: Runs) -> CountChanges:
-        return intersection_changes(evaluation, index, criteria, runs)
-
-    return _f1(evaluation, count, threshold, draws, jobs)
+    return _f1(evaluation, partial(intersection_changes, criteria=criteria), threshold, draws, jobs)
 
 
 def _f1(evaluation: EvaluationSet, count: Count, threshold: float | str, draws: int, jobs: int) -> F1:
     weights = recording_weights(len(evaluation.clips), draws)
     references = evaluation.event_counts().astype(float)
 
-    def of_class(index: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    def of_class(index: int) -> ClassCounts:
         changes = count(evaluation, index, class_runs(evaluation, index))
-        at = threshold
-        if at == "best":
-            at = best_threshold(changes, references[:, index].sum())
-        found = changes.at(float(at), TRUE_POSITIVE, len(evaluation.clips)) @ weights
-        false = changes.at(float(at), FALSE_POSITIVE, len(evaluation.clips)) @ weights
-        return float(at), found, false, references[:, index] @ weights
+        return count_class(changes, references[:, index], threshold, weights)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        rows = list(pool.map(of_class, range(len(evaluation.classes))))
-    return f1_of_counts(
-        evaluation.classes,
-        np.stack([row[1] for row in rows]),
-        np.stack([row[2] for row in rows]),
-        np.stack([row[3] for row in rows]),
-        [row[0] for row in rows],
-    )
+        return f1_of_counts(evaluation.classes, list(pool.map(of_class, range(len(evaluation.classes)))))
 
 
-def f1_of_counts(
-    classes: Sequence[str], found: np.ndarray, false: np.ndarray, references: np.ndarray, thresholds: Sequence[float]
-) -> F1:
-    """F1 with all its parts; counts are (classes, 1 + draws), column 0 of all recordings."""
+class ClassCounts(NamedTuple):
+    """Counts of a class at a threshold; (1 + draws,) each, column 0 of all recordings."""
+
+    found: np.ndarray
+    false: np.ndarray
+    references: np.ndarray
+    threshold: float
+
+
+def count_class(
+    changes: CountChanges, references: np.ndarray, threshold: float | str, weights: np.ndarray
+) -> ClassCounts:
+    """Counts at a threshold, or at the "best" one; references (recordings,), weights (recordings, 1 + draws)."""
+    at = best_threshold(changes, references.sum()) if threshold == "best" else float(threshold)
+    found, false = (changes.at(at, kind, len(references)) @ weights for kind in (TRUE_POSITIVE, FALSE_POSITIVE))
+    return ClassCounts(found, false, references @ weights, at)
+
+
+def f1_of_counts(classes: Sequence[str], rows: Sequence[ClassCounts]) -> F1:
+    """F1 with all its parts."""
+    found, false, references = (np.stack([row[part] for row in rows]) for part in range(3))
     precision, recall, score = _precision_recall_f1(found, false, references)
     with np.errstate(invalid="ignore"):
-        present = np.where(references > 0, score, np.nan)
-        macro = np.nanmean(present, axis=0)
-    _, _, micro = _precision_recall_f1(found[:, :1].sum(0), false[:, :1].sum(0), references[:, :1].sum(0))
+        macro = np.nanmean(np.where(references > 0, score, np.nan), axis=0)
+    _, _, micro = _precision_recall_f1(found[:, 0].sum(), false[:, 0].sum(), references[:, 0].sum())
+    whole = zip(*(np.rint(counts[:, 0]).astype(int).tolist() for counts in (found, false, references)))
     return F1(
         value=float(macro[0]),
         per_class=dict(zip(classes, score[:, 0].tolist())),
         interval=interval(macro),
-        class_intervals=intervals(dict(zip(classes, present))),
-        micro=float(micro[0]),
+        micro=float(micro),
         precision=dict(zip(classes, precision[:, 0].tolist())),
         recall=dict(zip(classes, recall[:, 0].tolist())),
-        counts={
-            name: Counts(round(found[i, 0]), round(false[i, 0]), round(references[i, 0]))
-            for i, name in enumerate(classes)
-        },
-        thresholds=dict(zip(classes, thresholds)),
+        counts={name: Counts(*counts) for name, counts in zip(classes, whole)},
+        thresholds={name: row.threshold for name, row in zip(classes, rows)},
     )
 
 

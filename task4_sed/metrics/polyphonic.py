@@ -22,7 +22,7 @@ from task4_sed.metrics.detections import (
     intersection_changes,
 )
 from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
-from task4_sed.metrics.resampling import DRAWS, Interval, affordable_draws, interval, intervals, recording_weights
+from task4_sed.metrics.resampling import DRAWS, Interval, affordable_draws, interval, recording_weights
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -68,7 +68,7 @@ class Psds(NamedTuple):
     """A score with its parts, the first four as in sed_scores_eval.
 
     value 0..1; per_class by name; curve: effective true positive rate over effective false positive rate;
-    class_curves; interval: 95 %, by recording; class_intervals; samples: the values of the draws behind them.
+    class_curves; interval: 95 %, by recording; samples: values of the draws behind it.
     """
 
     value: float
@@ -76,7 +76,6 @@ class Psds(NamedTuple):
     curve: Curve
     class_curves: dict[str, Curve]
     interval: Interval | None
-    class_intervals: dict[str, Interval | None]
     samples: np.ndarray
 
 
@@ -177,7 +176,7 @@ def class_levels(
     evaluation: EvaluationSet, reference: ReferenceTotals, wanted: PsdsParameters, index: int, runs: Runs
 ) -> ClassLevels:
     """Single-class score and curve of the detections `runs` of the class with this index."""
-    changes = intersection_changes(evaluation, index, wanted.criteria, runs)
+    changes = intersection_changes(evaluation, index, runs, wanted.criteria)
     events = reference.event_counts[index]
     scale = _cross_trigger_scale(reference, index, wanted)
     arguments = (*changes, reference.weights, reference.seconds, scale)
@@ -275,7 +274,6 @@ def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsPa
         curve=curve,
         class_curves=curves,
         interval=interval(values),
-        class_intervals=intervals(per_class),
         samples=values[1:],
     )
 

@@ -38,11 +38,6 @@ def interval(values: np.ndarray, highest: float = 1.0) -> Interval | None:
     return max(float(low), 0.0), min(float(high), highest)
 
 
-def intervals(per_class: dict[str, np.ndarray]) -> dict[str, Interval | None]:
-    """`interval` for each class."""
-    return {name: interval(values) for name, values in per_class.items()}
-
-
 def affordable_draws(draws: int, num_events: int, largest_bytes: int = 256 << 20) -> int:
     """Fewer draws where a metric keeps one number per event and draw and that would not fit."""
     return max(min(draws, largest_bytes // (8 * max(num_events, 1))), min(draws, 50))

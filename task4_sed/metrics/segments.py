@@ -26,9 +26,9 @@ from task4_sed.data.annotations import (
 from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
 from task4_sed.metrics.detections import CountChanges
 from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
-from task4_sed.metrics.f1 import F1, best_threshold, f1_of_counts
+from task4_sed.metrics.f1 import F1, count_class, f1_of_counts
 from task4_sed.metrics.polyphonic import Psds
-from task4_sed.metrics.resampling import DRAWS, Interval, interval, intervals, recording_weights
+from task4_sed.metrics.resampling import DRAWS, Interval, interval, recording_weights
 from task4_sed.scores.reading import read_score_tables
 from task4_sed.scores.tables import ScoreTables, from_frames
 
@@ -41,7 +41,7 @@ score: staircase is the lower bound."""
 
 
 class SegmentAuc(NamedTuple):
-    """value: mean over classes, 0..1. per_class by name. interval, class_intervals: 95 %, by recording.
+    """value: mean over classes, 0..1. per_class by name. interval: 95 %, by recording.
 
     interpolation: between points of the ROC, see `INTERPOLATIONS`. samples: values of the draws.
     """
@@ -49,7 +49,6 @@ class SegmentAuc(NamedTuple):
     value: float
     per_class: dict[str, float]
     interval: Interval | None
-    class_intervals: dict[str, Interval | None]
     interpolation: str
     samples: np.ndarray
 
@@ -97,7 +96,6 @@ def mean_partial_auc(
         value=float(means[0]),
         per_class={name: float(area[0]) for name, area in areas.items()},
         interval=interval(means),
-        class_intervals=intervals(areas),
         interpolation=interpolation,
         samples=means[1:],
     )
@@ -123,13 +121,9 @@ def segment_f1(
         order = np.argsort(-maxima, kind="stable")
         kind = np.where(active, TRUE_POSITIVE, FALSE_POSITIVE)
         changes = CountChanges(maxima[order], segments.clips[order], kind[order], np.ones(len(order), dtype=np.int64))
-        at = best_threshold(changes, active.sum()) if threshold == "best" else float(threshold)
         references = np.bincount(segments.clips, weights=active, minlength=len(evaluation.clips))
-        counts = [changes.at(at, which, len(evaluation.clips)) for which in (TRUE_POSITIVE, FALSE_POSITIVE)]
-        rows.append((at, counts[0] @ weights, counts[1] @ weights, references @ weights))
-    columns = list(zip(*rows))
-    found, false, references = (np.stack(column) for column in columns[1:])
-    return f1_of_counts(evaluation.classes, found, false, references, columns[0])
+        rows.append(count_class(changes, references, threshold, weights))
+    return f1_of_counts(evaluation.classes, rows)
 
 
 def segment_evaluation_set(
