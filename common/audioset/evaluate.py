@@ -27,7 +27,7 @@ def open_tagging_run(folder: Path) -> Run[Any]:
 
 
 def print_tagging(run: Run[Any], classes: bool = False) -> None:
-    """Print the figures of a run; with `classes` also those of each class."""
+    """Print the figures of a run; with `classes` also of each class."""
     scores = run.read_evaluation()
     title = f"{'Made-up data: ' if scores['made_up'] else ''}{run.folder.name}, {scores['clips']:,} test clips"
     print_table(summary_rows(scores), title=title)

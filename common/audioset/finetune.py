@@ -94,7 +94,7 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
 
 
 def refuse_early(run: Run[FineTuneSettings]) -> None:
-    """Find mistakes that other settings mend before a run folder keeps these ones."""
+    """Refuse unknown folds, missing clips and a DyMN that would not cool down before a folder is made."""
     _folds(run.settings, read_task(run.settings.data))
     refuse_hot_kernels(run.settings)
 
@@ -112,15 +112,9 @@ def open_labelled(
     whole: bool = False,
     training: bool = False,
 ) -> TaggingClips:
-    """Some clips of a labelled set, from the store of all of them, which is made when absent.
+    """Some `rows` of a labelled set, out of the store of all clips, which is made when absent.
 
-    Args:
-        settings: of the run.
-        clips: the set.
-        rows: which of them.
-        sample_rate: Hz.
-        whole: give each clip as long as it is, in batches of one.
-        training: augment them.
+    `whole` clips keep their length, in batches of one; `training` clips are augmented.
     """
     store = _store(settings, clips, sample_rate)
     names = [_clip_name(settings, clips.paths[row]) for row in rows]
@@ -166,7 +160,7 @@ def _some(settings: FineTuneSettings, clips: LabelledClips, rows: NDArray) -> ND
 
 
 def _clip_name(settings: FineTuneSettings, path: Path) -> str:
-    """A name that differs from clip to clip, also where folders tell them apart."""
+    """A unique name for a clip, also of clips that differ only in their folder."""
     return path.relative_to(settings.data.root).with_suffix("").as_posix().replace("/", "__").replace(".", "_")
 
 

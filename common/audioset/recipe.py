@@ -109,11 +109,7 @@ def is_made_up_set(settings: PretrainSettings | FineTuneSettings) -> bool:
 
 
 def refuse_early(run: Run[PretrainSettings]) -> None:
-    """Find mistakes that other settings mend before a run folder keeps these ones.
-
-    Raises:
-        UserError: for missing files, a teacher of other classes, a DyMN that would not cool down.
-    """
+    """Refuse missing files, a teacher of other classes and a DyMN that would not cool down before a folder is made."""
     data, teacher = run.settings.data, run.settings.teacher
     find_files(data.root, [*data.training, *data.test])
     if teacher is not None:

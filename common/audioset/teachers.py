@@ -41,7 +41,7 @@ def write_teacher_logits(
     Args:
         sources: run folders of `pretrain`, or models of the registry (passt_s_swa.as, or mn04.as=FILE).
         root: of AudioSet.
-        out: the file.
+        out: HDF5 file.
         patterns: names of HDF5 files below `root`.
         seconds: of the clips; None takes the length that the first run was trained on, 10 without a run.
         batch_size: clips at once.
@@ -83,8 +83,8 @@ def import_published_logits(array: Path, index: Path, out: Path) -> int:
 
     Args:
         array: (rows, classes) of logits.
-        index: pickled dict, a video's name to its row; read without running code that it might hold.
-        out: the file.
+        index: pickled dict, a video's name to its row; read without running code.
+        out: HDF5 file.
 
     Returns:
         The number of clips.

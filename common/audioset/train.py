@@ -112,8 +112,8 @@ def refuse_hot_kernels(settings: TaggingSettings) -> None:
     last, lowest = network.temperature_in(epochs - 1), network.temperature_in(10**6)
     if last > lowest:
         raise UserError(
-            f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but what loads "
-            f"it takes {lowest:g}. Train longer, or start lower (--model.options.T_max {epochs})."
+            f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but "
+            f"loading assumes {lowest:g}. Train longer, or start lower (--model.options.T_max {epochs})."
         )
 
 

@@ -186,11 +186,7 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 @torch.inference_mode()
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """An embedding every 50 ms.
-
-    Args:
-        audio: as for `get_scene_embeddings`.
-        model: from `load_model`.
+    """An embedding every 50 ms; arguments as for `get_scene_embeddings`.
 
     Returns:
         Embeddings (sounds, timestamps, model.timestamp_embedding_size) and the centres of their windows in milliseconds

@@ -9,29 +9,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from common.models.audio_model import AudioModel
 
 
-def prepare_for_inference(
-    model: AudioModel,
-    fold: bool = True,
-    channels_last: bool = True,
-    compile: bool = False,
-    dtype: torch.dtype | None = None,
-) -> AudioModel:
-    """Set a model to evaluation and make it fast; it is changed in place and cannot be trained or saved as before.
+def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -> AudioModel:
+    """Set a model to evaluation and make it fast, in place: batch norms folded, channels last (2x on CPU for MN).
 
-    Args:
-        fold: batch norms into the convolutions before them.
-        channels_last: memory layout of convolutions; 2x on CPU for MN when batch norms are folded.
-        compile: torch.compile of the network; the first call of each shape takes long.
-        dtype: torch.bfloat16 or torch.float16 for the network, under autocast; the front end stays in float32.
+    It cannot be trained or saved as before. `dtype` is torch.bfloat16 or torch.float16 for the network, under autocast;
+    the front end stays in float32.
     """
     model.eval().requires_grad_(False)
-    if fold:
-        fold_batch_norms(model.network)
-    if channels_last and any(isinstance(module, nn.Conv2d) for module in model.network.modules()):
+    fold_batch_norms(model.network)
+    if any(isinstance(module, nn.Conv2d) for module in model.network.modules()):
         model.memory_format = torch.channels_last
         model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if compile:
-        model.network.compile()
     model.autocast_dtype = dtype
     return model
 

@@ -39,7 +39,7 @@ class CPResNet(nn.Module):
     Args:
         num_classes: of the classifier.
         in_channels: of the spectrogram.
-        rho: receptive field: after those of the first block, the first `rho` convolutions are 3x3, the others 1x1.
+        rho: receptive field: behind the first block, the first `rho` convolutions are 3x3, the others 1x1.
         base_channels: width of the first stage.
         channels_multiplier: each stage is this much wider than the one before.
         n_channels: widths of the three stages, instead of the two above.

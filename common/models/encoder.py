@@ -31,10 +31,6 @@ class DropPath(nn.Module):
         mask = branch.new_empty((branch.shape[0],) + (1,) * (branch.ndim - 1)).bernoulli_(keep)
         return branch * mask / keep
 
-    def extra_repr(self) -> str:
-        """The probability, for `print(model)`."""
-        return f"probability={self.probability}"
-
 
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""

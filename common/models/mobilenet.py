@@ -35,7 +35,7 @@ TABLE = (
     (5, 960, 160, True, True),
 )
 STRIDED = (1, 3, 6, 12)  # the rows of TABLE that `strides` is for
-TAIL = 12  # the first row whose output `reduced_tail` halves and whose depthwise convolution `dilated` dilates
+TAIL = 12  # from this row on `reduced_tail` halves outputs and `dilated` dilates depthwise convolutions
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

@@ -124,7 +124,7 @@ class PaSST(nn.Module):
             nn.init.trunc_normal_(table, std=0.02)
 
     def draw_patchout(self, rows: int, columns: int, generator: torch.Generator | None = None) -> Patchout:
-        """Draw what one batch in training leaves out; `generator` is on the CPU."""
+        """Draw the patchout of one batch in training; `generator` is on the CPU."""
         spare = self.time_new_pos_embed.shape[-1] - columns
         offset = int(torch.randint(spare + 1, (), generator=generator)) if spare > 0 else 0
         kept_columns = draw_kept(columns, self.s_patchout_t, generator)

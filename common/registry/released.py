@@ -144,7 +144,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def describe_models(pattern: str = "*") -> list[dict[str, Any]]:
-    """A row per architecture and per file of released weights whose name fits `pattern`.
+    """A row per architecture and per file of released weights with a name that fits `pattern`.
 
     Raises:
         UserError: no name fits.
