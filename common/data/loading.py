@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from common.data.packed_store import read_info, read_table, verify
+from common.data.packed_store import open_store
 from common.errors import UserError
 
 Columns = Mapping[str, Tensor | Sequence[Any]]
@@ -52,16 +52,12 @@ class PackedClips(Dataset):
     def __init__(self, folder: Path, filenames: Sequence[str] | None = None, columns: Columns | None = None):
         self.folder = Path(folder)
         self.columns = columns or {}
-        info = read_info(self.folder)
-        problems = verify(self.folder)
-        if problems:
-            raise UserError(" ".join(problems))
+        info, table = open_store(self.folder)
         self.sample_rate, self.num_samples = info.plan.sample_rate, info.plan.num_samples
         self._shape = (info.plan.num_clips, info.plan.num_samples)
         self._dtype, self._scale = info.plan.dtype, info.scale
         self._header_bytes = len(info.plan.header)
         self._array: Tensor | None = None
-        table = read_table(self.folder)
         self.rows = np.arange(len(table)) if filenames is None else self._find(table, filenames)
         self.clips = table.iloc[self.rows].reset_index(drop=True)
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -115,9 +116,22 @@ def write_info(folder: Path, info: StoreInfo) -> None:
         json.dump(asdict(info), file, indent=1)
 
 
-def read_table(folder: Path) -> pd.DataFrame:
-    """Read clips.tsv; empty cells stay empty strings."""
-    return pd.read_csv(Path(folder) / "clips.tsv", sep="\t", keep_default_na=False)
+def open_store(folder: Path) -> tuple[StoreInfo, pd.DataFrame]:
+    """Content of store.json and clips.tsv, checked and read once in a process as long as the files do not change.
+
+    Raises:
+        UserError: as `read_info`; if a file is missing or does not fit its digest.
+    """
+    files = [Path(folder) / name for name in ("store.json", "clips.tsv", "waveforms.npy")]
+    stats = [path.stat() for path in files if path.is_file()]
+    return _open_store(Path(folder), tuple((stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats))
+
+
+@lru_cache(maxsize=8)
+def _open_store(folder: Path, _: tuple[tuple[int, ...], ...]) -> tuple[StoreInfo, pd.DataFrame]:
+    if problems := verify(folder):
+        raise UserError(" ".join(problems))
+    return read_info(folder), pd.read_csv(folder / "clips.tsv", sep="\t", keep_default_na=False)
 
 
 def digest(data: bytes) -> str:

@@ -92,9 +92,7 @@ def pack(
     if (folder / "store.json").is_file():
         info = store.read_info(folder)
         _refuse_other(folder, info.plan, plan, table)
-        problems = store.verify(folder)
-        if problems:
-            raise UserError(" ".join(problems))
+        store.open_store(folder)  # checks it
         return PackReport(folder, plan.num_clips, plan.file_bytes, 0, info.clipped, 0.0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
