@@ -58,7 +58,18 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
         raise SettingsError(f"{path}:1: settings are needed, lines of the form `name: value`, not {found}.")
     known = [(line, f"{path}:{line}: {sentence}") for line, sentence in file.mistakes]
     cls = cast(type[AnySettings], cls.for_data(file.data))
-    return _validate(cls, file.data, lambda place: _source(file, path, place), overrides or {}, known)
+    try:
+        return _validate(cls, file.data, lambda place: _source(file, path, place), overrides or {}, known)
+    except SettingsError as error:
+        mistakes = [line for line in str(error).splitlines() if line.startswith(f"{path}:")]
+        if path.name != "settings.yaml" or not mistakes:  # the file of a run, which nobody wrote by hand
+            raise
+        more = f" and {len(mistakes) - 1} more" if len(mistakes) > 1 else ""
+        first = mistakes[0].partition(": ")[2].rstrip(".")
+        raise SettingsError(
+            f"{path.parent} is a run of another task or of another version of the kit, with other settings ({first}"
+            f"{more}); train it again under another name."
+        ) from error
 
 
 def parse_settings(cls: type[AnySettings], data: Mapping[str, Any], origin: str = "settings") -> AnySettings:

@@ -174,7 +174,7 @@ def test_several_runs_are_packaged_as_their_mean(run, settings, made_up, tmp_pat
 def test_a_run_of_an_earlier_version_is_refused_with_the_new_names(run, tmp_path):
     text = (run / "settings.yaml").read_text().replace("num_workers", "workers")
     (tmp_path / "settings.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"data\.workers is now called data\.num_workers"):
+    with pytest.raises(UserError, match=r"another version .*data\.workers is now called data\.num_workers"):
         RECIPE.open(tmp_path)
 
 

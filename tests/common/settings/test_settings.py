@@ -259,3 +259,14 @@ def test_an_old_name_is_refused_with_the_new_one(tmp_path, monkeypatch):
         "config.yaml:2: warmup is now called optim.warmup_steps.",
         "--optim.decay is now called optim.weight_decay.",
     ]
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.settings.renamed.RENAMED", {"decay": "weight_decay"})
+    path = tmp_path / "settings.yaml"
+    path.write_text("name: x\nunknown: 1\noptim:\n  decay: 0.1\n")
+    with pytest.raises(
+        SettingsError, match=r"another version .*unknown is not a setting.* and 1 more\); train"
+    ) as told:
+        load_settings(Training, path)
+    assert "\n" not in str(told.value)
