@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.models.encoder import Encoder, initialise_like_vit
+from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
-from common.models.m2d import PATCH, PatchProjection
+from common.models.m2d import PATCH
 
 
 class Asit(SequenceModel):
@@ -49,7 +49,7 @@ class Asit(SequenceModel):
         self.position_grid = position_grid
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.bands * (table_frames // PATCH), dim))
-        self.patch_embed = PatchProjection(dim)
+        self.patch_embed = PatchProjection(1, dim, PATCH, PATCH)
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.cls_token, std=0.02)

@@ -15,6 +15,20 @@ from torch.utils.checkpoint import checkpoint
 
 from common.errors import unknown
 
+Size = int | tuple[int, int]
+
+
+class PatchProjection(nn.Module):
+    """Patches through one linear map: a convolution, with the name that released files give it."""
+
+    def __init__(self, in_channels: int, dim: int, size: Size, stride: Size = 1, padding: Size = 0):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, size, stride, padding)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, dim, rows of patches, columns)."""
+        return self.proj(maps)
+
 
 class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch for whole items of a batch in training; the others are scaled up."""

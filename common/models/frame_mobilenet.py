@@ -8,13 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
-from common.models.mobilenet import (
-    ConcurrentSqueezeExcitation,
-    InvertedResidual,
-    block_table,
-    convolution,
-    initialise,
-)
+from common.models.mobilenet import block_table, initialise, make_features
 
 FREQUENCY_STRIDES = (1, 2, 2, 1, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 2)
 TIME_STRIDES = (1, 2, *([1] * 13))
@@ -31,16 +25,8 @@ class FrameMobileNet(SequenceModel):
     def __init__(self, width_mult: float = 1.0, se_r: int = 4):
         super().__init__()
         blocks = block_table(width_mult, list(zip(FREQUENCY_STRIDES, TIME_STRIDES, strict=True)))
-        layers: list[nn.Module] = [convolution(1, blocks[0].in_channels, 3, nn.Hardswish(inplace=True), stride=2)]
-        size = 64, 500
-        for block in blocks:
-            size = block.output_size(size)
-            squeeze = ConcurrentSqueezeExcitation((block.expanded, *size), "c", "max", se_r) if block.squeeze else None
-            layers.append(InvertedResidual(block, squeeze))
-        last = blocks[-1].out_channels
-        layers.append(convolution(last, 6 * last, activation=nn.Hardswish(inplace=True)))
-        self.features = nn.Sequential(*layers)
-        self.dim = 6 * last
+        self.features = make_features(blocks, (128, 1000), se_r=se_r)
+        self.dim = 6 * blocks[-1].out_channels
         initialise(self)
 
     def forward(self, spectrogram: Tensor) -> Tensor:

@@ -12,20 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import UserError
-from common.models.encoder import Encoder, initialise_like_vit
+from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
-
-
-class PatchProjection(nn.Module):
-    """One convolution over the whole height and two columns: a token for each column."""
-
-    def __init__(self, in_channels: int, height: int, dim: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, (height, 2), padding=(0, 1))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(batch, channels, height, columns) to (batch, dim, 1, columns)."""
-        return self.proj(maps)[..., 1:]  # the first column sees padding on its left
 
 
 class FramePasst(SequenceModel):
@@ -56,7 +44,8 @@ class FramePasst(SequenceModel):
         self.conv_in_2 = nn.Conv2d(16, 32, 3, stride=1, padding=1)
         self.conv_in_3 = nn.Conv2d(32, 64, 3, stride=2, padding=1)
         # The stem's 64 channels of num_mels / 4 bands are read as 16 channels of num_mels bands.
-        self.patch_embed = PatchProjection(16, num_mels, dim)
+        # A token for each column, from it and the column before, over the whole height.
+        self.patch_embed = PatchProjection(16, dim, (num_mels, 2), padding=(0, 1))
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         for name in ("cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"):
@@ -70,7 +59,7 @@ class FramePasst(SequenceModel):
         maps = maps.contiguous(memory_format=torch.channels_last)  # the next layers are 1.4 times as fast
         for convolution in (self.conv_in_2, self.conv_in_3):
             maps = F.gelu(convolution(maps))
-        maps = self.patch_embed(maps.reshape(batch, 16, num_mels, maps.shape[-1]))
+        maps = self.patch_embed(maps.reshape(batch, 16, num_mels, maps.shape[-1]))[..., 1:]  # the first sees padding
         maps = maps + self._time_positions(maps.shape[-1]) + self.freq_new_pos_embed
         extra = torch.cat((self.cls_token, self.dist_token), dim=1) + self.new_pos_embed
         tokens = torch.cat((extra.expand(batch, -1, -1), maps.flatten(2).mT), dim=1)

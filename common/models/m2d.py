@@ -11,22 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.models.encoder import Encoder, initialise_like_vit
+from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
 PATCH = 16
-
-
-class PatchProjection(nn.Module):
-    """Non-overlapping patches of 16 x 16 through one linear map."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.proj = nn.Conv2d(1, dim, PATCH, stride=PATCH)
-
-    def forward(self, spectrogram: Tensor) -> Tensor:
-        """(batch, 1, rows, columns) to (batch, dim, rows // 16, columns // 16)."""
-        return self.proj(spectrogram)
 
 
 class M2d(SequenceModel):
@@ -59,7 +47,7 @@ class M2d(SequenceModel):
         self.norm_stats = nn.Parameter(torch.tensor([-7.1, 4.2]), requires_grad=False)
         self.register_state_dict_post_hook(leave_out_norm_stats)
         self.register_load_state_dict_pre_hook(keep_norm_stats)
-        self.patch_embed = PatchProjection(dim)
+        self.patch_embed = PatchProjection(1, dim, PATCH, PATCH)
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.cls_token, std=0.02)

@@ -219,6 +219,22 @@ class MultiHeadAttentionPooling(nn.Module):
         return ((attention * projected[:, :, 1]).sum(dim=1) * self.head_weight).sum(dim=1)
 
 
+def make_features(
+    blocks: Sequence[Block], size: tuple[int, int], se_dims: str = "c", se_agg: str = "max", se_r: int = 4
+) -> nn.Sequential:
+    """Stem, blocks and last convolution for spectrograms of `size` (mels, frames); `se_*` as for `MobileNet`."""
+    layers: list[nn.Module] = [convolution(1, blocks[0].in_channels, 3, nn.Hardswish(inplace=True), stride=2)]
+    size = (size[0] + 1) // 2, (size[1] + 1) // 2
+    for block in blocks:
+        size = block.output_size(size)
+        squeeze = None
+        if block.squeeze and se_dims != "none":
+            squeeze = ConcurrentSqueezeExcitation((block.expanded, *size), se_dims, se_agg, se_r)
+        layers.append(InvertedResidual(block, squeeze))
+    last = blocks[-1].out_channels
+    return nn.Sequential(*layers, convolution(last, 6 * last, activation=nn.Hardswish(inplace=True)))
+
+
 def make_head(head_type: str, num_features: int, hidden: int, num_classes: int, dropout: float = 0.2) -> nn.Module:
     """Classifier on the maps of the last convolution: (batch, features, frequency, time) to logits (batch, classes)."""
     if head_type == "mlp":
@@ -289,17 +305,8 @@ class MobileNet(nn.Module):
     ):
         super().__init__()
         blocks = block_table(width_mult, square_strides(strides), reduced_tail, dilated)
-        layers: list[nn.Module] = [convolution(1, blocks[0].in_channels, 3, nn.Hardswish(inplace=True), stride=2)]
-        size = (input_dim_f + 1) // 2, (input_dim_t + 1) // 2
-        for block in blocks:
-            size = block.output_size(size)
-            squeeze = None
-            if block.squeeze and se_dims != "none":
-                squeeze = ConcurrentSqueezeExcitation((block.expanded, *size), se_dims, se_agg, se_r)
-            layers.append(InvertedResidual(block, squeeze))
+        self.features = make_features(blocks, (input_dim_f, input_dim_t), se_dims, se_agg, se_r)
         last = blocks[-1].out_channels
-        layers.append(convolution(last, 6 * last, activation=nn.Hardswish(inplace=True)))
-        self.features = nn.Sequential(*layers)
         hidden = make_divisible((640 if reduced_tail else 1280) * width_mult)
         self.classifier = make_head(head_type, 6 * last, hidden, num_classes, dropout)
         self.embedding_size = 6 * last

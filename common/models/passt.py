@@ -9,20 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.models.encoder import Encoder, initialise_like_vit
+from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.output import ModelOutput
-
-
-class PatchEmbedding(nn.Module):
-    """Overlapping square patches to vectors."""
-
-    def __init__(self, patch_size: int, stride: tuple[int, int], in_channels: int, embed_dim: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride)
-
-    def forward(self, spectrogram: Tensor) -> Tensor:
-        """(batch, channels, mels, frames) to (batch, embed_dim, patch rows, patch columns)."""
-        return self.proj(spectrogram)
 
 
 class Patchout(NamedTuple):
@@ -97,7 +85,7 @@ class PaSST(nn.Module):
         self.new_pos_embed = nn.Parameter(torch.zeros(1, 2, embed_dim))
         self.freq_new_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, grid[0], 1))
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, 1, grid[1]))
-        self.patch_embed = PatchEmbedding(patch_size, (fstride, tstride), in_channels, embed_dim)
+        self.patch_embed = PatchProjection(in_channels, embed_dim, patch_size, (fstride, tstride))
         self.dropout = nn.Dropout(dropout)
         self.blocks = Encoder(
             depth,
