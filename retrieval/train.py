@@ -25,6 +25,7 @@ from retrieval.model import DualEncoder
 from retrieval.settings import Correspondences, DataSource, RetrievalSettings, Training
 
 MONITOR = "mAP@10"
+STAGE_1 = Correspondences(contrastive_weight=1.0, distillation_weight=0.0)
 
 
 class RetrievalModule(LightningModule):
@@ -34,7 +35,7 @@ class RetrievalModule(LightningModule):
         model: dual encoder.
         training: learning rates and their course.
         teachers: correspondences of stage 2; None is stage 1.
-        weights: of the losses of stage 2.
+        weights: of the losses.
     """
 
     def __init__(
@@ -42,11 +43,11 @@ class RetrievalModule(LightningModule):
         model: DualEncoder,
         training: Training,
         teachers: EstimatedCorrespondences | None = None,
-        weights: Correspondences | None = None,
+        weights: Correspondences = STAGE_1,
     ):
         super().__init__()
         self.model, self.training_settings = model, training
-        self.teachers, self.weights = teachers, weights or Correspondences()
+        self.teachers, self.weights = teachers, weights
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -61,13 +62,12 @@ class RetrievalModule(LightningModule):
         audio = _gathered(clips.float()[batch["caption_clip"]])
         text = _gathered(self.model.embed_text(batch["captions"]).float())
         group = _gathered(batch["clip"][batch["caption_clip"]])
-        temperature = self.model.temperature
-        if self.teachers is None:
-            return contrastive_loss(audio, text, group, temperature)
-        targets = self.teachers(group, _gathered_captions(batch["captions"]), device=audio.device)
-        loss = self.weights.distillation_weight * distillation_loss(audio, text, targets, temperature)
-        if self.weights.contrastive_weight:
-            loss = loss + self.weights.contrastive_weight * contrastive_loss(audio, text, group, temperature)
+        weights, temperature, loss = self.weights, self.model.temperature, audio.new_zeros(())
+        if weights.contrastive_weight:
+            loss = loss + weights.contrastive_weight * contrastive_loss(audio, text, group, temperature)
+        if self.teachers is not None:
+            targets = self.teachers(group, _gathered_captions(batch["captions"]), device=audio.device)
+            loss = loss + weights.distillation_weight * distillation_loss(audio, text, targets, temperature)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from retrieval.clips import CaptionSampler, split_windows
 from retrieval.correspondences import EstimatedCorrespondences, write_teacher
 from retrieval.model import DualEncoder
 from retrieval.settings import Correspondences, RetrievalSettings, TextEncoderSettings, Training
-from retrieval.train import MONITOR, RetrievalModule, make_optimizer, rate_factor, trainer_settings
+from retrieval.train import MONITOR, STAGE_1, RetrievalModule, make_optimizer, rate_factor, trainer_settings
 from tests.check_training.fixtures import Fixture, check
 from tests.support.places import ROOT
 
@@ -213,11 +213,14 @@ def recipe(fixture: Fixture) -> Mapping[str, Any]:
 
 
 def _shipped(settings: RetrievalSettings) -> dict[str, Any]:
-    model, weights = settings.models["passt"], settings.correspondences
+    model = settings.models["passt"]
     front_end: Any = create_front_end(model.audio.model)
     masked = {"frequency_mask": 0, "time_mask": 0} if front_end.mask is None else {}
     stages: dict[str, Any] = {}
-    for name, training in (("stage1", settings.contrastive), ("stage2", settings.distilled)):
+    for name, training, weights in (
+        ("stage1", settings.contrastive, STAGE_1),
+        ("stage2", settings.distilled, settings.correspondences),
+    ):
         assert training is not None
         optimizer = make_optimizer([([nn.Parameter(torch.zeros(1))], training.lr)], training)
         trainer = trainer_settings(settings.trainer, training)
@@ -236,8 +239,7 @@ def _shipped(settings: RetrievalSettings) -> dict[str, Any]:
             "window": settings.data.window, "max_duration": settings.data.max_duration,
             "text": model.text.model, "text_dropout": model.text.dropout, "max_tokens": model.text.max_tokens,
             "dim": model.dim, "hidden_layers": model.hidden_layers, "kept": f"highest validation {MONITOR}",
-            "contrastive_weight": weights.contrastive_weight if name == "stage2" else 1.0,
-            "distillation_weight": weights.distillation_weight if name == "stage2" else 0.0,
+            "contrastive_weight": weights.contrastive_weight, "distillation_weight": weights.distillation_weight,
             "starts_from": "best of stage 1",
         }  # fmt: skip
     return stages
