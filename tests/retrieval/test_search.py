@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from common.errors import UserError
-from retrieval.correspondences import EstimatedCorrespondences, write_teacher
+from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.losses import estimated_correspondences
 from retrieval.search import top_k
 from retrieval.submission import matrix_csv, ranking_csv
@@ -57,6 +58,23 @@ def test_correspondences_are_found_by_name_whatever_the_teachers_order(tmp_path)
     direct = estimated_correspondences([vectors(3, 0)[[2, 1]]], [vectors(4, 1)[[1, 1, 0]]])
     assert torch.allclose(first(torch.tensor([2, 1]), asked), direct, atol=1e-6)
     assert torch.allclose(turned(torch.tensor([2, 0]), asked), direct, atol=1e-6)
+
+
+def test_a_text_encoder_is_a_teacher_without_audio(tmp_path):
+    words = {"rain": (1.0, 0.0), "drizzle": (0.8, 0.6), "a dog": (0.0, 1.0)}
+
+    class Encoder:
+        caption_rule = "dcase2024"
+
+        def encode(self, captions):
+            return torch.tensor([words[caption] for caption in captions])
+
+    captions = [("Rain.", "Drizzle!"), ("A dog",)]
+    audio, distinct, text = embed_by_text(Encoder(), captions)
+    write_teacher(tmp_path, ["wet", "loud"], audio, distinct, text, "dcase2024")
+    teacher = EstimatedCorrespondences([tmp_path], ["wet", "loud"], distinct, "dcase2024")
+    similarity = teacher(torch.tensor([0, 1]), ["Rain.", "A dog"])
+    assert similarity[0, 0] == pytest.approx(0.9 / math.hypot(0.9, 0.3)) and similarity[1].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
