@@ -10,6 +10,7 @@ from torch import nn
 from common.models.output import ModelOutput
 from task4_sed.losses import teacher_decay, update_teacher
 from task4_sed.scoring import Scored, objective
+from task4_sed.settings import AverageSettings
 
 Batch = dict[str, Any]
 
@@ -27,7 +28,9 @@ class MeanTeacherTraining(LightningModule):
     updates_counted_from = 1
     """See `teacher_decay`."""
 
-    def __init__(self, settings: Any, student: nn.Module, average: Any = None, validation: Any = None):
+    def __init__(
+        self, settings: Any, student: nn.Module, average: AverageSettings | None = None, validation: Any = None
+    ):
         super().__init__()
         self.settings = settings
         self.student = student
@@ -48,7 +51,7 @@ class MeanTeacherTraining(LightningModule):
 
     def update_teacher(self) -> None:
         """Move the teacher towards the student; the decay follows from the steps of the optimiser so far."""
-        if self.teacher is not None:
+        if self.teacher is not None and self.average is not None:
             decay = teacher_decay(self.global_step, self.average.decay, self.updates_counted_from)
             update_teacher(self.teacher, self.student, decay, self.average.average_statistics)
 

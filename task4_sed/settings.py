@@ -1,4 +1,4 @@
-"""Settings of Task 4: what a YAML file in configs/ may say. No torch here."""
+"""Settings that the systems of Task 4 share. No torch here."""
 
 import math
 from pathlib import Path
@@ -14,18 +14,18 @@ TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_
 
 
 class SourceSettings(Settings):
-    """Where the clips are, and how they are read."""
+    """Location and reading of the clips."""
 
     root: Path
-    """Folder that the official recipe calls data/dcase/dataset."""
+    """Root of the tree, data/dcase/dataset in the official recipe."""
     allow_missing: bool = False
-    """Go on where audio of listed clips is missing; scores then say that they are not comparable."""
+    """Continue if audio of listed clips is missing; scores then say that they are not comparable."""
     packed: bool = True
-    """Read packed stores at 16 kHz (made when absent) instead of one file per clip."""
+    """Read packed stores at 16 kHz (made if missing) instead of one file per clip."""
     num_workers: int = Field(0, ge=0)
-    """Processes that put batches together; with packed stores none is needed."""
+    """Worker processes that assemble batches; packed stores need none."""
     scoring_batch: int = Field(24, ge=1)
-    """Clips that are scored at once."""
+    """Batch size for scoring."""
 
 
 class WavmixSettings(Settings):
@@ -104,23 +104,39 @@ class AugmentSettings(Settings):
     frequency_warp: FrequencyWarpSettings | None = None
 
 
-class EmbeddingSettings(Settings):
-    """Frames of a frozen model that the network reads beside the spectrogram."""
+class AverageSettings(Settings):
+    """The teacher, a moving average of the student."""
+
+    decay: float = Field(0.999, gt=0, lt=1)
+    """Decay per step; less at the start, where the average is the plain mean."""
+    average_statistics: bool = True
+    """Average the statistics of batch norms too; as published, only parameters: the teacher has its own statistics."""
+
+
+class FrameModelSettings(Settings):
+    """A model of the registry that gives frames."""
+
+    model: str
+    """A frame model that `python -m common models` lists, or one of its released weights."""
+    weights: Path | None = None
+    """File of weights; null uses the registered ones and downloads missing files."""
+    untrained: bool = False
+    """Use random weights, to try the recipe without a download."""
+    options: dict[str, Any] = {}
+    """Options of the model, such as a smaller depth with `untrained`."""
+
+
+class EmbeddingSettings(FrameModelSettings):
+    """Frames of a frozen model, the network's second input."""
 
     model: str = "beats"
     """A frame model that `python -m common models` lists, or one of its released weights."""
-    weights: Path | None = None
-    """File of weights; null takes the registered ones and downloads them where they are absent."""
-    untrained: bool = False
-    """Random weights, to try the way without a download."""
-    options: dict[str, Any] = {}
-    """Options of the model, such as a smaller depth with `untrained`."""
     dim: int = Field(768, ge=1)
     """Width of its frames."""
     folder: Path | None = None
-    """Where embeddings are kept; null is the folder embeddings below data.root."""
+    """Folder of the cached embeddings; null is data.root/embeddings."""
     batch: int = Field(8, ge=1)
-    """Clips that are embedded at once."""
+    """Batch size for embedding."""
 
 
 class FrontEndSettings(Settings):
@@ -140,9 +156,9 @@ class ModelSettings(Settings):
     pooling: list[tuple[int, int]] = [(2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2)]
     """Time and mels that each block averages; 4 in time in all, and mels down to 1."""
     gate: Literal["glu", "cg"] = "glu"
-    """Gate of the blocks: the baseline's, or context gating (winner of 2024)."""
+    """Gate of the blocks: glu (baseline), or context gating (winner of 2024)."""
     norm_momentum: float = Field(0.1, gt=0, le=1)
-    """Of the batch norms, in torch's sense; the published 0.99 keeps little more than the last batch."""
+    """Momentum of the batch norms, as in torch; the published 0.99 keeps little more than the last batch."""
     rnn_dim: int = Field(192, ge=1)
     """GRU cells of one direction."""
     num_rnn_layers: int = Field(2, ge=1)
@@ -150,14 +166,14 @@ class ModelSettings(Settings):
     dropout: float = Field(0.2, ge=0, lt=1)
     """After each block, before the fusion with embeddings and before the heads."""
     aggregation: Literal["adaptive", "nearest", "exact"] = "adaptive"
-    """How embeddings come to the frames; see `common.models.crnn.Crnn`."""
+    """Resampling of embeddings to frames, see `common.models.crnn.Crnn`."""
     dropstep: float = Field(0.3, ge=0, lt=1)
-    """Largest share of the frames that time masking takes from spectrogram features or embeddings."""
+    """Largest share of the frames that time masking hides in spectrogram features or embeddings."""
     dropstep_frames: int = Field(16, ge=0)
-    """Most frames that it takes."""
+    """Largest number of frames that it hides."""
 
     def refuse_other_sizes(self, n_mels: int, group: str) -> None:
-        """Demand pooling that leaves 156 frames and one mel; `group` is where these settings stand."""
+        """Require pooling to 156 frames and one mel; `group` is the name of these settings."""
         pooled = [math.prod(pool[axis] for pool in self.pooling) for axis in (0, 1)]
         if len(self.pooling) != len(self.filters) or pooled != [POOLING, n_mels]:
             raise ValueError(
@@ -167,14 +183,14 @@ class ModelSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """Clips held out of training choose the best epoch: the sum of weak macro F1, intersection F1 and segment F1."""
+    """Clips used to choose the best epoch, by the sum of weak macro F1, intersection F1 and segment F1."""
 
     weak: bool = True
-    """10 % of the weak clips are held out."""
+    """Hold out 10 % of the weak clips."""
     synthetic: bool = True
-    """The synthetic validation set is scored."""
+    """Score the synthetic validation set."""
     maestro: bool = True
-    """10 % of the MAESTRO recordings that are trained on are held out."""
+    """Hold out 10 % of the MAESTRO training recordings."""
 
 
 class BoxTuning(Settings):
@@ -194,12 +210,12 @@ class BoxTuning(Settings):
 
 
 class FilterSettings(Settings):
-    """From raw scores to detections."""
+    """Post-processing of raw scores."""
 
     median_frames: dict[str, int] | int = 7
     """Median filter in frames of 64 ms: one length, or one per class."""
     boxes: BoxTuning | None = None
-    """Event boxes in place of median filters; null does not use them."""
+    """Use event boxes in place of median filters; null uses median filters."""
 
 
 class SystemSettings(RunSettings):

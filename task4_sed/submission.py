@@ -1,4 +1,4 @@
-"""Packaging for the challenge: score tables of three runs, raw and post-processed, the energy, and the meta file."""
+"""Packaging for the challenge: raw and post-processed score tables of three runs, energy, and the meta file."""
 
 import json
 import shutil
@@ -25,28 +25,27 @@ RULES = "task4_2024"
 NUM_RUNS = 3
 REFERENCE_EPOCHS = 10
 ENERGY = ("training_kwh", "devtest_kwh")
-"""Keys of the meta file: of everything that is trained, and of the inference on the development test sets."""
+"""Keys of the meta file: of all trainings, and of the inference on the development test sets."""
 
 
 def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out: Path = OUT) -> Path:
     """Write a package of the 2024 challenge, check it, and zip it.
 
     Args:
-        paths: a sweep over seeds, or three runs that were trained independently. Runs without predictions make them
-            from the evaluation set below their data root.
+        paths: a sweep over seeds, or three independent runs. Runs without predictions score the evaluation set below
+            their data root first.
         label: Lastname_INST_task4_1.
         meta: META.yaml with names and methods.
-        reference: run of the baseline for 10 epochs on the same machine; its energy puts that of the runs into
-            proportion.
+        reference: run of the baseline for 10 epochs on the same machine, the reference for the energy.
         out: folder of the packages.
 
     Returns:
-        The zip. The folder lies beside it.
+        The zip, beside its folder.
 
     Raises:
         UserError: if there are not three finished runs with measured energy, META.yaml has mistakes, or the package
             exists.
-        CheckFailed: if the package breaks a rule; its folder stays to be looked at.
+        CheckFailed: if the package breaks a rule; its folder stays for inspection.
     """
     rules = load_rules(RULES)
     participant = read_participant(meta, rules)
@@ -90,15 +89,15 @@ def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
-    """kWh of a whole training and of the inference on the development test sets, and relative to the reference.
+    """kWh of a training and of the inference on the development test sets, and relative to the reference.
 
-    Of one of the runs, whose complete csv files are handed in; the others took as much.
+    The figures of one run, with its complete csv files; the other runs took as much.
 
     Raises:
-        UserError: if something was not measured.
+        UserError: if the energy was not measured.
     """
     if reference.settings.system != "baseline":
-        raise UserError(f"{reference.folder} is no run of the baseline, with which the energy is to be compared.")
+        raise UserError(f"{reference.folder} is no run of the baseline, the reference for the energy.")
     epochs = reference.settings.trainer.epochs
     if epochs != REFERENCE_EPOCHS:
         say(f"{reference.folder} has {epochs} epochs; the challenge asks for {REFERENCE_EPOCHS} of the baseline.")
@@ -112,7 +111,7 @@ def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
 
 
 def energy_table(run: Run, key: str) -> pd.DataFrame:
-    """What CodeCarbon wrote of a run, of all its stages that a key of `ENERGY` is about, one after another.
+    """CodeCarbon's rows for the stages of a run that a key of `ENERGY` covers.
 
     Raises:
         UserError: if a stage was not measured.
@@ -123,14 +122,14 @@ def energy_table(run: Run, key: str) -> pd.DataFrame:
         if not path.is_file():
             raise UserError(
                 f"{path} is missing: the energy of {stage} was not measured, or the run is not finished. The challenge "
-                "asks for it; do it again with --trainer.measure_energy true."
+                "asks for it; run it again with --trainer.measure_energy true."
             )
         tables.append(pd.read_csv(path))
     return pd.concat(tables, ignore_index=True)
 
 
 def _energy(run: Run, key: str) -> float:
-    """Of the csv that is handed in: the last row of each run of the tracker counts."""
+    """kWh in the submitted csv file; the last row of each run of the tracker counts."""
     used = float(energy_table(run, key).groupby("run_id", sort=False)["energy_consumed"].last().sum())
     if not used > 0:
         raise UserError(f"{run.folder}: {key} is {used:g}, codecarbon could measure nothing on this machine.")

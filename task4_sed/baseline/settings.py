@@ -8,6 +8,7 @@ from common.settings import Field, Settings
 from common.settings.trainer import TrainerSettings
 from task4_sed.settings import (
     TRAINING_SETS,
+    AverageSettings,
     EmbeddingSettings,
     FilterSettings,
     FrontEndSettings,
@@ -59,13 +60,9 @@ class LossSettings(Settings):
     """Mean squared difference between student and teacher, after its ramp."""
 
 
-class TeacherSettings(Settings):
-    """Mean teacher: a moving average of the student, which scores the same batch for the consistency loss."""
+class TeacherSettings(AverageSettings):
+    """Mean teacher, which scores the same batch for the consistency loss."""
 
-    decay: float = Field(0.999, gt=0, lt=1)
-    """Decay of the average per step; less at the start, where it is the plain mean."""
-    average_statistics: bool = True
-    """Average the statistics of batch norms too; as published, only parameters: the teacher has its own statistics."""
     ramp_epochs: int = Field(50, ge=0)
     """Epochs over which the consistency loss rises."""
     maestro: bool = False

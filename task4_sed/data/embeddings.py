@@ -8,7 +8,7 @@ See common/data/keyed_outputs.py. Stores of earlier versions (embeddings.npy, cl
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from common.registry import load_audio_model, load_released_state_dict
 from common.registry.factory import create_audio_model
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
-from task4_sed.settings import EmbeddingSettings
+from task4_sed.settings import EmbeddingSettings, FrameModelSettings
 
 STORE = "embeddings.h5"
 GetWaveforms = Callable[[NDArray], Tensor]
@@ -74,20 +74,7 @@ def load_frozen(settings: EmbeddingSettings) -> FrozenFrames:
     return frozen
 
 
-class WeightsOfModel(Protocol):
-    """Settings that name a model and its weights."""
-
-    @property
-    def model(self) -> str: ...  # noqa: D102
-    @property
-    def weights(self) -> Path | None: ...  # noqa: D102
-    @property
-    def untrained(self) -> bool: ...  # noqa: D102
-    @property
-    def options(self) -> dict[str, Any]: ...  # noqa: D102
-
-
-def load_frame_model(settings: WeightsOfModel) -> AudioModel:
+def load_frame_model(settings: FrameModelSettings) -> AudioModel:
     """The audio model of the settings; an untrained one is the same in every call.
 
     Raises:
@@ -209,7 +196,7 @@ def embed_set(
                 progress.advance(len(rows))
 
 
-def _load_file(settings: WeightsOfModel) -> AudioModel:
+def _load_file(settings: FrameModelSettings) -> AudioModel:
     """Weights of a file: of the encoder alone, as Microsoft's BEATs files, or with the heads of PretrainedSED."""
     from common.registry.weights import read_tensors
 

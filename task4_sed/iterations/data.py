@@ -1,4 +1,4 @@
-"""Training clips of the two-iteration recipe: which sets, which pseudo-labels, and which batches a process does."""
+"""Training clips of the two-iteration recipe: sets, pseudo-labels, and the batches of each process."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ STORES = {
     "unlabeled": "unlabeled_train",
     "maestro_train": "maestro_real_train",
 }
-"""Published name of the store of each training set; the held-out weak clips are in weak_val."""
+"""Published name of each training set's store; held-out weak clips are in weak_val."""
 
 WAVMIXED = ("maestro", "strong", "synthetic")
 """Kinds of clips that are mixed as waveforms."""
@@ -60,16 +60,16 @@ def read_clips(settings: TwoIterations, name: str, everything: bool = False) -> 
 
 
 def open_clips(clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None) -> "DistilledClips":
-    """A set as batches; its packed store is made when absent."""
+    """A set as batches; makes a missing packed store."""
     return DistilledClips(clips, settings, pseudo)
 
 
 class DistilledClips(SoundEventClips):
-    """Clips that bring pseudo-labels: ``pseudo`` float32 (clips, classes, 156) in each batch, where there are any.
+    """Clips with pseudo-labels: ``pseudo`` float32 (clips, classes, 156) in each batch.
 
     Args:
         clips: the set. settings: of the run.
-        pseudo: of these clips. They are those of a clip's first 10 s, so longer clips are not cropped at random then.
+        pseudo: of these clips; None without. They belong to the first 10 s, so longer clips are not cropped at random.
     """
 
     def __init__(self, clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None):
@@ -94,11 +94,11 @@ class PseudoLabels:
 
     Args:
         path: store of logits or scores, see `task4_sed.scores.store`.
-        filenames: the clips, in the order in which they are asked for.
-        classes: what the last axis must mean.
+        filenames: the clips, in the order of the indices.
+        classes: expected classes of the last axis.
 
     Raises:
-        UserError: if there is no store, it was cut off, lacks clips, or has other classes or frames.
+        UserError: for a missing or damaged store, missing clips, other classes or frames.
     """
 
     def __init__(self, path: Path, filenames: Sequence[str], classes: Sequence[str]):
@@ -122,17 +122,17 @@ class PseudoLabels:
 
 
 class SharedBatches(DistributedSampler):
-    """The batches of an epoch, shared among the processes that train together.
+    """The batches of an epoch, shared by the processes that train together.
 
-    Batches are planned as for one process; process r of n does the batches r, r + n, ... One step of the optimiser
-    takes the same batches on any number of processes, as long as it takes a multiple of that number.
+    Batches are planned as for one process; rank r of n takes the batches r, r + n, ... A step of the optimiser uses the
+    same batches on any number of processes that divides its number of batches.
 
     Args:
-        batches: of one process.
+        batches: plan of one process.
     """
 
     def __init__(self, batches: GroupSampler):
-        # Not DistributedSampler's __init__: it shares single clips. That this is one keeps Lightning from wrapping it.
+        # Not DistributedSampler's __init__, which shares single clips; the base class keeps Lightning from wrapping it.
         self.batches = batches
 
     def set_epoch(self, epoch: int) -> None:
@@ -220,7 +220,7 @@ def training_loader(
 
 
 def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
-    """Name of the store and clips, for every clip of every training set, as the winner named them."""
+    """Published name of the store, and clips, of every training set."""
     batch = settings.stage1.batch
     for kind in KINDS:
         for name in getattr(settings.data.sets, kind) if getattr(batch, kind) else ():
@@ -232,19 +232,19 @@ def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
 
 
 def check_inputs(settings: TwoIterations) -> None:
-    """Look for what a run will need in the end, before anything is trained.
+    """Refuse settings whose files are missing, before training starts.
 
     Raises:
-        UserError: for sets with another kind of labels than their part of the batch needs, and for files of weights,
-            folders of impulse responses or lists of excluded clips that are not there.
+        UserError: for sets with other labels than their part of the batch needs, and for missing files of weights,
+            folders of impulse responses or lists of excluded clips.
     """
     _check_sets(settings)
     for name in settings.names:
         own = settings.transformers[name]
         if own.weights is not None and not own.untrained and not own.weights.is_file():
             raise UserError(
-                f"transformers.{name}.weights: there is no file {own.weights}. Get it, name another, or try the way "
-                f"with --transformers.{name}.untrained true."
+                f"transformers.{name}.weights: there is no file {own.weights}. Get it, name another, or try the "
+                f"recipe with --transformers.{name}.untrained true."
             )
         responses = [settings.stage(name, *which).augment.impulse_responses for which in ((1, 1), (1, 2), (2, 1))]
         for wanted in responses:

@@ -1,4 +1,4 @@
-"""Settings of the two-iteration recipe: what two_iterations.yaml may say. No torch here.
+"""Settings of the two-iteration recipe. No torch here.
 
     loss of a step = scale * [ (w.maestro BCE_maestro + w.strong BCE_strong + w.synthetic BCE_synthetic) / frame_divisor
                               + w.weak BCE_weak / clip_divisor
@@ -6,7 +6,7 @@
                               + w.pseudo * (w.maestro BCE_maestro + (w.strong + w.synthetic + w.weak) BCE_desed) ]
     r = w.consistency * min(step / ramp_steps, ramp_limit)
 
-Stage 1 and stage 2 are this one sum with other numbers.
+Stage 1 and stage 2 are this sum with other numbers. Classes that are not valid for a clip add nothing to any BCE.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ from common.settings.trainer import TrainerSettings
 from task4_sed.settings import (
     TRAINING_SETS,
     AugmentSettings,
+    AverageSettings,
     FilterSettings,
+    FrameModelSettings,
     FrequencyWarpSettings,
     FrontEndSettings,
     ModelSettings,
@@ -30,7 +32,7 @@ from task4_sed.settings import (
 )
 
 KINDS = ("maestro", "strong", "synthetic", "weak", "unlabeled")
-"""Parts of a batch, in their order."""
+"""Kinds of clips in a batch, in their order."""
 KIND_OF_LABELS = {
     "maestro": "soft",
     "strong": "strong",
@@ -40,17 +42,8 @@ KIND_OF_LABELS = {
 }
 
 
-class AverageSettings(Settings):
-    """The teacher: a moving average of the student."""
-
-    decay: float = Field(0.999, gt=0, lt=1)
-    """Of the average, per step; less at the start, where it is the plain mean."""
-    average_statistics: bool = True
-    """Average the batch norms' statistics too; as published, only parameters, and the teacher keeps its own."""
-
-
 class SetsSettings(Settings):
-    """Which sets the clips of each part of a batch are drawn from, together."""
+    """Sets from which the clips of each kind are drawn, joined."""
 
     maestro: list[TRAINING_SETS] = ["maestro_train"]
     """Soft labels."""
@@ -65,11 +58,11 @@ class SetsSettings(Settings):
 
 
 class DataSettings(SourceSettings):
-    """Where the clips are, and which of them are trained on."""
+    """Location of the clips, and the sets to train on."""
 
     sets: SetsSettings = SetsSettings()
     exclude: dict[TRAINING_SETS, Path] = {}
-    """Per set a table with a column filename, relative to root: clips that are left out since another set has them."""
+    """Table of excluded clips by set, with a column filename, relative to root: clips that another set also has."""
 
 
 class BatchSettings(Settings):
@@ -89,7 +82,7 @@ class BatchSettings(Settings):
 
 
 class LossWeights(Settings):
-    """Weights of the parts of the loss, in the order in which they were published."""
+    """Weights of the parts of the loss, in the published order."""
 
     maestro: float = Field(ge=0)
     """Frames with soft labels."""
@@ -106,31 +99,31 @@ class LossWeights(Settings):
 
 
 class LossSettings(Settings):
-    """How the parts are put together, see the top of this file."""
+    """Sum of the parts, see the top of this file."""
 
     weights: LossWeights
     scale: float = Field(1.0, gt=0)
-    """Of the whole sum."""
+    """Factor of the whole sum."""
     frame_divisor: float = Field(1.0, gt=0)
-    """Of the sum over labelled frames."""
+    """Divisor of the sum over labelled frames."""
     clip_divisor: float = Field(1.0, gt=0)
-    """Of the losses of clips, with labels or with the teacher."""
+    """Divisor of the losses of clips, against labels and against the teacher."""
 
 
 class ConsistencySettings(Settings):
-    """What student and teacher are compared on."""
+    """Comparison of student and teacher."""
 
     ramp_steps: int = Field(ge=1)
-    """The weight grows by itself once in every so many steps ..."""
+    """The weight's factor rises by 1 in this many steps ..."""
     ramp_limit: float = Field(gt=0)
-    """... up to this many times itself."""
+    """... up to this factor."""
     masked: bool
     """Compare only valid classes: those of the clip's data set and, where it is mixed, those active in its partner."""
     weak_on_maestro: bool
     """Compare clip scores of MAESTRO clips too. Without, interpolation leaves out the classes of MAESTRO in the clip
     scores of all labelled clips, as published."""
     teacher_hears: Literal["augmented", "clean"]
-    """augmented: what the student hears, with filters of its own. clean: the clip, neither mixed nor coloured."""
+    """augmented: the student's input, with a filter of its own. clean: the clip before mixup, MixStyle and filters."""
     interpolation: bool
     """In steps with mixup the target is the mixture of the teacher's outputs for both clean clips."""
     interpolation_divisor: float = Field(32.0, gt=0)
@@ -165,10 +158,10 @@ class StageAugmentSettings(AugmentSettings):
 
 
 class OptimSettings(Settings):
-    """The optimiser; learning rates rise linearly and fall to 0 as half a cosine, step by step."""
+    """Optimiser; learning rates rise linearly, then fall to 0 as half a cosine, step by step."""
 
     name: Literal["adamw", "adam"] = "adamw"
-    """adam adds the weight decay to the gradient, adamw takes it off the weights."""
+    """adam adds the weight decay to the gradient, adamw subtracts it from the weights."""
     cnn_lr: float = Field(ge=0)
     """Peak rate of the convolutions."""
     rnn_lr: float = Field(ge=0)
@@ -176,11 +169,11 @@ class OptimSettings(Settings):
     transformer_lr: float | None = Field(None, gt=0)
     """Peak rate of the transformer; null freezes it."""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """Group i of the transformer from the top gets layer_decay^i: final norm, blocks, patches and positions."""
+    """Group i of the transformer from the top has transformer_lr * layer_decay^i: final norm, blocks, the rest."""
     weight_decay: float = Field(ge=0)
-    """Of all parameters."""
+    """Weight decay of all parameters, biases and norms included."""
     warmup_steps: int = Field(ge=0)
-    """Length of the rise."""
+    """Steps of the rise."""
 
 
 class StageSettings(Settings):
@@ -188,9 +181,9 @@ class StageSettings(Settings):
 
     batch: BatchSettings
     accumulate: int = Field(1, ge=1)
-    """Batches that make one step of the optimiser; processes that train together share them."""
+    """Batches per step of the optimiser; processes that train together share them."""
     epochs: int = Field(ge=1)
-    """An epoch goes once through the set that runs out first."""
+    """Number of epochs; an epoch ends with the smallest kind of clips."""
     dropout: float = Field(ge=0, lt=1)
     """After each convolution block, before the fusion and before the heads."""
     gradient_clip: float | None = Field(None, gt=0)
@@ -207,89 +200,81 @@ class ProjectionSettings(Settings):
     """A linear layer between transformer and CRNN."""
 
     dim: int = Field(527, ge=1)
-    """What the CRNN sees of each frame."""
+    """Width of the frames that the CRNN reads."""
     trained: bool = False
-    """As published it stays at its random values, in both stages."""
+    """As published, it keeps its random values in both stages."""
 
 
-class TransformerSettings(Settings):
+class TransformerSettings(FrameModelSettings):
     """One member of the ensemble."""
 
-    model: str
-    """A frame model that `python -m common models` lists, or one of its released weights."""
-    weights: Path | None = None
-    """File of weights; null takes the registered ones and downloads them where they are absent."""
-    untrained: bool = False
-    """Random weights, to try the way without a download."""
-    options: dict[str, Any] = {}
-    """Options of the model, such as a smaller depth with `untrained`."""
     checkpointing: bool = False
-    """Compute each block again in the backward pass: about a third more time for a fraction of the memory."""
+    """Recompute each block in the backward pass: about a third more time, a fraction of the memory."""
     projection: ProjectionSettings | None = None
     """Null gives the CRNN the frames as they are."""
     aggregation: Literal["adaptive", "nearest", "exact"] = "adaptive"
-    """How they come to 156 frames; exact, for BEATs, averages the frequency patches of a time step first."""
+    """Resampling to 156 frames; exact, for BEATs, first averages the frequency patches of a time step."""
     stage1: dict[str, Any] = {}
-    """What differs from `stage1`, in both iterations."""
+    """Settings that differ from `stage1`, in both iterations."""
     stage1_distilled: dict[str, Any] = {}
-    """What differs from `stage1_distilled`."""
+    """Settings that differ from `stage1_distilled`."""
     stage2: dict[str, Any] = {}
-    """What differs from `stage2`."""
+    """Settings that differ from `stage2`."""
 
 
 class PseudoLabelSettings(Settings):
-    """What the second iteration learns from."""
+    """Targets of the second iteration."""
 
     folder: Path | None = None
-    """Folder of the stores of another system, in place of the first iteration, which is then left out."""
+    """Folder of another system's stores, which replace the first iteration."""
 
 
 class HeldOutSettings(ValidationSettings):
-    """Clips held out of training choose the best epoch: PSDS1 of each strong set and mpAUC of MAESTRO, added up."""
+    """Clips used to choose the best epoch, by the sum of PSDS1 of each strong set and mpAUC of MAESTRO."""
 
     external: bool = True
-    """The validation part of the external strong set is scored, where the system is trained on that set."""
+    """Score the validation part of the external strong set, if the system is trained on that set."""
 
 
 class CrnnSettings(ModelSettings):
     """The network around the transformer."""
 
     gate: Literal["glu", "cg"] = "cg"
-    """Gate of the blocks: the baseline's, or context gating."""
+    """Gate of the blocks: glu (baseline) or context gating."""
     fusion_dim: int = Field(256, ge=1)
-    """Width of the frames after spectrogram features and transformer are joined."""
+    """Width of the frames after joining spectrogram features and transformer."""
     rnn_dim: int = Field(256, ge=1)
     """GRU cells of one direction."""
 
 
 class Submitted(FilterSettings):
-    """From raw scores to those that are handed in."""
+    """Post-processing of the submitted scores."""
 
     system: str = "ensemble"
-    """Whose scores of the last stage: ensemble, or the name of one transformer."""
+    """Submitted system of the last stage: ensemble, or the name of one transformer."""
     network: Literal["teacher", "student"] = "student"
-    """Which of the two networks of a training is scored, also for pseudo-labels."""
+    """Network of each training that is scored, for pseudo-labels too."""
 
 
 class TwoIterations(SystemSettings):
-    """Two iterations of two stages with several transformers, and pseudo-labels of their ensemble in between."""
+    """Two iterations of two stages with several transformers, with pseudo-labels of their ensemble in between."""
 
     recipe: Literal["two_iterations"]
-    """Tells this recipe from a single training."""
+    """Marks this recipe."""
     data: DataSettings
     front_end: FrontEndSettings = FrontEndSettings()
     crnn: CrnnSettings = CrnnSettings()
     teacher: AverageSettings = AverageSettings()
     transformers: dict[str, TransformerSettings] = Field(min_length=1)
-    """By a name of their own; each is trained in both iterations."""
+    """Members of the ensemble by name; each is trained in both iterations."""
     members: list[str] | None = None
-    """Which of them take part; null takes all."""
+    """Names of the transformers to use; null uses all."""
     stage1: StageSettings
-    """The transformer is frozen; first iteration."""
+    """Stage 1 of the first iteration; the transformer is frozen."""
     stage1_distilled: dict[str, Any] = {}
-    """What differs in the second iteration, which also learns the pseudo-labels."""
+    """Settings that differ in the second iteration, which also learns from pseudo-labels."""
     stage2: StageSettings
-    """Everything is trained; both iterations."""
+    """Stage 2 of both iterations; everything is trained."""
     pseudo_labels: PseudoLabelSettings = PseudoLabelSettings()
     validation: HeldOutSettings = HeldOutSettings()
     postprocessing: Submitted = Submitted()
@@ -301,29 +286,29 @@ class TwoIterations(SystemSettings):
 
     @property
     def names(self) -> list[str]:
-        """Names of the transformers that take part."""
+        """Names of the transformers to use."""
         return list(self.transformers) if self.members is None else self.members
 
     @property
     def iterations(self) -> tuple[int, ...]:
-        """Which iterations there are to do."""
+        """Iterations of the run."""
         return (1, 2) if self.pseudo_labels.folder is None else (2,)
 
     @property
     def network(self) -> str:
-        """Whose scores are handed in."""
+        """Name of the submitted system."""
         system = self.names[0] if len(self.names) == 1 else self.postprocessing.system
         return f"iteration2_stage2_{system}"
 
     @property
     def training_stages(self) -> list[str]:
-        """Folders of all that is trained, and of the scores that pseudo-labels are made of."""
+        """Folders of all trainings, and of the scores behind pseudo-labels."""
         kinds = ("stage1", "stage2", "scores")
         every = [f"iteration{i}_{kind}_{name}" for i in self.iterations for kind in kinds for name in self.names]
         return [name for name in every if not name.startswith("iteration2_scores")]
 
     def stage(self, transformer: str, iteration: int, number: int) -> StageSettings:
-        """The settings of one training, all differences laid on top."""
+        """Settings of one training, with all differences applied."""
         own = self.transformers[transformer]
         base = self.stage1 if number == 1 else self.stage2
         layers = [("stage1", own.stage1)] if number == 1 else [("stage2", own.stage2)]
@@ -332,18 +317,18 @@ class TwoIterations(SystemSettings):
             layers.append(("stage1_distilled", own.stage1_distilled))
         data = base.model_dump(mode="json")
         for name, differs in layers:
-            data = _laid_over(data, differs)
+            data = _apply(data, differs)
             origin = f"transformers.{transformer}.{name}" if name else "stage1_distilled"
             settings = parse_settings(StageSettings, data, origin)
         return settings
 
     @property
     def processes(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return (1 if self.trainer.devices == "auto" else self.trainer.devices) * self.trainer.num_nodes
 
     def trainer_of(self, stage: StageSettings) -> TrainerSettings:
-        """The trainer of a training: this machine, with the stage's length; processes share the batches of a step."""
+        """Settings of the trainer for a stage; processes share the batches of a step."""
         accumulate = stage.accumulate // self.processes
         own = {"epochs": stage.epochs, "accumulate": accumulate, "gradient_clip": stage.gradient_clip}
         return TrainerSettings(**self.trainer.model_dump(), **own)
@@ -370,10 +355,10 @@ class TwoIterations(SystemSettings):
         return self
 
 
-def _laid_over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of `base` with `changes` in it, group by group."""
+def _apply(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `base` with `changes`, group by group."""
     merged = dict(base)
     for name, value in changes.items():
         inner = merged.get(name)
-        merged[name] = _laid_over(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        merged[name] = _apply(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return merged

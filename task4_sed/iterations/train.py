@@ -1,4 +1,4 @@
-"""How one network learns, in both stages and iterations: the stages differ in their settings only."""
+"""Training of one network, in both stages and iterations; the stages differ in their settings only."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,8 +32,8 @@ class StageTraining(MeanTeacherTraining):
     Args:
         settings: of the whole run.
         name: of the transformer. iteration, number: which training it is.
-        validation: events and durations that scores are compared with; None where nothing is held out.
-        released: begin with the released weights of the transformer; otherwise weights are loaded afterwards.
+        validation: ground truth of the held-out sets; None without any.
+        released: start from the released weights of the transformer; otherwise weights are loaded afterwards.
     """
 
     updates_counted_from = 0
@@ -119,7 +119,7 @@ class StageTraining(MeanTeacherTraining):
 
     @torch.no_grad()
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """What student or teacher say of a batch as it is; `masked`: only of classes that are valid for its clips."""
+        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
         network = self.student if student or self.teacher is None else self.teacher
         with torch.autocast(self.device.type, enabled=False):
             spectrogram, log_mel = self.front_end(batch["waveform"]), self.transformer_front_end(batch["waveform"])
@@ -130,7 +130,7 @@ class StageTraining(MeanTeacherTraining):
         return objective(scored, self.validation, self.settings)
 
     def on_fit_start(self) -> None:
-        """Statistics of batch norms forget per step as much as one process would that sees all batches."""
+        """Let the statistics of batch norms decay per step as in one process that reads all batches."""
         for norm in batch_norms(self):
             norm.momentum = 1 - (1 - self.settings.crnn.norm_momentum) ** self._processes
 

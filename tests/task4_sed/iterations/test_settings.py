@@ -287,7 +287,7 @@ def test_absent_weights_responses_and_lists_are_told_before_anything_is_trained(
     assert not list(tmp_path.glob("*/*/stage.json"))
     without_file = refused(transformers__beats={"model": "beats"})
     check_inputs(without_file)
-    with pytest.raises(UserError, match=r"transformer beats cannot be had: beats is an architecture; name its weights"):
+    with pytest.raises(UserError, match=r"beats could not be loaded: beats is an architecture; name its weights"):
         from task4_sed.iterations.network import make_network
 
         make_network(without_file, "beats", without_file.stage("beats", 1, 1))
