@@ -1,7 +1,7 @@
 """Training of one scene classification network."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from common.training.trainer import MovingAverage
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import make_model, order_for
 from task1_asc.settings import (
+    AnyOptim,
     AugmentSettings,
     DistillationSettings,
     ImpulseResponseSettings,
@@ -150,16 +151,14 @@ class SceneTraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with warm-up and cosine per step, or Adam with CP-JKU's ramps per epoch."""
-        optim, parameters = self.settings.optim, self.network.parameters()
+        optim = self.settings.optim
+        optimizer = make_optimizer(self.network.parameters(), optim)
         if isinstance(optim, RampOptimSettings):
-            kind = torch.optim.Adam if optim.decay == "l2" else torch.optim.AdamW
             ramps = ExponentialWarmupLinearDown(optim.rise_epochs, optim.fall_from, optim.fall_epochs, optim.floor)
-            return schedule_rate(kind(parameters, lr=optim.lr, weight_decay=optim.weight_decay), ramps, "epoch")
-        optimizer = torch.optim.AdamW(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
+            return schedule_rate(optimizer, ramps, "epoch")
         total = int(self.trainer.estimated_stepping_batches)
-        return schedule_rate(
-            optimizer, WarmupCosine(warmup_length(optim.warmup_steps, optim.warmup_share, total), total), "step"
-        )
+        warmup = warmup_length(optim.warmup_steps, optim.warmup_share, total)
+        return schedule_rate(optimizer, WarmupCosine(warmup, total), "step")
 
 
 class QuantizedSceneTraining(SceneTraining):
@@ -182,6 +181,13 @@ class QuantizedSceneTraining(SceneTraining):
 
         if self.current_epoch >= max(1, (self.trainer.max_epochs or 0) - self.frozen_epochs):
             freeze(self.network)
+
+
+def make_optimizer(parameters: Iterable[Tensor], optim: AnyOptim) -> torch.optim.Optimizer:
+    """AdamW, or Adam with the weight decay in the gradient."""
+    adam = isinstance(optim, RampOptimSettings) and optim.decay == "l2"
+    kind = torch.optim.Adam if adam else torch.optim.AdamW
+    return kind(parameters, lr=optim.lr, weight_decay=optim.weight_decay)
 
 
 def distillation_loss(logits: Tensor, labels: Tensor, taught: Tensor, settings: DistillationSettings) -> Tensor:
