@@ -116,7 +116,7 @@ def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: st
 
     Returns:
         RUN/predictions/output.csv: tab-separated, columns filename (without folder until 2024), scene_label, then one
-        probability per class; rows in the order of the set's list. predictions.json beside it says how it was made.
+        probability per class; rows in the order of the set's list. predictions.json beside it describes it.
     """
     settings = run.settings
     precision = precision or settings.precision

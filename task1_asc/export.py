@@ -32,11 +32,11 @@ CALIBRATION = 256
 
 
 def export_run(run: Run[Task1Settings], out: Path | None = None) -> list[dict[str, Any]]:
-    """Write a run's general network as ONNX, spectrogram in, logits out; say what each form costs and how right it is.
+    """Write a run's general network as ONNX, spectrogram to logits; compare cost and accuracy of each form.
 
     float16 keeps float32 at input and output. int8 is quantised by ONNX Runtime (a scale per channel for weights, one
-    per tensor for activations of convolutions) with clips that the network was trained on; of a quantised run its
-    weights are those of the run's own 8-bit network.
+    per tensor for activations of convolutions) with training clips; in a quantised run it has the weights of the run's
+    own 8-bit network.
 
     Args:
         run: finished.
@@ -44,7 +44,7 @@ def export_run(run: Run[Task1Settings], out: Path | None = None) -> list[dict[st
 
     Returns:
         A row for each form: bytes of the parameters and of the file, milliseconds for one second of sound (batch 1, one
-        thread, the network alone), macro accuracy on the test split, and how often it says what PyTorch's float32 says.
+        thread, the network alone), macro accuracy on the test split, and agreement with PyTorch's float32.
 
     Raises:
         UserError: if onnx, onnxscript or onnxruntime is missing.
@@ -176,7 +176,7 @@ def write_int8(network: nn.Module, shape: tuple[int, ...], path: Path, calibrati
 
 
 def take_weights(network: nn.Module, quantized: nn.Module) -> None:
-    """Give a network with folded batch norms the weights of its 8-bit form."""
+    """Copy the weights of the 8-bit form into a network with folded batch norms."""
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             packed: Any = quantized.get_submodule(name)

@@ -17,7 +17,7 @@ def macro_accuracy(predictions: ArrayLike, target: ArrayLike) -> float:
     """Mean of the accuracies within each class: the ranking figure of the challenge (`macro_avg_acc` of the baseline).
 
     Args:
-        predictions: (clips,) class numbers, or (clips, classes) logits or probabilities whose largest counts.
+        predictions: (clips,) class numbers, or (clips, classes) logits or probabilities.
         target: (clips,) class numbers.
 
     Returns:
@@ -141,5 +141,5 @@ def _intervals(sums: Array) -> tuple[list[_Interval], _Interval, list[_Interval]
 
 
 def _loss_per_clip(logits: Array, target: Array) -> Array:
-    # In double precision: softmax in half precision gives zeros, whose logarithm is infinite.
+    # In double precision: softmax in half precision gives zeros, and infinite logarithms.
     return -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(target)), target]

@@ -1,4 +1,4 @@
-"""Fetching TAU Urban Acoustic Scenes from Zenodo, and the split lists of the DCASE 2024 challenge."""
+"""Download of TAU Urban Acoustic Scenes from Zenodo, and of the split lists of the DCASE 2024 challenge."""
 
 from pathlib import Path
 
@@ -51,13 +51,13 @@ def split_files() -> list[RemoteFile]:
 def download_data(
     root: Path, year: int | None = None, record: int | None = None, delete_archives: bool = False
 ) -> Path:
-    """Download and unpack the development set with its split lists, or an evaluation set; goes on where it stopped.
+    """Download and unpack the development set with its split lists, or an evaluation set; resumes when repeated.
 
     Args:
         root: folder that will hold the data; archives are kept in `root/archives`.
-        year: of an evaluation set; None is the development set (25.6 GiB, unpacked about as much again).
-        record: Zenodo record of the evaluation set, when the kit does not know it (2024).
-        delete_archives: remove each archive when it is unpacked.
+        year: of an evaluation set; None takes the development set (25.6 GiB, and as much again unpacked).
+        record: Zenodo record of the evaluation set, if the kit does not know it (2024).
+        delete_archives: remove each archive after unpacking.
 
     Returns:
         The data set's folder.

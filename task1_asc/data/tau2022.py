@@ -78,7 +78,7 @@ def evaluation_folder(root: Path, year: int = 2024) -> Path:
 
 
 def is_made_up_data(root: Path) -> bool:
-    """Whether the development (or else the evaluation) set below `root` is a made-up one."""
+    """Whether the development set, or the evaluation set, below `root` is made up."""
     root = Path(root)
     return any(is_made_up(folder) for folder in (root, root / DEVELOPMENT, root / EVALUATION.format(year=2024)))
 
@@ -214,12 +214,12 @@ def read_evaluation(root: Path, year: int = 2024) -> pd.DataFrame:
 
 
 def hold_out_by_location(clips: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Part training clips for validation, so that no location (and so no recording) is on both sides.
+    """Split training clips for validation, so that no location (and no recording) is on both sides.
 
     Args:
         clips: of a training subset.
-        share: of each scene's clips to hold out, about: whole locations are taken, and each scene keeps one.
-        seed: of the choice.
+        share: approximate share of each scene's clips to hold out; whole locations are taken, each scene keeps one.
+        seed: of the selection.
 
     Returns:
         Clips to train on, clips held out; both in the order of `clips`.

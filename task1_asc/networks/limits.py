@@ -91,7 +91,7 @@ def refuse_over(settings: Task1Settings, limits: LimitsSettings) -> None:
 
 
 def nearest_width(model: ModelSettings, shape: tuple[int, ...], precision: str, limits: LimitsSettings) -> Width | None:
-    """The network within the limits whose three dials are changed the least, as ratios."""
+    """The network within the limits with the smallest changes of the three dials, as ratios."""
 
     def change(other: ModelSettings) -> float:
         return sum(abs(math.log(value / own)) for value, own in zip(_dials(other), _dials(model)))
@@ -141,7 +141,7 @@ def fits(figures: Complexity, limits: LimitsSettings) -> bool:
 
 
 def _widest(model: ModelSettings, precision: str, limits: LimitsSettings) -> Iterator[tuple[int, ModelSettings]]:
-    """For each two of the dials the largest third one whose bytes fit (they grow with it), with these bytes."""
+    """For each value of two dials the largest expansion with bytes within the limit, and these bytes."""
     for base, multiplier in product(BASES, MULTIPLIERS):
         sizes: dict[int, int] = {}
 

@@ -28,7 +28,7 @@ def each_teacher(settings: Task1Settings) -> Iterator[tuple[str, int, TeacherSet
 
 
 def teacher_settings(settings: Task1Settings, teacher: TeacherSettings, number: int) -> Task1Settings:
-    """The settings of a teacher's training: those of the run, but for what the teacher has of its own."""
+    """The settings of a teacher's training: the run's, with the teacher's own values."""
     trainer = {"epochs": teacher.epochs, "precision": teacher.precision}
     return settings.model_copy(
         update={
@@ -43,10 +43,10 @@ def teacher_settings(settings: Task1Settings, teacher: TeacherSettings, number: 
 
 
 def make_teacher(teacher: TeacherSettings, sample_rate: int, subset: int) -> AudioModel:
-    """A teacher with the weights that it begins with.
+    """A teacher with its initial weights.
 
     Raises:
-        UserError: if its weights have learned from clips outside the subset, or do not fit the options.
+        UserError: if its weights were trained on clips outside the subset, or do not fit the options.
     """
     refuse_leaking_weights(teacher, subset)
     model = create_audio_model(teacher.model, labels=CLASSES, **teacher.options)
@@ -72,9 +72,9 @@ def refuse_leaking_weights(teacher: TeacherSettings, subset: int) -> None:
     released = find_released(teacher.weights) if teacher.weights else None
     if released is not None and released.architecture.labels == TASK_LABELS and subset < 100:
         raise UserError(
-            f"The teacher {teacher.name} begins with {teacher.weights}, whose authors trained it on the whole "
-            f"development-train split; with subset {subset} that is a leak. Begin with weights of another data set, "
-            "such as passt_s_swa.as, or with none."
+            f"The teacher {teacher.name} starts from {teacher.weights}, which were trained on the whole "
+            f"development-train split; with subset {subset} that is a leak. Start from weights of another data set, "
+            "such as passt_s_swa.as, or from none."
         )
 
 

@@ -1,4 +1,4 @@
-"""Packaging for the challenge: the output tables and the meta file of five runs, one per subset."""
+"""The package of 2024: output tables and a meta file of five runs, one per subset."""
 
 import json
 import shutil
@@ -34,9 +34,9 @@ TRAINING_STAGES = ("teachers", "train", "devices", "quantize")
 
 @dataclass(frozen=True)
 class SubsetRun:
-    """A finished run that is handed in for its subset.
+    """A finished run, submitted for its subset.
 
-    scores: figures of the precision in which it made its predictions.
+    scores: figures in the precision of its predictions.
     facts: predictions.json.
     """
 
@@ -59,15 +59,15 @@ def package(paths: Sequence[Path], label: str, meta: Path | None, out: Path = OU
         label: Lastname_INST_task1_1.
         meta: META.yaml with names and methods; required.
         out: folder of the packages.
-        seed: which of several runs of a subset is handed in; None takes the lowest seed that all subsets have. It is
-            not chosen by test figures: the test split is for reporting only.
+        seed: of the runs to submit; None takes the lowest seed that all subsets have. It is not selected by test
+            figures: the test split is for reporting only.
 
     Returns:
         The zip. The folder lies beside it.
 
     Raises:
         UserError: if a subset has no finished run, META.yaml has mistakes, or the package exists.
-        CheckFailed: if the package breaks a rule; its folder stays to be looked at.
+        CheckFailed: if the package breaks a rule; its folder stays.
     """
     rules = load_rules(RULES)
     participant = _read_meta(meta)
@@ -195,12 +195,12 @@ def _with_predictions(run: Task1Run) -> SubsetRun:
 
 
 def _is_stale(run: Task1Run, facts: Mapping[str, Any]) -> bool:
-    """Whether predictions were made by networks that were trained again since."""
+    """Whether the networks were trained again after these predictions."""
     return facts.get("tested_sha256") not in (None, sha256_of(run.folder / "test" / "stage.json"))
 
 
 def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:
-    """Names of the evaluation set's files; a mixture of sets or precisions is refused."""
+    """File names of the evaluation set; a mixture of sets or precisions is refused."""
     first, *others = runs.values()
     files = pd.read_csv(first.output, sep="\t", usecols=["filename"], dtype=str)["filename"].tolist()
     for chosen in others:
@@ -214,7 +214,7 @@ def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:
 
 
 def _training_energy(run: Task1Run) -> float | None:
-    """Of all stages that train, teachers included; None where one of them was not measured."""
+    """Energy of all training stages, teachers included; None if one was not measured."""
     trained = [run.folder / stage.name for stage in RECIPE.stages(run.settings) if stage.name in TRAINING_STAGES]
     files = [folder / "energy.json" for folder in trained]
     energy = [json.loads(path.read_text(encoding="utf-8"))["energy_kwh"] for path in files if path.is_file()]

@@ -71,7 +71,7 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
 
     Raises:
         UserError: if there is no such run, the label is wrong, or the system is in the package already.
-        CheckFailed: if the package does not run, says something else than the run, or breaks a rule.
+        CheckFailed: if the package does not run, disagrees with the run, or breaks a rule.
     """
     final = place_of_package(label, out)
     run = choose_run(paths, seed)
@@ -107,7 +107,7 @@ def place_of_package(label: str, out: Path = OUT) -> Path:
 
 
 def choose_run(paths: Sequence[Path], seed: int | None = None) -> Task1Run:
-    """The run of the subset that 2025 allows.
+    """The run of the 25 % subset, the only one of 2025.
 
     Raises:
         UserError: if there is none.
@@ -125,7 +125,7 @@ def choose_run(paths: Sequence[Path], seed: int | None = None) -> Task1Run:
 
 
 def write_package(root: Path, name: str, run: Task1Run) -> None:
-    """What all systems share: scripts, the modules they need, the dummy clip, the list of the test split."""
+    """Files shared by all systems: scripts, needed modules, the dummy clip, the list of the test split."""
     inner = root / name
     for script in ROOT_FILES:
         _copy(TEMPLATE / script, root / script)
@@ -143,7 +143,7 @@ def write_package(root: Path, name: str, run: Task1Run) -> None:
 
 
 def write_system(root: Path, name: str, number: str, run: Task1Run) -> None:
-    """A system's module and its checkpoint: the weights in the precision that they are handed in."""
+    """The module of a system and its checkpoint, in the submitted precision."""
     settings = run.settings
     _copy(TEMPLATE / "system.py", root / name / f"{name}_{number}.py")
     _, networks = load_run_networks(run, SAMPLE_RATE)
@@ -189,22 +189,22 @@ def run_scripts(root: Path, name: str, number: str, run: Task1Run) -> None:
 
 
 def compare_with_run(folder: Path, run: Task1Run) -> None:
-    """See that the package is as right on the test split as the run was.
+    """Compare the package's accuracy on the test split with the run's.
 
     Raises:
-        CheckFailed: if it is not.
+        CheckFailed: if they differ.
     """
     told = json.loads((folder / "test_accuracy.json").read_text(encoding="utf-8"))["Test Accuracy"]
     tested = 100 * run.read_evaluation()[run.settings.precision]["accuracy"]["value"]
     clips = run.read_evaluation()[run.settings.precision]["clips"]
     if abs(told - tested) > max(AGREEMENT, 200 / clips):
         raise CheckFailed(
-            f"The package is right on {told:.2f} % of the test split, the run {run.folder} on {tested:.2f} %."
+            f"The package has an accuracy of {told:.2f} % on the test split, the run {run.folder} of {tested:.2f} %."
         )
 
 
 def declare(root: Path, name: str, run: Task1Run) -> None:
-    """Say that the data were made up, where they were."""
+    """Declare made-up data."""
     data = run.settings.data.root
     if is_made_up(evaluation_folder(data, YEAR)) or is_made_up_data(data):
         files = read_evaluation(data, YEAR)["filename"].tolist()
@@ -212,7 +212,7 @@ def declare(root: Path, name: str, run: Task1Run) -> None:
 
 
 def check_and_zip(folder: Path) -> Path:
-    """Check a package, its code too, which is ours; zip it.
+    """Check a package, running its code, and zip it.
 
     Raises:
         CheckFailed: if it breaks a rule; the folder stays.
@@ -228,7 +228,7 @@ def check_and_zip(folder: Path) -> Path:
 
 
 def modules_needed(names: Sequence[str]) -> list[str]:
-    """These modules of the kit and those that they import at their top, in turn."""
+    """These modules of the kit, and all modules that they import at the top."""
     found: dict[str, None] = {}
     waiting = list(names)
     while waiting:
@@ -264,7 +264,7 @@ def _copy_module(module: str, models: Path, name: str) -> None:
 
 
 def _targets(settings: Task1Settings) -> tuple[str, str]:
-    """Where network and front end are made, "module:name"."""
+    """Classes of network and front end as "module:name"."""
     front_end = "task1_baseline" if settings.front_end is not None else settings.model.name
     network = find_network(find_architecture(settings.model.name).network).make
     return _place(network), _place(find_front_end(find_architecture(front_end).front_end["make"]))

@@ -1,7 +1,7 @@
-"""What runs inside an inference package of Task 1 2025: the functions of the official interface, and what they cost.
+"""Code of an inference package of Task 1 2025: the functions of the official interface, and their complexity.
 
-`python -m task1_asc package --year 2025` copies this file with the modules it needs into the package. A system's
-checkpoint holds its weights and how to build the networks and the front end that they belong to.
+`python -m task1_asc package --year 2025` copies this file with the modules it needs into the package. The checkpoint of
+a system holds its weights, and how to build its networks and front end.
 """
 
 import importlib
@@ -24,7 +24,7 @@ AT_ONCE = 64
 
 
 class LogitsOnly(nn.Module):
-    """A network whose output is its logits alone."""
+    """A network that returns only its logits."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -36,12 +36,12 @@ class LogitsOnly(nn.Module):
 
 
 class PackagedModel(nn.Module):
-    """What `load_model` gives. The official script saves `model`'s state dict.
+    """Result of `load_model`. The official script saves the state dict of `model`.
 
     Attributes:
         model: the networks (`DeviceNetworks`).
         front_end: waveform at the files' rate to spectrogram.
-        spec: how they were built; labels, precision.
+        spec: how to build them; labels, precision.
     """
 
     def __init__(self, spec: dict[str, Any]):
@@ -62,14 +62,14 @@ class PackagedModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the spectrograms that the networks take."""
+        """Type of the spectrograms."""
         return torch.float16 if self.spec["precision"] == "float16" else torch.float32
 
 
 def load_model(path: Path) -> PackagedModel:
     """The model in a system's checkpoint, on the CPU, in evaluation mode."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about how PyTorch itself stores 8-bit tensors
+        warnings.simplefilter("ignore")  # about PyTorch's own storage of 8-bit tensors
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     model = PackagedModel(checkpoint["spec"])
     model.model.load_state_dict(checkpoint["state_dict"])
@@ -92,7 +92,7 @@ def load_inputs(file_paths: Sequence[str | Path], model: PackagedModel) -> list[
 
 
 def model_for_device(model: PackagedModel, device_id: str) -> nn.Module:
-    """The network for clips of a device; an unknown one gets that of all devices."""
+    """The network for clips of a device; an unknown device gets the general network."""
     return LogitsOnly(model.model.model_for(device_id)).eval()
 
 
@@ -115,7 +115,7 @@ def predict(
 
 
 def complexity(model: PackagedModel, device_id: str) -> dict[str, int]:
-    """MACs and bytes ("Params") of a device's network, as the rules count them, packed 8-bit weights included."""
+    """MACs and bytes ("Params") of a device's network as the rules count them, with packed 8-bit weights."""
     spec = model.spec
     network = make_float_network(spec)
     network = on_meta(folded_copy(network) if spec["precision"] == "int8" else network)
@@ -136,7 +136,7 @@ def make_front_end(spec: dict[str, Any], sample_rate: int) -> FrontEnd:
 
 
 def kept_float(spec: dict[str, Any]) -> tuple[type, ...]:
-    """Modules that an 8-bit network computes in float."""
+    """Classes of modules that stay in float in an 8-bit network."""
     return tuple(_find(target) for target in spec["kept_float"])
 
 
