@@ -260,7 +260,7 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
         changes = ", ".join(dict.fromkeys(change for changed in refused.values() for change in changed))
         raise UserError(
             f"{run.folder} was made with other settings: {changes}. "
-            f"Give the new run a name of its own (--name X), or run the stage again (--redo {next(iter(refused))})."
+            f"Choose another name (--name X), or run the stage again (--redo {next(iter(refused))})."
         )
     return plan
 
@@ -426,7 +426,7 @@ def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
         if path.parent.name not in names:
             raise UserError(
                 f"{run.folder} is the run of another recipe: it has the stage {path.parent.name}, this one has "
-                f"{', '.join(names)}. Give the new run a name of its own (--name X)."
+                f"{', '.join(names)}. Choose another name (--name X)."
             )
 
 

@@ -145,7 +145,7 @@ def test_other_settings_are_refused_with_what_changed_and_the_two_ways_out(tmp_p
         diary.go(tmp_path / "run", Recipe(optim=Optim(lr=0.2, steps=4)))
     assert str(error.value) == (
         f"{tmp_path / 'run'} was made with other settings: optim.lr: 0.1 -> 0.2, optim.steps: 3 -> 4. "
-        "Give the new run a name of its own (--name X), or run the stage again (--redo train)."
+        "Choose another name (--name X), or run the stage again (--redo train)."
     )
     assert diary.worked == []
     assert "lr: 0.1" in (tmp_path / "run" / "settings.yaml").read_text()
