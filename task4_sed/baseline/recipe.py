@@ -35,7 +35,9 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
         for clips in held_out.values()
     ]
     references = [make_reference(clips, settings) for clips in held_out.values()]
-    say(f"train: {', '.join(f'{len(clips)} {name}' for name, clips in training.items())}; {len(loader)} steps per epoch")
+    say(
+        f"train: {', '.join(f'{len(clips)} {name}' for name, clips in training.items())}; {len(loader)} steps per epoch"
+    )
     seed_all(settings.seed)
     frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
     module = SoundEventTraining(settings, frozen, references)
