@@ -19,7 +19,7 @@ from common.audioset.data import read_classes
 from common.audioset.evaluate import load_run, open_tagging_run
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
-from common.audioset.train import TaggingTraining, load_trained, make_model, refuse_hot_kernels
+from common.audioset.train import TaggingTraining, load_trained, make_model, network_options, refuse_hot_kernels
 from common.cli import run as run_command
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
@@ -153,6 +153,45 @@ def test_dymn_cools_down_as_published():
         refuse_hot_kernels(load_settings(PretrainSettings, path, {"trainer.epochs": 10}))
     refuse_hot_kernels(load_settings(PretrainSettings, path, {"trainer.epochs": 10, "model.options.T_max": 10}))
     refuse_hot_kernels(load_settings(PretrainSettings, path, {"trainer.epochs": 1, "model": {"name": "mn04"}}))
+
+
+def test_a_dymn_starts_hot_from_random_weights_only(tmp_path):
+    def options(**model):
+        return network_options(
+            parse_settings(PretrainSettings, {"name": "x", "trainer": {"epochs": 1}, "model": model})
+        )
+
+    assert options(name="dymn04") == {"T_max": 30.0}
+    assert options(name="dymn04", options={"T_max": 5}) == {"T_max": 5}
+    assert options(name="dymn04", weights=str(tmp_path / "weights.pt")) == options(name="dymn04.as") == {}
+    assert create_model("dymn04.im").temperature_in(0) == 30 and create_model("dymn04.as").temperature_in(0) == 1
+
+
+def test_every_step_of_an_epoch_runs_at_its_temperature(tiny_audioset, tmp_path):
+    settings = pretrain_settings(tiny_audioset, tmp_path, **{"model.name": "dymn04", "model.options": {"T_max": 4}})
+    module = TaggingTraining(settings, read_classes(tiny_audioset).names)
+    for epoch, temperature in enumerate((4, 3, 2, 1, 1)):
+        module.__dict__["_trainer"] = type("T", (), {"current_epoch": epoch})()
+        module.on_train_epoch_start()
+        assert module.network.layers[0].depth_conv.temperature == temperature
+
+
+@pytest.mark.parametrize(("bias", "warned"), [(0.0, False), (40.0, True)])
+def test_large_logits_in_evaluation_are_logged_and_warned_of(tiny_audioset, tmp_path, capsys, bias, warned):
+    module = TaggingTraining(pretrain_settings(tiny_audioset, tmp_path), read_classes(tiny_audioset).names).eval()
+    module.network.classifier[-1].bias.data.fill_(bias)
+    logged: dict[str, float] = {}
+    replaced = {"_trainer": type("T", (), {"current_epoch": 2})(), "log_dict": logged.update, "log": logged.__setitem__,
+                "all_gather": lambda value: value}  # fmt: skip
+    module.__dict__.update(replaced)
+    with torch.no_grad():
+        module.validation_step(
+            {"waveform": 0.1 * torch.randn(3, 32000), "target": torch.eye(3, 16), "weight": torch.ones(3, 16),
+             "index": torch.arange(3)}, 0,
+        )  # fmt: skip
+    module.on_validation_epoch_end()
+    assert logged["val_largest_logit"] == pytest.approx(bias, abs=5) and logged["val_loss"] > 0
+    assert ("Epoch 2: the largest logit of the validation clips is" in capsys.readouterr().err) == warned
 
 
 def test_passt_learns_with_patchout_and_leaves_none_out_in_evaluation(tiny_audioset, tmp_path):
