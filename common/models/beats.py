@@ -142,7 +142,7 @@ class BeatsEncoder(nn.Module):
         self.checkpointing = checkpointing
         position = nn.Conv1d(dim, dim, 128, padding=64, groups=16)
         nn.init.normal_(position.weight, std=math.sqrt(4 / (128 * dim)))
-        position.bias.data.zero_()
+        nn.init.zeros_(position.get_parameter("bias"))
         self.pos_conv = nn.ModuleList([weight_norm(position, dim=2)])
         self.layer_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)

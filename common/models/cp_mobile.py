@@ -98,11 +98,10 @@ class CPMobile(nn.Module):
             layers = nn.Sequential()
             for index in range(blocks):
                 number += 1
-                stride = tuple(strides.get(f"b{number}", (1, 1)))
+                frequency, time = strides.get(f"b{number}", (1, 1))
                 channels = widths[stage if index == 0 else stage + 1]
-                layers.add_module(
-                    f"b{number}", Block(channels, widths[stage + 1], expansion_rate, stride, response_norm)
-                )
+                block = Block(channels, widths[stage + 1], expansion_rate, (frequency, time), response_norm)
+                layers.add_module(f"b{number}", block)
             self.stages.add_module(f"s{stage + 1}", layers)
         self.feed_forward = nn.Sequential(
             nn.Conv2d(widths[-1], num_classes, 1, bias=False), nn.BatchNorm2d(num_classes), nn.AdaptiveAvgPool2d(1)

@@ -104,8 +104,8 @@ class CPResNet(nn.Module):
         return ModelOutput(logits=self.feed_forward(maps).flatten(1), embedding=maps.mean(dim=(2, 3)))
 
     def _initialise(self) -> None:
-        """In the way of Fixup: each block and the classifier begin with zeros, first convolutions are scaled down."""
-        nn.init.kaiming_normal_(self.in_c[0].weight, nonlinearity="relu")
+        """Like Fixup: each block and the classifier start with zeros, first convolutions are scaled down."""
+        nn.init.kaiming_normal_(self.get_parameter("in_c.0.weight"), nonlinearity="relu")
         blocks = [module for module in self.modules() if isinstance(module, BasicBlock)]
         for block in blocks:
             nn.init.kaiming_normal_(block.conv1.weight, mode="fan_out")
@@ -114,4 +114,4 @@ class CPResNet(nn.Module):
             for module in block.shortcut:
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out")
-        nn.init.zeros_(self.feed_forward[0].weight)
+        nn.init.zeros_(self.get_parameter("feed_forward.0.weight"))
