@@ -11,7 +11,7 @@ TRUE_POSITIVE = -2
 FALSE_POSITIVE = -1
 """Kinds of a count; a kind >= 0 is a cross trigger on that class."""
 
-Entries = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Entry = tuple[float, int, int, int]
 """score, clip, kind, change"""
 
 
@@ -73,48 +73,29 @@ def intersection_entries(
     high: np.ndarray, low: np.ndarray, gain: np.ndarray,
     event_starts: np.ndarray, event_onsets: np.ndarray, event_offsets: np.ndarray, labels: np.ndarray,
     target: int, dtc: float, gtc: float, cttc: float,
-) -> Entries:  # fmt: skip
+) -> tuple:  # fmt: skip
     """Changes of true positives, false positives and (cttc >= 0) cross triggers of the class `target`.
 
     Events are sorted by clip and label; see `detections` for the criteria.
     """
-    out = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.int32))
-    num_out = 0
-    part = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32))
+    out = [(0.0, 0, 0, 0) for _ in range(0)]
     for clip in range(len(run_starts) - 1):
-        first, last = run_starts[clip], run_starts[clip + 1]
-        event_first, event_last = event_starts[clip], event_starts[clip + 1]
-        num_runs, num_events = last - first, event_last - event_first
-        own = 0
-        for event in range(event_first, event_last):
-            own += labels[event] == target
-        needed = num_runs * (1 + num_events) + 4 * num_runs * own + 8
-        part = (_grown(part[0], needed), _grown(part[1], needed), _grown(part[2], needed))
-        count = 0
-        if own == 0 and (cttc < 0 or num_events == 0):
-            for run in range(first, last):
-                if gain[run]:
-                    part[0][count], part[1][count], part[2][count] = high[run], FALSE_POSITIVE, gain[run]
-                    count += 1
-        else:
-            relevant, states = _judge(
-                run_onsets[first:last], run_offsets[first:last], event_onsets[event_first:event_last],
-                event_offsets[event_first:event_last], labels[event_first:event_last], target, dtc, cttc,
+        runs, events = slice(run_starts[clip], run_starts[clip + 1]), slice(event_starts[clip], event_starts[clip + 1])
+        of_events, of_target = labels[events], labels[events] == target
+        if not of_target.any() and (cttc < 0 or not len(of_events)):
+            _all_false(high[runs], gain[runs], clip, out)
+            continue
+        relevant, states = _judge(
+            run_onsets[runs], run_offsets[runs], event_onsets[events], event_offsets[events], of_events,
+            target, dtc, cttc,
+        )  # fmt: skip
+        _changes_of_states(run_onsets[runs], high[runs], states, of_events, clip, out)
+        for event in np.flatnonzero(of_target) + event_starts[clip]:
+            _covered(
+                run_onsets[runs], run_offsets[runs], high[runs], low[runs], relevant,
+                event_onsets[event], event_offsets[event], gtc, clip, out,
             )  # fmt: skip
-            count = _changes_of_states(
-                run_onsets[first:last], high[first:last], states, labels[event_first:event_last], part, count
-            )
-            for event in range(event_first, event_last):
-                if labels[event] == target:
-                    count = _covered(
-                        run_onsets[first:last], run_offsets[first:last], high[first:last], low[first:last], relevant,
-                        event_onsets[event], event_offsets[event], gtc, part, count,
-                    )  # fmt: skip
-        if own:
-            count = _net(part, count)
-        out = _append(out, num_out, part, count, clip)
-        num_out += count
-    return out[0][:num_out].copy(), out[1][:num_out].copy(), out[2][:num_out].copy(), out[3][:num_out].copy()
+    return _as_arrays(out)
 
 
 @njit(cache=True, nogil=True)
@@ -123,42 +104,42 @@ def collar_entries(
     high: np.ndarray, low: np.ndarray, gain: np.ndarray,
     event_starts: np.ndarray, event_onsets: np.ndarray, event_offsets: np.ndarray,
     onset_collar: float, offset_collar: float, offset_rate: float,
-) -> Entries:  # fmt: skip
+) -> tuple:  # fmt: skip
     """Changes of true and false positives by collars; the events are of the class alone."""
-    out = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.int32))
-    num_out = 0
-    part = (np.empty(1024), np.empty(1024, np.int32), np.empty(1024, np.int32))
+    out = [(0.0, 0, 0, 0) for _ in range(0)]
     for clip in range(len(run_starts) - 1):
-        first, last = run_starts[clip], run_starts[clip + 1]
-        event_first, num_events = event_starts[clip], event_starts[clip + 1] - event_starts[clip]
-        needed = 5 * (last - first) + 8
-        part = (_grown(part[0], needed), _grown(part[1], needed), _grown(part[2], needed))
-        count = 0
-        for run in range(first, last):
-            if gain[run]:
-                part[0][count], part[1][count], part[2][count] = high[run], FALSE_POSITIVE, gain[run]
-                count += 1
-        if num_events:
-            hits = np.zeros((last - first, num_events), np.bool_)
-            chosen = np.empty(last - first, np.int64)
-            num_chosen = 0
-            for run in range(first, last):
-                hit = False
-                for i in range(num_events):
-                    event = event_first + i
-                    collar = max(offset_collar, offset_rate * (event_offsets[event] - event_onsets[event]))
-                    late = abs(run_onsets[run] - event_onsets[event]) - onset_collar
-                    long = abs(run_offsets[run] - event_offsets[event]) - collar
-                    hits[run - first, i] = _round6(late) <= 0 and _round6(long) <= 0
-                    hit |= hits[run - first, i]
-                if hit:
-                    chosen[num_chosen] = run - first
-                    num_chosen += 1
-            count = _matched(hits, chosen, num_chosen, high[first:last], low[first:last], part, count)
-            count = _net(part, count)
-        out = _append(out, num_out, part, count, clip)
-        num_out += count
-    return out[0][:num_out].copy(), out[1][:num_out].copy(), out[2][:num_out].copy(), out[3][:num_out].copy()
+        runs, events = slice(run_starts[clip], run_starts[clip + 1]), slice(event_starts[clip], event_starts[clip + 1])
+        _all_false(high[runs], gain[runs], clip, out)
+        onsets, offsets = event_onsets[events], event_offsets[events]
+        if not len(onsets):
+            continue
+        hits = np.zeros((len(high[runs]), len(onsets)), np.bool_)
+        for run in range(len(hits)):
+            for event in range(len(onsets)):
+                collar = max(offset_collar, offset_rate * (offsets[event] - onsets[event]))
+                late = abs(run_onsets[runs][run] - onsets[event]) - onset_collar
+                long = abs(run_offsets[runs][run] - offsets[event]) - collar
+                hits[run, event] = _round6(late) <= 0 and _round6(long) <= 0
+        _matched(hits, high[runs], low[runs], clip, out)
+    return _as_arrays(out)
+
+
+@njit(cache=True, nogil=True)
+def _as_arrays(entries: list[Entry]) -> tuple:
+    """score, clip, kind, change, (entries,) each."""
+    score = np.empty(len(entries))
+    others = np.empty((3, len(entries)), np.int32)
+    for i, entry in enumerate(entries):
+        score[i], others[0, i], others[1, i], others[2, i] = entry
+    return score, others[0], others[1], others[2]
+
+
+@njit(cache=True, nogil=True)
+def _all_false(high: np.ndarray, gain: np.ndarray, clip: int, out: list[Entry]) -> None:
+    """Count every run of a clip as a false positive."""
+    for run in range(len(high)):
+        if gain[run]:
+            out.append((high[run], clip, FALSE_POSITIVE, int(gain[run])))
 
 
 @njit(cache=True, nogil=True)
@@ -204,77 +185,62 @@ def _judge(
 
 @njit(cache=True, nogil=True)
 def _changes_of_states(
-    run_onsets: np.ndarray, high: np.ndarray, states: np.ndarray, labels: np.ndarray, part: tuple, count: int
-) -> int:
+    run_onsets: np.ndarray, high: np.ndarray, states: np.ndarray, labels: np.ndarray, clip: int, out: list[Entry]
+) -> None:
     """Where a run begins to exist its children end, so a count changes by its state minus theirs."""
     open_runs = np.empty(len(run_onsets), np.int64)
     depth = 0
     change = np.zeros(states.shape[1], np.int32)
     for run in range(len(run_onsets)):
-        for column in range(states.shape[1]):
-            change[column] = states[run, column]
+        change[:] = states[run]
         while depth and run_onsets[open_runs[depth - 1]] >= run_onsets[run]:
             depth -= 1
-            for column in range(states.shape[1]):
-                change[column] -= states[open_runs[depth], column]
+            change -= states[open_runs[depth]]
         open_runs[depth] = run
         depth += 1
-        for column in range(states.shape[1]):
+        for column in range(len(change)):
             if change[column]:
-                part[0][count], part[2][count] = high[run], change[column]
-                part[1][count] = labels[column - 1] if column else FALSE_POSITIVE
-                count += 1
-    return count
+                kind = int(labels[column - 1]) if column else FALSE_POSITIVE
+                out.append((high[run], clip, kind, int(change[column])))
 
 
 @njit(cache=True, nogil=True)
 def _covered(
     onsets: np.ndarray, offsets: np.ndarray, high: np.ndarray, low: np.ndarray, relevant: np.ndarray,
-    onset: float, offset: float, gtc: float, part: tuple, count: int,
-) -> int:  # fmt: skip
+    onset: float, offset: float, gtc: float, clip: int, out: list[Entry],
+) -> None:  # fmt: skip
     """Note at which thresholds the relevant detections cover enough of one event."""
-    chosen = np.empty(len(onsets), np.int64)
-    num = 0
-    for run in range(len(onsets)):
-        if relevant[run] and min(offsets[run], offset) > max(onsets[run], onset):
-            chosen[num] = run
-            num += 1
+    chosen = np.flatnonzero(relevant & (np.minimum(offsets, offset) > np.maximum(onsets, onset)))
     needed = _round6(gtc * (offset - onset))
     hit = False
-    for threshold in _falling_thresholds(high, low, chosen, num):
+    for threshold in _falling_thresholds(high, low, chosen):
         total = 0.0
-        for i in range(num):
-            run = chosen[i]
+        for run in chosen:
             if low[run] < threshold <= high[run]:
                 total += min(offsets[run], offset) - max(onsets[run], onset)
         now = _round6(total) >= needed
         if now != hit:
-            part[0][count], part[1][count], part[2][count] = threshold, TRUE_POSITIVE, 1 if now else -1
-            count += 1
+            out.append((threshold, clip, TRUE_POSITIVE, 1 if now else -1))
             hit = now
-    return count
 
 
 @njit(cache=True, nogil=True)
-def _matched(
-    hits: np.ndarray, chosen: np.ndarray, num: int, high: np.ndarray, low: np.ndarray, part: tuple, count: int
-) -> int:
+def _matched(hits: np.ndarray, high: np.ndarray, low: np.ndarray, clip: int, out: list[Entry]) -> None:
     """Note how many events are matched at each threshold; a match is a true positive and no false one."""
+    chosen = np.array([run for run in range(len(hits)) if hits[run].any()], np.int64)
     before = 0
-    active = np.empty(num, np.int64)
-    for threshold in _falling_thresholds(high, low, chosen, num):
+    active = np.empty(len(chosen), np.int64)
+    for threshold in _falling_thresholds(high, low, chosen):
         num_active = 0
-        for i in range(num):
-            if low[chosen[i]] < threshold <= high[chosen[i]]:
-                active[num_active] = chosen[i]
+        for run in chosen:
+            if low[run] < threshold <= high[run]:
+                active[num_active] = run
                 num_active += 1
         now = _largest_matching(hits, active, num_active)
         if now != before:
-            part[0][count], part[1][count], part[2][count] = threshold, TRUE_POSITIVE, now - before
-            part[0][count + 1], part[1][count + 1], part[2][count + 1] = threshold, FALSE_POSITIVE, before - now
-            count += 2
+            out.append((threshold, clip, TRUE_POSITIVE, now - before))
+            out.append((threshold, clip, FALSE_POSITIVE, before - now))
             before = now
-    return count
 
 
 @njit(cache=True, nogil=True)
@@ -315,76 +281,18 @@ def _largest_matching(hits: np.ndarray, active: np.ndarray, num_active: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def _falling_thresholds(high: np.ndarray, low: np.ndarray, chosen: np.ndarray, num: int) -> np.ndarray:
+def _falling_thresholds(high: np.ndarray, low: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Sorted, highest first, each once: where one of the chosen runs begins or ends to exist; never -inf."""
-    thresholds = np.empty(2 * num)
+    thresholds = np.empty(2 * len(chosen))
     count = 0
-    for run in chosen[:num]:
+    for run in chosen:
         for value in (high[run], low[run]):
             place = count
             while place and thresholds[place - 1] < value:
                 place -= 1
             if value == -np.inf or (place and thresholds[place - 1] == value):
                 continue
-            for i in range(count, place, -1):
-                thresholds[i] = thresholds[i - 1]
+            thresholds[place + 1 : count + 1] = thresholds[place:count].copy()
             thresholds[place] = value
             count += 1
     return thresholds[:count]
-
-
-@njit(cache=True, nogil=True)
-def _net(part: tuple, count: int) -> int:
-    """Sort by score and kind, add up equal entries, drop sums of 0; returns the new number of entries."""
-    score, kind, change = part
-    _sort(score, kind, change, count)
-    kept = 0
-    entry = 0
-    while entry < count:
-        total = 0
-        value, which = score[entry], kind[entry]
-        while entry < count and score[entry] == value and kind[entry] == which:
-            total += change[entry]
-            entry += 1
-        if total != 0:
-            score[kept], kind[kept], change[kept] = value, which, total
-            kept += 1
-    return kept
-
-
-@njit(cache=True, nogil=True)
-def _sort(score: np.ndarray, kind: np.ndarray, change: np.ndarray, count: int) -> None:
-    """Shell sort of parallel arrays by score, then kind; numba's own sorts take ten times longer to compile."""
-    gap = 1
-    while gap < count // 3:
-        gap = 3 * gap + 1
-    while gap:
-        for i in range(gap, count):
-            value, which, step = score[i], kind[i], change[i]
-            j = i
-            while j >= gap and (score[j - gap] > value or (score[j - gap] == value and kind[j - gap] > which)):
-                score[j], kind[j], change[j] = score[j - gap], kind[j - gap], change[j - gap]
-                j -= gap
-            score[j], kind[j], change[j] = value, which, step
-        gap //= 3
-
-
-@njit(cache=True, nogil=True)
-def _append(out: tuple, num_out: int, part: tuple, count: int, clip: int) -> tuple:
-    needed = num_out + count
-    out = (_grown(out[0], needed), _grown(out[1], needed), _grown(out[2], needed), _grown(out[3], needed))
-    for i in range(count):
-        out[0][num_out + i], out[1][num_out + i] = part[0][i], clip
-        out[2][num_out + i], out[3][num_out + i] = part[1][i], part[2][i]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _grown(array: np.ndarray, needed: int) -> np.ndarray:
-    """The array itself, or a larger copy."""
-    if needed <= len(array):
-        return array
-    larger = np.empty(max(needed, 2 * len(array)), array.dtype)
-    for i in range(len(array)):
-        larger[i] = array[i]
-    return larger

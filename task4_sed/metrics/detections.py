@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from task4_sed.metrics.count_kernels import Entries, collar_entries, find_runs, intersection_entries
+from task4_sed.metrics.count_kernels import collar_entries, find_runs, intersection_entries
 from task4_sed.metrics.evaluation_set import EvaluationSet
 
 
@@ -82,15 +82,28 @@ def intersection_changes(
     """True positives, false positives and cross triggers of one class by intersection with the reference."""
     cttc = -1.0 if criteria.cttc is None else float(criteria.cttc)
     events = (evaluation.event_starts, evaluation.onsets, evaluation.offsets, evaluation.labels)
-    return _sorted(intersection_entries(*runs, *events, index, float(criteria.dtc), float(criteria.gtc), cttc))
+    entries = intersection_entries(*runs, *events, index, float(criteria.dtc), float(criteria.gtc), cttc)
+    return _sorted(entries, np.diff(evaluation.events_of_class(index)[0]) > 0)
 
 
 def collar_changes(evaluation: EvaluationSet, index: int, runs: Runs, collars: Collars) -> CountChanges:
     """True and false positives of one class by onset and offset collars, with the largest one-to-one matching."""
     limits = (float(collars.onset), float(collars.offset), float(collars.offset_rate))
-    return _sorted(collar_entries(*runs, *evaluation.events_of_class(index), *limits))
+    events = evaluation.events_of_class(index)
+    return _sorted(collar_entries(*runs, *events, *limits), np.diff(events[0]) > 0)
 
 
-def _sorted(entries: Entries) -> CountChanges:
-    order = np.argsort(-entries[0], kind="stable")
-    return CountChanges(*(array[order] for array in entries))
+def _sorted(entries: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], has_events: np.ndarray) -> CountChanges:
+    """Entries by falling score; in clips with events, equal ones are added up and sums of 0 dropped."""
+    mixed = has_events[entries[1]]
+    score, clip, kind, change = (values[mixed] for values in entries)
+    order = np.lexsort((kind, clip, score))
+    score, clip, kind, change = score[order], clip[order], kind[order], change[order]
+    different = (score[1:] != score[:-1]) | (clip[1:] != clip[:-1]) | (kind[1:] != kind[:-1])
+    first = np.flatnonzero(np.append(True, different)[: len(score)])
+    change = np.add.reduceat(change, first) if len(first) else change
+    first, change = first[change != 0], change[change != 0]
+    netted = (score[first], clip[first], kind[first], change)
+    joined = [np.concatenate((own, values[~mixed])) for own, values in zip(netted, entries)]
+    order = np.argsort(-joined[0], kind="stable")
+    return CountChanges(*(values[order] for values in joined))
