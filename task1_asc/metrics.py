@@ -25,6 +25,10 @@ def macro_accuracy(predictions: ArrayLike, target: ArrayLike) -> float:
 
     Raises:
         ValueError: if there are no clips, or the lengths differ.
+
+    Example:
+        >>> macro_accuracy([0, 0, 0, 1], [0, 0, 0, 2])  # 3 of 3 of class 0, none of class 2
+        0.5
     """
     predicted, expected = np.asarray(predictions), np.asarray(target)
     if predicted.ndim == 2:
@@ -39,6 +43,10 @@ def log_loss(logits: ArrayLike, target: ArrayLike) -> float:
     """Mean over clips of -ln(probability of the right class); logits (clips, classes), target (clips,).
 
     Not the baseline's mean of batch means, in which the clips of the short last batch count more.
+
+    Example:
+        >>> round(log_loss(np.zeros((3, 10)), [4, 0, 9]), 4)  # ln(10): ten classes are equally probable
+        2.3026
     """
     return float(_loss_per_clip(np.asarray(logits), np.asarray(target)).mean())
 
@@ -48,6 +56,10 @@ def rank_score(macro_accuracies: Mapping[int, float]) -> float:
 
     Raises:
         ValueError: if a subset is missing.
+
+    Example:
+        >>> rank_score({5: 0.4, 10: 0.5, 25: 0.6, 50: 0.5, 100: 0.5})
+        0.5
     """
     missing = [subset for subset in SUBSETS if subset not in macro_accuracies]
     if missing:

@@ -116,6 +116,12 @@ def test_no_test_module_imports_another():
     assert {name: others for name, others in found.items() if others} == {}
 
 
+def test_tests_are_in_the_folders_of_the_code():
+    own = {"benchmarks", "check_training", "golden", "known_issues", "support"}
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")}
+    assert [folder for folder in folders if not own & {*folder.parts} and not (ROOT / folder).is_dir()] == []
+
+
 def test_no_two_places_share_ten_equal_lines():
     places = defaultdict(list)
     for path, tree in source().items():
