@@ -58,7 +58,7 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
         finisher = tune_finisher(raw.get("validation"), *_reference(settings, "validation"), settings)
         if network == settings.network and finisher.boxes is not None:
             write_json(folder / "boxes.json", plain_boxes(finisher.boxes))
-        finished = {name: finisher.of_set(scores, name) for name, scores in raw.items()}
+        finished = {name: finisher.process_set(scores, name) for name, scores in raw.items()}
         draws = DRAWS if network == settings.network or len(networks) <= 2 else 0
         found[network] = {
             "raw": _all_figures(raw, settings, missing, draws),

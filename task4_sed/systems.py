@@ -145,7 +145,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     store = folder / "logits.h5"
     _system(settings).predict(run, dataset, store)
     raw = read_scores(store)
-    finished = read_finisher(run).of_new(raw)
+    finished = read_finisher(run).process(raw)
     for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
         for old in (folder / name).glob("*.tsv"):
             old.unlink()

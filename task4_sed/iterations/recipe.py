@@ -76,7 +76,7 @@ def train_stage(
     run.notes |= notes
     shown = ", ".join(f"{count} {key}" for key, count in notes["clips"].items())
     say(f"{folder.name}: {shown}; {len(loader)} batches an epoch, {stage.accumulate} for each step")
-    trainer_settings = settings.trainer_of(stage)
+    trainer_settings = settings.trainer_settings(stage)
     monitor = "val_objective" if validation else None
     trainer = make_trainer(trainer_settings, folder, seed, monitor=monitor, fast_check=fast_check)
     with measure_energy(folder, settings.trainer):

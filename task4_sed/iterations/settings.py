@@ -327,7 +327,7 @@ class TwoIterations(SystemSettings):
         """Number of processes that train together."""
         return (1 if self.trainer.devices == "auto" else self.trainer.devices) * self.trainer.num_nodes
 
-    def trainer_of(self, stage: StageSettings) -> TrainerSettings:
+    def trainer_settings(self, stage: StageSettings) -> TrainerSettings:
         """Settings of the trainer for a stage; processes share the batches of a step."""
         accumulate = stage.accumulate // self.processes
         own = {"epochs": stage.epochs, "accumulate": accumulate, "gradient_clip": stage.gradient_clip}

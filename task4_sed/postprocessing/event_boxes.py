@@ -1,8 +1,8 @@
 """Change-point event boxes (cSEBBs): one box with one confidence per event candidate, in place of frame scores.
 
 Ebbers et al., "Sound Event Bounding Boxes" (Interspeech 2024). Own implementation from the definition: a step filter
-finds where the score rises and falls, candidates with a shallow gap between them are joined, and each box is scored by
-its mean. Boxes do not get longer as the threshold falls, so extent and confidence are decided apart from each other.
+finds where the score rises and falls, candidates with a shallow gap between them are joined, and the confidence of a
+box is its mean score. Boxes do not get longer as the threshold falls: extent and confidence are independent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,20 @@ import pandas as pd
 from joblib import Parallel, delayed
 from numba import njit
 
-from common.errors import UserError, unknown
+from common.errors import UserError
 from task4_sed.metrics.detections import Runs
+from task4_sed.scores.median_filter import choose_by_class
 from task4_sed.scores.tables import ScoreTables
 
 LEVEL_OFFSET = 1e-3
-"""Added to both sides of the relative threshold, so that near-silent gaps give no endless ratio."""
+"""Added to both sides of the relative threshold, so that the ratio of near-silent gaps stays finite."""
 
 
 class BoxSettings(NamedTuple):
-    """step_filter_length: seconds of score compared on both sides of a moment, together.
+    """Length of the step filter in seconds, and two merge thresholds.
 
-    A gap between candidates disappears if it is shallower than both merge thresholds: absolute, as a difference of
-    scores, and relative, as a ratio; infinity switches one off.
+    A gap between candidates disappears if it is shallower than both thresholds: absolute, a difference of scores, and
+    relative, a ratio; infinity switches one off.
     """
 
     step_filter_length: float = 0.5
@@ -34,7 +35,7 @@ class BoxSettings(NamedTuple):
 
 
 ClassSettings = BoxSettings | Mapping[str, BoxSettings]
-"""One setting for all classes, or one by class name."""
+"""One setting for all classes, or settings by class name."""
 
 
 class Candidates(NamedTuple):
@@ -64,35 +65,17 @@ def event_boxes(scores: ScoreTables, settings: ClassSettings = BoxSettings(), jo
         Table with clip, onset, offset, event_label, confidence; sorted by clip, class (as in `scores`) and onset.
     """
     runs = Parallel(n_jobs=jobs, backend="threading")(
-        delayed(class_boxes)(scores, name, settings_of(settings, name)) for name in scores.classes
+        delayed(class_boxes)(scores, name, choose_by_class(settings, name, "box setting")) for name in scores.classes
     )
     clips = np.array(scores.clips, dtype=object)
     parts = []
     for number, (name, boxes) in enumerate(zip(scores.classes, runs)):
         index = np.repeat(np.arange(len(clips)), np.diff(boxes.starts))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "clip": clips[index],
-                    "onset": boxes.onsets,
-                    "offset": boxes.offsets,
-                    "event_label": name,
-                    "confidence": boxes.high,
-                    "order": index * len(scores.classes) + number,
-                }
-            )
-        )
+        times = {"clip": clips[index], "onset": boxes.onsets, "offset": boxes.offsets, "event_label": name}
+        order = index * len(scores.classes) + number
+        parts.append(pd.DataFrame({**times, "confidence": boxes.high, "order": order}))
     table = pd.concat(parts, ignore_index=True).sort_values(["order", "onset"], kind="stable")
     return table.drop(columns="order").reset_index(drop=True)
-
-
-def settings_of(settings: ClassSettings, name: str) -> BoxSettings:
-    """The setting of one class."""
-    if isinstance(settings, BoxSettings):
-        return settings
-    if name not in settings:
-        raise unknown("class with box settings", name, settings)
-    return settings[name]
 
 
 def class_boxes(scores: ScoreTables, name: str, settings: BoxSettings) -> Runs:
@@ -111,7 +94,7 @@ def candidates(scores: ScoreTables, name: str, step_filter_length: float) -> Can
 
 
 def join(found: Candidates, settings: BoxSettings) -> Runs:
-    """Boxes from candidates: shallow gaps disappear, each judged on what it was before joining."""
+    """Boxes from candidates without shallow gaps; each gap is judged before any joining."""
     starts, onsets, offsets, confidence = _join(
         *found, float(settings.merge_threshold_abs), float(settings.merge_threshold_rel)
     )
@@ -121,12 +104,12 @@ def join(found: Candidates, settings: BoxSettings) -> Runs:
 
 
 def box_scores(scores: ScoreTables, boxes: pd.DataFrame, fill_value: float = -np.inf) -> ScoreTables:
-    """Score tables that are a box's confidence inside it and `fill_value` elsewhere.
+    """Score tables with the confidence inside each box and `fill_value` elsewhere.
 
-    Frames begin and end where a box of any class does, so they differ in length and between clips.
+    Frames begin and end with the boxes of any class, so their lengths differ.
 
     Args:
-        scores: the tables that the boxes were found in; gives clips, classes, start and end.
+        scores: source of the boxes; gives clips, classes, start and end.
         boxes: as from `event_boxes`.
         fill_value: -inf is never a detection; submissions need a number, 0.
     """
@@ -147,10 +130,10 @@ def box_scores(scores: ScoreTables, boxes: pd.DataFrame, fill_value: float = -np
                 frames[begin:end, label] = confidence
         borders.append(edges)
         values.append(frames)
-    return tables_of(scores.clips, scores.classes, borders, values)
+    return make_tables(scores.clips, scores.classes, borders, values)
 
 
-def tables_of(
+def make_tables(
     clips: Sequence[str], classes: Sequence[str], borders: Sequence[np.ndarray], values: Sequence[np.ndarray]
 ) -> ScoreTables:
     """Score tables from (frames + 1,) borders and (frames, classes) scores per clip."""

@@ -1,8 +1,4 @@
-"""From raw scores to the scores that are handed in: median filters, event boxes, segment means.
-
-Every function takes score tables and gives score tables, so that steps combine. Event boxes are in `event_boxes`,
-their tuning in `tuning`, means over several systems in `ensemble`.
-"""
+"""Post-processing of score tables: event boxes and segment means; every function takes and returns score tables."""
 
 from collections.abc import Sequence
 
@@ -10,45 +6,14 @@ import numpy as np
 
 from common.errors import UserError
 from task4_sed.metrics.segments import segment_means
-from task4_sed.postprocessing.event_boxes import ClassSettings, box_scores, event_boxes, tables_of
+from task4_sed.postprocessing.event_boxes import ClassSettings, box_scores, event_boxes, make_tables
 from task4_sed.scores.tables import ScoreTables, only_classes
-
-BASELINE_MEDIAN_FRAMES = {
-    "Alarm_bell_ringing": 3,
-    "Blender": 9,
-    "Cat": 9,
-    "Dishes": 5,
-    "Dog": 5,
-    "Electric_shaver_toothbrush": 5,
-    "Frying": 9,
-    "Running_water": 7,
-    "Speech": 11,
-    "Vacuum_cleaner": 9,
-    "cutlery and dishes": 7,
-    "furniture dragging": 3,
-    "people talking": 9,
-    "children voices": 13,
-    "coffee machine": 7,
-    "footsteps": 1,
-    "large_vehicle": 13,
-    "car": 3,
-    "brakes_squeaking": 13,
-    "cash register beeping": 7,
-    "announcement": 5,
-    "shopping cart": 5,
-    "metro leaving": 1,
-    "metro approaching": 13,
-    "door opens/closes": 17,
-    "wind_blowing": 13,
-    "birds_singing": 15,
-}
-"""Filter lengths of the DCASE 2024 Task 4 baseline, in frames of 64 ms."""
 
 
 def to_event_boxes(
     scores: ScoreTables, settings: ClassSettings, fill_value: float = -np.inf, jobs: int = 1
 ) -> ScoreTables:
-    """Scores that are constant inside the boxes of `event_boxes` and `fill_value` elsewhere."""
+    """Scores that are constant inside the boxes of `event_boxes`, and `fill_value` elsewhere."""
     return box_scores(scores, event_boxes(scores, settings, jobs), fill_value)
 
 
@@ -60,16 +25,16 @@ def to_segments(scores: ScoreTables, segment_length: float = 1.0) -> ScoreTables
         means = segment_means(edges, scores.scores_of(index), edges[-1], segment_length)
         borders.append(np.minimum(np.arange(len(means) + 1) * segment_length, edges[-1]))
         values.append(means)
-    return tables_of(scores.clips, scores.classes, borders, values)
+    return make_tables(scores.clips, scores.classes, borders, values)
 
 
 def join_classes(parts: Sequence[ScoreTables], order: Sequence[str] | None = None) -> ScoreTables:
-    """Tables of the same clips with different classes put side by side; frames are cut where any part has a border.
+    """Tables of the same clips with the classes of all parts; frames have the borders of all parts.
 
     Args:
-        parts: such as DESED classes as boxes and MAESTRO classes per segment. Where a part ends before another, its
-            last score goes on.
-        order: of the classes; as they come when None.
+        parts: such as DESED classes as boxes and MAESTRO classes per segment. The last score of a part that ends before
+            another is held.
+        order: of the classes; None keeps the order of the parts.
     """
     clips = parts[0].clips
     for part in parts[1:]:
@@ -90,5 +55,5 @@ def join_classes(parts: Sequence[ScoreTables], order: Sequence[str] | None = Non
             columns.append(part.scores_of(index)[frame])
         borders.append(edges)
         values.append(np.concatenate(columns, axis=1))
-    joined = tables_of(clips, classes, borders, values)
+    joined = make_tables(clips, classes, borders, values)
     return joined if order is None else only_classes(joined, order)

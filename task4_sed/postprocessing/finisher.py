@@ -38,10 +38,10 @@ class Finisher:
         """The reverse of `plain_boxes`; None for median filters."""
         return cls(settings, None if plain is None else {name: _box(values) for name, values in plain.items()})
 
-    def of_set(self, scores: ScoreTables, name: str) -> ScoreTables:
+    def process_set(self, scores: ScoreTables, name: str) -> ScoreTables:
         """Post-process the scores of a test set; clips of the validation set with boxes tuned on the others."""
         if self.boxes is None or name != "validation" or self.fold_of_clip is None:
-            return self.of_new(scores)
+            return self.process(scores)
         frames: dict[str, pd.DataFrame] = {}
         for fold, boxes in enumerate(self.fold_boxes):
             clips = [clip for clip in scores.clips if self.fold_of_clip.get(clip, 0) == fold]
@@ -49,7 +49,7 @@ class Finisher:
                 frames |= dict(self._boxed(scores.select(clips), boxes).tables())
         return from_frames(frames)
 
-    def of_new(self, scores: ScoreTables) -> ScoreTables:
+    def process(self, scores: ScoreTables) -> ScoreTables:
         """Post-process the scores of any other clips."""
         if self.boxes is None:
             return median_filter(scores, self.settings.postprocessing.median_frames)

@@ -131,7 +131,7 @@ def _evaluation(run: Run, finisher: Finisher) -> EvaluationSet:
     assert path is not None
     classes = evaluated_classes(settings, maestro=False)
     durations = set_durations(settings.data.root, "validation")
-    return evaluation_set(finisher.of_new(raw), read_events(path), durations, classes=classes)
+    return evaluation_set(finisher.process(raw), read_events(path), durations, classes=classes)
 
 
 def _steps(curve: Curve, last: float) -> tuple[np.ndarray, np.ndarray]:

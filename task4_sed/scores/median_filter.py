@@ -1,11 +1,14 @@
 """Median filter of score tables."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from common.errors import UserError, unknown
 from task4_sed.scores.tables import ScoreTables, empty_values
+
+T = TypeVar("T")
 
 
 def median_filter(scores: ScoreTables, frames: int | Mapping[str, int]) -> ScoreTables:
@@ -13,11 +16,11 @@ def median_filter(scores: ScoreTables, frames: int | Mapping[str, int]) -> Score
 
     Args:
         scores: tables whose frames are equally long.
-        frames: length for all classes, or by class name (`BASELINE_MEDIAN_FRAMES`).
+        frames: length for all classes, or by class name.
     """
     from scipy.ndimage import median_filter as over_frames
 
-    lengths = {name: _of_class(frames, name, "median filter length") for name in scores.classes}
+    lengths = {name: choose_by_class(frames, name, "median filter length") for name in scores.classes}
     counts = np.diff(scores.starts)
     values = empty_values(len(scores.classes), int(scores.starts[-1]), scores.values.dtype)
     for index, name in enumerate(scores.classes):
@@ -30,7 +33,8 @@ def median_filter(scores: ScoreTables, frames: int | Mapping[str, int]) -> Score
     return scores.with_values(values)
 
 
-def _of_class(values: float | Mapping[str, float], name: str, what: str) -> float:
+def choose_by_class(values: T | Mapping[str, T], name: str, what: str) -> T:
+    """The value of a class; `values` may be one for all classes."""
     if not isinstance(values, Mapping):
         return values
     if name not in values:

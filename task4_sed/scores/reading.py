@@ -25,8 +25,8 @@ def read_score_tables(source: "ScoreTables | str | Path | Mapping[str, pd.DataFr
     """Score tables of a folder of .tsv files, of a score store (.h5), or from data frames by clip name.
 
     Args:
-        source: the folder, the store, a mapping, or tables that were read before.
-        jobs: processes that parse files, used from 256 MB on.
+        source: the folder, the store, a mapping, or score tables.
+        jobs: processes that parse files, from 256 MB on.
 
     Raises:
         UserError: with file and line, for a gap between frames, a frame without length, NaN, wrong columns, text.

@@ -1,8 +1,7 @@
 """Score tables: one tab-separated file per clip with the columns onset, offset and one per class.
 
-The form that sed_scores_eval and the challenge use. Frames may have any length, but follow each other without a gap.
-In memory all clips lie in one array, class by class, so that a metric takes one class at a time; a set that would not
-fit is kept in a temporary file on disk.
+The format of sed_scores_eval and the challenge. Frames may have any length, but follow each other without a gap. In
+memory all clips form one array, class by class, so a metric reads one class at a time; large sets use a temporary file.
 """
 
 import tempfile
@@ -19,9 +18,9 @@ from common.data.files import atomic_write
 from common.errors import UserError, nearest, unknown
 
 LARGEST_IN_MEMORY = 1 << 30
-"""Bytes of scores from which on they are kept on disk."""
+"""Largest array in bytes that is kept in memory."""
 SMALL_FOLDER = 256_000_000
-"""Bytes of tables up to which one process reads them at once."""
+"""Bytes of tables up to which one process reads all at once."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class ScoreTables:
     clips: names, sorted. classes: names, in the order of the tables.
     starts: (clips + 1,), first frame of each clip in `values`.
     borders: (frames + clips,), seconds; clip i has its frame borders at starts[i] + i .. starts[i + 1] + i, inclusive.
-    values: (classes, frames), float64 or what a store holds; -inf is a score that no threshold reaches.
+    values: (classes, frames), float64 or the type of a store; -inf is a score that no threshold reaches.
     """
 
     clips: tuple[str, ...]
@@ -41,7 +40,7 @@ class ScoreTables:
     values: np.ndarray
 
     def column(self, name: str) -> np.ndarray:
-        """(frames,) float64, the scores of one class over all clips."""
+        """(frames,) float64 scores of one class over all clips."""
         return np.ascontiguousarray(self.values[self.classes.index(name)], dtype=np.float64)
 
     def borders_of(self, index: int) -> np.ndarray:
@@ -103,7 +102,7 @@ def score_files(folder: Path) -> list[Path]:
     """The .tsv files of a folder, sorted by name.
 
     Raises:
-        UserError: if there is no such folder, or it holds none (sub-folders that do are named).
+        UserError: if the folder is missing or has none; names sub-folders that have some.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder of score tables {folder}.")
@@ -119,9 +118,9 @@ def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | No
     """One table per clip, each written whole or not at all.
 
     Args:
-        scores: what to write.
-        folder: made if it is not there.
-        fill_value: written in place of -inf (submissions use 0).
+        scores: tables to write.
+        folder: made if missing.
+        fill_value: replaces -inf (submissions use 0).
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +137,7 @@ def _frame(borders: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> p
 
 
 def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
-    """(classes, frames) in memory, or in a temporary file that goes away with the array."""
+    """(classes, frames) in memory, or in a temporary file with the lifetime of the array."""
     if classes * frames * np.dtype(dtype).itemsize <= LARGEST_IN_MEMORY:
         return np.empty((classes, frames), dtype=dtype)
     with tempfile.TemporaryFile(prefix="scores.") as file:
@@ -155,7 +154,7 @@ def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) 
 
 
 def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
-    """Two passes, so that no more than a batch of files is in memory: count the frames, then parse."""
+    """Two passes with one batch of files in memory: count the frames, then parse."""
     counts = [_count_rows(file) for file in files]
     starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     values = empty_values(len(classes), int(starts[-1]))
@@ -197,7 +196,7 @@ def _parse(file: Path, classes: tuple[str, ...]) -> np.ndarray:
     except ValueError:
         numbers = np.empty(0)
     if lines == 0 or numbers.size != lines * width:
-        _tell_bad_line(file, body, width)
+        _refuse_bad_line(file, body, width)
     array = numbers.reshape(lines, width)
     if order != list(range(width)):
         array = array[:, order]
@@ -205,8 +204,8 @@ def _parse(file: Path, classes: tuple[str, ...]) -> np.ndarray:
     return array
 
 
-def _tell_bad_line(file: Path, body: bytes, width: int) -> None:
-    """Find the cell that stopped the fast reader."""
+def _refuse_bad_line(file: Path, body: bytes, width: int) -> None:
+    """Name the cell that stopped the fast reader."""
     if not body.strip():
         raise UserError(f"{file} has a header but no frames.")
     for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=2):
@@ -273,7 +272,7 @@ def _check_columns(columns: list[str], where: str) -> tuple[str, ...]:
 
 
 def _column_order(columns: list[str], classes: tuple[str, ...], where: str) -> list[int]:
-    """Where onset, offset and each class stand in these columns; classes may be in another order."""
+    """Positions of onset, offset and each class in these columns; classes may be in another order."""
     found = _check_columns(columns, where)
     if found == classes:
         return list(range(len(columns)))

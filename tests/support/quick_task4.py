@@ -1,7 +1,11 @@
 """A baseline of Task 4 that trains in moments."""
 
+from task4_sed.labels import CLASSES
 from tests.support.places import ROOT
 
+BASELINE_MEDIAN_FRAMES = dict(
+    zip(CLASSES, (3, 9, 9, 5, 5, 5, 9, 7, 11, 9, 7, 3, 9, 13, 7, 1, 13, 3, 13, 7, 5, 5, 1, 13, 17, 13, 15), strict=True)
+)
 SMALL = ROOT / "task4_sed" / "configs" / "small.yaml"
 BATCH = [
     {"sets": ["maestro_train"], "clips": 2},

@@ -32,12 +32,11 @@ from task4_sed.data.clips import open_clips
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
 from task4_sed.data.sets import SETS, audio_folder, read_set
 from task4_sed.labels import CLASSES, DESED_CLASSES
-from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.scoring import weak_f1
 from task4_sed.settings import EmbeddingSettings
 from task4_sed.systems import load_recipe, predict, result_row
 from tests.support.places import ROOT
-from tests.support.quick_task4 import QUICK, SMALL
+from tests.support.quick_task4 import BASELINE_MEDIAN_FRAMES, QUICK, SMALL
 
 FOLDER = ROOT / "task4_sed" / "configs"
 CONFIGS = [FOLDER / f"{name}.yaml" for name in ("baseline", "baseline_2023", "small")]

@@ -15,10 +15,10 @@ from task4_sed.iterations.data import check_inputs
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.settings import KINDS, PseudoLabelSettings, StageSettings, TwoIterations
 from task4_sed.labels import CLASSES
-from task4_sed.postprocessing.filters import BASELINE_MEDIAN_FRAMES
 from task4_sed.postprocessing.tuning import box_grid
 from task4_sed.systems import AnySystem, load_recipe
 from tests.support.places import ROOT
+from tests.support.quick_task4 import BASELINE_MEDIAN_FRAMES
 
 FOLDER = ROOT / "task4_sed" / "configs"
 SMALL = FOLDER / "two_iterations_small.yaml"
@@ -265,7 +265,7 @@ def test_processes_that_cannot_share_the_batches_of_a_step_are_told_what_to_set(
         load_settings(AnySystem, SMALL, {"trainer.devices": 2})
     shared = {"trainer.devices": 2, "stage1.accumulate": 4, "stage2.accumulate": 2}
     settings = load_settings(AnySystem, SMALL, shared)
-    assert settings.trainer_of(settings.stage("atst", 1, 1)).accumulate == 2
+    assert settings.trainer_settings(settings.stage("atst", 1, 1)).accumulate == 2
 
 
 def test_absent_weights_responses_and_lists_are_told_before_anything_is_trained(published, tiny_task4, tmp_path):

@@ -8,7 +8,6 @@ from common.errors import UserError
 from task4_sed.metrics import collar_f1, evaluation_set, psds
 from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes
 from task4_sed.postprocessing.filters import (
-    BASELINE_MEDIAN_FRAMES,
     join_classes,
     to_event_boxes,
     to_segments,
@@ -20,6 +19,7 @@ from task4_sed.scores.store import ScoreStore, ScoreWriter
 from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
 from tests.support.golden_sed import expected, golden_scores, golden_set, golden_table
 from tests.support.made_up_scores import made_up_scores
+from tests.support.quick_task4 import BASELINE_MEDIAN_FRAMES
 
 CLOSE = 1e-9
 
@@ -158,7 +158,7 @@ def test_mistakes_in_tuning_are_told():
         candidates(one_clip([0.1, -np.inf]), "dog", 0.5)
     with pytest.raises(UserError, match="must be positive"):
         candidates(one_clip([0.1, 0.2]), "dog", 0)
-    with pytest.raises(UserError, match="No class with box settings named dog"):
+    with pytest.raises(UserError, match="No class with a box setting named dog"):
         event_boxes(one_clip([0.1, 0.2]), {"cat": BoxSettings()})
 
 
