@@ -75,7 +75,7 @@ def train_stage(
         notes["pseudo_labels"] = {key: sha256_of(pseudo / f"{STORES[key]}.h5") for key in training}
     run.notes |= notes
     shown = ", ".join(f"{count} {key}" for key, count in notes["clips"].items())
-    say(f"{folder.name}: {shown}; {len(loader)} batches an epoch, {stage.accumulate} for each step")
+    say(f"{folder.name}: {shown}; {len(loader)} batches per epoch, {stage.accumulate} per step")
     trainer_settings = settings.trainer_settings(stage)
     monitor = "val_objective" if validation else None
     trainer = make_trainer(trainer_settings, folder, seed, monitor=monitor, fast_check=fast_check)

@@ -70,7 +70,7 @@ def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_c
     seed_all(settings.seed)
     model = make_model(settings.model, CLASSES)
     start_from_weights(model, settings.model)
-    say(f"train: {len(clips):,} training clips, {len(loader):,} batches an epoch; {len(evaluation.events):,} scored")
+    say(f"train: {len(clips):,} training clips, {len(loader):,} batches per epoch; {len(evaluation.events):,} scored")
     fit_network(run, Pretraining(settings, model, make_scores), loader, validation, fast_check)
 
 

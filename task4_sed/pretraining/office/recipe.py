@@ -95,7 +95,7 @@ def train_network(run: Run[OfficeSettings], settings: OfficeSettings, fast_check
     seed_all(settings.seed)
     model = make_model(settings.model, read_vocabulary(data.root))
     start_from_weights(model, settings.model)
-    say(f"train: {len(crops.recordings)} recordings, {len(loader)} batches an epoch")
+    say(f"train: {len(crops.recordings)} recordings, {len(loader)} batches per epoch")
     fit_network(run, OfficeTraining(settings, model, pieces), loader, validation, fast_check)
 
 
