@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.data.audio import list_audio
 from common.data.made_up import is_made_up
 from common.data.tables import read_tsv, refuse_unknown
 from common.errors import UserError, unknown
@@ -180,6 +179,8 @@ def read_named_clips(folder: Path) -> pd.DataFrame:
     Raises:
         UserError: if there is no clip, or a file has another name.
     """
+    from common.data.audio import list_audio
+
     names = pd.Series([path.relative_to(folder).as_posix() for path in list_audio(folder)])
     parts = ("audio/" + names.str.rpartition("/")[2]).str.extract(NAME_PATTERN)
     known = parts["scene"].isin(CLASSES) & parts["device"].isin(DEVICES)
