@@ -44,7 +44,8 @@ def train_encoders(run: VoiceRun, settings: ImitationSettings, fast_check: bool 
 def score_encoders(run: VoiceRun, settings: ImitationSettings, fast_check: bool = False) -> None:
     """test/: evaluation.json and the similarities of the test."""
     search = read_search(settings.data)
-    similarity = load_imitation_model(run).search(search, settings.data.duration, settings.eval_batch)
+    model = load_imitation_model(run)
+    similarity = model.compare(search.queries, search.items, settings.data.duration, settings.eval_batch)
     figures = as_json(score_search(similarity, search, settings.seed))
     write_json(
         run.folder / "test" / "evaluation.json",

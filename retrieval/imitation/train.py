@@ -69,19 +69,17 @@ class ImitationModel(nn.Module):
             parts.append(functional.normalize(embedding.float(), dim=1).cpu())
         return torch.cat(parts)
 
-    def search(self, search: Search, duration: float, batch_size: int) -> Tensor:
+    def compare(self, queries: Sequence[Path], items: Sequence[Path], duration: float, batch_size: int) -> Tensor:
         """(queries, items) cosines."""
-        voices = self.encode(search.queries, True, duration, batch_size)
-        return voices @ self.encode(search.items, False, duration, batch_size).mT
+        voices = self.encode(queries, True, duration, batch_size)
+        return voices @ self.encode(items, False, duration, batch_size).mT
 
     def compute_similarities(
         self, items: Mapping[str, Path], queries: Mapping[str, Path], duration: float = 10.0, batch_size: int = 32
     ) -> dict[str, dict[str, float]]:
         """The interface of the QVIM 2025 challenge: query id to item id to similarity, higher is closer."""
-        recordings = self.encode([Path(path) for path in items.values()], False, duration, batch_size)
-        voices = self.encode([Path(path) for path in queries.values()], True, duration, batch_size)
-        similarity = (voices @ recordings.mT).tolist()
-        return {query: dict(zip(items, row, strict=True)) for query, row in zip(queries, similarity, strict=True)}
+        similarity = self.compare([*queries.values()], [*items.values()], duration, batch_size)
+        return {query: dict(zip(items, row, strict=True)) for query, row in zip(queries, similarity.tolist())}
 
 
 def read_sound(path: Path, sample_rate: int, duration: float) -> Tensor:
@@ -90,7 +88,7 @@ def read_sound(path: Path, sample_rate: int, duration: float) -> Tensor:
 
 
 class ImitationPairs(Dataset):
-    """Items are dicts: imitation and recording (samples,), label (number), index."""
+    """Items are dicts: imitation and recording (samples,), label (number)."""
 
     def __init__(self, pairs: pd.DataFrame, sample_rate: int, duration: float):
         self.pairs, self.sample_rate, self.duration = pairs, sample_rate, duration
@@ -104,7 +102,6 @@ class ImitationPairs(Dataset):
             "imitation": read_sound(self.pairs["imitation"].iat[index], self.sample_rate, self.duration),
             "recording": read_sound(self.pairs["recording"].iat[index], self.sample_rate, self.duration),
             "label": int(self.labels[index]),
-            "index": index,
         }
 
 
@@ -165,9 +162,10 @@ class ImitationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the MRR of other imitations of the training sounds."""
-        assert self.validation is not None
-        similarity = self.model.search(self.validation, self.settings.data.duration, self.settings.eval_batch)
-        ranks = reciprocal_rank(*separate_groups(similarity, self.validation))
+        search, settings = self.validation, self.settings
+        assert search is not None
+        similarity = self.model.compare(search.queries, search.items, settings.data.duration, settings.eval_batch)
+        ranks = reciprocal_rank(*separate_groups(similarity, search))
         self.log(MONITOR, ranks.mean(), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
