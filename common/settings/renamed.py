@@ -1,8 +1,8 @@
 """Settings and options that have a new name; the old one is refused with the new one named.
 
 To rename a setting or a flag of a verb, rename it in the code and add a line `"old": "new"` to `RENAMED`. The old name
-may be one word ("workers") or dotted ("optim.warmup"); it stands for every setting that ends so, in every group and
-verb, and the new name replaces as many words. YAML files, runs' settings.yaml and the command line read the table.
+may be one word ("workers") or dotted ("optim.warmup"); it matches the end of a dotted name in every group and verb, and
+the new name takes its place. YAML files, the settings.yaml of runs and the command line use the table.
 """
 
 from collections.abc import Collection
