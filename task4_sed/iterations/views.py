@@ -14,20 +14,8 @@ from torch import Tensor, nn
 from common.features.augment import gain, mix, mix_statistics
 from common.features.front_ends import DesedMel, KaldiLogMel
 from common.features.impulse_responses import DeviceImpulseResponses
-from task4_sed.augment import (
-    Mixture,
-    Streams,
-    blank,
-    colour,
-    decide,
-    draw_crop,
-    draw_filter,
-    draw_mixture,
-    draw_stretch,
-    roll,
-    warp_frequency,
-    widen_classes,
-)
+from task4_sed import augment
+from task4_sed.augment import Mixture, Streams, blank, colour, decide, roll, warp_frequency, widen_classes
 from task4_sed.iterations.settings import KINDS, BatchSettings, StageAugmentSettings
 from task4_sed.labels import NUM_FRAMES, POOLING, SAMPLE_RATE
 
@@ -173,7 +161,7 @@ class Augmenter:
             normal = torch.randn(clips, generator=streams["frame shift"])
             shifts = (normal * settings.frame_shift * NUM_FRAMES).trunc().long()
         if (mask := settings.time_mask) is not None:
-            stretch = draw_stretch(NUM_FRAMES, mask.smallest, mask.largest, streams["time mask"])
+            stretch = augment.draw_stretch(NUM_FRAMES, mask.smallest, mask.largest, streams["time mask"])
         mixture = None
         if settings.mixup is not None and decide(settings.mixup.probability, generator := streams["mixup"]):
             mixture = self._draw_mixture(settings.mixup.alpha, generator)
@@ -212,7 +200,7 @@ class Augmenter:
         weight, partner = torch.ones(self.rows.count), torch.arange(self.rows.count)
         for rows in self.rows.groups:
             if rows.stop > rows.start:
-                drawn = draw_mixture(rows.stop - rows.start, alpha, generator)
+                drawn = augment.draw_mixture(rows.stop - rows.start, alpha, generator)
                 weight[rows], partner[rows] = drawn.weight, drawn.partner + rows.start
         return Mixture(weight, partner)
 
@@ -222,13 +210,13 @@ class Augmenter:
         if wanted is None or not decide(wanted.probability, generator):
             return ()
         parts = [kinds["weak"], self.rows.strong, kinds["unlabeled"], *([kinds["maestro"]] if wanted.maestro else [])]
-        return tuple((rows, *draw_crop(n_mels, wanted.smallest, generator)) for rows in parts)
+        return tuple((rows, *augment.draw_crop(n_mels, wanted.smallest, generator)) for rows in parts)
 
     def _draw_filters(self, features: Features, generator: torch.Generator) -> dict[str, Tensor]:
         wanted = self.settings.filter
         assert wanted is not None
         return {
-            name: draw_filter(
+            name: augment.draw_filter(
                 self.rows.count, getattr(features, name).shape[2], wanted.bands, wanted.min_width, wanted.decibels,
                 generator,
             )
