@@ -54,7 +54,7 @@ def test_a_sweep_that_is_done_is_not_done_again(runs, tiny_task1, capsys):
     words = f"sweep {SMALL} {QUICK} --data.root {tiny_task1} --runs {runs} --subset 5 --over seed=0,1"
     assert call(words) == 0
     assert checkpoint.stat().st_mtime_ns == before
-    assert "done already" in capsys.readouterr().err
+    assert "finished already" in capsys.readouterr().err
 
 
 def test_train_says_where_the_run_is_and_keeps_what_is_done(runs, tiny_task1, capsys):

@@ -226,7 +226,7 @@ def test_a_package_that_says_something_else_than_the_run_is_refused(packed, fini
     folder = tmp_path / "predictions"
     shutil.copytree(packed.with_suffix("") / "predictions" / LABEL, folder)
     (folder / "test_accuracy.json").write_text('{"Test Accuracy": 99.0}')
-    with pytest.raises(CheckFailed, match=r"right on 99\.00 %"):
+    with pytest.raises(CheckFailed, match=r"accuracy of 99\.00 %"):
         inference_package.compare_with_run(folder, finished)
 
 
