@@ -160,7 +160,7 @@ class Teacher:
     rows: NDArray[np.int64]
     temperature: float
 
-    def targets(self, clips: NDArray) -> tuple[Tensor, Tensor]:
+    def targets(self, clips: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """Probabilities (len(clips), classes), 0 where there are none, and whether there are, (len(clips), 1)."""
         rows = self.rows[clips]
         there = torch.from_numpy((rows >= 0).astype(np.float32))[:, None]
@@ -186,7 +186,7 @@ def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classe
     return Teacher(outputs, rows, settings.temperature)
 
 
-class TaggingClips(Dataset):
+class TaggingClips(Dataset[Any]):
     """Waveforms with targets, and in training with gain, roll, wavmix and the teacher's probabilities.
 
     A batch holds ``waveform`` (batch, samples), ``target`` (weight times probability, `weighted_bce`) and ``weight``
@@ -204,8 +204,8 @@ class TaggingClips(Dataset):
     def __init__(
         self,
         audio: EncodedClips,
-        targets: PackedTargets | NDArray,
-        weights: NDArray | None = None,
+        targets: PackedTargets | NDArray[Any],
+        weights: NDArray[Any] | None = None,
         teacher: Teacher | None = None,
         augment: AugmentSettings | None = None,
     ):
@@ -296,5 +296,5 @@ def open_audioset(
     return TaggingClips(audio, targets, None, opened, augment)
 
 
-def _as_tensor(values: NDArray) -> Tensor:
+def _as_tensor(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))

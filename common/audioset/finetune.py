@@ -73,8 +73,8 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
     """
     clips = read_task(settings.data)
     folds = _folds(settings, clips)
-    logits: list[NDArray] = []
-    rows: list[NDArray] = []
+    logits: list[NDArray[Any]] = []
+    rows: list[NDArray[Any]] = []
     of_fold = {}
     for fold in folds:
         model = load_fold_model(run, clips, fold)
@@ -107,7 +107,7 @@ def load_fold_model(run: Run[FineTuneSettings], clips: LabelledClips, fold: str 
 def open_labelled(
     settings: FineTuneSettings,
     clips: LabelledClips,
-    rows: NDArray,
+    rows: NDArray[Any],
     sample_rate: int,
     whole: bool = False,
     training: bool = False,
@@ -123,7 +123,7 @@ def open_labelled(
     return TaggingClips(audio, clips.targets[rows], weights, None, settings.augment if training else None)
 
 
-def _score(clips: LabelledClips, logits: NDArray, rows: NDArray, seed: int) -> dict[str, Any]:
+def _score(clips: LabelledClips, logits: NDArray[Any], rows: NDArray[Any], seed: int) -> dict[str, Any]:
     recordings, random = [clips.recordings[row] for row in rows], np.random.default_rng(seed)
     if clips.objective == "one_label":
         return score_labels(logits, clips.targets[rows], recordings, random)
@@ -148,7 +148,7 @@ def _name(fold: str | None) -> str:
     return SPLIT if fold is None else f"fold_{fold}"
 
 
-def _some(settings: FineTuneSettings, clips: LabelledClips, rows: NDArray) -> NDArray:
+def _some(settings: FineTuneSettings, clips: LabelledClips, rows: NDArray[Any]) -> NDArray[Any]:
     """`data.clips` clips of each part."""
     limit = settings.data.clips
     if limit is None:

@@ -131,7 +131,7 @@ def make_sampler(settings: PretrainSettings, clips: TaggingClips) -> DrawSampler
     return DrawSampler(draws, settings.seed, sampler.order == "shuffled")
 
 
-def training_loader(settings: TaggingSettings, clips: Any, sampler: DrawSampler) -> DataLoader:
+def training_loader(settings: TaggingSettings, clips: Any, sampler: DrawSampler) -> DataLoader[Any]:
     """Batches of an epoch; the last one may be shorter, as published."""
     return make_loader(clips, sampler=sampler, **loader_options(settings))
 

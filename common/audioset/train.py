@@ -267,7 +267,9 @@ def rate_factor(optim: OptimSettings) -> ExponentialWarmupLinearDown:
 
 
 @torch.inference_mode()
-def tag_clips(model: AudioModel, loader: DataLoader, limit: int | None = None) -> tuple[NDArray, dict[str, Any]]:
+def tag_clips(
+    model: AudioModel, loader: DataLoader[Any], limit: int | None = None
+) -> tuple[NDArray[Any], dict[str, Any]]:
     """Logits of all clips of a loader.
 
     Args:

@@ -72,7 +72,7 @@ class LayerFeatures(nn.Module):
         self.kept.clear()
         return torch.cat([_present(features[part], part) for part in self.parts], dim=1).float()
 
-    def _keep(self, part: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def _keep(self, part: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.kept[part] = output
 
 
