@@ -3,23 +3,25 @@
 import csv
 import json
 import re
-import stat
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from common.data.archives import extract_zip
+from common.data.audio import natural_key
 from common.data.files import human_size
 from common.errors import UserError
-from submissions.meta_file import MetaFile
 from submissions.rules import Rules, recognise
+from submissions.schema import MetaFile
 
 DECLARATION = "made_up_evaluation_set.json"
 """File at the top of a package on a made-up evaluation set; see EvaluationFiles."""
@@ -92,9 +94,7 @@ class System:
         """Output tables that exist, in the order of the numbers in their names."""
         pattern = self.rules.tables.files.format(label=self.label)
         names = [name for name in self.files if fnmatchcase(name, pattern)]
-        return sorted(
-            names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-        )
+        return sorted(names, key=natural_key)
 
     def table(self, name: str) -> pd.DataFrame:
         """An output table. Columns without text are numbers.
@@ -131,8 +131,6 @@ class Package:
     Attributes:
         name: of the folder or zip.
         files: official name (task1/<label>/<file>) to the file on disk.
-        rules: of the task and year.
-        folder: where its files lie.
         evaluation: the evaluation set, or None when it is neither public, nor given, nor declared.
         run_code: whether checks may run code of the package.
     """
@@ -208,13 +206,9 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     text_columns |= {f"file_name_{rank}": str for rank in range(1, 11)}
     try:
         table = pd.read_csv(
-            path,
-            sep=separator,
-            quoting=quoting_of(separator),
-            skip_blank_lines=False,
-            keep_default_na=False,
+            path, sep=separator, quoting=quoting_of(separator), skip_blank_lines=False, keep_default_na=False,
             dtype=text_columns,
-        )
+        )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"{path.name} is not a table") from error
     if not isinstance(table.index, pd.RangeIndex):  # a longer row makes pandas take its first field as an index
@@ -231,30 +225,19 @@ def unzip(path: Path, folder: Path) -> None:
     """Unpack a zip after checking all its members.
 
     Raises:
-        UserError: if it is no zip, is damaged, holds links, a name twice, or a name that leads out of its folder.
+        UserError: if it is no zip, is damaged, too large, holds links, a name twice, or one that leaves its folder.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            _refuse_bad_members(path, archive.infolist())
-            archive.extractall(folder)
+            names = Counter(archive.namelist())
+            if doubled := [name for name, count in names.items() if count > 1]:
+                raise UserError(f"{path} is refused: it holds {doubled[0]!r} twice.")
+            size = sum(member.file_size for member in archive.infolist())
+            if size > MAX_UNPACKED:
+                raise UserError(f"{path} is refused: it would unpack to {human_size(size)}.")
+            extract_zip(path, archive, folder)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UserError(f"{path} is not a whole zip file: {error}. Make it again with `submissions pack`.") from error
-
-
-def _refuse_bad_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    seen = set()
-    for member in members:
-        name = PurePosixPath(member.filename)
-        if name.is_absolute() or ".." in name.parts or "\\" in member.filename or re.match(r"^[A-Za-z]:", str(name)):
-            raise UserError(f"{path} is refused: its member {member.filename!r} climbs out of the folder.")
-        if stat.S_ISLNK(member.external_attr >> 16):
-            raise UserError(f"{path} is refused: its member {member.filename!r} is a link.")
-        if member.filename in seen:
-            raise UserError(f"{path} is refused: it holds {member.filename!r} twice.")
-        seen.add(member.filename)
-    size = sum(member.file_size for member in members)
-    if size > MAX_UNPACKED:
-        raise UserError(f"{path} is refused: it would unpack to {human_size(size)}.")
 
 
 def _official_names(folder: Path) -> dict[str, Path]:

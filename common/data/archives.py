@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from common.data.files import write_json
@@ -20,10 +21,6 @@ def unpack(archive: Path, folder: Path) -> bool:
 
     All names are checked before the first file is written.
 
-    Args:
-        archive: the file.
-        folder: made when absent.
-
     Returns:
         False if this archive was unpacked there before.
 
@@ -36,13 +33,17 @@ def unpack(archive: Path, folder: Path) -> bool:
         raise UserError(f"There is no archive {archive}.")
     mark = folder / MARKS / f"{archive.name}.json"
     content = {"size": archive.stat().st_size, "modified": archive.stat().st_mtime_ns}
-    if mark.is_file() and _same(mark, content):
-        return False
+    with suppress(OSError, ValueError):
+        if json.loads(mark.read_text(encoding="utf-8")) == content:
+            return False
     try:
         if zipfile.is_zipfile(archive):
-            _unpack_zip(archive, folder)
+            with zipfile.ZipFile(archive) as zipped:
+                extract_zip(archive, zipped, folder)
         elif tarfile.is_tarfile(archive):
-            _unpack_tar(archive, folder)
+            with tarfile.open(archive) as tar:
+                _refuse(archive, {one.name: not (one.isfile() or one.isdir()) for one in tar.getmembers()})
+                tar.extractall(folder, filter="data")
         elif archive.suffix == ".7z":
             _unpack_7z(archive, folder)
         else:
@@ -64,27 +65,14 @@ def unpacked_and_deleted(archive: Path, folder: Path) -> bool:
     return (folder / MARKS / f"{archive.name}.json").is_file() and not archive.is_file()
 
 
-def _same(mark: Path, content: dict) -> bool:
-    try:
-        return json.loads(mark.read_text(encoding="utf-8")) == content
-    except ValueError:
-        return False
-
-
-def _unpack_zip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as content:
-        members = content.infolist()
-        plain = (0, stat.S_IFREG, stat.S_IFDIR)
-        _refuse(archive, {one.filename: stat.S_IFMT(one.external_attr >> 16) not in plain for one in members})
-        if any(member.flag_bits & 1 for member in members):
-            raise UserError(f"{archive} is encrypted; unpack it into {folder} by hand.")
-        content.extractall(folder)
-
-
-def _unpack_tar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as content:
-        _refuse(archive, {one.name: not (one.isfile() or one.isdir()) for one in content.getmembers()})
-        content.extractall(folder, filter="data")
+def extract_zip(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
+    """Extract an open zip file after checking its members, see `unpack`."""
+    members = archive.infolist()
+    plain = (0, stat.S_IFREG, stat.S_IFDIR)
+    _refuse(path, {one.filename: stat.S_IFMT(one.external_attr >> 16) not in plain for one in members})
+    if any(member.flag_bits & 1 for member in members):
+        raise UserError(f"{path} is encrypted; unpack it into {folder} by hand.")
+    archive.extractall(folder)
 
 
 def _unpack_7z(archive: Path, folder: Path) -> None:

@@ -81,8 +81,7 @@ def read_audio(
         sample_rate: Hz to resample to; None keeps the file's rate.
         start: seconds from the beginning of the file.
         duration: seconds at most; None reads to the end. The part ends where the file ends.
-        expected_rate: Hz of the file; another rate is refused.
-        expected_channels: channels of the file; another number is refused.
+        expected_rate: Hz of the file; another rate or, with `expected_channels`, number of channels is refused.
 
     Returns:
         (samples,), float32, the mean over channels; -1..1 for integer codings.
@@ -104,7 +103,7 @@ def read_audio(
         if count <= 0:
             raise AudioError(f"{path}: a part of {duration} s holds no sample; ask for a longer one.")
         waveform = _read_samples(path, file, first, count)
-    return resample(_as_mono(waveform), rate, sample_rate or rate)
+    return resample(as_mono(waveform), rate, sample_rate or rate)
 
 
 def read_fixed(path: Path | str, num_samples: int, sample_rate: int, start: float = 0.0) -> Waveform:
@@ -117,13 +116,12 @@ def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None
     """Decode a long file block by block in constant memory.
 
     Args:
-        path: any format that soundfile knows; channels are averaged.
         seconds: about how long each block is (the last is shorter).
         sample_rate: Hz to resample to. The blocks join to the result of `read_audio` for the whole file: the kernel
             sees the neighbouring blocks.
 
     Yields:
-        (samples,), float32.
+        (samples,), float32, the mean over channels.
     """
     path = Path(path)
     with _open(path) as file:
@@ -137,7 +135,7 @@ def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None
         for first in range(0, total, block):
             left = min(margin, first)
             count = min(block + margin + left, total - first + left)
-            waveform = _as_mono(_read_samples(path, file, first - left, count))
+            waveform = as_mono(_read_samples(path, file, first - left, count))
             if rate != to_rate:
                 waveform = resample(waveform, rate, to_rate)
                 wanted = math.ceil(min(block, total - first) * step_out / step_in)
@@ -153,10 +151,7 @@ def resample(waveform: "Tensor", from_rate: int, to_rate: int) -> "Tensor": ...
 def resample(waveform: Any, from_rate: int, to_rate: int) -> Any:
     """Resample over the last dimension with torchaudio's windowed sinc (Hann, width 6, rolloff 0.99).
 
-    Args:
-        waveform: (..., samples), array or tensor; a tensor is resampled on its device.
-        from_rate: Hz.
-        to_rate: Hz.
+    A tensor is resampled on its device.
 
     Returns:
         (..., ceil(samples * to_rate / from_rate)), array or tensor as the input. Equal rates return the input itself.
@@ -189,22 +184,23 @@ def list_audio(folder: Path | str) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give a folder that holds audio files.")
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file()]
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    paths = [
+        path for path in folder.rglob("*")
+        if path.suffix.lower() in ENDINGS and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]  # fmt: skip
     if not paths:
         raise UserError(
             f"{folder} holds no audio file (looked for {', '.join(sorted(ENDINGS))}, also in its subfolders)."
         )
-    return sorted(paths, key=_natural_key)
+    return sorted(paths, key=natural_key)
 
 
 def write_wav(path: Path | str, waveform: Waveform, sample_rate: int, subtype: str = "PCM_24") -> None:
     """Write a wav file, whole or not at all.
 
     Args:
-        path: its folder is made when absent.
         waveform: (samples,) or (channels, samples).
-        sample_rate: Hz.
         subtype: "PCM_16", "PCM_24" or "FLOAT".
 
     Raises:
@@ -234,9 +230,8 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         missing = _missing_samples(file)
         if missing:
-            found = file.frames
             raise AudioError(
-                f"{path} is cut off: its header says {found + missing} samples, the file holds {found}; "
+                f"{path} is cut off: its header says {file.frames + missing} samples, the file holds {file.frames}; "
                 "copy or download it again."
             )
         if file.format == "OGG" and not _has_last_page(path):
@@ -302,7 +297,8 @@ def _read_samples(path: Path, file: soundfile.SoundFile, first: int, count: int)
     return waveform
 
 
-def _as_mono(waveform: Waveform) -> Waveform:
+def as_mono(waveform: Waveform) -> Waveform:
+    """The mean over channels (samples,) of a waveform (samples, channels)."""
     return waveform[:, 0].copy() if waveform.shape[1] == 1 else waveform.mean(axis=1, dtype=np.float32)
 
 
@@ -348,8 +344,9 @@ def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Wave
     return filtered[..., delay : delay + length].astype(np.float32)
 
 
-def _natural_key(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path)) if part]
+def natural_key(name: Path | str) -> list[tuple[int, str]]:
+    """Sorts clip2 before clip10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(name)) if part]
 
 
 @dataclass(frozen=True)
@@ -358,10 +355,8 @@ class ReadClip:
 
     Args:
         root: folder that the column ``filename`` is relative to.
-        sample_rate: Hz of the result.
         num_samples: samples of the result, after resampling.
         expected_rate: Hz of the file; None allows any.
-        expected_channels: channels of the file; None allows any number.
     """
 
     root: Path

@@ -12,11 +12,7 @@ from common.output import print_json, print_table, say
 class CheckReport:
     """A data set compared with its official counts, or made-up data with the counts of its creation.
 
-    Attributes:
-        root: folder of the data.
-        made_up: whether the data are made up.
-        rows: counts, found and expected; one row per split or set.
-        problems: one sentence each.
+    `rows` hold counts, found and expected, one row per split or set; `problems` are one sentence each.
     """
 
     root: Path

@@ -5,7 +5,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.data.files import human_size
 from common.errors import UserError
@@ -18,13 +17,7 @@ TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of a response
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download.
-
-    Args:
-        name: file name in the folder.
-        url: http or https.
-        checksum: "md5:..." or "sha256:..."; None where the publisher gives none.
-    """
+    """A file to download; `checksum` is "md5:..." or "sha256:...", None where the publisher gives none."""
 
     name: str
     url: str
@@ -34,13 +27,7 @@ class RemoteFile:
 def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
     """Download a file unless it is there with the right checksum; resume where an earlier call stopped.
 
-    Args:
-        file: address, name and checksum.
-        folder: made when absent; an unfinished download is NAME.part in it.
-        quiet: no progress on stderr.
-
-    Returns:
-        The file's path.
+    An unfinished download is NAME.part in the folder.
 
     Raises:
         UserError: if the address cannot be reached (with the file and the place to put it by hand), the connection
@@ -130,21 +117,17 @@ class _Resume:
             length = answer.headers.get("Content-Length")
             start = received if resumes else 0
             total = start + int(length) if length else None
-            self._write(answer, start, total)
+            unit = 2**20
+            progress = Progress(
+                f"Downloading {self.part.stem}", total and total // unit, "MiB", done=start // unit, quiet=self.quiet
+            )
+            with self.part.open("ab" if start else "wb") as file, progress:
+                for chunk in answer.iter_content(CHUNK):
+                    before = file.tell() // unit
+                    file.write(chunk)
+                    progress.advance(file.tell() // unit - before)
         if total is not None and self._received() < total:
             raise requests.ConnectionError(f"broke off at {human_size(self._received())} of {human_size(total)}")
-
-    def _write(self, answer: Any, start: int, total: int | None) -> None:
-        unit = 2**20
-        whole = None if total is None else total // unit
-        with (
-            self.part.open("ab" if start else "wb") as file,
-            Progress(f"Downloading {self.part.stem}", whole, "MiB", done=start // unit, quiet=self.quiet) as progress,
-        ):
-            for chunk in answer.iter_content(CHUNK):
-                before = file.tell() // unit
-                file.write(chunk)
-                progress.advance(file.tell() // unit - before)
 
     def _received(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0

@@ -22,7 +22,7 @@ import soundfile
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from common.data.audio import MP3_SLACK, AudioError, Waveform, read_audio, resample
+from common.data.audio import MP3_SLACK, AudioError, Waveform, as_mono, read_audio, resample
 from common.data.files import atomic_path, human_size
 from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names
 from common.data.loading import empty_batch
@@ -66,16 +66,11 @@ def pack_encoded(
 
     Args:
         files: in the order of the rows. Each is decoded once as a check.
-        out: the HDF5 file; an existing one is replaced.
         targets: (files, classes) of 0 and 1, stored as packed bits.
         names: of the clips; None takes the names of the files.
         encode_rate: Hz; encodes each file anew, mono, at this rate. None stores the files byte for byte.
         encode_format: of files that are encoded anew: mp3, or flac, six times as large and lossless but for 16 bits.
         strict: refuse missing and broken files instead.
-        quiet: no progress on stderr.
-
-    Returns:
-        Number of clips, and the missing and unreadable files.
 
     Raises:
         UserError: if no file can be read (`strict`: if one cannot), or two clips have the same name.
@@ -118,14 +113,8 @@ class EncodedClips(Dataset):
     (index, seed), for a part that the seed chooses.
 
     Args:
-        paths: HDF5 files, in order.
-        sample_rate: Hz of the waveforms.
         seconds: of every waveform; None keeps each clip's length, in batches of one.
         names: the clips and their order, with or without ".mp3"; None takes all.
-
-    Attributes:
-        filenames: names as stored, without folder and ending, in the order of the items.
-        num_samples: of every waveform, or None.
 
     Raises:
         UserError: if a file is missing, cut off or of another layout, a clip is doubled, or one of `names` is missing.
@@ -153,15 +142,12 @@ class EncodedClips(Dataset):
 
     @property
     def filenames(self) -> list[str]:
-        """Names of the items."""
+        """Names of the items as stored, without folder and ending."""
         return [self._keys.key(row) for row in self._rows]
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict[str, Any]:
-        import torch
-
-        place, seed = index if isinstance(index, tuple) else (index, None)
-        waveform = torch.from_numpy(self._read(int(place), seed))
-        return {"waveform": waveform, "filename": self._keys.key(self._rows[place]), "index": int(place)}
+        batch = self.gather([index])
+        return {"waveform": batch["waveform"][0], "filename": batch["filename"][0], "index": int(batch["index"][0])}
 
     def gather(self, indices: Sequence[int | tuple[int, int]]) -> dict[str, Any]:
         """A batch: ``waveform`` float32 (batch, samples), ``filename`` (list), ``index`` int64 (batch,)."""
@@ -204,23 +190,20 @@ class EncodedClips(Dataset):
             parts.append(packed)
         return np.concatenate(parts)[self._rows]
 
-    def encoded(self, index: int) -> bytes:
-        """The encoded file of an item."""
-        return self._bytes(index).tobytes()
-
     def _read(self, index: int, seed: int | None) -> Waveform:
         name = f"{self._keys.key(self._rows[index])} in {self.paths[self._file_of[index]]}"
+        seconds = None if self.num_samples is None or seed is not None else self.num_samples / self.sample_rate
+        waveform = decode(self.encoded(index).data, self.sample_rate, name, seconds)
         if self.num_samples is None:
-            return decode(self._bytes(index).data, self.sample_rate, name)
-        seconds = None if seed is not None else self.num_samples / self.sample_rate
-        waveform = decode(self._bytes(index).data, self.sample_rate, name, seconds)
+            return waveform
         longer = len(waveform) - self.num_samples
         if longer > 0:
             start = 0 if seed is None else int(np.random.default_rng(seed).integers(longer + 1))
             return waveform[start : start + self.num_samples]
         return waveform if longer == 0 else np.pad(waveform, (0, -longer))
 
-    def _bytes(self, index: int) -> NDArray[np.uint8]:
+    def encoded(self, index: int) -> NDArray[np.uint8]:
+        """Bytes of the encoded file of an item."""
         number = int(self._file_of[index])
         if self._process != os.getpid():  # the parent's handles must be neither used nor closed
             self._open, self._process = {}, os.getpid()
@@ -237,20 +220,16 @@ class EncodedClips(Dataset):
 
 
 def decode(encoded: Any, sample_rate: int, name: str, seconds: float | None = None) -> Waveform:
-    """Decode a file in memory to mono at `sample_rate`.
+    """Decode a file in memory, or its first seconds, to mono at `sample_rate`.
 
     Args:
-        encoded: bytes of the file.
-        sample_rate: Hz of the result.
         name: of the clip, for the message.
-        seconds: decode only the beginning; None for all.
 
     Raises:
         AudioError: if it is empty, cannot be decoded, is cut off, or holds NaN.
     """
     waveform, rate = _decode_channels(encoded, name, seconds)
-    mono = waveform[:, 0] if waveform.shape[1] == 1 else waveform.mean(axis=1, dtype=np.float32)
-    return np.ascontiguousarray(resample(mono, rate, sample_rate))
+    return np.ascontiguousarray(resample(as_mono(waveform), rate, sample_rate))
 
 
 def _decode_channels(encoded: Any, name: str, seconds: float | None) -> tuple[Waveform, int]:
@@ -275,12 +254,8 @@ def _decode_channels(encoded: Any, name: str, seconds: float | None) -> tuple[Wa
     return waveform, rate
 
 
-def encode_mp3(waveform: Waveform, sample_rate: int) -> bytes:
-    """A mono mp3 file of a waveform (samples,)."""
-    return _encode(waveform, sample_rate, "mp3")
-
-
-def _encode(waveform: Waveform, sample_rate: int, encode_format: str) -> bytes:
+def encode_audio(waveform: Waveform, sample_rate: int, encode_format: str = "mp3") -> bytes:
+    """A mono mp3 or flac file of a waveform (samples,)."""
     subtype = {"mp3": "MPEG_LAYER_III", "flac": "PCM_16"}[encode_format]
     if (peak := float(np.abs(waveform).max())) > 1:  # resampling may overshoot, and 16 bits clip
         waveform = waveform / peak
@@ -295,7 +270,7 @@ def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: En
         return None
     try:
         if encode_rate is not None:
-            return _encode(read_audio(path, encode_rate), encode_rate, encode_format)
+            return encode_audio(read_audio(path, encode_rate), encode_rate, encode_format)
         encoded = path.read_bytes()
         _decode_channels(encoded, str(path), seconds=None)
         return encoded

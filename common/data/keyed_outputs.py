@@ -99,7 +99,6 @@ class KeyedOutputs:
     """Reads such a file; worker processes that fork or spawn each map it for themselves.
 
     Args:
-        path: of the file.
         kind: name of the data set, such as "logits", or several, of which the first found is taken; None takes the
             only one.
         shape: what a row must be, such as (527,) or (447, 250).
@@ -107,8 +106,6 @@ class KeyedOutputs:
 
     Attributes:
         filenames: index of the names (see `KeyIndex`).
-        kind: name of the data set.
-        shape: of a row.
         attributes: what the file says about its rows.
 
     Raises:
@@ -159,10 +156,17 @@ class KeyedOutputs:
         """
         rows = np.asarray(rows, dtype=np.int64)
         values = np.zeros((len(rows), *self.shape), dtype=self.dtype)
-        data = self._data()
+        if self._reader is None or self._reader_process != os.getpid():
+            shape = (len(self), *self.shape)
+            self._reader = (
+                h5py.File(self.path, "r")[self.kind]
+                if self._offset is None
+                else np.memmap(self.path, dtype=self.dtype, mode="r", offset=self._offset, shape=shape)
+            )
+            self._reader_process = os.getpid()
         for place, row in enumerate(rows.tolist()):
             if row >= 0:
-                values[place] = data[row]
+                values[place] = self._reader[row]
         if not np.isfinite(values).all():
             bad = np.flatnonzero(~np.isfinite(values).reshape(len(rows), -1).all(axis=1))
             raise UserError(
@@ -187,16 +191,6 @@ class KeyedOutputs:
             raise UserError(f"{self.path} has no {asked} beside {NAMES}; it has {', '.join(kinds) or 'nothing else'}.")
         return found[0]
 
-    def _data(self) -> Any:
-        if self._reader is None or self._reader_process != os.getpid():
-            if self._offset is not None:
-                shape = (len(self), *self.shape)
-                self._reader = np.memmap(self.path, dtype=self.dtype, mode="r", offset=self._offset, shape=shape)
-            else:
-                self._reader = h5py.File(self.path, "r")[self.kind]
-            self._reader_process = os.getpid()
-        return self._reader
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "_reader_process": -1}
 
@@ -205,10 +199,8 @@ class OutputWriter:
     """Writes such a file within a `with` block; it appears whole or not at all.
 
     Args:
-        path: of the file.
         filenames: all clips, which are written in any order. None takes the clips that are written.
         shape: of a row, such as (527,); None takes the shape of the first.
-        kind: name of the data set.
         dtype: float16 halves the size; values beyond its range are cut to it.
         attributes: what the rows mean, such as the classes; numbers, or anything that JSON can hold.
         key: the part of a file name that counts; see `KeyIndex`.
@@ -233,7 +225,10 @@ class OutputWriter:
     ):
         self.path, self.kind, self.dtype = Path(path), kind, np.dtype(dtype)
         self.shape = None if shape is None else tuple(shape)
-        self.attributes = {name: _to_attribute(value) for name, value in (attributes or {}).items()}
+        self.attributes = {
+            name: value if isinstance(value, int | float) else json.dumps(value)
+            for name, value in (attributes or {}).items()
+        }
         self.resume, self._key_of = resume, key
         self._index = None if filenames is None else KeyIndex(filenames, f"The list of clips for {self.path.name}", key)
         self._written = np.zeros(0 if filenames is None else len(filenames), dtype=bool)
@@ -265,7 +260,14 @@ class OutputWriter:
             values = values.detach().float().cpu().numpy()
         values = np.asarray(values)
         self._check(filenames, values)
-        rows = self._new_rows(filenames) if self._index is None else self._index.rows(filenames)
+        if self._index is None:
+            for name in map(self._key_of, filenames):
+                if name in self._arrived:
+                    raise UserError(f"{name} was stored twice in {self.path}; file names must differ.")
+                self._arrived[name] = None
+            rows = np.arange(len(self._arrived) - len(filenames), len(self._arrived))
+        else:
+            rows = self._index.rows(filenames)
         limit = np.finfo(self.dtype).max
         with h5py.File(self._temporary, "a") as file:
             data = file[self.kind] if self.kind in file else self._create(file, values.shape[1:])
@@ -288,19 +290,16 @@ class OutputWriter:
         place = _kept_path if self.resume else atomic_path
         with place(self.path) as self._temporary:
             if not (self.resume and self._resumes()):
-                self._begin()
+                with h5py.File(self._temporary, "w") as file:
+                    file.attrs.update(self.attributes)
+                    if self._index is not None:
+                        file.create_dataset(NAMES, data=self._index.keys)
+                        if self.shape is not None:
+                            self._create(file, self.shape)
+                    if self.resume:
+                        file.create_dataset(WRITTEN, data=self._written)
             yield
             self._finish()
-
-    def _begin(self) -> None:
-        with h5py.File(self._temporary, "w") as file:
-            file.attrs.update(self.attributes)
-            if self._index is not None:
-                file.create_dataset(NAMES, data=self._index.keys)
-                if self.shape is not None:
-                    self._create(file, self.shape)
-            if self.resume:
-                file.create_dataset(WRITTEN, data=self._written)
 
     def _resumes(self) -> bool:
         """Whether there are rows of an earlier block; they are kept."""
@@ -336,14 +335,6 @@ class OutputWriter:
         if not np.isfinite(values).all():
             bad = filenames[int(np.argwhere(~np.isfinite(values))[0][0])]
             raise UserError(f"The outputs of {bad} for {self.path} hold NaN or infinity, so they were not stored.")
-
-    def _new_rows(self, filenames: Sequence[str]) -> NDArray[np.int64]:
-        first = len(self._arrived)
-        for name in map(self._key_of, filenames):
-            if name in self._arrived:
-                raise UserError(f"{name} was stored twice in {self.path}; file names must differ.")
-            self._arrived[name] = None
-        return np.arange(first, len(self._arrived))
 
     def _finish(self) -> None:
         if len(self.missing):
@@ -392,10 +383,6 @@ def _kept_path(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     yield part
     part.replace(path)
-
-
-def _to_attribute(value: Any) -> Any:
-    return value if isinstance(value, int | float) else json.dumps(value)
 
 
 def _from_attribute(value: Any) -> Any:

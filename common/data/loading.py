@@ -1,6 +1,6 @@
 """Data sets for training: clips of a packed store, and loaders that gather a whole batch at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from common.data.packed_store import open_store
 from common.errors import UserError
@@ -25,7 +25,7 @@ class Gathers(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: Sequence[int]) -> dict[str, Any]:
-        """The batch that `default_collate` would make of the items."""
+        """The batch that torch's collate function would make of the items."""
         ...
 
 
@@ -35,14 +35,11 @@ class PackedClips(Dataset):
     Items are dicts: ``waveform`` float32 (samples,), ``filename``, ``index`` (row of the store's table), and `columns`.
 
     Args:
-        folder: of the store.
         filenames: the clips and their order; None takes all.
         columns: further values of each clip, such as its target, by name.
 
     Attributes:
         clips: their rows of the table, columns as packed.
-        sample_rate: Hz.
-        num_samples: samples of each clip.
 
     Raises:
         UserError: if there is no finished store, one of its files is missing or was changed, or it lacks one of
@@ -54,9 +51,7 @@ class PackedClips(Dataset):
         self.columns = columns or {}
         info, table = open_store(self.folder)
         self.sample_rate, self.num_samples = info.plan.sample_rate, info.plan.num_samples
-        self._shape = (info.plan.num_clips, info.plan.num_samples)
-        self._dtype, self._scale = info.plan.dtype, info.scale
-        self._header_bytes = len(info.plan.header)
+        self._scale = info.scale
         self._array: Tensor | None = None
         self.rows = np.arange(len(table)) if filenames is None else self._find(table, filenames)
         self.clips = table.iloc[self.rows].reset_index(drop=True)
@@ -90,10 +85,8 @@ class PackedClips(Dataset):
     @property
     def _mapped(self) -> Tensor:
         if self._array is None:
-            path = self.folder / "waveforms.npy"
             # Copy on write ("c"): torch takes no read-only arrays, and the file never changes.
-            mapped = np.memmap(path, dtype=self._dtype, mode="c", offset=self._header_bytes, shape=self._shape)
-            self._array = torch.from_numpy(mapped.view(np.ndarray))
+            self._array = torch.from_numpy(np.load(self.folder / "waveforms.npy", mmap_mode="c").view(np.ndarray))
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,10 +151,6 @@ class EpochSampler(Sampler):
     """A permutation drawn from (seed, epoch), so that a resumed run sees the clips in the same order.
 
     Lightning calls `set_epoch`.
-
-    Args:
-        num_items: length of the data set.
-        seed: another seed, another order.
     """
 
     def __init__(self, num_items: int, seed: int):
@@ -192,21 +181,17 @@ def make_loader(
     """A loader of dicts of batches. Data sets with a method `gather` give each batch in one piece.
 
     Args:
-        dataset: map-style data set.
-        batch_size: clips per batch.
         shuffle_seed: order drawn from (seed, epoch) by an `EpochSampler`; None keeps the order of the data set.
         num_workers: processes; kept between epochs.
-        drop_last: leave out a last batch that is shorter.
-        pin_memory: for a GPU.
         sampler: order of the items, or other keys of the data set, in place of `shuffle_seed`.
     """
-    collate: Callable[[Any], Any] = _as_it_is if hasattr(dataset, "gather") else default_collate
+    gathers = hasattr(dataset, "gather")
     return DataLoader(
-        _Gathered(dataset) if hasattr(dataset, "gather") else dataset,
+        _Gathered(dataset) if gathers else dataset,
         batch_size=batch_size,
         sampler=sampler or (None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed)),
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=dict if gathers else None,
         drop_last=drop_last,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
@@ -254,7 +239,3 @@ def empty_batch(clips: int, samples: int) -> Tensor:
         return torch.empty(clips, samples)
     storage = torch.UntypedStorage._new_shared(clips * samples * 4)
     return torch.empty(0).set_(storage, 0, (clips, samples), (samples, 1))
-
-
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
-    return batch

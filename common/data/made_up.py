@@ -12,9 +12,7 @@ MARKER = "made_up.json"
 def claim_folder(folder: Path, made_from: dict) -> bool:
     """Mark a folder as made-up data, before anything else is written into it.
 
-    Args:
-        folder: of a data set; made when absent.
-        made_from: arguments that determine the content, such as task, clips and seed.
+    `made_from` holds the arguments that determine the content, such as task, clips and seed.
 
     Returns:
         True if the same content is there already, complete.

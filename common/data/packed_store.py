@@ -11,14 +11,13 @@ Packing resumes after an interruption, also by kill -9. No torch here: worker pr
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from common.data.files import atomic_write
 from common.errors import UserError
 
 VERSION = 1
@@ -110,12 +109,6 @@ def read_info(folder: Path) -> StoreInfo:
         raise UserError(f"{path} is damaged ({error}); delete {folder} and run `data pack` again.") from error
 
 
-def write_info(folder: Path, info: StoreInfo) -> None:
-    """Write store.json, which makes the store complete."""
-    with atomic_write(folder / "store.json") as file:
-        json.dump(asdict(info), file, indent=1)
-
-
 def open_store(folder: Path) -> tuple[StoreInfo, pd.DataFrame]:
     """Content of store.json and clips.tsv, checked and read once in a process as long as the files do not change.
 
@@ -150,7 +143,6 @@ def verify(folder: Path, full: bool = False) -> list[str]:
     """Compare a store with its digests.
 
     Args:
-        folder: of the store.
         full: read every block; otherwise sizes, the table, and the first, middle and last block.
 
     Returns:
@@ -189,7 +181,9 @@ def differences(old: Plan, old_table: str, new: Plan, new_table: str) -> list[st
         if getattr(old, name) != getattr(new, name)
     ]
     if old.table_sha256 != new.table_sha256:
-        found += _table_differences(_parse(old_table), _parse(new_table))
+        tables = [pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False)
+                  for text in (old_table, new_table)]  # fmt: skip
+        found += _table_differences(*tables)
     return found
 
 
@@ -212,7 +206,3 @@ def _table_differences(old: pd.DataFrame, new: pd.DataFrame) -> list[str]:
         if len(changed):
             found.append(f"{len(changed)} {what} changed (first {changed[0]})")
     return found or ["the order of the clips changed"]
-
-
-def _parse(text: str) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(text), sep="\t", dtype=str, keep_default_na=False)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from common.data import packed_store as store
 from common.data.audio import AudioError, Waveform
-from common.data.files import atomic_write, human_size
+from common.data.files import atomic_write, human_size, write_json
 from common.data.packed_store import Plan, StoreInfo
 from common.errors import UserError
 from common.output import Progress, say
@@ -74,11 +73,7 @@ def pack(
         clips: table with the column ``filename``; its order is the order of the array.
         read: gives the waveform (num_samples,) of a row (a dict); picklable when there are several workers.
         folder: of the store; made when absent.
-        sample_rate: Hz of what `read` gives.
-        num_samples: samples of every clip.
-        dtype: "int16" or "float16".
         root: folder of the source files, to keep their sizes and times and to refuse a store of changed files.
-        workers: processes that decode.
 
     Raises:
         UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
@@ -89,17 +84,19 @@ def pack(
     begin = time.monotonic()
     folder = Path(folder)
     plan, table = _make_plan(clips, dtype, sample_rate, num_samples, root)
-    if (folder / "store.json").is_file():
-        info = store.read_info(folder)
-        _refuse_other(folder, info.plan, plan, table)
-        store.open_store(folder)  # checks it
-        return PackReport(folder, plan.num_clips, plan.file_bytes, 0, info.clipped, 0.0)
+    if report := _finished(folder, plan, table):
+        return report
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _journal(folder, plan, table) as (journal, done):
+        with (folder / "packing.jsonl").open("a+", encoding="utf-8") as journal:
+            _lock(journal, folder)
+            if report := _finished(folder, plan, table):  # by another process since the first look
+                (folder / "packing.jsonl").unlink(missing_ok=True)
+                return report
+            rows_digests = _rows_digests(plan, table)
+            done = _resume(folder, plan, table, rows_digests, journal)
             before = sum(len(plan.rows(block)) for block in done)
             _reserve(folder / "waveforms.npy", plan, keep=bool(done))
-            rows_digests = _rows_digests(plan, table)
             left = [block for block in range(plan.num_blocks) if block not in done]
             with Progress("Packing", plan.num_clips, done=before) as progress:
                 for block, result in _pack_blocks(folder, plan, clips.to_dict("records"), read, workers, left):
@@ -107,34 +104,41 @@ def pack(
                     journal.write(json.dumps({"block": block, **done[block]}) + "\n")
                     journal.flush()
                     progress.advance(len(plan.rows(block)))
-            info = _finish(folder, plan, [done[block] for block in range(plan.num_blocks)])
-    except _Busy:  # the lock is free when the other process has ended
-        say(f"{folder} is being packed by another process; waiting for it.")
-        with suppress(FileNotFoundError), (folder / "packing.jsonl").open(encoding="utf-8") as journal:
-            fcntl.flock(journal, fcntl.LOCK_SH)
-        return pack(
-            clips, read, folder, sample_rate=sample_rate, num_samples=num_samples, dtype=dtype, root=root,
-            workers=workers,
-        )  # fmt: skip
+            with (folder / "waveforms.npy").open("rb+") as file:
+                os.fsync(file.fileno())
+            blocks = [done[block] for block in range(plan.num_blocks)]
+            clipped = {name: count for block in blocks for name, count in block["clipped"].items()}
+            info = StoreInfo(plan, [block["sha256"] for block in blocks], clipped)
+            write_json(folder / "store.json", asdict(info))
+            (folder / "packing.jsonl").unlink()
     except OSError as error:
         raise UserError(f"Cannot write the packed store {folder}: {error.strerror or error}.") from error
     seconds = time.monotonic() - begin
-    return PackReport(folder, plan.num_clips, plan.file_bytes, plan.num_clips - before, info.clipped, seconds)
+    return PackReport(folder, plan.num_clips, plan.file_bytes, plan.num_clips - before, clipped, seconds)
 
 
-def _finish(folder: Path, plan: Plan, blocks: list[dict]) -> StoreInfo:
-    with (folder / "waveforms.npy").open("rb+") as file:
-        os.fsync(file.fileno())
-    clipped = {name: count for block in blocks for name, count in block["clipped"].items()}
-    info = StoreInfo(plan, [block["sha256"] for block in blocks], clipped)
-    store.write_info(folder, info)
-    (folder / "packing.jsonl").unlink()
-    return info
+def _finished(folder: Path, plan: Plan, table: str) -> PackReport | None:
+    """The report of a finished store, checked; None where there is none."""
+    if not (folder / "store.json").is_file():
+        return None
+    info = store.read_info(folder)
+    _refuse_other(folder, info.plan, plan, table)
+    store.open_store(folder)  # checks it
+    return PackReport(folder, plan.num_clips, plan.file_bytes, 0, info.clipped, 0.0)
+
+
+def _lock(journal: IO[str], folder: Path) -> None:
+    try:
+        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"{folder} is being packed by another process; waiting for it.")
+        fcntl.flock(journal, fcntl.LOCK_EX)
 
 
 def _make_plan(
     clips: pd.DataFrame, dtype: str, sample_rate: int, num_samples: int, root: Path | None
 ) -> tuple[Plan, str]:
+    """The plan, and the table as text, with size and modification time of each file below `root`."""
     if dtype not in store.SCALES:
         raise UserError(f"A packed store holds {' or '.join(store.SCALES)}, not {dtype}.")
     if clips.empty:
@@ -142,28 +146,22 @@ def _make_plan(
     doubled = clips["filename"][clips["filename"].duplicated()]
     if len(doubled):
         raise UserError(f"The table names {doubled.iloc[0]} twice; each clip is packed once, take the second row out.")
-    table = table_text(clips, root)
+    clips = clips.reset_index(drop=True)
+    if root is not None:
+        stats = [_stat(Path(root) / name) for name in clips["filename"]]
+        clips = clips.assign(size=[stat.st_size for stat in stats], mtime_ns=[stat.st_mtime_ns for stat in stats])
+    table = clips.to_csv(sep="\t", index=False, lineterminator="\n")
     block_clips = max(1, BLOCK_BYTES // (num_samples * np.dtype(dtype).itemsize))
     return Plan(dtype, sample_rate, num_samples, len(clips), store.digest(table.encode()), block_clips), table
 
 
-def table_text(clips: pd.DataFrame, root: Path | None) -> str:
-    """The table as text, with size and modification time of each file below `root`."""
-    clips = clips.reset_index(drop=True)
-    if root is not None:
-        stats = [_stat(Path(root) / name) for name in clips["filename"]]
-        clips = clips.assign(size=[size for size, _ in stats], mtime_ns=[time for _, time in stats])
-    return clips.to_csv(sep="\t", index=False, lineterminator="\n")
-
-
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> os.stat_result:
     try:
-        stat = path.stat()
+        return path.stat()
     except OSError as error:
         raise AudioError(
             f"{path} does not exist, but the table names it; run `data check` to see what is missing."
-        ) from (error)
-    return stat.st_size, stat.st_mtime_ns
+        ) from error
 
 
 def _refuse_other(folder: Path, old: Plan, new: Plan, table: str) -> None:
@@ -176,41 +174,28 @@ def _refuse_other(folder: Path, old: Plan, new: Plan, table: str) -> None:
         )
 
 
-class _Busy(Exception):
-    """Another process packs the folder."""
-
-
-@contextmanager
-def _journal(folder: Path, plan: Plan, table: str) -> Iterator[tuple[IO[str], dict[int, dict]]]:
-    """The journal, opened for appending and locked, and the finished blocks that are still whole."""
-    path = folder / "packing.jsonl"
-    with path.open("a+", encoding="utf-8") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise _Busy from error
-        if (folder / "store.json").is_file():  # finished between our first look and our lock
-            path.unlink(missing_ok=True)
-            raise _Busy
-        journal.seek(0)
-        lines = [_parse_line(line) for line in journal]
-        done: dict[int, dict] = {}
-        with atomic_write(folder / "clips.tsv") as file:
-            file.write(table)
-        if lines and lines[0]:
-            # A faulty clip may have been replaced since: blocks of unchanged rows are kept.
-            _refuse_other(folder, Plan(**{**lines[0], "table_sha256": plan.table_sha256}), plan, table)
-            rows_digests = _rows_digests(plan, table)
-            for entry in lines[1:]:
-                block = entry.pop("block", plan.num_blocks)
-                if block < plan.num_blocks and entry["rows_sha256"] == rows_digests[block]:
-                    done[block] = entry
-            done = {block: entry for block, entry in done.items() if _is_whole(folder, plan, block, entry["sha256"])}
-        else:
-            journal.truncate(0)
-            journal.write(json.dumps(asdict(plan)))
-        journal.write("\n")  # also ends a line that kill -9 cut
-        yield journal, done
+def _resume(folder: Path, plan: Plan, table: str, rows_digests: list[str], journal: IO[str]) -> dict[int, dict]:
+    """The finished blocks of an earlier call that are still whole; begins the journal where there are none."""
+    journal.seek(0)
+    lines = [_parse_line(line) for line in journal]
+    done: dict[int, dict] = {}
+    with atomic_write(folder / "clips.tsv") as file:
+        file.write(table)
+    if lines and lines[0]:
+        # A faulty clip may have been replaced since: blocks of unchanged rows are kept.
+        _refuse_other(folder, Plan(**{**lines[0], "table_sha256": plan.table_sha256}), plan, table)
+        for entry in lines[1:]:
+            block = entry.pop("block", plan.num_blocks)
+            if block < plan.num_blocks and entry["rows_sha256"] == rows_digests[block]:
+                done[block] = entry
+        path = folder / "waveforms.npy"
+        done = {block: entry for block, entry in done.items()
+                if path.is_file() and store.digest(store.read_block(path, plan, block)) == entry["sha256"]}  # fmt: skip
+    else:
+        journal.truncate(0)
+        journal.write(json.dumps(asdict(plan)))
+    journal.write("\n")  # also ends a line that kill -9 cut
+    return done
 
 
 def _rows_digests(plan: Plan, table: str) -> list[str]:
@@ -225,11 +210,6 @@ def _parse_line(line: str) -> dict:
         return json.loads(line)
     except ValueError:  # an empty line, or one that kill -9 cut
         return {}
-
-
-def _is_whole(folder: Path, plan: Plan, block: int, sha256: str) -> bool:
-    path = folder / "waveforms.npy"
-    return path.is_file() and store.digest(store.read_block(path, plan, block)) == sha256
 
 
 def _reserve(path: Path, plan: Plan, keep: bool) -> None:

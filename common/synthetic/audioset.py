@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from common.data.audio import Waveform, resample
-from common.data.encoded_store import encode_mp3
+from common.data.encoded_store import encode_audio
 from common.data.files import atomic_write
 from common.data.labels import label_table
 from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, band_noise, render_event
@@ -59,7 +59,10 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
     mids = {row["name"]: row["mid"] for row in label_table("audioset")}
     classes = [(number, mids[name], name) for number, name in enumerate(names)]
     write_rows(root / "class_labels_indices.csv", [("index", "mid", "display_name"), *classes], ",")
-    videos = _draw_videos(sum(counts[split] for split in SHARES), np.random.default_rng((seed, 0)))
+    random, drawn = np.random.default_rng((seed, 0)), set[str]()
+    while len(drawn) < sum(counts[split] for split in SHARES):
+        drawn.add(draw_video(random))
+    videos = sorted(drawn)
     for number, split in enumerate(SHARES):
         own = [videos.pop() for _ in range(counts[split])]
         _write_split(root, split, own, names, np.random.default_rng((seed, 1, number)))
@@ -79,7 +82,7 @@ def _write_split(root: Path, split: str, videos: list[str], names: list[str], ra
             part = f"{number % 3:02d}" if split == "unbalanced_train" else ""
             path = root / "audio" / f"{split}_segments" / part / f"Y{video}.mp3"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_mp3(resample(waveform, SAMPLE_RATE, OUTPUT_RATE), OUTPUT_RATE))
+            path.write_bytes(encode_audio(resample(waveform, SAMPLE_RATE, OUTPUT_RATE), OUTPUT_RATE))
         labels = _labels(heard, random, complete=split == "eval")
         start = 10 * int(random.integers(30))
         rows.append((video, start, start + 10, ",".join(mids[name] for name in names if name in labels)))
@@ -125,14 +128,6 @@ def _class_names() -> list[str]:
     """Classes of SOUNDS and their parents, in AudioSet's order."""
     wanted = {name for name, *_ in SOUNDS} | {parent for _, _, parent, _ in SOUNDS if parent}
     return [row["name"] for row in label_table("audioset") if row["name"] in wanted]
-
-
-def _draw_videos(number: int, random: Generator) -> list[str]:
-    """Different names, sorted."""
-    drawn: set[str] = set()
-    while len(drawn) < number:
-        drawn.add(draw_video(random))
-    return sorted(drawn)
 
 
 AUDIOSET = DataSet("audioset", 900, count, write)

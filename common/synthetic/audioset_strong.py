@@ -12,13 +12,12 @@ import numpy as np
 from numpy.random import Generator
 
 from common.data.audio import Waveform
-from common.data.encoded_store import encode_mp3
+from common.data.encoded_store import encode_audio
 from common.data.files import atomic_path
 from common.data.labels import label_set, label_table
 from common.output import Progress
-from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE
+from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, Event, mix, place_events
 from common.synthetic.layout import DataSet, draw_video, write_rows
-from common.synthetic.mixing import Event, add_events, place_events, room_noise, scale_to_random_peak
 
 SHARES = {"balanced_train": 0.25, "unbalanced_train": 0.5, "eval": 0.25}
 CLIP_SECONDS = 10.0
@@ -74,9 +73,11 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
 
 def _clip(part: str, random: Generator) -> _Clip:
     duration = round(float(random.uniform(6, 9.8)), 3) if random.random() < 0.08 else CLIP_SECONDS
-    labels = _labels(part, random)
-    events = place_events(labels, duration, SOUNDS, random, longest=LONGEST_EVENT, may_overlap=True)
-    return _Clip(draw_video(random), 10 * int(random.integers(0, 40)), _mix(events, duration, random), events)
+    events = place_events(_labels(part, random), duration, SOUNDS, random, longest=LONGEST_EVENT, may_overlap=True)
+    video, start = draw_video(random), 10 * int(random.integers(0, 40))
+    return _Clip(
+        video, start, mix(events, duration, SOUNDS, random, levels=(6, 22), peaks=(0.2, 0.8), hiss=-20), events
+    )
 
 
 def _labels(part: str, random: Generator) -> list[str]:
@@ -89,14 +90,6 @@ def _labels(part: str, random: Generator) -> list[str]:
     return labels
 
 
-def _mix(events: list[Event], duration: float, random: Generator) -> Waveform:
-    """Events 6 to 22 dB above a room's noise."""
-    waveform = room_noise(round(duration * SAMPLE_RATE), random)
-    waveform += np.float32(0.1) * random.standard_normal(len(waveform), dtype=np.float32)
-    add_events(waveform, events, SOUNDS, (6, 22), random)
-    return scale_to_random_peak(waveform, (0.2, 0.8), random)
-
-
 def _write_audio(path: Path, clips: list[_Clip], in_folders: bool) -> None:
     """The layout of PaSST: audio_name, mp3, target (packed bits of the 527 clip classes)."""
     classes = {name: index for index, name in enumerate(label_set("audioset"))}
@@ -105,7 +98,7 @@ def _write_audio(path: Path, clips: list[_Clip], in_folders: bool) -> None:
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         mp3 = file.create_dataset("mp3", (len(clips),), dtype=h5py.vlen_dtype(np.dtype("uint8")))
         for row, clip in enumerate(clips):
-            mp3[row] = np.frombuffer(encode_mp3(clip.waveform, SAMPLE_RATE), dtype=np.uint8)
+            mp3[row] = np.frombuffer(encode_audio(clip.waveform, SAMPLE_RATE), dtype=np.uint8)
             target[row, [classes[label] for _, _, label in clip.events if label in classes]] = True
         file.create_dataset("audio_name", data=np.array([f"{folder}Y{clip.youtube_id}.mp3".encode() for clip in clips]))
         file.create_dataset("target", data=np.packbits(target, axis=1))

@@ -1,9 +1,10 @@
-"""Sound events for made-up recordings: one recipe per class of DESED and MAESTRO, rendered at 16 kHz.
+"""Sound events for made-up recordings: one recipe per class of DESED and MAESTRO, rendered and mixed at 16 kHz.
 
 A recipe is a row of a table: a band of noise, a tone, their shares, and an envelope. The ear and a small network can
 distinguish the classes; pitch, band, rhythm and level vary between events.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ from numpy.random import Generator
 from common.data.audio import Waveform
 
 SAMPLE_RATE = 16_000
+
+Event = tuple[float, float, str]
+"""Onset and offset in seconds, and the label."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,14 @@ def render_event(sound: EventSound, seconds: float, random: Generator) -> Wavefo
     if sound.noise:
         noise = band_noise(samples, sound.band, random)
         waveform += sound.noise * noise / (noise.std() + 1e-9)
-    waveform *= _envelope(sound, beat) * _sway(sound.sway, samples, random)
-    fade = np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / 160)
-    waveform *= fade
+    if sound.shape == "pulses":
+        waveform *= np.clip(np.sin(np.pi * np.minimum(beat / 0.7, 1)), 0, None) ** 0.4
+    if sound.shape == "hits":
+        waveform *= np.exp(-5 * beat)
+    if sound.sway:
+        knots = random.standard_normal(max(4, samples // 8000 + 3))
+        waveform *= np.exp(sound.sway * np.interp(np.arange(samples), np.linspace(0, samples, len(knots)), knots))
+    waveform *= np.minimum(1, np.minimum(np.arange(samples), np.arange(samples)[::-1]) / 160)
     return (waveform / (np.sqrt(np.mean(waveform**2)) + 1e-9)).astype(np.float32)
 
 
@@ -109,16 +118,50 @@ def band_noise(samples: int, band: tuple[float, float], random: Generator) -> Wa
     return (noise / (noise.std() + 1e-9)).astype(np.float32)
 
 
-def _envelope(sound: EventSound, beat: np.ndarray) -> np.ndarray:
-    if sound.shape == "pulses":
-        return np.clip(np.sin(np.pi * np.minimum(beat / 0.7, 1)), 0, None) ** 0.4
-    if sound.shape == "hits":
-        return np.exp(-5 * beat)
-    return np.ones_like(beat)
+def place_events(
+    labels: Iterable[str],
+    duration: float,
+    sounds: Mapping[str, EventSound],
+    random: Generator,
+    longest: float = np.inf,
+    may_overlap: bool = False,
+) -> list[Event]:
+    """Events that fit into a clip, at most `longest` seconds each; equal labels overlap only with `may_overlap`."""
+    events: list[Event] = []
+    for label in labels:
+        least, most = sounds[label].seconds
+        seconds = min(float(random.uniform(least, min(most, longest))), duration - 0.1)
+        onset = float(random.uniform(0, duration - seconds))
+        same = [event for event in events if event[2] == label and not may_overlap]
+        if all(onset > offset + 0.2 or onset + seconds < first - 0.2 for first, offset, _ in same):
+            events.append((round(onset, 3), round(onset + seconds, 3), label))
+    return sorted(events)
 
 
-def _sway(depth: float, samples: int, random: Generator) -> np.ndarray:
-    if depth == 0:
-        return np.ones(samples)
-    knots = random.standard_normal(max(4, samples // 8000 + 3))
-    return np.exp(depth * np.interp(np.arange(samples), np.linspace(0, samples, len(knots)), knots))
+def mix(
+    events: Iterable[Event],
+    duration: float,
+    sounds: Mapping[str, EventSound],
+    random: Generator,
+    *,
+    levels: tuple[float, float],
+    peaks: tuple[float, float],
+    hiss: float | None = None,
+    reverberant: bool = False,
+) -> Waveform:
+    """Rendered events over the low and dark noise of a room, `levels` (least, most) dB above it, with a random peak.
+
+    `hiss` is the level of white noise in dB, None draws it; `reverberant` adds an early reflection.
+    """
+    room = (float(random.uniform(60, 200)), float(random.uniform(300, 1500)))
+    waveform = band_noise(round(duration * SAMPLE_RATE), room, random)
+    hiss = random.uniform(-25, -15) if hiss is None else hiss
+    waveform += np.float32(10 ** (hiss / 20)) * random.standard_normal(len(waveform), dtype=np.float32)
+    for onset, offset, label in events:
+        event = render_event(sounds[label], offset - onset, random) * 10 ** (random.uniform(*levels) / 20)
+        part = waveform[round(onset * SAMPLE_RATE) :][: len(event)]
+        part += event[: len(part)].astype(np.float32)
+    if reverberant:
+        delay = int(random.integers(20, 120))
+        waveform[delay:] += 0.5 * waveform[:-delay].copy()
+    return (waveform * np.float32(random.uniform(*peaks)) / np.abs(waveform).max()).astype(np.float32)

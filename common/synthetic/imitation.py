@@ -27,11 +27,8 @@ Array = np.ndarray
 class Course:
     """The part of a sound that an imitation keeps.
 
-    pitch: (control points,) in semitones around the sound's own centre.
-    loudness: (control points,), 0..1.
-    pulses: per second, 0 for a steady sound.
-    noisiness: 0 tone .. 1 noise.
-    seconds: duration.
+    Pitch (control points,) in semitones around the sound's own centre; loudness (control points,), 0..1; pulses per
+    second, 0 for a steady sound; noisiness from 0 (tone) to 1 (noise); duration.
     """
 
     pitch: Array
@@ -92,7 +89,8 @@ def write(root: Path, sounds: int, counts: dict[str, int], seed: int) -> None:
     """Write all sets."""
     rng = np.random.default_rng((seed, 9))
     _write_coarse(root / "coarse grained", sounds, rng)
-    _write_vocal_sketch(root / "fine grained" / "VocalSketch", _few(sounds), rng)
+    sketch = root / "fine grained" / "VocalSketch"
+    _write_training_lists(sketch, _write_pairs(sketch, sketch, _few(sounds), rng))
     _write_vocal_imitation_set(root / "fine grained" / "VocalImitationSet", _few(sounds), rng)
     _write_vim_sketch(root / "Vim_Sketch_Dataset", _few(sounds), rng)
     _write_qvim(root / "qvim-dev", _few(sounds), rng)
@@ -103,20 +101,13 @@ def _few(sounds: int) -> int:
 
 
 def _write_coarse(root: Path, sounds: int, rng: np.random.Generator) -> None:
-    pairs = _write_pairs(root, sounds, rng)
-    _write_numbered(root / "splits" / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs])
+    pairs = _write_pairs(root, root / "splits", sounds, rng)
     for fold in range(FOLDS):
         rest = [pair for pair in pairs if pair.sound % FOLDS != fold]
         test = [pair for pair in pairs if pair.sound % FOLDS == fold]
         folder = root / "splits" / f"fold{fold}"
         _write_training_lists(folder, rest)
         _write_numbered(folder / "test.csv", _LIST, [(pair.imitation, pair.label) for pair in test])
-
-
-def _write_vocal_sketch(root: Path, sounds: int, rng: np.random.Generator) -> None:
-    pairs = _write_pairs(root, sounds, rng)
-    _write_numbered(root / "meta.csv", _META, [_meta_row(pair, pairs, rng) for pair in pairs])
-    _write_training_lists(root, pairs)
 
 
 def _write_vocal_imitation_set(root: Path, concepts: int, rng: np.random.Generator) -> None:
@@ -170,11 +161,11 @@ class _Pair:
     label: str
 
 
-_META = ("filename", "positive_pair", "negative_pair", "scene_label")
 _LIST = ("filename", "scene_label")
 
 
-def _write_pairs(root: Path, sounds: int, rng: np.random.Generator) -> list[_Pair]:
+def _write_pairs(root: Path, tables: Path, sounds: int, rng: np.random.Generator) -> list[_Pair]:
+    """Write recordings, imitations, and meta.csv into the folder `tables`."""
     pairs = []
     for sound in range(sounds):
         course, label = draw_course(rng), f"{sound:03d}A"
@@ -184,14 +175,14 @@ def _write_pairs(root: Path, sounds: int, rng: np.random.Generator) -> list[_Pai
             imitation = f"{sound * IMITATIONS + voice + 1:05d}_{label}Made up_sound {sound}.wav"
             _write(root / "vocal_imitations" / imitation, render_imitation(course, rng))
             pairs.append(_Pair(sound, voice, imitation, recording, label))
+    rows = []
+    for pair in pairs:
+        other = pair
+        while other.sound == pair.sound:
+            other = pairs[int(rng.integers(len(pairs)))]
+        rows.append([pair.imitation, pair.recording, other.recording, pair.label])
+    _write_numbered(tables / "meta.csv", ("filename", "positive_pair", "negative_pair", "scene_label"), rows)
     return pairs
-
-
-def _meta_row(pair: _Pair, pairs: list[_Pair], rng: np.random.Generator) -> list[str]:
-    other = pairs[int(rng.integers(len(pairs)))]
-    while other.sound == pair.sound:
-        other = pairs[int(rng.integers(len(pairs)))]
-    return [pair.imitation, pair.recording, other.recording, pair.label]
 
 
 def _render(course: Course, centre: float, partials: Array, rng: np.random.Generator) -> Array:

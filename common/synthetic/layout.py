@@ -19,12 +19,8 @@ LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_
 class DataSet:
     """A made-up data set in a folder of its own.
 
-    Args:
-        task: name in `synthesize`.
-        default_clips: approximate number of clips by default.
-        count: names and counts of the products, from the number of clips.
-        write: writes the data set into a folder, from the number of clips, the counts, and the seed.
-        fewest_clips: least number of clips.
+    `count` gives names and counts of the products from the number of clips; `write` takes the folder, the number of
+    clips, the counts and the seed.
     """
 
     task: str

@@ -180,14 +180,22 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
     number = 0
     for split in SPLITS:
         scenes = [_draw_scene(rng) for _ in range(counts[split])]
-        names = [_file_name(scene, number + i, i == 0 and split != "evaluation") for i, scene in enumerate(scenes)]
+        sounds = (" ".join(layer.sound.name for layer in scene) for scene in scenes)
+        names = [f"{name} {index:04d}.wav" for index, name in enumerate(sounds, start=number)]
+        if split != "evaluation":
+            names[0] = f" {names[0].removesuffix('.wav')}, take (1).wav"  # as in Clotho: a leading blank, commas
         number += counts[split]
         for name, scene in zip(names, scenes, strict=True):
             write_clip(root / split / name, _render(scene, rng), SAMPLE_RATE)
         captions = [_captions(scene, rng) for scene in scenes]
         _write_tables(root, split, names, captions, number)
         if split == "evaluation":
-            _write_relevance(root / "relevance_evaluation.csv", names, scenes, captions)
+            relevant: dict[str, str] = {}  # clips that hold all sounds of a caption, at its pace and distance
+            for caption in (caption for five in captions for caption in five):
+                fitting = [name for name, scene in zip(names, scenes, strict=True) if caption.fits(scene)]
+                relevant.setdefault(caption.text, repr(fitting))
+            rows = [("query", "audio_filenames"), *relevant.items()]
+            write_rows(root / "relevance_evaluation.csv", rows, ",")
     queries = []
     for index in range(counts["test"]):
         scene = _draw_scene(rng)
@@ -257,11 +265,6 @@ def _captions(scene: tuple[_Layer, ...], rng: np.random.Generator) -> list[_Capt
     return captions
 
 
-def _file_name(scene: tuple[_Layer, ...], number: int, awkward: bool) -> str:
-    stem = " ".join(layer.sound.name for layer in scene) + f" {number:04d}"
-    return f" {stem}, take (1).wav" if awkward else f"{stem}.wav"  # as some of Clotho: a leading blank, commas
-
-
 def _write_tables(root: Path, split: str, names: list[str], captions: list[list[_Caption]], first_id: int) -> None:
     line_end = "\n" if split == "evaluation" else "\r\n"  # as Clotho's own files
     header = ("file_name", *(f"caption_{i}" for i in range(1, 6)))
@@ -274,17 +277,6 @@ def _write_tables(root: Path, split: str, names: list[str], captions: list[list[
         for i, name in enumerate(names)
     ]
     write_rows(root / f"clotho_metadata_{split}.csv", [header, *rows], ",", line_end, "iso-8859-1")
-
-
-def _write_relevance(
-    path: Path, names: list[str], scenes: list[tuple[_Layer, ...]], captions: list[list[_Caption]]
-) -> None:
-    """For every caption, the clips that hold all its sounds, at its pace and distance."""
-    fitting = {}
-    for caption in (caption for five in captions for caption in five):
-        if caption.text not in fitting:
-            fitting[caption.text] = [name for name, scene in zip(names, scenes, strict=True) if caption.fits(scene)]
-    write_rows(path, [("query", "audio_filenames"), *((text, repr(found)) for text, found in fitting.items())], ",")
 
 
 RETRIEVAL = DataSet("retrieval", 240, count, write)

@@ -152,14 +152,7 @@ def _in_room(random: Generator, waveform: Waveform, place: Place) -> Waveform:
 
 @dataclass(frozen=True)
 class RecordingDevice:
-    """Sound of a recording device.
-
-    Args:
-        response: points (Hz, dB) of its frequency response.
-        threshold: level in dB above which it compresses.
-        ratio: of the compression; 1 is none.
-        noise: level of its noise floor in dB.
-    """
+    """Sound of a recording device: frequency response (Hz, dB), compression above a level in dB, noise floor in dB."""
 
     response: tuple[tuple[float, float], ...]
     threshold: float = 0.0

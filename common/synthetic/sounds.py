@@ -4,7 +4,7 @@ Every source is a function of (random generator, samples, character) at 44,100 H
 place: a tram keeps its pitch. The mixture sets the levels.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 
@@ -76,12 +76,6 @@ def place(samples: int, times: Iterable[float], events: Iterable[Waveform]) -> W
     return total
 
 
-def endless(make: Callable[[], Waveform]) -> Iterator[Waveform]:
-    """New events without end."""
-    while True:
-        yield make()
-
-
 def times_at_random(random: Generator, samples: int, per_second: float) -> list[float]:
     """Event times in seconds with the given mean rate."""
     duration = samples / SAMPLE_RATE
@@ -95,14 +89,11 @@ def at_random(per_second: float) -> Callable[[Callable[[Generator, float], Wavef
         @wraps(make)
         def source(random: Generator, samples: int, character: float) -> Waveform:
             times = times_at_random(random, samples, per_second)
-            return place(samples, times, endless(lambda: make(random, character)))
+            return place(samples, times, (make(random, character) for _ in times))
 
         return source
 
     return as_source
-
-
-# --- backgrounds -----------------------------------------------------------------------------------------------------
 
 
 def ventilation(random: Generator, samples: int, character: float) -> Waveform:
@@ -152,9 +143,6 @@ rolling_on_rails = SwellingNoise(
 )
 
 
-# --- vehicles --------------------------------------------------------------------------------------------------------
-
-
 def cars(random: Generator, samples: int, character: float) -> Waveform:
     """Cars that pass: tyre noise that swells and fades."""
 
@@ -166,7 +154,7 @@ def cars(random: Generator, samples: int, character: float) -> Waveform:
 
     per_second = 0.25 + 0.35 * character
     late = times_at_random(random, samples + 4 * SAMPLE_RATE, per_second)  # some start earlier
-    total = place(samples + 4 * SAMPLE_RATE, late, endless(passing))
+    total = place(samples + 4 * SAMPLE_RATE, late, (passing() for _ in late))
     return total[4 * SAMPLE_RATE :]
 
 
@@ -197,7 +185,8 @@ def rail_joints(random: Generator, samples: int, character: float) -> Waveform:
         return body.astype(np.float32)
 
     gap = 0.13 + 0.06 * character
-    return place(samples, np.stack([starts, starts + gap], axis=1).ravel().tolist(), endless(knock))
+    times = np.stack([starts, starts + gap], axis=1).ravel().tolist()
+    return place(samples, times, (knock() for _ in times))
 
 
 @at_random(0.2)
@@ -214,9 +203,6 @@ def air_hiss(random: Generator, character: float) -> Waveform:
     length = int(random.uniform(0.25, 0.8) * SAMPLE_RATE)
     noise = coloured_noise(random, length, [(500, -30), (3500 + 2500 * character, 0), (15000, -8)])
     return noise * decay(length / SAMPLE_RATE + 1e-4, 4)[:length]
-
-
-# --- people ----------------------------------------------------------------------------------------------------------
 
 
 def _resonances(formants: Sequence[float]) -> Waveform:
@@ -314,9 +300,6 @@ def suitcases(random: Generator, samples: int, character: float) -> Waveform:
     return (noise * rattle * presence).astype(np.float32)
 
 
-# --- things and animals ----------------------------------------------------------------------------------------------
-
-
 def birds(random: Generator, samples: int, character: float) -> Waveform:
     """Chirps, each bird with its own register."""
     total = np.zeros(samples, dtype=np.float32)
@@ -329,7 +312,7 @@ def birds(random: Generator, samples: int, character: float) -> Waveform:
             return tone(register * sweep, length, [1.0, 0.15]) * np.hanning(length).astype(np.float32)
 
         times = [t + k * 0.16 for t in times_at_random(random, samples, 0.5) for k in range(random.integers(2, 6))]
-        total += place(samples, times, endless(chirp)) * np.float32(random.lognormal(0, 0.5))
+        total += place(samples, times, (chirp() for _ in times)) * np.float32(random.lognormal(0, 0.5))
     return total
 
 

@@ -13,18 +13,16 @@ As in the real set: one-second pieces of ten-second segments, parallel recording
 splits, subsets that are nested by segment, device a in most of the training clips, s4..s6 in the test split only.
 """
 
-import multiprocessing
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from common.data.audio import write_wav
 from common.data.made_up import claim_folder, finish_folder
@@ -80,17 +78,8 @@ class Recording:
 def write_task1(root: Path, clips: int | None = None, seed: int = 0, workers: int | None = None) -> dict[str, int]:
     """Write the made-up Task 1 data, or finish it; complete data are kept.
 
-    Args:
-        root: folder that will hold the data sets' folders.
-        clips: development clips, about; None makes 4,900 (3,000 for training, 1,800 for the test).
-        seed: the same seed gives the same files, bit for bit, whatever the number of workers.
-        workers: processes; None takes one per core that this process may use.
-
-    Returns:
-        Clips in development, train, test and evaluation.
-
-    Raises:
-        UserError: if a folder is there that was not made up, or made up otherwise.
+    `clips` is about the number of development clips; by default 3,000 for training and 1,800 for the test. The files
+    do not depend on the number of worker processes, by default one per core.
     """
     clips, root = clips or DEFAULT_CLIPS, Path(root)
     made_from = {"task": "task1_asc", "version": VERSION, "clips": clips, "seed": seed}
@@ -183,22 +172,14 @@ def _write_audio(recordings: list[Recording], table: pd.DataFrame, root: Path, s
              for name, split in zip(table["filename"], table["split"])]  # fmt: skip
     rows = table.groupby("recording").indices
     jobs = [(recording, [paths[row] for row in rows[recording.number]]) for recording in recordings]
-    write = partial(_write_recording, seed=seed)
+    written = Parallel(workers, return_as="generator_unordered")(delayed(_write_recording)(*job, seed) for job in jobs)
     with Progress("Making Task 1 data", len(recordings), "recordings") as progress:
-        if workers == 1:
-            for job in jobs:
-                write(job)
-                progress.advance()
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            for _ in pool.map(write, jobs, chunksize=4):
-                progress.advance()
+        for _ in written:
+            progress.advance()
 
 
-def _write_recording(job: tuple[Recording, list[Path]], seed: int) -> None:
+def _write_recording(recording: Recording, paths: list[Path], seed: int) -> None:
     """Write the pieces of a recording unless all are there; each appears whole or not at all."""
-    recording, paths = job
     if all(path.is_file() for path in paths):
         return
     place = draw_place(np.random.default_rng((seed, PLACES, recording.place)), recording.scene)
@@ -213,16 +194,13 @@ def _write_development_tables(root: Path, development: pd.DataFrame, splits: dic
     folder = root / DEVELOPMENT
     _write_table(folder / "meta.csv", development.sort_values("filename"), COLUMNS)
     setup = folder / "evaluation_setup"
-    for split in (*map(str, SUBSETS), "test"):
-        clips = splits[split].sort_values("filename")
-        _write_table(
-            root / "split_setup" / ("test.csv" if split == "test" else f"split{split}.csv"), clips, COLUMNS[:2]
-        )
-        if split == "100":
-            _write_table(setup / "fold1_train.csv", clips, COLUMNS[:2])
-        if split == "test":
-            _write_table(setup / "fold1_evaluate.csv", clips, COLUMNS[:2])
-            _write_table(setup / "fold1_test.csv", clips, COLUMNS[:1])
+    by_name = {split: clips.sort_values("filename") for split, clips in splits.items()}
+    for percent in SUBSETS:
+        _write_table(root / "split_setup" / f"split{percent}.csv", by_name[str(percent)], COLUMNS[:2])
+    _write_table(root / "split_setup" / "test.csv", by_name["test"], COLUMNS[:2])
+    _write_table(setup / "fold1_train.csv", by_name["100"], COLUMNS[:2])
+    _write_table(setup / "fold1_evaluate.csv", by_name["test"], COLUMNS[:2])
+    _write_table(setup / "fold1_test.csv", by_name["test"], COLUMNS[:1])
 
 
 def _write_evaluation_tables(folder: Path, folder_2025: Path, evaluation: pd.DataFrame) -> None:

@@ -14,9 +14,8 @@ from numpy.random import Generator
 from common.data.audio import Waveform
 from common.data.labels import DESED, MAESTRO
 from common.output import Progress
-from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE
+from common.synthetic.events import EVENT_SOUNDS, SAMPLE_RATE, Event, mix, place_events
 from common.synthetic.layout import DataSet, draw_video, write_clip, write_rows
-from common.synthetic.mixing import Event, add_events, place_events, room_noise, scale_to_random_peak
 
 # Shares of the DESED clips; the published sets have 1578, 14412, 10000, 2500, 3470, 1168 and 692 clips.
 DESED_SHARES = {
@@ -129,17 +128,9 @@ def _desed_clip(set_name: str, index: int, random: Generator) -> _Clip:
 
 
 def _mix(
-    events: list[Event], duration: float, levels: tuple[float, float], random: Generator, reverberant: bool
+    events: list[Event], duration: float, levels: tuple[float, float], random: Generator, reverberant: bool = True
 ) -> Waveform:
-    """Events over a room's noise; levels in dB above it."""
-    waveform = room_noise(round(duration * SAMPLE_RATE), random)
-    hiss = np.float32(10 ** (random.uniform(-25, -15) / 20))
-    waveform += hiss * random.standard_normal(len(waveform), dtype=np.float32)
-    add_events(waveform, events, EVENT_SOUNDS, levels, random)
-    if reverberant:  # an early reflection, as at a real microphone
-        delay = int(random.integers(20, 120))
-        waveform[delay:] += 0.5 * waveform[:-delay].copy()
-    return scale_to_random_peak(waveform, (0.15, 0.8), random)
+    return mix(events, duration, EVENT_SOUNDS, random, levels=levels, peaks=(0.15, 0.8), reverberant=reverberant)
 
 
 def _write_desed_tables(root: Path, name: str, clips: list[_Clip]) -> None:
@@ -150,18 +141,14 @@ def _write_desed_tables(root: Path, name: str, clips: list[_Clip]) -> None:
         names = [(clip.name,) for clip in clips]
         write_rows(root / "metadata/train/unlabel_in_domain.tsv", [("filename",), *names])
     if name in EVENT_TABLES:
-        events = [row for clip in clips for row in _event_rows(clip)]
-        write_rows(root / EVENT_TABLES[name], [("filename", "onset", "offset", "event_label"), *events])
+        rows = [("filename", "onset", "offset", "event_label")]
+        for clip in clips:
+            events = [(clip.name, f"{onset:.3f}", f"{offset:.3f}", label) for onset, offset, label in clip.events]
+            rows += events or [(clip.name, "", "", "")]
+        write_rows(root / EVENT_TABLES[name], rows)
     if name in DURATION_TABLES:
         durations = [(clip.name, f"{len(clip.waveform) / SAMPLE_RATE:.1f}") for clip in clips]
         write_rows(root / DURATION_TABLES[name], [("filename", "duration"), *durations])
-
-
-def _event_rows(clip: _Clip) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [
-        (clip.name, f"{onset:.3f}", f"{offset:.3f}", label) for onset, offset, label in clip.events
-    ]
-    return rows or [(clip.name, "", "", "")]
 
 
 def _write_maestro(
@@ -171,7 +158,7 @@ def _write_maestro(
     for scene, number, seconds in recordings:
         labels = [str(label) for label in random.choice(SCENES[scene], max(3, round(seconds / 4)))]
         events = place_events(labels, seconds, EVENT_SOUNDS, random)
-        waveform = _mix(events, seconds, (4, 18), random, reverberant=True)
+        waveform = _mix(events, seconds, (4, 18), random)
         soft = _soft_labels(events, seconds, random)
         durations.append((f"{scene}_{number:02d}", len(waveform) / SAMPLE_RATE))
         for start, end in _windows(seconds, HOPS[name]):
@@ -209,7 +196,7 @@ def _evaluation_clip(index: int, random: Generator) -> _Clip:
         scene = list(SCENES)[index // 2 % len(SCENES)]
         labels = [str(label) for label in random.choice(SCENES[scene], 3)]
         events = place_events(labels, WINDOW_SECONDS, EVENT_SOUNDS, random)
-        waveform = _mix(events, WINDOW_SECONDS, (4, 18), random, reverberant=True)
+        waveform = _mix(events, WINDOW_SECONDS, (4, 18), random)
     else:
         waveform = _desed_clip("eval24", index, random).waveform
     return _Clip(f"{index:04d}.wav", waveform, [])

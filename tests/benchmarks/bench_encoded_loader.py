@@ -22,7 +22,7 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from common.data.encoded_store import EncodedClips, encode_mp3
+from common.data.encoded_store import EncodedClips, encode_audio
 from common.data.loading import make_loader
 
 RATE, BATCH, PAIRS = 32_000, 20, 5
@@ -71,7 +71,7 @@ def write_file(path: Path, clips: int, seconds: float, names: int) -> None:
         rows = file.create_dataset("mp3", (names,), dtype=h5py.vlen_dtype(np.dtype("uint8")))
         for number in range(clips):
             noise = np.convolve(random.standard_normal(round(seconds * RATE)), np.ones(8) / 8, "same")
-            rows[number] = np.frombuffer(encode_mp3((0.1 * noise).astype(np.float32), RATE), dtype=np.uint8)
+            rows[number] = np.frombuffer(encode_audio((0.1 * noise).astype(np.float32), RATE), dtype=np.uint8)
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
                 seconds[name].append(time.process_time() - begin)
         decoding = []
         for index in range(options.clips):
-            encoded = ours.encoded(index)
+            encoded = ours.encoded(index).tobytes()
             begin = time.process_time()
             soundfile.read(io.BytesIO(encoded), dtype="float32")
             decoding.append(time.process_time() - begin)

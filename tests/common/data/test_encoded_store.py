@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.data.audio import resample
-from common.data.encoded_store import EncodedClips, encode_mp3, pack_encoded
+from common.data.encoded_store import EncodedClips, encode_audio, pack_encoded
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter, clip_key
 from common.data.loading import make_loader
 from common.errors import UserError
@@ -27,7 +27,7 @@ def tone(hertz, seconds=1.0, rate=RATE):
 def folder(tmp_path):
     """Three clips as mp3: tones of 200, 400 and 800 Hz of 1, 2 and 3 s."""
     for number, hertz in enumerate((200, 400, 800)):
-        (tmp_path / f"Yclip{number}.mp3").write_bytes(encode_mp3(tone(hertz, 1 + number), RATE))
+        (tmp_path / f"Yclip{number}.mp3").write_bytes(encode_audio(tone(hertz, 1 + number), RATE))
     return tmp_path
 
 
@@ -77,7 +77,7 @@ def test_names_work_with_and_without_ending_and_folder(packed):
 
 
 def test_several_files_are_read_as_one(folder, packed):
-    (folder / "more.mp3").write_bytes(encode_mp3(tone(1600), RATE))
+    (folder / "more.mp3").write_bytes(encode_audio(tone(1600), RATE))
     pack_encoded([folder / "more.mp3"], folder / "more.hdf", quiet=True)
     clips = EncodedClips([packed, folder / "more.hdf"], RATE, 1.0, ["more", "Yclip1"])
     assert [round(pitch(clips[index]["waveform"])) for index in range(2)] == [1600, 400]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.encoded_store import EncodedClips, encode_mp3
+from common.data.encoded_store import EncodedClips, encode_audio
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import EpochDraws
 from common.errors import UserError
@@ -372,12 +372,14 @@ def test_a_folder_of_clips_is_packed_and_read_back(tiny_strong, tmp_path):
     train = read_strong_table(root / "audioset_train_strong.tsv").clips
     evaluation = read_strong_table(root / "audioset_eval_strong.tsv").clips
     for folder, name in ((audio, train[0]), (audio / "sub", train[1][1:]), (audio, evaluation[0])):
-        (folder / f"{name}.mp3").write_bytes(encode_mp3(waveform, 16_000))
+        (folder / f"{name}.mp3").write_bytes(encode_audio(waveform, 16_000))
     reports = pack_strong(audio, root)
     assert [report.num_clips for report in reports] == [2, 1]
     clips = read_training_set(StrongDataSettings(root=root, allow_missing=True))
     assert clips.events.clips == tuple(sorted(train[:2]))
-    assert (audio / f"{train[0]}.mp3").read_bytes() == EncodedClips(clips.audio, 16_000, names=train[:1]).encoded(0)
+    assert (audio / f"{train[0]}.mp3").read_bytes() == EncodedClips(clips.audio, 16_000, names=train[:1]).encoded(
+        0
+    ).tobytes()
 
 
 def test_a_folder_without_listed_clips_is_told(tiny_strong, tmp_path):
