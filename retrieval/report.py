@@ -30,13 +30,7 @@ RATE = 16_000
 def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
-    Args:
-        paths: runs or sweeps of text-to-audio retrieval, or of vocal imitation; unfinished runs are left out and
-            named.
-        out: file to write; None takes report.html in the first of `paths`.
-
-    Returns:
-        The file.
+    Unfinished runs are left out and named. Returns the file, by default report.html in the first of `paths`.
 
     Raises:
         UserError: if no run is finished, or runs of both kinds are mixed.

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from submissions.meta_file import MetaFile
 from submissions.rules import Rules
-from submissions.schema import mistakes
+from submissions.schema import MetaFile, mistakes
 from submissions.template import TO_FILL_IN
 
 COMPUTED = {"submission": ["label"], "system": ["complexity", "energy"], "": ["results"]}

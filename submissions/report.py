@@ -27,9 +27,9 @@ def summary(package: Package, results: list[Result]) -> str:
     """Number of rules that hold, in one sentence."""
     holding = sum(result.holds for result in results)
     warnings = sum(finding.kind == "warning" for result in results for finding in result.findings)
-    count = "Every rule holds" if holding == len(results) else f"{holding} of {len(results)} rules hold"
+    count = f"{holding} of {len(results)} rules hold"
     if holding == len(results):
-        count += f" ({len(results)})"
+        count = f"Every rule holds ({len(results)})"
     remark = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
     made_up = package.evaluation is not None and package.evaluation.made_up
     return f"{count}{remark}." + (" Made-up evaluation set: not fit for the challenge." if made_up else "")

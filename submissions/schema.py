@@ -1,4 +1,4 @@
-"""The form of a meta.yaml, written as a small YAML of the same shape.
+"""A meta.yaml with the line of every value, and its form, written as a small YAML of the same shape.
 
 A mapping lists its keys: `name` is required, `name?` may be absent or empty, `*` stands for any other key. A list of
 one form means one or more of it. A leaf is `text`, `text ..10` (at most ten characters), `email`, `boolean`,
@@ -8,12 +8,44 @@ one form means one or more of it. A leaf is `text`, `text ..10` (at most ten cha
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from common.errors import nearest
-from common.settings.yaml_file import Place
+from common.errors import UserError, nearest
+from common.settings.yaml_file import Place, YamlFile, read_yaml
 
 Mistake = tuple[Place, str]
+
+
+class MetaFile:
+    """Content of a meta.yaml and its mistakes, (line, sentence). Of a file that is no YAML, `data` is None."""
+
+    def __init__(self, path: Path):
+        try:
+            file = read_yaml(path)
+        except UserError as error:
+            sentence = str(error).removeprefix(str(path)).lstrip(": ")
+            line = re.match(r"(\d+): (.*)", sentence, re.DOTALL)
+            file = YamlFile(mistakes=[(int(line[1]), line[2]) if line else (1, sentence)])
+        self.data: Any = file.data
+        self.lines = file.lines
+        self.mistakes = file.mistakes or ([(1, "holds nothing")] if file.data is None else [])
+
+    def line(self, place: Place) -> int:
+        """Line of the value, or of the nearest enclosing group when the value is missing."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 1)
+
+    def get(self, *place: str | int) -> Any:
+        """The value at `place`, or None where there is none."""
+        value = self.data
+        for key in place:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return value
 
 
 def mistakes(value: Any, form: Any, place: Place = ()) -> Iterator[Mistake]:

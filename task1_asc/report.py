@@ -30,13 +30,7 @@ CURVES = {
 def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision: str = "float32") -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
-    Args:
-        paths: runs and sweeps; unfinished runs are left out and named.
-        out: file to write; None takes report.html in the first of `paths`.
-        precision: float32, or float16 as the baseline scores itself.
-
-    Returns:
-        The file.
+    Unfinished runs are left out and named. Returns the file, by default report.html in the first of `paths`.
 
     Raises:
         UserError: if no run is finished.

@@ -95,14 +95,14 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
     opened = load_recipe().open(run)
     if json:
-        print_json({**opened.read_evaluation(), "published": read_published(opened.settings)})
+        print_json({**opened.read_evaluation(), "published": read_published(opened.settings.system)})
         return
     print_table(figure_rows([opened]), title=_title(opened))
     for title, rows in class_rows(opened).items():
         print_table(rows, title=title)
     if stages := stage_rows(opened):
         print_table(stages, title="Each training and the ensembles, per cent")
-    say(f"Published: {read_published(opened.settings)['system']}. Intervals: bootstrap over recordings.")
+    say(f"Published: {read_published(opened.settings.system)['system']}. Intervals: bootstrap over recordings.")
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:

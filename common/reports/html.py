@@ -43,18 +43,7 @@ class Section:
 def write_report(
     path: Path, title: str, sections: Iterable[Section], subtitle: str = "", made_up: bool = False
 ) -> Path:
-    """Write the page, whole or not at all.
-
-    Args:
-        path: of the file.
-        title: heading of the page.
-        sections: in order; the page starts with links to them.
-        subtitle: one line below the heading.
-        made_up: whether the figures come from made-up data; adds a banner.
-
-    Returns:
-        path.
-    """
+    """Write the page, whole or not at all; a banner marks figures of made-up data. Returns `path`."""
     with atomic_write(path) as file:
         file.write(page(title, list(sections), subtitle, made_up))
     return path
@@ -62,14 +51,13 @@ def write_report(
 
 def page(title: str, sections: Sequence[Section], subtitle: str = "", made_up: bool = False) -> str:
     """The page as text."""
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     return _block(
         "page",
         title=f"{title} ({MADE_UP.lower()})" if made_up else title,
         subtitle=subtitle,
         made_up=MADE_UP if made_up else "",
         sections=sections,
-        style=Markup(style),
+        style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),
         time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
@@ -93,13 +81,10 @@ def table(rows: Sequence[Mapping[str, Any]], caption: str = "", columns: Sequenc
 
 
 def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool = False) -> Markup:
-    """A matplotlib figure as a picture in the page.
+    """A matplotlib Figure as a picture in the page.
 
-    Args:
-        plot: matplotlib Figure, such as common/reports/plots.py makes.
-        caption: text below it.
-        alternative: description of the picture for those who cannot see it; the caption by default.
-        as_pixels: PNG instead of SVG, for spectrograms and the like.
+    `alternative` describes it for those who cannot see it, by default the caption. `as_pixels` takes PNG instead of
+    SVG, for spectrograms and the like.
     """
     import matplotlib as mpl
 
@@ -202,11 +187,9 @@ def _data_url(mime: str, content: io.BytesIO) -> str:
 
 @cache
 def _blocks() -> Any:
-    loader = FileSystemLoader(Path(__file__).parent)
-    blocks = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return blocks.get_template("page.html.j2").module
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.loader = FileSystemLoader(Path(__file__).parent)
+    return environment.get_template("page.html.j2").module
 
 
 def _block(name: str, **values: Any) -> Markup:

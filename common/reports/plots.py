@@ -44,19 +44,7 @@ def plot_lines(
     log_x: bool = False,
     markers: bool = True,
 ) -> Any:
-    """Lines with intervals.
-
-    Args:
-        series: name to points (x, value, low, high); limits may be None.
-        x_label: text below.
-        y_label: text at the side.
-        at: ticks of the x axis.
-        log_x: logarithmic x axis.
-        markers: whether to mark each point.
-
-    Returns:
-        matplotlib Figure.
-    """
+    """Lines with intervals, by name, as a matplotlib Figure; `at` gives the ticks of the x axis."""
     with axes() as (plot, grid):
         for name, points in series.items():
             x, value = [point[0] for point in points], [point[1] for point in points]

@@ -46,8 +46,6 @@ def bootstrap_interval(
         values: (clips, k), what is summed; (clips,) is taken as one column.
         groups: (clips,), name or number of the group of each clip. Pieces of one recording belong in one group: they
             are no independent observations.
-        generator: source of the random numbers.
-        resamples: number of draws.
         level: share of the resampled figures within the interval.
 
     Returns:
@@ -118,12 +116,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Difference:
-    """How much better `second` is than `first`, run by run with the same seed.
-
-    Args:
-        first: seed to figure.
-        second: seed to figure, same seeds.
-        level: of the t interval around the mean difference.
+    """How much better `second` is than `first`, seed to figure, with the t interval of the mean difference.
 
     Raises:
         ValueError: if the seeds differ, or there are fewer than two.

@@ -46,7 +46,11 @@ def no_other_files(package: Package, *, allowed: list[str], allowed_above: list[
         patterns = [pattern.format(label=system.label) for pattern in allowed]
         others = [name for name in system.files if not any(fnmatchcase(name, pattern) for pattern in patterns)]
         yield from shorten(Finding(system.place(name), "does not belong in a package; remove it") for name in others)
-    others = [name for name in package.shared_files if not _allowed_above(name, allowed_above)]
+    above = [DECLARATION, *allowed_above]
+    others = [
+        name for name in package.shared_files
+        if not any(fnmatchcase(name, pattern) or PurePosixPath(name).match(pattern) for pattern in above)
+    ]  # fmt: skip
     yield from shorten(Finding(name, "does not belong in a package; remove it") for name in others)
 
 
@@ -88,8 +92,3 @@ def missing_or_empty(files: Mapping[str, Path], patterns: list[str], prefix: str
         empty = [name for name in found if files[name].stat().st_size == 0]
         for name in empty if found else [pattern]:
             yield Finding((PurePosixPath(prefix) / name).as_posix(), "is empty" if found else "is missing")
-
-
-def _allowed_above(name: str, allowed: list[str]) -> bool:
-    patterns = [DECLARATION, *allowed]
-    return any(fnmatchcase(name, pattern) or PurePosixPath(name).match(pattern) for pattern in patterns)

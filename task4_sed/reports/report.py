@@ -1,6 +1,6 @@
 """The report of runs: figures with intervals, per class, PSD-ROC, and the best and worst clips to look at and hear."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml
 from task4_sed.evaluate import FIGURES, read_finisher
 from task4_sed.reports.clips import clip_parts, psd_roc
-from task4_sed.settings import SystemSettings
 from task4_sed.systems import load_recipe
 
 TITLES = {
@@ -35,25 +34,16 @@ SET_TITLES = {
 }
 
 
-def read_published(settings: SystemSettings) -> dict[str, Any]:
-    """Figures of the published system with the recipe of these settings, see published.yaml."""
-    return _published()[settings.system]
-
-
 @cache
-def _published() -> dict[str, Any]:
-    return read_yaml(Path(__file__).parent / "published.yaml").data
+def read_published(system: str) -> dict[str, Any]:
+    """Figures of a published system, see published.yaml."""
+    return read_yaml(Path(__file__).parent / "published.yaml").data[system]
 
 
 def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
-    Args:
-        paths: runs and sweeps; unfinished runs are left out and named.
-        out: file to write; None takes report.html in the first of `paths`.
-
-    Returns:
-        The file.
+    Unfinished runs are left out and named. Returns the file, by default report.html in the first of `paths`.
 
     Raises:
         UserError: if no run is finished.
@@ -64,9 +54,13 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     rows = figure_rows(runs)
     html.print_results(rows, "Sound events, development test sets, per cent", made_up)
     versions = ", ".join(f"{name} {number}" for name, number in finished[0][1]["versions"].items())
-    note = f"{runs[0].settings.network.capitalize()}, post-processed. Per cent. {_how(runs)} {versions}."
-    raw = html.table(figure_rows(runs, "raw"), caption="Before post-processing.")
     first = runs[0]
+    many = "runs (Student's t)" if len(runs) > 1 else "recordings (bootstrap)"
+    note = (
+        f"{first.settings.network.capitalize()}, post-processed. Per cent. Intervals are 95 % over {many}. "
+        f"Published: {read_published(first.settings.system)['system']}, on the real data. {versions}."
+    )
+    raw = html.table(figure_rows(runs, "raw"), caption="Before post-processing.")
     finisher = read_finisher(first)
     classes = [html.table(part, caption=title) for title, part in class_rows(first).items()]
     of_first = html.paragraph(f"Of the run {first.folder.name}, per cent.")
@@ -87,7 +81,7 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
 
 def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
     """One row per test set and figure: value with interval in per cent, the published one, and how many clips."""
-    published = read_published(runs[0].settings)
+    published = read_published(runs[0].settings.system)
     every = [run.read_evaluation()["networks"][run.settings.network][kind] for run in runs]
     rows = []
     for name in every[0]:
@@ -96,7 +90,9 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
         for key in (*FIGURES, "rank_score"):
             if key not in every[0][name]:
                 continue
-            found = _over_runs([figures[name][key] for figures in every])
+            figures = [found[name][key] for found in every]
+            found = over_runs([Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in figures])
+            found = found._replace(low=max(0.0, found.low))  # Student's t over few runs may go below
             row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": html.with_interval(*found, scale=100)}
             known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
             if key in known:
@@ -134,17 +130,6 @@ def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
             for label in classes
         ]
     return tables
-
-
-def _over_runs(found: Sequence[Mapping[str, Any]]) -> Interval:
-    """Over seeds where there are several runs, else over resampled recordings of the one."""
-    interval = over_runs([Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in found])
-    return interval._replace(low=max(0.0, interval.low))  # no figure is negative, as Student's t over few runs may be
-
-
-def _how(runs: Sequence[Run]) -> str:
-    many = "over runs (Student's t)" if len(runs) > 1 else "over recordings (bootstrap)"
-    return f"Intervals are 95 % {many}. Published: {read_published(runs[0].settings)['system']}, on the real data."
 
 
 def _curves_part(runs: Sequence[Run]) -> list[Markup]:
