@@ -60,11 +60,7 @@ class System:
 
     @cached_property
     def meta_file(self) -> MetaFile:
-        """The meta file, which may be broken.
-
-        Raises:
-            Unreadable: if it is missing.
-        """
+        """The meta file, which may be broken; Unreadable if it is missing."""
         if self.meta_name not in self.files:
             raise Unreadable(f"{self.meta_name} is missing")
         return MetaFile(self.files[self.meta_name])
@@ -76,11 +72,7 @@ class System:
 
     @property
     def meta(self) -> MetaFile:
-        """The meta file.
-
-        Raises:
-            Unreadable: if it is missing or broken.
-        """
+        """The meta file; Unreadable if it is missing or broken."""
         if self.meta_file.data is None:
             raise Unreadable(f"{self.meta_name} is broken")
         return self.meta_file
@@ -97,11 +89,7 @@ class System:
         return sorted(names, key=natural_key)
 
     def table(self, name: str) -> pd.DataFrame:
-        """An output table. Columns without text are numbers.
-
-        Raises:
-            Unreadable: if its rows cannot be read as a table with the columns of the rules.
-        """
+        """An output table; columns without text are numbers. Unreadable if it has not the columns of the rules."""
         if name not in self._tables:
             table = read_table(self.files[name], self.rules.tables.separator)
             columns = self.rules.tables.columns
@@ -114,8 +102,7 @@ class System:
         """Every output table with its name."""
         if not self.table_names:
             raise Unreadable("there is no output table")
-        for name in self.table_names:
-            yield name, self.table(name)
+        yield from ((name, self.table(name)) for name in self.table_names)
 
     def row_place(self, name: str, row: int) -> str:
         """Place of row `row` (from 0) of an output table; quoted texts above it may contain line breaks."""
@@ -197,11 +184,7 @@ def open_package(
 
 
 def read_table(path: Path, separator: str) -> pd.DataFrame:
-    """Read an output table; blank lines are kept, so that line numbers stay right.
-
-    Raises:
-        Unreadable: if the rows do not have one length or the file is not UTF-8.
-    """
+    """Read an output table; Unreadable if the rows do not have one length or the file is not UTF-8."""
     text_columns = {"filename": str, "scene_label": str, "caption": str, "index": str}
     text_columns |= {f"file_name_{rank}": str for rank in range(1, 11)}
     try:

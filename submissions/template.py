@@ -1,5 +1,6 @@
 """Templates for the participant: META.yaml, and a placeholder for the technical report."""
 
+from io import BytesIO
 from pathlib import Path
 
 from common.data.files import atomic_write
@@ -29,22 +30,11 @@ def write_template(name: str, path: Path) -> None:
 
 def placeholder_report(team: str) -> bytes:
     """A one-page PDF: the technical report is missing."""
-    text = f"{PLACEHOLDER_MARK.decode()}: put the report of {team} in place of this file."
-    text = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-    content = f"BT /F1 12 Tf 50 780 Td ({text}) Tj ET".encode("latin-1", "replace")
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 5 0 R"
-        b" /Resources << /Font << /F1 4 0 R >> >> >>",
-        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
-    ]
-    document, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, start=1):
-        offsets.append(len(document))
-        document += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    size = len(objects) + 1
-    tail = b"xref\n0 %d\n0000000000 65535 f \n%strailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n"
-    return document + tail % (size, table, size, len(document))
+    from matplotlib.figure import Figure
+
+    mark = PLACEHOLDER_MARK.decode()
+    page = Figure(figsize=(8.27, 11.69))
+    page.text(0.1, 0.9, f"{mark}: put the report of {team} in place of this file.", parse_math=False)
+    document = BytesIO()
+    page.savefig(document, format="pdf", metadata={"Title": mark, "CreationDate": None})  # the title is not compressed
+    return document.getvalue()

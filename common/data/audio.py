@@ -199,9 +199,7 @@ def list_audio(folder: Path | str) -> list[Path]:
 def write_wav(path: Path | str, waveform: Waveform, sample_rate: int, subtype: str = "PCM_24") -> None:
     """Write a wav file, whole or not at all.
 
-    Args:
-        waveform: (samples,) or (channels, samples).
-        subtype: "PCM_16", "PCM_24" or "FLOAT".
+    The waveform is (samples,) or (channels, samples); the subtype "PCM_16", "PCM_24" or "FLOAT".
 
     Raises:
         ValueError: if a sample is not finite, or beyond -1..1 with an integer subtype, which would clip it.
@@ -329,19 +327,16 @@ def _resampler(from_rate: int, to_rate: int, device: str) -> Any:
 
 def _resample_odd_rates(waveform: Waveform, step_in: int, step_out: int) -> Waveform:
     """The same windowed sinc for rates with a small common divisor: one filter at the rate step_in * step_out."""
-    from scipy.signal import upfirdn
+    from scipy.signal import resample_poly
 
     cutoff = min(step_in, step_out) * ROLLOFF
     reach = math.ceil(LOWPASS_FILTER_WIDTH * step_in * step_out / cutoff)
     position = np.arange(-reach, reach + 1) / (step_in * step_out) * cutoff
     position = np.clip(position, -LOWPASS_FILTER_WIDTH, LOWPASS_FILTER_WIDTH)
     kernel = np.sinc(position) * np.cos(position * np.pi / LOWPASS_FILTER_WIDTH / 2) ** 2 * cutoff / step_in
-    # Leading zeros make the filter's delay a whole number of output samples, which is then cut off.
-    delay = math.ceil(reach / step_in)
-    kernel = np.concatenate([np.zeros(delay * step_in - reach), kernel])
-    length = math.ceil(waveform.shape[-1] * step_out / step_in)
-    filtered = upfirdn(kernel, waveform.astype(np.float64), up=step_out, down=step_in, axis=-1)
-    return filtered[..., delay : delay + length].astype(np.float32)
+    # resample_poly multiplies the kernel by step_out.
+    filtered = resample_poly(waveform.astype(np.float64), step_out, step_in, axis=-1, window=kernel / step_out)
+    return filtered.astype(np.float32)
 
 
 def natural_key(name: Path | str) -> list[tuple[int, str]]:
@@ -353,10 +348,8 @@ def natural_key(name: Path | str) -> list[tuple[int, str]]:
 class ReadClip:
     """Reads the clip of a table row; refuses another length, and another rate or number of channels.
 
-    Args:
-        root: folder that the column ``filename`` is relative to.
-        num_samples: samples of the result, after resampling.
-        expected_rate: Hz of the file; None allows any.
+    The column ``filename`` is relative to `root`. `sample_rate` and `num_samples` are of the result; None in
+    `expected_rate` and `expected_channels` allows any.
     """
 
     root: Path

@@ -220,10 +220,7 @@ class EncodedClips(Dataset):
 
 
 def decode(encoded: Any, sample_rate: int, name: str, seconds: float | None = None) -> Waveform:
-    """Decode a file in memory, or its first seconds, to mono at `sample_rate`.
-
-    Args:
-        name: of the clip, for the message.
+    """Decode a file in memory, or its first seconds, to mono at `sample_rate`; `name` is for the message.
 
     Raises:
         AudioError: if it is empty, cannot be decoded, is cut off, or holds NaN.

@@ -140,13 +140,9 @@ def read_block(path: Path, plan: Plan, block: int) -> bytes:
 
 
 def verify(folder: Path, full: bool = False) -> list[str]:
-    """Compare a store with its digests.
+    """Compare a store with its digests; returns a sentence for each fault.
 
-    Args:
-        full: read every block; otherwise sizes, the table, and the first, middle and last block.
-
-    Returns:
-        A sentence for each fault.
+    Without `full`, only sizes, the table, and the first, middle and last block are compared.
 
     Raises:
         UserError: if it is no finished store.

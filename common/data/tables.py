@@ -47,7 +47,16 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separat
             raise UserError(
                 f"{path}:1 has no column {column}; it has {' '.join(map(str, table.columns))} (between {separator!r})."
             )
-    _refuse_empty(path, table, columns)
+    blank = table.apply(lambda column: column.str.strip() == "")
+    rows = table.index[blank.all(axis=1)]
+    if len(rows):
+        raise UserError(f"{path}:{rows[0] + 2} is an empty row; take it out.")
+    for column in columns:
+        rows = table.index[blank[column]]
+        if len(rows):
+            raise UserError(f"{path}:{rows[0] + 2} has nothing in the column {column}.")
+    if table.empty:
+        raise UserError(f"{path} has a header but no rows.")
     if key is not None:
         doubled = table.index[table[key].duplicated()]
         if len(doubled):
@@ -71,16 +80,3 @@ def refuse_unknown(path: Path, table: pd.DataFrame, column: str, kind: str, name
         hint = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(names)}"
         more = f" ({len(wrong)} rows in all)" if len(wrong) > 1 else ""
         raise UserError(f"{path}:{wrong[0] + 2} has the {kind} {value}{more}, which does not exist; {hint}.")
-
-
-def _refuse_empty(path: Path, table: pd.DataFrame, columns: list[str]) -> None:
-    blank = table.apply(lambda column: column.str.strip() == "")
-    rows = table.index[blank.all(axis=1)]
-    if len(rows):
-        raise UserError(f"{path}:{rows[0] + 2} is an empty row; take it out.")
-    for column in columns:
-        rows = table.index[blank[column]]
-        if len(rows):
-            raise UserError(f"{path}:{rows[0] + 2} has nothing in the column {column}.")
-    if table.empty:
-        raise UserError(f"{path} has a header but no rows.")

@@ -12,7 +12,6 @@ The markup is in page.html.j2, the look in report.css.
 import base64
 import io
 import math
-import wave
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import ArrayLike
@@ -98,12 +98,9 @@ def figure(plot: Any, caption: str = "", alternative: str = "", as_pixels: bool 
 
 
 def curves(logs: Mapping[str, Path], labels: Mapping[str, str], ending: str) -> list[Markup]:
-    """Learning curves beside each other.
+    """Learning curves beside each other, from the metrics.csv of each training by name.
 
-    Args:
-        logs: name of each training to its metrics.csv.
-        labels: columns of the logs to names of their axes; columns that no log has are left out.
-        ending: of the captions, such as "of the first seed".
+    `labels` maps columns to names of their axes; columns that no log has are left out. `ending` is of the captions.
     """
     pictures = []
     every = {name: read_curves(log) for name, log in logs.items()}
@@ -117,13 +114,8 @@ def curves(logs: Mapping[str, Path], labels: Mapping[str, str], ending: str) -> 
 
 def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> Markup:
     """A player for a waveform (samples,), -1..1, stored as 16-bit wav."""
-    samples = np.asarray(waveform, dtype=np.float64).reshape(-1)
     content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    soundfile.write(content, np.clip(waveform, -1, 1), sample_rate, "PCM_16", format="WAV")
     return _block("audio", source=_data_url("audio/wav", content), caption=caption)
 
 

@@ -56,8 +56,8 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
     from common.audioset.packing import pack_split
 
     names = _class_names()
-    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
-    classes = [(number, mids[name], name) for number, name in enumerate(names)]
+    mids = {row["name"]: row["mid"] for row in label_table("audioset") if row["name"] in names}
+    classes = [(number, mid, name) for number, (name, mid) in enumerate(mids.items())]
     write_rows(root / "class_labels_indices.csv", [("index", "mid", "display_name"), *classes], ",")
     random, drawn = np.random.default_rng((seed, 0)), set[str]()
     while len(drawn) < sum(counts[split] for split in SHARES):
@@ -65,12 +65,11 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
     videos = sorted(drawn)
     for number, split in enumerate(SHARES):
         own = [videos.pop() for _ in range(counts[split])]
-        _write_split(root, split, own, names, np.random.default_rng((seed, 1, number)))
+        _write_split(root, split, own, mids, np.random.default_rng((seed, 1, number)))
         pack_split(root, root / "audio" / f"{split}_segments", split, quiet=True)
 
 
-def _write_split(root: Path, split: str, videos: list[str], names: list[str], random: Generator) -> None:
-    mids = {row["name"]: row["mid"] for row in label_table("audioset")}
+def _write_split(root: Path, split: str, videos: list[str], mids: dict[str, str], random: Generator) -> None:
     # The first classes are about ten times as frequent as the last, except in the balanced part.
     slope = 1.0 if split == "unbalanced_train" else 0.25
     prior = 1 / np.arange(1, len(SOUNDS) + 1) ** slope
@@ -85,10 +84,10 @@ def _write_split(root: Path, split: str, videos: list[str], names: list[str], ra
             path.write_bytes(encode_audio(resample(waveform, SAMPLE_RATE, OUTPUT_RATE), OUTPUT_RATE))
         labels = _labels(heard, random, complete=split == "eval")
         start = 10 * int(random.integers(30))
-        rows.append((video, start, start + 10, ",".join(mids[name] for name in names if name in labels)))
+        rows.append((video, start, start + 10, ",".join(mid for name, mid in mids.items() if name in labels)))
     with atomic_write(root / f"{split}_segments.csv") as file:
         file.write("# Segments csv, made up\n")
-        file.write(f"# num_ytids={len(rows)}, num_segs={len(rows)}, num_unique_labels={len(names)}\n")
+        file.write(f"# num_ytids={len(rows)}, num_segs={len(rows)}, num_unique_labels={len(mids)}\n")
         file.write("# YTID, start_seconds, end_seconds, positive_labels\n")
         file.writelines(f'{video}, {start:.3f}, {end:.3f}, "{labels}"\n' for video, start, end, labels in rows)
 

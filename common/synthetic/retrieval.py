@@ -99,29 +99,20 @@ def _siren(samples: int, rng: np.random.Generator, pace: float) -> Array:
 
 def _bell(samples: int, rng: np.random.Generator, pace: float) -> Array:
     pitch = rng.uniform(500, 1100)
-
-    def event() -> Array:
-        envelope = _decay(int(1.5 * SAMPLE_RATE), 3)
-        ratios = (1, 2.0, 2.76, 5.4)
-        return envelope * sum(_tone(np.full(len(envelope), pitch * r), (1 / (k + 1),)) for k, r in enumerate(ratios))
-
-    return _repeat(samples, rng, 1.2 / pace, 0.1, event)
+    length, ratios = int(1.5 * SAMPLE_RATE), (1, 2.0, 2.76, 5.4)
+    partials = sum(_tone(np.full(length, pitch * ratio), (1 / (k + 1),)) for k, ratio in enumerate(ratios))
+    return _repeat(samples, rng, 1.2 / pace, 0.1, lambda: _decay(length, 3) * partials)
 
 
 def _steps(samples: int, rng: np.random.Generator, pace: float) -> Array:
-    def event() -> Array:
-        length = int(0.09 * SAMPLE_RATE)
-        return _noise(length, rng, 80, 1400) * _decay(length, 45)
-
-    return _repeat(samples, rng, 0.6 / pace, 0.08, event)
+    length = int(0.09 * SAMPLE_RATE)
+    return _repeat(samples, rng, 0.6 / pace, 0.08, lambda: _noise(length, rng, 80, 1400) * _decay(length, 45))
 
 
 def _drip(samples: int, rng: np.random.Generator, pace: float) -> Array:
-    def event() -> Array:
-        envelope = _decay(int(0.08 * SAMPLE_RATE), 60)
-        return envelope * _tone(rng.uniform(1200, 2000) * np.linspace(0.7, 1.4, len(envelope)), (1,))
-
-    return _repeat(samples, rng, 0.7 / pace, 0.4, event)
+    envelope = _decay(int(0.08 * SAMPLE_RATE), 60)
+    bend = np.linspace(0.7, 1.4, len(envelope))
+    return _repeat(samples, rng, 0.7 / pace, 0.4, lambda: envelope * _tone(rng.uniform(1200, 2000) * bend, (1,)))
 
 
 def _wind(samples: int, rng: np.random.Generator, pace: float) -> Array:

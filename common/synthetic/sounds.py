@@ -181,8 +181,8 @@ def rail_joints(random: Generator, samples: int, character: float) -> Waveform:
     ring = 140 + 160 * character
 
     def knock() -> Waveform:
-        body = decay(0.09) * (tone(ring, 3969, [1.0, 0.4, 0.3]) + 0.6 * random.standard_normal(3969).astype(np.float32))
-        return body.astype(np.float32)
+        strike = 0.6 * random.standard_normal(3969).astype(np.float32)
+        return (decay(0.09) * (tone(ring, 3969, [1.0, 0.4, 0.3]) + strike)).astype(np.float32)
 
     gap = 0.13 + 0.06 * character
     times = np.stack([starts, starts + gap], axis=1).ravel().tolist()

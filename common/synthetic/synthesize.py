@@ -16,16 +16,9 @@ WRITERS = {"task1_asc": write_task1, **{data_set.task: data_set.make for data_se
 
 
 def synthesize(task: str, root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
-    """Write the made-up data set of a task.
+    """Write the made-up data set of a task, of about `clips` clips; returns names and counts of the products.
 
-    Args:
-        task: a key of `WRITERS`.
-        root: folder that will hold the data set's folders.
-        clips: about how many clips; None takes the task's default.
-        seed: the same seed gives the same files, bit for bit.
-
-    Returns:
-        What was written: names and counts.
+    The same seed gives the same files, bit for bit.
 
     Raises:
         UserError: if the task does not exist, or a folder holds something else already.

@@ -125,7 +125,12 @@ def package_runs(package: Package, *, devices: list[str], classes: list[str], ti
         return
     name = package_name(package)
     for system in package.systems:
-        given = {"package": name, "module": system.label, "stated": _stated_bytes(system)}
+        try:
+            per_device = _read_json(system, "complexity.json").get("per_device", {})
+            stated = {device: figures["Params"] for device, figures in per_device.items()}
+        except (Unreadable, AttributeError, KeyError, TypeError):  # another rule reports it
+            stated = {}
+        given = {"package": name, "module": system.label, "stated": stated}
         failure = _try_module(package.folder, {**given, "devices": devices, "classes": classes}, timeout_s)
         if failure:
             yield Finding(f"{name}/{system.label}.py", failure)
@@ -145,21 +150,8 @@ def _try_module(folder: Path, given: dict[str, Any], timeout_s: int) -> str:
     return f"failed: {(done.stderr.strip() or 'no error message').splitlines()[-1]}" if done.returncode else ""
 
 
-def _stated_bytes(system: System) -> dict[str, int]:
-    """Bytes of each device's network by complexity.json; empty where complexity_file does not hold."""
-    try:
-        per_device = _read_json(system, "complexity.json").get("per_device", {})
-        return {device: figures["Params"] for device, figures in per_device.items()}
-    except (Unreadable, AttributeError, KeyError, TypeError):
-        return {}
-
-
 def package_name(package: Package) -> str:
-    """Name of the Python package: the folder that has a module of its own name and a number.
-
-    Raises:
-        Unreadable: if there is none.
-    """
+    """Name of the Python package: the folder that has a module of its own name and a number; Unreadable if none."""
     if not package.systems:
         raise Unreadable("there is no module <package>/<package>_1.py")
     return package.systems[0].label.rpartition("_")[0]

@@ -96,11 +96,7 @@ def complexity_is_plausible(system: System, *, model_size: str = "", macs: str =
 
 
 def number(system: System, *address: str | int) -> float:
-    """A number of the meta file; text such as "122.3 kB" or "29.4 MMACs" is read with its unit.
-
-    Raises:
-        Unreadable: if it is not there or is no number.
-    """
+    """A number of the meta file, or text with a unit ("122.3 kB", "29.4 MMACs"); Unreadable if it is no number."""
     value: Any = system.meta.get(*address)
     if isinstance(value, str):
         written = re.fullmatch(r"([\d.]+)\s*(k|K|Ki|M|Mi|G|Gi)?(B|MACs?|parameters)?", value.strip())

@@ -160,11 +160,7 @@ def energy_ratios_are_right(system: System, *, ratios: dict[str, list[str]]) -> 
 
 @cache
 def score_runs(system: System) -> Runs:
-    """Every score folder of a system, its tables examined once.
-
-    Raises:
-        Unreadable: if there is none.
-    """
+    """Every score folder of a system, its tables examined once; Unreadable if there is none."""
     runs: Runs = {}
     pattern = re.compile(rf"({re.escape(system.label)}_run\d+(?:_unprocessed)?\.output)/([^/]+)\.tsv")
     for match in filter(None, map(pattern.fullmatch, system.files)):
@@ -194,17 +190,13 @@ def _examine(system: System, name: str) -> ScoreTable:
         line = int(np.flatnonzero(lengths != len(columns))[0])
         table.add("form", line + 2, f"{lengths[line]} fields, the header has {len(columns)}")
         return table
-    _examine_values(table, _parse(table, rows, columns), columns)
-    return table
-
-
-def _parse(table: ScoreTable, rows: list[bytes], columns: list[str]) -> np.ndarray:
-    """(rows, columns) float64; a field that is no number becomes NaN."""
     try:
-        return np.array(b"\t".join(rows).split(b"\t"), dtype=float).reshape(-1, len(columns))
-    except ValueError:
+        values = np.array(b"\t".join(rows).split(b"\t"), dtype=float).reshape(-1, len(columns))
+    except ValueError:  # a field that is no number becomes NaN
         fields = pd.DataFrame([row.decode("utf-8", "replace").split("\t") for row in rows])
-        return fields.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+        values = fields.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    _examine_values(table, values, columns)
+    return table
 
 
 def _examine_values(table: ScoreTable, values: np.ndarray, columns: list[str]) -> None:

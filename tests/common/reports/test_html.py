@@ -131,7 +131,7 @@ def test_loud_audio_is_clipped_not_wrapped():
     data = audio(np.array([0.0, 2.0, -2.0]), 8000).split("base64,")[1].split('"')[0]
     with wave.open(io.BytesIO(base64.b64decode(data))) as file:
         samples = np.frombuffer(file.readframes(3), dtype="<i2")
-    assert samples.tolist() == [0, 32767, -32767]
+    assert samples.tolist() == [0, 32767, -32768]
 
 
 def test_a_report_appears_whole_or_not_at_all(tmp_path):
