@@ -12,15 +12,7 @@ from common.errors import UserError
 from common.output import Progress
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.maestro import recording_name
-from task4_sed.data.sets import (
-    SETS,
-    ClipSet,
-    check_lengths,
-    missing_sentence,
-    published_clips,
-    read_set,
-    set_durations,
-)
+from task4_sed.data.sets import SETS, ClipSet, check_lengths, missing_sentence, published_clips, read_set, set_durations
 
 SHOWN = 5
 TOLERANCE = 0.11

@@ -75,7 +75,10 @@ class SoundEventClips(Dataset):
             out: (clips, 160000) to write the waveforms into.
         """
         indices = np.asarray(indices, dtype=np.int64)
-        starts = self._crop_starts(indices, random)
+        starts = np.zeros(len(indices), dtype=np.int64)
+        spare = np.maximum(0, np.round(self.durations[indices] * SAMPLE_RATE).astype(np.int64) - CLIP_SAMPLES)
+        if random is not None and spare.any():
+            starts = random.integers(0, spare + 1)
         targets = self.targets.gather(indices, starts / SAMPLE_RATE)
         batch: dict[str, Any] = {
             "waveform": self._waveforms(indices, starts, out),
@@ -92,12 +95,6 @@ class SoundEventClips(Dataset):
     def waveforms(self, indices: np.ndarray) -> Tensor:
         """The first 10 s of some clips, (clips, 160000)."""
         return self._waveforms(indices, np.zeros(len(indices), dtype=np.int64))
-
-    def _crop_starts(self, indices: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
-        spare = np.maximum(0, np.round(self.durations[indices] * SAMPLE_RATE).astype(np.int64) - CLIP_SAMPLES)
-        if random is None or not spare.any():
-            return np.zeros(len(indices), dtype=np.int64)
-        return random.integers(0, spare + 1)
 
     def _waveforms(self, indices: np.ndarray, starts: np.ndarray, out: Tensor | None = None) -> Tensor:
         out = empty_batch(len(indices), CLIP_SAMPLES) if out is None else out
@@ -135,12 +132,8 @@ class BatchPlan:
 class GroupSampler(Sampler):
     """Plans the batches of an epoch: each group walks through its clips in an order drawn from (seed, epoch, group).
 
-    Groups restart in each epoch; the epoch ends with the group that has the fewest whole batches.
-
-    Args:
-        sizes: clips of each group.
-        counts: clips of each group in a batch.
-        seed: of the orders.
+    Groups restart in each epoch; the epoch ends with the group that has the fewest whole batches. `sizes`: clips of
+    each group; `counts`: of each group in a batch.
     """
 
     def __init__(self, sizes: Sequence[int], counts: Sequence[int], seed: int):
@@ -166,20 +159,15 @@ class GroupSampler(Sampler):
 
 
 class GroupedBatches(Dataset):
-    """Training batches; an item joins the batches of `SoundEventClips.gather` of all groups.
+    """Training batches; an item joins the batches of `SoundEventClips.gather` of all groups, of one or more sets each.
 
-    Args:
-        groups: the sets of each group.
+    `sizes`: clips of each group.
     """
 
     def __init__(self, groups: Sequence[Sequence[SoundEventClips]]):
         self.groups = [list(sets) for sets in groups]
         self.starts = [np.concatenate(([0], np.cumsum([len(clips) for clips in sets]))) for sets in self.groups]
-
-    @property
-    def sizes(self) -> list[int]:
-        """Clips of each group."""
-        return [int(starts[-1]) for starts in self.starts]
+        self.sizes = [int(starts[-1]) for starts in self.starts]
 
     def __len__(self) -> int:
         return sum(self.sizes)

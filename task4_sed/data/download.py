@@ -18,13 +18,8 @@ HOW_TO_GET_DESED = (
 def download_maestro(root: Path, hop_seconds: float = 5, delete_archives: bool = False) -> dict[str, int]:
     """Download MAESTRO Real and cut it into the windows of the challenge; resumes after an interruption.
 
-    Args:
-        root: of the tree; recordings stay in `root/MAESTRO_original`.
-        hop_seconds: of the validation windows.
-        delete_archives: remove each archive after unpacking.
-
-    Returns:
-        Number of windows by set.
+    Returns the number of windows by set. Recordings stay in `root/MAESTRO_original`; `hop_seconds` is of the validation
+    windows.
 
     Raises:
         UserError: as `common.data.download.download`, `common.data.archives.unpack` and `maestro.prepare`.

@@ -23,6 +23,8 @@ from common.models.audio_model import AudioModel
 from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
 from common.registry.factory import create_audio_model
+from common.registry.weights import read_tensors
+from common.training.devices import choose_device
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings, FrameModelSettings
@@ -86,7 +88,15 @@ def load_frame_model(settings: FrameModelSettings) -> AudioModel:
             return create_audio_model(settings.model, **settings.options)
     if settings.weights is None:
         return load_audio_model(settings.model)
-    return _load_file(settings)
+    try:
+        return load_audio_model(settings.model, settings.weights)
+    except UserError as with_heads:  # weights of the encoder alone, as Microsoft's BEATs files
+        model = create_audio_model(settings.model, **{"head_type": None, **settings.options})
+        try:
+            load_released_state_dict(model, read_tensors(settings.weights))
+        except UserError:
+            raise with_heads from None
+        return model
 
 
 def identity(settings: EmbeddingSettings) -> dict[str, Any]:
@@ -110,12 +120,7 @@ def is_embedded(folder: Path) -> bool:
 
 
 class EmbeddingStore:
-    """Reads the embeddings of some clips; worker processes each map the file themselves.
-
-    Args:
-        folder: of the store.
-        filenames: the clips, in the order of the rows.
-        model: see `identity`.
+    """Reads the embeddings of `filenames` in their order; worker processes each map the file themselves.
 
     Raises:
         UserError: if the store is missing, unfinished, of another model, without some clips, or cut off.
@@ -165,16 +170,8 @@ def embed_set(
     filenames: Sequence[str],
     waveforms: GetWaveforms,
     settings: EmbeddingSettings,
-    load: Callable[[EmbeddingSettings], FrozenFrames] = load_frozen,
 ) -> None:
     """Make or finish the store of a set; a finished one is kept.
-
-    Args:
-        folder: of the store.
-        filenames: of all clips of the set.
-        waveforms: returns the waveforms of some of them.
-        settings: of the model, which is loaded only if clips are missing.
-        load: returns the model.
 
     Raises:
         UserError: if the folder has an unfinished store of other clips or another model.
@@ -186,27 +183,10 @@ def embed_set(
     store = OutputWriter(folder / STORE, filenames, kind="frames", attributes=attributes, key=clip_name, resume=True)
     with store as writer:
         missing = writer.missing
-        model = load(settings)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model.to(device)
+        device = choose_device()
+        model = load_frozen(settings).to(device)
         with Progress("Embedding", len(filenames), done=len(filenames) - len(missing)) as progress:
             for first in range(0, len(missing), settings.batch):
                 rows = missing[first : first + settings.batch]
                 writer.write([filenames[row] for row in rows], model(waveforms(rows).to(device)))
                 progress.advance(len(rows))
-
-
-def _load_file(settings: FrameModelSettings) -> AudioModel:
-    """Weights of a file: of the encoder alone, as Microsoft's BEATs files, or with the heads of PretrainedSED."""
-    from common.registry.weights import read_tensors
-
-    assert settings.weights is not None
-    try:
-        return load_audio_model(settings.model, settings.weights)
-    except UserError as with_heads:
-        model = create_audio_model(settings.model, **{"head_type": None, **settings.options})
-        try:
-            load_released_state_dict(model, read_tensors(settings.weights))
-        except UserError:
-            raise with_heads from None
-        return model

@@ -39,15 +39,10 @@ class Window:
     end: int
 
 
-def count_full_windows(length: int, size: int, hop: int) -> int:
-    """Number of full windows of a recording; all in samples."""
-    return max(0, int((length - size + hop) / hop))
-
-
 def split_windows(length: int, sample_rate: int, hop_seconds: float) -> Iterator[Window]:
     """Windows of a recording of `length` samples: the full ones, then one to the end if samples remain."""
     size, hop = int(WINDOW_SECONDS * sample_rate), int(hop_seconds * sample_rate)
-    count = count_full_windows(length, size, hop)
+    count = max(0, int((length - size + hop) / hop))
     for number in range(count):
         yield Window(number * hop, number * hop + size)
     last_end = (count - 1) * hop + size if count else 0
@@ -64,11 +59,6 @@ def window_name(recording: str, window: Window, sample_rate: int) -> str:
 def recording_name(clip: str) -> str:
     """Recording of a window."""
     return clip.split("-")[0]
-
-
-def scene_name(clip: str) -> str:
-    """`cafe_restaurant_13-020500-021149` to `cafe_restaurant`."""
-    return recording_name(clip).rpartition("_")[0]
 
 
 def cut_labels(labels: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
@@ -112,14 +102,7 @@ def cut_recordings(
 ) -> int:
     """Cut recordings into mono windows with a table of their labels; existing windows are kept.
 
-    Args:
-        recordings: audio files.
-        annotations: by name of the recording, without ending.
-        audio: folder of the windows. table: of their labels.
-        hop_seconds: from one window to the next.
-
-    Returns:
-        Number of windows.
+    Returns the number of windows. `annotations` are by name of the recording, `audio` is the folder of the windows.
     """
     parts, count = [], 0
     with Progress("Cutting", len(recordings), "recordings") as progress:
@@ -127,8 +110,14 @@ def cut_recordings(
             if path.stem not in annotations:
                 raise UserError(f"{path} has no annotation {path.stem}.txt; unpack development_annotation beside it.")
             labels = read_soft_labels(annotations[path.stem])
-            for name, part in _cut_one(path, labels, audio, hop_seconds):
-                parts.append(part.assign(filename=f"{name}.wav"))
+            info, waveform = audio_info(path), None
+            for window in split_windows(info.samples, info.sample_rate, hop_seconds):
+                name = f"{window_name(path.stem, window, info.sample_rate)}.wav"
+                if not (audio / name).is_file():
+                    waveform = read_audio(path) if waveform is None else waveform
+                    write_wav(audio / name, waveform[window.first : window.end], info.sample_rate, subtype="PCM_16")
+                start, end = window.first / info.sample_rate, window.end / info.sample_rate
+                parts.append(cut_labels(labels, start, end).assign(filename=name))
                 count += 1
             progress.advance()
     columns = ["filename", "onset", "offset", "event_label", "confidence"]
@@ -146,14 +135,8 @@ def prepare(
 ) -> dict[str, int]:
     """Write the training and validation windows of the challenge below `root`, and the durations of the recordings.
 
-    Args:
-        source: folder with development_audio and development_annotation.
-        root: of the tree.
-        hop_seconds: of the validation windows; 1, as before June 2024, makes 3,474 windows.
-        validation_recordings: names of the validation recordings; the others are training data.
-
-    Returns:
-        Number of windows by set.
+    Returns the number of windows by set. `source` holds development_audio and development_annotation; `hop_seconds` is
+    of the validation windows: 1, as before June 2024, makes 3,474 windows.
     """
     recordings = sorted((source / "development_audio").rglob("*.wav"))
     if not recordings:
@@ -186,18 +169,8 @@ def split_training_windows(clips: Sequence[str], share: float = 0.9, seed: int =
     generator = np.random.RandomState(seed)
     chosen: set[str] = set()
     for scene in SCENES:
-        recordings = np.array(list(dict.fromkeys(recording_name(clip) for clip in clips if scene_name(clip) == scene)))
+        names = dict.fromkeys(recording_name(clip) for clip in clips)
+        recordings = np.array([name for name in names if name.rpartition("_")[0] == scene])
         generator.shuffle(recordings)
         chosen |= set(recordings[: int(share * len(recordings))])
     return np.array([recording_name(clip) in chosen for clip in clips], dtype=bool)
-
-
-def _cut_one(path: Path, labels: pd.DataFrame, audio: Path, hop_seconds: float) -> Iterator[tuple[str, pd.DataFrame]]:
-    info = audio_info(path)
-    waveform = None
-    for window in split_windows(info.samples, info.sample_rate, hop_seconds):
-        name = window_name(path.stem, window, info.sample_rate)
-        if not (audio / f"{name}.wav").is_file():
-            waveform = read_audio(path) if waveform is None else waveform
-            write_wav(audio / f"{name}.wav", waveform[window.first : window.end], info.sample_rate, subtype="PCM_16")
-        yield name, cut_labels(labels, window.first / info.sample_rate, window.end / info.sample_rate)

@@ -135,8 +135,7 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
     """Clips and labels of a set.
 
     Args:
-        root: see above.
-        name: key of `SETS`.
+        root, name: see `SETS`.
         allow_missing: continue without clips that have no audio; the result names them.
         classes: labels that may occur besides those of DESED and MAESTRO.
 
@@ -154,7 +153,10 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
         listed, events = _read_weak(label_file(root, name), classes)
     else:
         listed, events = _read_strong(label_file(root, name), layout.kind, classes)
-    names, missing = _match_audio(listed, present)
+    by_clip = {clip_name(filename): filename for filename in present}  # the audio ending may differ from the table's
+    clips = dict.fromkeys(clip_name(filename) for filename in listed)
+    names = sorted(by_clip[clip] for clip in clips if clip in by_clip)
+    missing = sorted(clip for clip in clips if clip not in by_clip)
     if missing and not allow_missing:
         raise UserError(f"{missing_sentence(name, len(missing), len(listed), missing)} {HOW_TO_CONTINUE}")
     if not names:
@@ -290,14 +292,6 @@ def store_folder(root: Path, name: str) -> Path:
 def read_row(row: Mapping[str, Any], folder: Path, num_samples: int) -> Waveform:
     """A clip as mono at 16 kHz, padded with zeros or cut to `num_samples`."""
     return read_fixed(folder / row["filename"], num_samples, SAMPLE_RATE)
-
-
-def _match_audio(listed: Sequence[str], present: set[str]) -> tuple[list[str], list[str]]:
-    """Files of the listed clips, sorted, and the clips without file; the audio ending may differ."""
-    by_clip = {clip_name(name): name for name in present}
-    names = dict.fromkeys(clip_name(name) for name in listed)
-    found = sorted(by_clip[clip] for clip in names if clip in by_clip)
-    return found, sorted(clip for clip in names if clip not in by_clip)
 
 
 def _read_weak(path: Path, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,11 @@ def score(
 ) -> None:
     """Score and print; see the verb in `__main__` for the arguments."""
     jobs = jobs or len(os.sched_getaffinity(0))
-    parameters = {"psds1": PSDS1, "psds2": PSDS2}
     if alpha_st < 0:
         raise UserError(f"alpha_st is the weight of the deviation over classes and cannot be {alpha_st:g}.")
-    parameters = {name: PsdsParameters(**{**vars(wanted), "alpha_st": alpha_st}) for name, wanted in parameters.items()}
-    if holds_detections(scores):
+    parameters = {"psds1": replace(PSDS1, alpha_st=alpha_st), "psds2": replace(PSDS2, alpha_st=alpha_st)}
+    tables = not scores.is_file() or scores.suffix in (".tsv", ".csv")
+    if tables and is_detection_table(scores if scores.is_file() else score_files(scores)[0]):
         if with_cross_check:
             raise UserError("Operating points can only be scored with psds_eval; a cross-check needs score tables.")
         result, curves = score_operating_points(scores, ground_truth, durations, classes or None, parameters, jobs)
@@ -67,13 +68,6 @@ def score(
         print_json(result)
     else:
         print_scores(result, str(scores))
-
-
-def holds_detections(scores: Path) -> bool:
-    """Whether this is a folder of operating points, or one table of detections."""
-    if scores.is_file():
-        return scores.suffix in (".tsv", ".csv") and is_detection_table(scores)
-    return is_detection_table(score_files(scores)[0])
 
 
 def score_tables(
@@ -183,9 +177,5 @@ def _report_points(points: Mapping[float, Any], reference: Reference) -> dict[st
         )
     if silent:
         say(f"{len(silent)} of {len(expected)} clips have no detection at any threshold, such as {silent[0]}.")
-    return {
-        "expected": len(expected),
-        "scored": len(expected),
-        "comparable": True,
-        "without_detections": silent,
-    }
+    count = len(expected)
+    return {"expected": count, "scored": count, "comparable": True, "without_detections": silent}

@@ -1,6 +1,6 @@
 """Input of a metric: scores, events and durations of the same clips, and how complete they are."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -188,7 +188,10 @@ def evaluation_set(
         without_events=without_events,
         classes_without_reference=absent,
     )
-    notes.extend(_completeness_notes(report))
+    if report.missing:
+        notes.append(f"{report.sentence()}; without scores: {_few(report.missing)}.")
+    if extra := report.unexpected:
+        notes.append(f"{len(extra)} score tables belong to no clip of the ground truth: {_few(extra)}.")
     return _assemble(tables.select(used), evaluated, seconds, events, report, tuple(notes))
 
 
@@ -264,13 +267,6 @@ def _chosen_classes(
         hint = f"Did you mean {near[0]}?" if near else f"The tables have {_few(columns)}; name the classes to score."
         raise UserError(f"{annotations.where(row)}: no score table has a column for the label {label}. {hint}")
     return columns
-
-
-def _completeness_notes(report: ClipReport) -> Iterable[str]:
-    if report.missing:
-        yield f"{report.sentence()}; without scores: {_few(report.missing)}."
-    if report.unexpected:
-        yield f"{len(report.unexpected)} score tables belong to no clip of the ground truth: {_few(report.unexpected)}."
 
 
 def _few(names: Sequence[str], count: int = 5) -> str:

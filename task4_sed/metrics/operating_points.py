@@ -85,10 +85,7 @@ def psds_of_points(
 ) -> PointScore:
     """PSDS by psds_eval: staircase between the operating points, no rounding of times.
 
-    Args:
-        points: detections by threshold (clip, onset, offset, event_label); other classes are ignored.
-        reference: from `read_reference`. parameters: of the PSDS.
-        jobs: processes; each takes a share of the thresholds.
+    `points`: detections by threshold (clip, onset, offset, event_label); classes without reference are ignored.
     """
     tables = [table[table["event_label"].isin(reference.classes)] for table in points.values()]
     shares = [tables[start::jobs] for start in range(min(jobs, len(tables)))]

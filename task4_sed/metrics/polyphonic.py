@@ -15,12 +15,7 @@ from numba import njit
 from common.errors import UserError
 from task4_sed.data.annotations import DurationsSource, GroundTruthSource
 from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
-from task4_sed.metrics.detections import (
-    IntersectionCriteria,
-    Runs,
-    class_runs,
-    intersection_changes,
-)
+from task4_sed.metrics.detections import IntersectionCriteria, Runs, class_runs, intersection_changes
 from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_set
 from task4_sed.metrics.resampling import DRAWS, Interval, affordable_draws, interval, recording_weights
 
@@ -187,7 +182,9 @@ def class_levels(
     levels = rates[:, 1:]
     with np.errstate(invalid="ignore"):
         areas = np.clip(wanted.max_efpr - levels, 0, None).sum(axis=1) / (events * wanted.max_efpr)
-    curve = _curve_of_levels(rates[0], int(events[0]), wanted.max_efpr)
+    reached = rates[0] <= wanted.max_efpr
+    rate, first = np.unique(rates[0][reached][::-1], return_index=True)
+    curve = Curve(np.flatnonzero(reached)[::-1][first] / max(int(events[0]), 1), rate)
     return ClassLevels(areas, None if wanted.alpha_st == 0 else levels, events, curve)
 
 
@@ -248,14 +245,6 @@ def _lowest_rates(
         level = int(found[draw])
         lowest[draw, level] = min(lowest[draw, level], best[draw])
     return lowest
-
-
-def _curve_of_levels(rates: np.ndarray, events: int, max_efpr: float) -> Curve:
-    """Steps of the curve from the lowest rate for each number of found events."""
-    reached = rates <= max_efpr
-    rate, first = np.unique(rates[reached][::-1], return_index=True)
-    found = np.flatnonzero(reached)[::-1][first]
-    return Curve(found / max(events, 1), rate)
 
 
 def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsParameters) -> Psds:

@@ -1,8 +1,8 @@
 """Segment scores and areas under their ROC: mpAUC, the measure of MAESTRO Real.
 
 The score of a segment is the highest score of the frames that touch it; it is active if an event touches it. Equal to
-`sed_scores_eval.segment_based` 0.0.4. MAESTRO clips are windows of longer files; `files_of_windows` first moves scores
-and soft labels to the time of the file.
+`sed_scores_eval.segment_based` 0.0.4. MAESTRO clips are windows of longer files; `segment_evaluation_set` first
+moves scores and soft labels to the time of the file.
 """
 
 import math
@@ -85,10 +85,13 @@ def mean_partial_auc(
     evaluation = segment_evaluation_set(scores, ground_truth, audio_durations, classes, segment_length)
     weights = recording_weights(len(evaluation.clips), draws)
     segments = _Segments(evaluation, segment_length)
+    limit = 1.0 if max_fpr is None else max_fpr
     areas = {}
     for index, name in enumerate(evaluation.classes):
         maxima, active = segments.of_class(index)
-        areas[name] = _areas(maxima, active, segments.clips, weights, max_fpr, interpolation)
+        order = np.argsort(-maxima, kind="stable")
+        ranked = maxima[order], active[order], segments.clips[order]
+        areas[name] = _roc_areas(*ranked, weights, limit, interpolation == "linear") / limit
     defined = np.stack(list(areas.values()))
     with np.errstate(invalid="ignore"):
         means = np.nanmean(defined, axis=0)
@@ -139,32 +142,20 @@ def segment_evaluation_set(
     if audio_durations is None:
         raise UserError("The durations of the recordings are missing; segments need them.")
     tables, annotations, seconds = read_score_tables(scores), read_events(ground_truth), read_durations(audio_durations)
-    if is_windows_of_files(tables.clips, seconds):
-        tables, annotations = files_of_windows(tables, annotations, seconds, segment_length)
+    windows = [WINDOW_NAME.match(clip) for clip in tables.clips]
+    if all(window is not None and window["file"] in seconds for window in windows):
+        tables, annotations = segment_tables(tables, seconds, segment_length), file_events(annotations)
     elif "confidence" in annotations.events.columns:
         annotations = _hard_labels(annotations)
     return evaluation_set(tables, annotations, seconds, classes=classes)
 
 
-def is_windows_of_files(clips: Sequence[str], durations: Mapping[str, float]) -> bool:
-    """Whether the clips are named `file-start-end` while the durations name the files."""
-    matches = [WINDOW_NAME.match(clip) for clip in clips]
-    return all(match is not None and match["file"] in durations for match in matches)
-
-
-def files_of_windows(
-    scores: ScoreTables, annotations: Annotations, durations: Mapping[str, float], segment_length: float = 1.0
-) -> tuple[ScoreTables, Annotations]:
-    """Segment scores and merged events of the files that MAESTRO windows were cut from."""
-    return segment_tables(scores, durations, segment_length), file_events(annotations)
-
-
-def file_events(annotations: Annotations, threshold: float = 0.5) -> Annotations:
-    """Events of files from soft labels of their windows: active where confidence > threshold, joined where they touch.
+def file_events(annotations: Annotations) -> Annotations:
+    """Events of files from soft labels of their windows: active where confidence > 0.5, joined where they touch.
 
     A window starts at the whole second of its name, as in the official evaluation.
     """
-    hard = _hard_labels(annotations, threshold)
+    hard = _hard_labels(annotations)
     parts = {}
     for clip in hard.clips:
         match = WINDOW_NAME.match(clip)
@@ -223,10 +214,10 @@ def rank_interval(psds1: Psds, mpauc: SegmentAuc) -> Interval | None:
     return interval(np.append(value, psds1.samples[:draws] + mpauc.samples[:draws]), highest=2.0)
 
 
-def _hard_labels(annotations: Annotations, threshold: float = 0.5) -> Annotations:
+def _hard_labels(annotations: Annotations) -> Annotations:
     events = annotations.events
     if "confidence" in events.columns:
-        events = events[events["confidence"] > threshold].drop(columns="confidence").reset_index(drop=True)
+        events = events[events["confidence"] > 0.5].drop(columns="confidence").reset_index(drop=True)
     return Annotations(events, annotations.clips, annotations.source)
 
 
@@ -284,20 +275,11 @@ def _maxima(column: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarr
     return maxima
 
 
-def _areas(
-    scores: np.ndarray, active: np.ndarray, clips: np.ndarray, weights: np.ndarray, max_fpr: float | None, how: str
-) -> np.ndarray:
-    """(1 + draws,) area under the ROC up to max_fpr, over max_fpr; nan where a draw lacks active or inactive ones."""
-    order = np.argsort(-scores, kind="stable")
-    limit = 1.0 if max_fpr is None else max_fpr
-    return _roc_areas(scores[order], active[order], clips[order], weights, limit, how == "linear") / limit
-
-
 @njit(cache=True, nogil=True)
 def _roc_areas(
     score: np.ndarray, active: np.ndarray, clip: np.ndarray, weights: np.ndarray, limit: float, linear: bool
 ) -> np.ndarray:
-    """(draws,) area under the ROC between 0 and limit, from segments sorted by falling score."""
+    """(draws,) area under the ROC from 0 to limit, of segments by falling score; nan where one kind is absent."""
     num_draws = weights.shape[1]
     positives, negatives = np.zeros(num_draws), np.zeros(num_draws)
     for segment in range(len(score)):
