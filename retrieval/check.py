@@ -7,15 +7,7 @@ import pandas as pd
 from common.data.check_report import CheckReport
 from common.data.made_up import is_made_up
 from common.errors import UserError
-from retrieval.data import (
-    COUNTS,
-    MissingTable,
-    check_split,
-    is_excluded,
-    leaks,
-    read_exclusions,
-    read_manifest,
-)
+from retrieval.data import COUNTS, MissingTable, check_split, is_excluded, leaks, read_exclusions, read_manifest
 
 TRAINING = ("development", "train", *COUNTS["wavcaps"])
 

@@ -249,11 +249,6 @@ class CaptionSampler(Sampler):
             yield [units[i] for i in chosen]
 
 
-def training_loader(clips: CaptionedClips, sampler: CaptionSampler) -> DataLoader:
-    """Batches of `collate` in the sampler's order."""
-    return make_plan_loader(clips, sampler, clips.settings.num_workers)
-
-
 def evaluation_loader(clips: CaptionedClips, batch_size: int) -> DataLoader:
     """Every clip once, in the manifest's order, with all its captions."""
     order = [(clip, tuple(range(len(captions))), 0) for clip, captions in enumerate(clips.captions)]

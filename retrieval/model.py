@@ -61,10 +61,6 @@ class DualEncoder(nn.Module):
         output = self.audio(windows)
         return output.embedding[:, None] if output.frames is None else output.frames
 
-    def place_audio(self, vectors: Tensor) -> Tensor:
-        """Mean vectors of clips (clips, audio_dim) to (clips, dim), unit length."""
-        return functional.normalize(self.project_audio(vectors), dim=1)
-
     def embed_audio(self, windows: Tensor, clip: Tensor, samples: Tensor) -> Tensor:
         """Windows to one unit vector per clip.
 
@@ -77,7 +73,7 @@ class DualEncoder(nn.Module):
             (clips, dim), unit length.
         """
         vectors = mean_over_signal(self.encode_windows(windows), clip, samples, windows.shape[1])
-        return self.place_audio(vectors)
+        return functional.normalize(self.project_audio(vectors), dim=1)
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Captions to (captions, dim), unit length."""

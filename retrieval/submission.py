@@ -1,7 +1,5 @@
 """Answers to the challenge's queries, and the package of 2024 (ten names each) or 2025 (all similarities)."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -80,10 +78,11 @@ def package(folders: Sequence[Path], label: str, meta: Path, year: Literal[2024,
     runs, rules = [RECIPE.open(folder) for folder in run_folders(folders)], load_rules(RULES[year])
     participant = read_participant(meta, rules)
     similarity, queries, names, made_up = read_predictions([run.folder / PREDICTIONS for run in runs])
+    models = (make_model(model) for run in runs for model in run.settings.models.values())
     content = join_meta(
         participant,
         label,
-        {"complexity": {"total_parameters": sum(_count_parameters(run) for run in runs)}},
+        {"complexity": {"total_parameters": sum(p.numel() for model in models for p in model.parameters())}},
         {"development_evaluation": development_figures(runs)},
     )
     with new_system(label, rules, out) as folder:
@@ -141,23 +140,11 @@ def ranking_csv(similarity: NDArray, queries: Sequence[str], names: Sequence[str
     """2024: header caption,file_name_1..file_name_10, one row per query, best first."""
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
     rows = [[query, *(names[i] for i in best)] for query, best in zip(queries, order, strict=True)]
-    return _as_csv(["caption", *(f"file_name_{i}" for i in range(1, count + 1))], rows)
+    header = ["caption", *(f"file_name_{i}" for i in range(1, count + 1))]
+    return pd.DataFrame(rows, columns=header).to_csv(index=False, lineterminator="\n")
 
 
 def matrix_csv(similarity: NDArray, queries: Sequence[str], names: Sequence[str]) -> str:
     """2025: first column index (the query), one column of similarities per file."""
     rows = [[query, *(f"{value:.8g}" for value in row)] for query, row in zip(queries, similarity, strict=True)]
-    return _as_csv(["index", *names], rows)
-
-
-def _as_csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _count_parameters(run: TextRun) -> int:
-    """Parameters of all models that answer together."""
-    return sum(sum(p.numel() for p in make_model(model).parameters()) for model in run.settings.models.values())
+    return pd.DataFrame(rows, columns=["index", *names]).to_csv(index=False, lineterminator="\n")

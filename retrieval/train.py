@@ -11,13 +11,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from common.data.loading import make_plan_loader
 from common.runs.energy import measure_energy
 from common.settings.trainer import MachineSettings, TrainerSettings
 from common.training.devices import uses_gpu
 from common.training.schedules import WarmupCosine
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
-from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, evaluation_loader, training_loader
+from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, evaluation_loader
 from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
@@ -158,7 +159,7 @@ def train(
         world_size=trainer.world_size,
     )
     with measure_energy(folder, machine):
-        fit(trainer, module, training_loader(clips, sampler), evaluation_loader(held_out, 32))
+        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers), evaluation_loader(held_out, 32))
 
 
 def trainer_settings(machine: MachineSettings, training: Training) -> TrainerSettings:

@@ -167,7 +167,9 @@ def _sentence(place: Place, items: list[dict], data: Any) -> str:
         return _wrong(name, item["ctx"]["tag"], [_choices(tags)], tags)
     expected = list(dict.fromkeys(_expected(each) for each in items))
     choices = [c for each in items if each["type"] in ("literal_error", "enum") for c in _literal_choices(each)]
-    return _wrong(name, _value_at(data, place), expected, choices)
+    for key in place:
+        data = data[key] if not isinstance(data, dict) or key in data else data.get(str(key))
+    return _wrong(name, data, expected, choices)
 
 
 def _wrong(name: str, value: Any, expected: list[str], choices: list[str]) -> str:
@@ -181,14 +183,11 @@ def _expected(item: dict) -> str:
     if kind in ("literal_error", "enum"):
         return _choices(_literal_choices(item))
     if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**{name: _number(value) for name, value in context.items()})
+        bounds = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+        return _BOUNDS[kind].format(**bounds)
     if kind == "int_from_float":
         return _EXPECTED["int"]
     return _EXPECTED.get(kind.split("_")[0], item["msg"].removeprefix("Input should be ").lower())
-
-
-def _number(value: Any) -> Any:
-    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _literal_choices(item: dict) -> list[str]:
@@ -197,12 +196,6 @@ def _literal_choices(item: dict) -> list[str]:
 
 def _choices(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
-
-
-def _value_at(data: Any, place: Place) -> Any:
-    for key in place:
-        data = data[key] if not isinstance(data, dict) or key in data else data.get(str(key))
-    return data
 
 
 def _shown(value: Any) -> str:

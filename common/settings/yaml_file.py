@@ -169,9 +169,4 @@ def _construct_scalar(node: yaml.ScalarNode, place: Place, file: YamlFile) -> An
         return None
     if tag == "bool":
         return text.lower() == "true"
-    return int(text) if tag == "int" else _to_float(text)
-
-
-def _to_float(text: str) -> float:
-    special = re.fullmatch(r"([-+]?)\.(inf|nan)", text.lower())
-    return float(special[1] + special[2]) if special else float(text)
+    return int(text) if tag == "int" else float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
