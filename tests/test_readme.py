@@ -58,13 +58,14 @@ def test_a_command_is_understood(command, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "task1_asc" else pytest.mark.slow) for name in PLAN["walks"]]
 )
-def test_commands_work_one_after_the_other(name, tiny_task1, tmp_path, monkeypatch, capsys):
+def test_commands_work_one_after_the_other(name, request, tmp_path, monkeypatch, capsys):
     walk = PLAN["walks"][name]
     for package in ("common", "task1_asc", "task4_sed", "retrieval"):
         (tmp_path / package).symlink_to(ROOT / package)
     shutil.copy(TEMPLATES_FOLDER / "demo" / f"{walk['meta']}.yaml", tmp_path / "META.yaml")
     if name == "task1_asc":
-        shutil.copytree(tiny_task1, tmp_path / "data" / "made_up" / name, copy_function=os.link)
+        made_up = request.getfixturevalue("tiny_task1")
+        shutil.copytree(made_up, tmp_path / "data" / "made_up" / name, copy_function=os.link)
     monkeypatch.chdir(tmp_path)
     for command in (*walk.get("before", ()), *(words for _, words in planned(walk))):
         package, words = split(command)
