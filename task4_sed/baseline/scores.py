@@ -34,11 +34,12 @@ def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
     write_evaluation(folder, settings, _networks(settings), missing)
 
 
-def load_module(run: Run[Task4Settings]) -> SoundEventTraining:
-    """Student and teacher of a run in evaluation mode, on the GPU if there is one."""
+def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventTraining:
+    """Student and teacher of a run in evaluation mode, on the GPU if there is one; `embed`: computes all embeddings."""
     settings, choice = run.settings, run.settings.validation
     path = run.checkpoint(f"train/{'best' if choice.weak or choice.synthetic or choice.maestro else 'last'}.ckpt")
-    frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
+    live = settings.embeddings == "live" or (embed and settings.embeddings == "cached")
+    frozen = load_frozen(settings.embedding) if live else None
     module = SoundEventTraining(settings, frozen)
     load_weights(module, path)
     return module.eval().to(choose_device(settings.trainer))
@@ -46,9 +47,7 @@ def load_module(run: Run[Task4Settings]) -> SoundEventTraining:
 
 def predict_logits(run: Run[Task4Settings], dataset: SoundEventClips, store: Path) -> None:
     """Write logits of clips by the submitted network."""
-    settings, module = run.settings, load_module(run)
-    if settings.embeddings == "cached":
-        module.use_frozen(load_frozen(settings.embedding))
+    settings, module = run.settings, load_module(run, embed=True)
     loader = make_loader(dataset, settings.data.scoring_batch, num_workers=settings.data.num_workers)
     write_logits(module, loader, {settings.network: store}, settings.labels.classes)
 

@@ -51,7 +51,7 @@ class SoundEventTraining(MeanTeacherTraining):
 
     Args:
         settings: of the whole run.
-        frozen: model that computes embeddings in each step (`embeddings: live`); not part of the checkpoint.
+        frozen: model that computes embeddings where a batch has none; not part of the checkpoint.
         validation: events and durations for `objective`; None without validation.
     """
 
@@ -64,7 +64,10 @@ class SoundEventTraining(MeanTeacherTraining):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch, see `SoundEventClips.gather`."""
         batch = self._mixed(batch, batch_index)
-        losses = weigh(compare(*self.score(batch), batch, self.parts), self.settings.loss, self._consistency())
+        consistency = 0.0
+        if self.settings.teacher is not None:
+            consistency = consistency_weight(self.settings, self.global_step, self.steps_per_epoch)
+        losses = weigh(compare(*self.score(batch), batch, self.parts), self.settings.loss, consistency)
         loss = torch.stack(list(losses.values())).sum()
         for name, value in {**losses, "": loss}.items():
             label = f"train_{name}_loss".replace("__", "_")
@@ -97,20 +100,6 @@ class SoundEventTraining(MeanTeacherTraining):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_fit_start(self) -> None:
-        """Move the frozen model to the device."""
-        self._move_frozen()
-
-    def use_frozen(self, frozen: FrozenFrames) -> None:
-        """Compute embeddings with this model where a batch has none."""
-        self._frozen = [frozen]
-
-    def _consistency(self) -> float:
-        """Weight of the consistency loss in this step."""
-        if self.settings.teacher is None:
-            return 0.0
-        return consistency_weight(self.settings, self.global_step, self.steps_per_epoch)
-
     def _mixed(self, batch: Batch, batch_index: int) -> Batch:
         """The batch with ``magnitude`` (clips, 1, mels, 626) and ``embeddings`` (clips, dim, tokens), mixed or not."""
         generator = step_generator(self, self.settings.seed, batch_index)
@@ -130,14 +119,7 @@ class SoundEventTraining(MeanTeacherTraining):
         if "embeddings" in batch:
             return batch["embeddings"].float()
         frozen = self._frozen[0]
-        if frozen is None:
-            return None
-        self._move_frozen()
-        return frozen(batch["waveform"])
-
-    def _move_frozen(self) -> None:
-        if self._frozen[0] is not None:
-            self._frozen[0].to(self.device)
+        return None if frozen is None else frozen.to(self.device)(batch["waveform"])
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,7 @@ from task4_sed.augment import (
     roll,
     warp_frequency,
 )
-from task4_sed.settings import (
-    AugmentSettings,
-    FilterAugmentSettings,
-    FrequencyWarpSettings,
-    MixStyleSettings,
-    MixupSettings,
-)
+from task4_sed.settings import AugmentSettings, MixStyleSettings, MixupSettings
 
 FRAMES_PER_TARGET = 4
 EPSILON = 1e-6
@@ -81,18 +75,24 @@ class Draws:
 
 def draw(settings: AugmentSettings, streams: Streams, joint: int, n_mels: int, frames: int) -> Draws:
     """Random numbers of a step for a batch of `joint` clips."""
-    shift = stretch = None
+    shift = stretch = curve = crop = None
     if settings.frame_shift:
         shift = draw_shift(joint, frames, settings.frame_shift, streams["frame_shift"])
     if (mask := settings.time_mask) is not None:
         stretch = draw_stretch(frames // FRAMES_PER_TARGET, mask.smallest, mask.largest, streams["time_mask"])
+    random, colouring = streams["filter_augment"], settings.filter
+    if colouring is not None and decide(colouring.probability, random):
+        curve = draw_filter(joint, n_mels, colouring.bands, colouring.min_width, colouring.decibels, random)
+    random, warping = streams["frequency_warp"], settings.frequency_warp
+    if warping is not None and decide(warping.probability, random):
+        crop = draw_crop(n_mels, warping.smallest, random)
     return Draws(
         shift=shift,
         mixture=_draw_mixture(settings.mixup, joint, streams["mixup"]),
         style=_draw_mixture(settings.mixstyle, joint, streams["mixstyle"]),
         stretch=stretch,
-        curve=_draw_curve(settings.filter, joint, n_mels, streams["filter_augment"]),
-        crop=_draw_crop(settings.frequency_warp, n_mels, streams["frequency_warp"]),
+        curve=curve,
+        crop=crop,
     )
 
 
@@ -102,20 +102,6 @@ def _draw_mixture(
     if wanted is None or not decide(wanted.probability, generator):
         return None
     return draw_mixture(clips, wanted.alpha, generator)
-
-
-def _draw_curve(
-    wanted: FilterAugmentSettings | None, clips: int, n_mels: int, generator: torch.Generator
-) -> Tensor | None:
-    if wanted is None or not decide(wanted.probability, generator):
-        return None
-    return draw_filter(clips, n_mels, wanted.bands, wanted.min_width, wanted.decibels, generator)
-
-
-def _draw_crop(wanted: FrequencyWarpSettings | None, n_mels: int, generator: torch.Generator) -> tuple[int, int] | None:
-    if wanted is None or not decide(wanted.probability, generator):
-        return None
-    return draw_crop(n_mels, wanted.smallest, generator)
 
 
 def draw_shift(clips: int, frames: int, deviation: float, generator: torch.Generator) -> Tensor:
@@ -141,14 +127,10 @@ def augment(
 
     Args:
         features: (count, 1, mels, frames).
-        targets: labels and, with distillation, those of the teachers; (count, classes, frames / 4) each.
-        settings: see `draw`.
-        draws: of this step.
+        targets: labels and, with distillation, the teachers' targets; (count, classes, frames / 4) each.
+        settings, draws: see `draw`.
         share: of the batch.
         per_decibel: rise of the features for 1 dB.
-
-    Returns:
-        Features and targets of the same shapes.
     """
     moved = list(targets)
     if draws.shift is not None:

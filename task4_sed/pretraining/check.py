@@ -14,9 +14,8 @@ from common.data.keyed_outputs import clip_key
 from common.data.made_up import is_made_up, read_marker
 from common.errors import UserError
 from common.output import Progress, print_table
-from task4_sed.data.annotations import read_durations
 from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
-from task4_sed.pretraining.clips import audio_files, names_in
+from task4_sed.pretraining.clips import audio_files, names_in, read_evaluation_durations
 from task4_sed.pretraining.settings import StrongDataSettings
 from task4_sed.pretraining.tables import StrongEvents, read_strong_table
 
@@ -48,9 +47,7 @@ class StrongReport(CheckReport):
 def check_strong(root: Path, decode: bool = False) -> StrongReport:
     """Compare the clips with the tables, and the tables with the published (or made-up) numbers.
 
-    Args:
-        root: folder of the data.
-        decode: decode every clip that is listed.
+    `decode`: decode every listed clip too.
     """
     data = StrongDataSettings(root=Path(root))
     report = StrongReport(Path(root), is_made_up(root))
@@ -65,7 +62,10 @@ def check_strong(root: Path, decode: bool = False) -> StrongReport:
         if decode:
             report.problems += _undecodable(audio_files(data.root, pattern), [events.clips[row] for row in found])
         if name == "evaluation":
-            report.problems += _missing_durations(data, [events.clips[row] for row in found])
+            try:
+                read_evaluation_durations(data, [events.clips[row] for row in found])
+            except UserError as error:
+                report.problems.append(str(error))
     report.classes.sort(key=lambda row: (-row["missing"] / row["listed"], row["class"]))
     report.classes = report.classes[:SHOWN_CLASSES]
     return report
@@ -135,16 +135,6 @@ def _clips_of_classes(events: StrongEvents, chosen: np.ndarray) -> np.ndarray:
     clip = events.clip_of_event()
     pairs = np.unique(np.stack([clip, events.label])[:, chosen[clip]], axis=1)
     return np.bincount(pairs[1], minlength=len(events.classes))
-
-
-def _missing_durations(data: StrongDataSettings, names: Sequence[str]) -> list[str]:
-    path = data.root / data.eval_durations
-    try:
-        durations = read_durations(path)
-    except UserError as error:
-        return [str(error)]
-    absent = [name for name in names if name not in durations]
-    return [f"{path} lacks {len(absent)} of {len(names)} clips (first {absent[0]})."] if absent else []
 
 
 def _undecodable(paths: Sequence[Path], names: Sequence[str]) -> list[str]:

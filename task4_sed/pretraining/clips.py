@@ -69,12 +69,21 @@ def read_evaluation_set(data: StrongDataSettings) -> tuple[StrongSet, dict[str, 
         UserError: as `read_training_set`; if a clip has no duration.
     """
     clips = _read_set("evaluation", data, data.eval_table, data.eval_audio)
+    return clips, read_evaluation_durations(data, clips.events.clips)
+
+
+def read_evaluation_durations(data: StrongDataSettings, names: Sequence[str]) -> dict[str, float]:
+    """Seconds of evaluation clips, by name.
+
+    Raises:
+        UserError: if a clip has no duration.
+    """
     path = data.root / data.eval_durations
     durations = read_durations(path)
-    absent = [name for name in clips.events.clips if name not in durations]
+    absent = [name for name in names if name not in durations]
     if absent:
-        raise UserError(f"{path} lacks {len(absent)} of {len(clips.events)} clips (first {absent[0]}).")
-    return clips, durations
+        raise UserError(f"{path} lacks {len(absent)} of {len(names)} clips (first {absent[0]}).")
+    return durations
 
 
 def audio_files(root: Path, pattern: str) -> tuple[Path, ...]:

@@ -61,7 +61,8 @@ def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_c
     Writes train/last.ckpt, metrics.csv, energy.json and weights.pt: the network alone, as `common.registry` loads it.
     """
     data = settings.data
-    clips = StrongClips(_reported(read_training_set(data)), data.long_clips == "random", targets_file(run, settings))
+    teachers = None if settings.distillation is None else settings.distillation.targets or run.folder / TARGETS
+    clips = StrongClips(_reported(read_training_set(data)), data.long_clips == "random", teachers)
     evaluation, durations = read_evaluation_set(data)
     make_scores = partial(empty_scores, _reported(evaluation), durations, settings)
     loader = training_loader(clips, settings, uses_gpu(settings.trainer))
@@ -128,13 +129,6 @@ def write_evaluation(run: Run[FrameSettings], figures: dict[str, Any]) -> None:
     settings = run.settings
     facts = {"seed": settings.seed, "made_up": is_made_up(settings.data.root), "model": settings.model.name}
     write_json(run.folder / "test" / "evaluation.json", {**facts, **figures})
-
-
-def targets_file(run: Run[PretrainSettings], settings: PretrainSettings) -> Path | None:
-    """File of the teachers' logits; None without teachers."""
-    if settings.distillation is None:
-        return None
-    return settings.distillation.targets or run.folder / TARGETS
 
 
 def write_teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Path) -> list[dict[str, Any]]:

@@ -38,20 +38,12 @@ class BatchPlan:
 class JointBatches(DistributedSampler):
     """Plans the batches of each epoch; a `DistributedSampler`, so that Lightning leaves it as it is.
 
-    Args:
-        draws: of an epoch.
-        batch_size: clips of a batch, of all processes together.
-        seed: of everything.
-        wavmix: mixing as waveforms; None mixes nothing.
+    `draws` are of an epoch, `batch_size` of all processes together.
     """
 
     def __init__(self, draws: EpochDraws, batch_size: int, seed: int, wavmix: WavmixSettings | None = None):
         # Not the initialiser above: it asks for processes before they have found each other.
         self.draws, self.batch_size, self.seed, self.wavmix, self.epoch = draws, batch_size, seed, wavmix, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the next epoch; Lightning calls it."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         world = rank_and_count()[1]
@@ -83,9 +75,7 @@ class JointBatches(DistributedSampler):
 class OrderedBatches(DistributedSampler):
     """Batches of all clips in their order, for scoring; the last batch is filled up with the last clip.
 
-    Args:
-        num_clips: of the data set.
-        batch_size: clips of a batch, of all processes together; rounded up to a multiple of them.
+    `batch_size` is of all processes together, rounded up to a multiple of their number.
     """
 
     def __init__(self, num_clips: int, batch_size: int):
@@ -103,10 +93,6 @@ class OrderedBatches(DistributedSampler):
             count = left // world
             rows = np.minimum(number * joint + first + np.arange(count), self.num_clips - 1)
             yield BatchPlan(rows, left, first, np.full(count, -1), np.ones(count, np.float32), np.zeros(count, int))
-
-    def set_epoch(self, epoch: int) -> None:
-        """The order does not depend on it."""
-        self.epoch = epoch
 
     def _joint(self) -> int:
         world = rank_and_count()[1]

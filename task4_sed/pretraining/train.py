@@ -21,29 +21,20 @@ Batch = dict[str, Any]
 
 
 def training_loss(logits: Tensor, target: Tensor, distilled: Tensor | None, weight: float) -> dict[str, Tensor]:
-    """Binary cross-entropy against labels and teachers, mean over everything, each with its weight.
+    """Binary cross-entropy against labels and teachers, 0..1, mean over everything; (clips, classes, frames) each.
 
-    Args:
-        logits: (clips, classes, frames).
-        target: likewise, 0..1, from labels.
-        distilled: likewise, probabilities of the teachers; None without.
-        weight: of the teachers; the labels get 1 - weight, or 1 without teachers.
+    Teachers have `weight`, the labels 1 - weight, or 1 without teachers.
     """
+    labels = F.binary_cross_entropy_with_logits(logits, target)
     if distilled is None:
-        return {"labels": F.binary_cross_entropy_with_logits(logits, target)}
-    return {
-        "labels": (1 - weight) * F.binary_cross_entropy_with_logits(logits, target),
-        "teachers": weight * F.binary_cross_entropy_with_logits(logits, distilled),
-    }
+        return {"labels": labels}
+    return {"labels": (1 - weight) * labels, "teachers": weight * F.binary_cross_entropy_with_logits(logits, distilled)}
 
 
 class FrameTraining(LightningModule):
     """Training of the strong head and the layers below; logs train_loss and its parts.
 
-    Args:
-        settings: of the run.
-        model: front end and network.
-        distillation_weight: of the teachers' targets, where batches bring them as ``distilled``.
+    `distillation_weight` is of the teachers' targets, where batches bring them as ``distilled``.
     """
 
     def __init__(
@@ -111,9 +102,7 @@ class FrameTraining(LightningModule):
 class Pretraining(FrameTraining):
     """Training on AudioSet strong; logs of the evaluation clips val_psds1_macro and val_psds1.
 
-    Args:
-        settings, model: as above.
-        scores: makes what evaluation clips are scored with; None where they are not.
+    `scores` makes the store for scores of the evaluation clips; None without validation.
     """
 
     def __init__(self, settings: PretrainSettings, model: AudioModel, scores: Any = None):

@@ -71,7 +71,8 @@ def pretrain_targets(runs: Positional[tuple[Path, ...]], *, out: Path) -> None:
     from task4_sed.pretraining.recipe import write_teacher_logits
 
     facts = write_teacher_logits(runs, load_pretraining().open(runs[0]).settings, out)
-    print_table([_in_per_cent(fact) for fact in facts], title="Teachers; per cent")
+    rows = [{k: f"{100 * v:.1f}" if isinstance(v, float) else v for k, v in fact.items()} for fact in facts]
+    print_table(rows, title="Teachers; per cent")
     say(f"Wrote {out}.")
 
 
@@ -106,18 +107,12 @@ def _show_finetuning(run: "Run[OfficeSettings]") -> None:
 
 def _show(found: dict[str, Any], names: dict[str, str], what: str) -> None:
     made_up = "Made-up data: " if found["made_up"] else ""
-    rows = [{"figure": label, "value": _with_interval(found[name])} for name, label in names.items()]
+    rows = []
+    for name, label in names.items():
+        interval = found[name]["interval"]
+        limits = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+        rows.append({"figure": label, "value": f"{100 * found[name]['value']:.1f}{limits}"})
     print_table(rows, title=f"{made_up}{found['model']}, seed {found['seed']}, {what}; per cent")
-
-
-def _with_interval(figure: dict[str, Any]) -> str:
-    interval = figure["interval"]
-    limits = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-    return f"{100 * figure['value']:.1f}{limits}"
-
-
-def _in_per_cent(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{100 * value:.1f}" if isinstance(value, float) else value for name, value in row.items()}
 
 
 VERBS = {

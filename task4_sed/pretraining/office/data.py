@@ -5,18 +5,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from common.data.audio import audio_info, read_fixed
 from common.errors import UserError, unknown
 from task4_sed.labels import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from task4_sed.pretraining.clips import PlannedClips
-from task4_sed.pretraining.sampler import BatchPlan
 from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
 
 SPLITS = ("train", "valid", "test")
@@ -124,7 +121,7 @@ class RandomCrops(PlannedClips):
         return {"waveform": torch.from_numpy(np.stack(waveforms)), "target": torch.from_numpy(np.stack(targets))}
 
 
-class FixedPieces(Dataset):
+class FixedPieces(PlannedClips):
     """Pieces of 10 s of every recording, one after another; the last is padded with zeros."""
 
     def __init__(self, recordings: Recordings):
@@ -135,15 +132,11 @@ class FixedPieces(Dataset):
     def __len__(self) -> int:
         return len(self.pieces)
 
-    def __getitem__(self, plan: BatchPlan) -> dict[str, Any]:
-        chosen = [self.pieces[row] for row in plan.rows.tolist()]
+    def gather(self, rows: NDArray[np.int64], seeds: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """The waveforms alone."""
+        chosen = [self.pieces[row] for row in rows.tolist()]
         waveforms = [_read(self.recordings.paths[number], piece * FRAMES) for number, piece in chosen]
-        return {
-            "waveform": torch.from_numpy(np.stack(waveforms)),
-            "row": torch.from_numpy(plan.rows),
-            "first": plan.first,
-            "joint": plan.joint,
-        }
+        return {"waveform": torch.from_numpy(np.stack(waveforms))}
 
     def join(self, logits: NDArray) -> list[NDArray]:
         """(pieces, 250, classes) to (frames, classes) of each recording."""

@@ -37,11 +37,9 @@ from task4_sed.pretraining.train import Batch, FrameTraining
 
 
 class OfficeTraining(FrameTraining):
-    """Training on random crops; logs of the validation recordings val_onset_f1, val_onset_f1_50ms and error rate.
+    """Training on random crops; logs val_onset_f1, val_onset_f1_50ms and error rate of the validation recordings.
 
-    Args:
-        settings, model: as of `FrameTraining`.
-        pieces: of the validation recordings; None without validation.
+    `pieces` are of these recordings; None without validation.
     """
 
     def __init__(self, settings: OfficeSettings, model: AudioModel, pieces: FixedPieces | None = None):
@@ -114,14 +112,19 @@ def score_network(run: Run[OfficeSettings], settings: OfficeSettings, fast_check
     for batch in batches_on_device(
         scoring_loader(pieces, len(pieces), settings.data.scoring_batch), module, fast_check
     ):
-        rows, found = module.detect_jointly(batch)
-        logits |= dict(zip(rows.tolist(), found.cpu().numpy()))
+        rows, scores = module.detect_jointly(batch)
+        logits |= dict(zip(rows.tolist(), scores.cpu().numpy()))
     if rank_and_count()[0] > 0:
         return
     stacked = stack(logits, pieces)
+    recordings = pieces.recordings
     figures = score_pieces(stacked, pieces, settings, draws=1000)
-    write_evaluation(run, {**figures, "recordings": len(pieces.recordings)})
-    write_json(run.folder / "test" / "events.json", _in_milliseconds(stacked, pieces, settings))
+    write_evaluation(run, {**figures, "recordings": len(recordings)})
+    events = {}
+    for path, of_file in zip(recordings.paths, pieces.join(stacked)):
+        found = find_events(of_file, recordings.classes, settings.events)
+        events[path.name] = [{"label": c, "start": round(1000 * a, 3), "end": round(1000 * b, 3)} for a, b, c in found]
+    write_json(run.folder / "test" / "events.json", events)
 
 
 def load_module(run: Run[OfficeSettings]) -> OfficeTraining:
@@ -140,14 +143,6 @@ def result_row(run: Run[OfficeSettings]) -> dict[str, Any]:
     """The figures of a finished run in one flat row; 0..1."""
     found = run.read_evaluation()
     return {name: found[name]["value"] for name in FIGURES}
-
-
-def _in_milliseconds(logits: NDArray, pieces: FixedPieces, settings: OfficeSettings) -> dict[str, Any]:
-    events, recordings = {}, pieces.recordings
-    for path, of_file in zip(recordings.paths, pieces.join(logits)):
-        found = find_events(of_file, recordings.classes, settings.events)
-        events[path.name] = [{"label": c, "start": round(1000 * a, 3), "end": round(1000 * b, 3)} for a, b, c in found]
-    return events
 
 
 def without_absent_weights(settings: OfficeSettings) -> OfficeSettings:

@@ -46,17 +46,18 @@ def find_events(logits: NDArray, classes: Sequence[str], settings: OfficeEventSe
 def office_figures(found: Sequence[Sequence[Event]], recordings: Recordings, draws: int = 1000) -> dict[str, Any]:
     """Onset F1 with collars of 200 and 50 ms, and error rate of segments of 1 s: value and 95 % interval each.
 
-    Args:
-        found: events of each recording.
-        recordings: with the right ones.
-        draws: resamplings of the recordings; 0 for none.
+    `found`: events of each recording; `draws`: resamplings of the recordings, 0 for none.
     """
     counts: dict[str, list[tuple[float, float]]] = {name: [] for name in FIGURES}
     for own, right in zip(found, recordings.events, strict=True):
         for name, collar in COLLARS.items():
             matched = sum(_matched(own, right, label, collar) for label in recordings.classes)
             counts[name].append((2 * matched, len(own) + len(right)))
-        counts["segment_error_rate"].append(_segment_errors(own, right, recordings.classes))
+        end = max((int(np.ceil(offset)) for _, offset, _ in (*own, *right)), default=0)
+        detected, there = _activity(own, recordings.classes, end), _activity(right, recordings.classes, end)
+        # Missed and false classes of one second make substitutions; the rest are deletions or insertions.
+        errors = np.maximum((there & ~detected).sum(axis=1), (detected & ~there).sum(axis=1))
+        counts["segment_error_rate"].append((float(errors.sum()), float(there.sum())))
     groups = np.arange(len(recordings))
     figures = {}
     for name, rows in counts.items():
@@ -82,15 +83,6 @@ def _matched(own: Sequence[Event], right: Sequence[Event], label: str, collar: f
             count += 1
             position += 1
     return count
-
-
-def _segment_errors(own: Sequence[Event], right: Sequence[Event], classes: Sequence[str]) -> tuple[float, float]:
-    """Substitutions, deletions and insertions of all segments of a second together, and active classes."""
-    end = max((int(np.ceil(offset)) for _, offset, _ in (*own, *right)), default=0)
-    detected, there = _activity(own, classes, end), _activity(right, classes, end)
-    missed = (there & ~detected).sum(axis=1)
-    false = (detected & ~there).sum(axis=1)
-    return float(np.maximum(missed, false).sum()), float(there.sum())
 
 
 def _activity(events: Sequence[Event], classes: Sequence[str], seconds: int) -> NDArray[np.bool_]:
