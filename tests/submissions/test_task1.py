@@ -397,7 +397,7 @@ def test_pack_refuses_a_part_of_a_package(package):
 def test_a_zip_that_climbs_out_of_its_folder_is_refused(tmp_path, member):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo(member), "x")
-    with pytest.raises(UserError, match="would leave the folder|has an absolute name"):
+    with pytest.raises(UserError, match=r"would leave the folder|has an absolute name"):
         check_package(tmp_path / "bad.zip")
 
 
