@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
+from common.training.devices import channels_last
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate, warmup_length
 from common.training.seeds import step_generator
 from common.training.trainer import MovingAverage
 from task1_asc.data.tau2022 import CLASSES
-from task1_asc.networks.build import make_model, order_for
+from task1_asc.networks.build import make_model
 from task1_asc.settings import (
     AnyOptim,
     AugmentSettings,
@@ -101,7 +102,8 @@ class SceneTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         """Choose the order of the weights in memory."""
-        order_for(self.network, self.device)
+        if self.device.type == "cpu":
+            channels_last(self.network)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
         """Loss of one batch: waveform (batch, samples), target (batch,), recording_device (list).

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.models.audio_model import AudioModel
+from common.training.devices import channels_last
 
 
 def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -> AudioModel:
@@ -19,7 +20,7 @@ def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -
     fold_batch_norms(model.network)
     if any(isinstance(module, nn.Conv2d) for module in model.network.modules()):
         model.memory_format = torch.channels_last
-        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(model.network)
     model.autocast_dtype = dtype
     return model
 

@@ -13,7 +13,7 @@ from common.models.windows import WindowPolicy
 from common.registry.factory import create_front_end, create_model
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
-from common.training.devices import choose_device
+from common.training.devices import channels_last, choose_device
 from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES
 from task1_asc.networks.classify import DeviceNetworks, InHalf, OnCPU
 from task1_asc.settings import ModelSettings, Task1Settings
@@ -56,11 +56,6 @@ def input_shape(settings: Task1Settings, sample_rate: int = 32000) -> tuple[int,
         return tuple(front_end.eval()(torch.zeros(1, sample_rate)).shape)
 
 
-def order_for(network: nn.Module, device: torch.device) -> nn.Module:
-    """Order the weights so that convolutions are quickest; on a CPU with the channels last, a third less time."""
-    return network.to(memory_format=torch.channels_last) if device.type == "cpu" else network  # type: ignore[call-overload]
-
-
 def load_run_model(run: Run[Task1Settings], sample_rate: int) -> AudioModel:
     """The trained float network of a run for all devices, with its front end, in evaluation mode."""
     settings = run.settings
@@ -68,7 +63,8 @@ def load_run_model(run: Run[Task1Settings], sample_rate: int) -> AudioModel:
     model = make_model(settings, sample_rate)
     load_weights(model.network, path, tested_prefix(settings))
     device = choose_device(settings.trainer)
-    order_for(model.network, device)
+    if device.type == "cpu":
+        channels_last(model.network)
     return model.eval().to(device)
 
 

@@ -72,9 +72,9 @@ def refuse_leaking_weights(teacher: TeacherSettings, subset: int) -> None:
     released = find_released(teacher.weights) if teacher.weights else None
     if released is not None and released.architecture.labels == TASK_LABELS and subset < 100:
         raise UserError(
-            f"The teacher {teacher.name} starts from {teacher.weights}, which were trained on the whole "
-            f"development-train split; with subset {subset} that is a leak. Start from weights of another data set, "
-            "such as passt_s_swa.as, or from none."
+            f"The teacher {teacher.name} starts from {teacher.weights}, weights of the whole development-train split; "
+            f"with subset {subset} that is a leak. Start from weights of another data set, such as passt_s_swa.as, or "
+            "from none."
         )
 
 

@@ -19,8 +19,8 @@ import torch
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.registry.factory import create_audio_model
 from common.settings import load_settings
+from common.training.devices import channels_last
 from task1_asc.data.tau2022 import CLASSES
-from task1_asc.networks.build import order_for
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining
 
@@ -39,7 +39,7 @@ class Step:
     def __init__(self, waveforms: torch.Tensor, teacher: Any, logits: Path | None):
         settings = load_settings(Task1Settings, DISTILLED, {"augment.impulse_responses": None})
         self.module = SceneTraining(settings, 32000).train()
-        order_for(self.module.network, torch.device("cpu"))
+        channels_last(self.module.network)
         self.module.log = lambda *_, **__: None  # type: ignore[method-assign]
         self.optimizer = torch.optim.Adam(self.module.network.parameters(), lr=9e-4, weight_decay=1e-4)
         self.waveforms, self.teacher = waveforms, teacher

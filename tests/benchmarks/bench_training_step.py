@@ -24,7 +24,7 @@ from common.data.loading import PackedClips
 from common.data.packing import pack
 from common.registry.factory import create_model
 from common.settings import load_settings
-from task1_asc.networks.build import order_for
+from common.training.devices import channels_last
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining
 
@@ -77,7 +77,7 @@ class KitStep:
     def __init__(self, store: Path, targets: torch.Tensor):
         self.clips, self.targets = PackedClips(store), targets
         self.module = SceneTraining(load_settings(Task1Settings, BASELINE), 32000).train()
-        order_for(self.module.network, torch.device("cpu"))
+        channels_last(self.module.network)
         self.module.log = lambda *_, **__: None  # type: ignore[method-assign]
         self.optimizer = torch.optim.AdamW(self.module.network.parameters(), lr=5e-3, weight_decay=1e-4)
         self.number = 0
