@@ -16,7 +16,7 @@ OUT := submissions/out
 
 .PHONY: demo demo_task1 demo_task4 demo_retrieval test lint bench
 
-# The whole way of each task on made-up data: train, score, report, package, check. A stopped demo goes on.
+# The whole way of each task on made-up data: train, score, report, package, check. Call again to resume a stopped demo.
 demo: demo_task1 demo_task4 demo_retrieval
 
 demo_task1: $(INSTALLED)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.data.audio import AudioError, list_audio, read_blocks
-from common.data.files import sha256_of, write_json
+from common.data.files import compute_sha256, write_json
 from common.errors import UserError
 from common.output import Progress, say
 from common.runs.folder import SETTINGS_FILE
@@ -116,11 +116,11 @@ def load_searcher(folder: Path, name: str | None = None) -> Searcher:
     run = open_run(folder)
     if isinstance(run.settings, ImitationSettings):
         model = imitation_recipe.load_imitation_model(run)
-        return Searcher(model, run.settings.data.duration, sha256_of(imitation_recipe.find_checkpoint(run)))
+        return Searcher(model, run.settings.data.duration, compute_sha256(imitation_recipe.find_checkpoint(run)))
     name = name or next(iter(run.settings.models))
     best = run.checkpoint(f"distilled_{name}/best.ckpt", f"contrastive_{name}/best.ckpt")
     dual = text_recipe.load_model(run, name, best.parent.name.partition("_")[0])
-    return Searcher(dual, run.settings.data.window, sha256_of(best))
+    return Searcher(dual, run.settings.data.window, compute_sha256(best))
 
 
 def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unreadable: bool = False) -> int:

@@ -20,7 +20,7 @@ from submissions.template import placeholder_report
 OUT = Path("submissions/out")
 
 
-def team_of(label: str) -> str:
+def team_name(label: str) -> str:
     """Lastname_INST_task1_2 to Lastname_INST_task1: one folder and one zip hold all systems of a team."""
     return label.rpartition("_")[0]
 
@@ -38,10 +38,10 @@ def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
         UserError: if the rules do not allow the label, or its folder exists.
     """
     check_label(label, rules)
-    place = out / team_of(label) / f"task{rules.task}" / label
+    place = out / team_name(label) / f"task{rules.task}" / label
     if place.exists():
         raise UserError(
-            f"{place} exists. Zip it with `python -m submissions pack {out / team_of(label)}`, remove it, "
+            f"{place} exists. Zip it with `python -m submissions pack {out / team_name(label)}`, remove it, "
             "or give the next number to --label."
         )
     return place
@@ -71,18 +71,18 @@ def finish_package(label: str, out: Path = OUT) -> Path:
         CheckFailed: if the package breaks a rule; its folder stays.
     """
     try:
-        return pack(out / team_of(label))
+        return pack(out / team_name(label))
     except CheckFailed:
-        say(f"The package is in {out / team_of(label)}.")
+        say(f"The package is in {out / team_name(label)}.")
         raise
 
 
 def add_placeholder_report(label: str, rules: Rules, out: Path = OUT) -> Path:
     """Write the placeholder of the technical report beside the systems, unless a report exists; returns its path."""
-    path = out / team_of(label) / f"task{rules.task}" / f"{team_of(label)}.technical_report.pdf"
+    path = out / team_name(label) / f"task{rules.task}" / f"{team_name(label)}.technical_report.pdf"
     if not path.exists():
         with atomic_write(path, "wb") as file:
-            file.write(placeholder_report(team_of(label)))
+            file.write(placeholder_report(team_name(label)))
     return path
 
 
@@ -100,7 +100,7 @@ def declare_made_up(
     """
     extras = {"durations": durations, "queries": queries}
     declaration = {"made_up": True, "files": files, **{name: content for name, content in extras.items() if content}}
-    path = out / team_of(label) / DECLARATION
+    path = out / team_name(label) / DECLARATION
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
         raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
     write_json(path, declaration)

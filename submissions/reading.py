@@ -189,7 +189,7 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     text_columns |= {f"file_name_{rank}": str for rank in range(1, 11)}
     try:
         table = pd.read_csv(
-            path, sep=separator, quoting=quoting_of(separator), skip_blank_lines=False, keep_default_na=False,
+            path, sep=separator, quoting=csv_quoting(separator), skip_blank_lines=False, keep_default_na=False,
             dtype=text_columns,
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
@@ -199,7 +199,7 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     return table
 
 
-def quoting_of(separator: str) -> Literal[0, 3]:
+def csv_quoting(separator: str) -> Literal[0, 3]:
     """Fields of tab-separated tables are never quoted."""
     return csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from common.data.files import atomic_write, sha256_of, write_json
+from common.data.files import atomic_write, compute_sha256, write_json
 from common.data.loading import make_loader
 from common.data.made_up import is_made_up
 from common.errors import UserError
@@ -133,7 +133,7 @@ def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: st
     path = run.folder / PREDICTIONS / "output.csv"
     write_predictions(path, filenames, logits[precision], keep_folder=year >= 2025)
     facts = {"precision": precision, "made_up": is_made_up(folder), "year": year, "clips": len(filenames)}
-    facts["tested_sha256"] = sha256_of(run.folder / "test" / "stage.json")
+    facts["tested_sha256"] = compute_sha256(run.folder / "test" / "stage.json")
     write_json(path.with_name("predictions.json"), facts)
     return path
 

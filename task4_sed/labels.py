@@ -182,10 +182,10 @@ class EventTargets:
         columns = (clip, self._label[event], onset, offset, self._value[event])
         table = pd.DataFrame({number: values[kept] for number, values in enumerate(columns)})
         kept = kept[~table.duplicated().to_numpy()]
-        return kept, *frames_of(onset[kept], offset[kept])
+        return kept, *frame_span(onset[kept], offset[kept])
 
 
-def frames_of(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def frame_span(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First frame, and frame after the last, that events touch: onset down, offset up, within the 156 frames.
 
     Seconds that are not numbers (weak labels) give an empty range.

@@ -172,7 +172,7 @@ def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -
     path = folder / f"clips_{sample_rate}_{digest}.hdf"
     if path.is_file():
         return path
-    if not is_main_process():  # the first process makes it
+    if not is_main_process():  # rank 0 makes it
         while not path.is_file():
             time.sleep(0.5)
         return path

@@ -15,10 +15,10 @@ from common.features.mel import (
     MelBank,
     MelSpectrum,
     Resampler,
+    compute_spectrum,
     in_pieces,
     kaldi_mel_bank,
     pre_emphasis,
-    spectrum_of,
     triangular_mel_bank,
 )
 
@@ -229,7 +229,7 @@ class KaldiFbank(FrontEnd):
         # with itself, has weight 0 in both windows.
         emphasised = F.pad(pre_emphasis(frames - frames.mean(dim=-1, keepdim=True)), (1, 0))
         # In float64: rounding of nearly empty bins, which the logarithm shows, moved the frames of BEATs by 1e-4.
-        return self.mel(spectrum_of((emphasised * self.window).double(), self.n_fft).float())
+        return self.mel(compute_spectrum((emphasised * self.window).double(), self.n_fft).float())
 
 
 class M2dMel(FrontEnd):

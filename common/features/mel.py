@@ -88,7 +88,7 @@ class MelSpectrum(nn.Module):
         frames = padded.unfold(1, self.n_fft, self.hop_length)
 
         def mel(frames: Tensor) -> Tensor:
-            spectrum = spectrum_of(frames * self.window, self.n_fft, self.power)
+            spectrum = compute_spectrum(frames * self.window, self.n_fft, self.power)
             return self.mel(spectrum) if bank is None else spectrum @ bank
 
         return in_pieces(frames, mel)
@@ -107,7 +107,7 @@ def in_pieces(frames: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
     )
 
 
-def spectrum_of(frames: Tensor, n_fft: int, power: int = 2) -> Tensor:
+def compute_spectrum(frames: Tensor, n_fft: int, power: int = 2) -> Tensor:
     """Windowed frames (..., samples) to power (2) or magnitude (1), (..., n_fft / 2 + 1)."""
     spectrum = torch.fft.rfft(frames, n=n_fft)
     if power == 1 and spectrum.requires_grad:

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
-from common.data.files import atomic_write, sha256_of, write_json
+from common.data.files import atomic_write, compute_sha256, write_json
 from common.errors import CheckFailed, UserError, unknown
 from common.output import say, silence_rank
 from common.runs.folder import (
@@ -247,7 +247,7 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
         earlier = record or begun
         if (folder / _REDO).exists() or earlier is None:
             plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
-        elif stage.name in redo or any(plan[name] != "keep" for name in needs_of(stage, stages)):
+        elif stage.name in redo or any(plan[name] != "keep" for name in required_stages(stage, stages)):
             plan[stage.name] = "redo"
         elif changed := changed_settings(earlier["settings"], _used(run.settings, stage)):
             refused[stage.name] = changed
@@ -293,7 +293,7 @@ def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action
             stage.name,
             _run_job,
             _Job(run, stage, tuple(stages), plan[stage.name]),
-            needs=tuple(name for name in needs_of(stage, stages) if name in names),
+            needs=tuple(name for name in required_stages(stage, stages) if name in names),
             log=logs / f"{stage.name}.txt",
             earlier="cancel" if plan[stage.name] == "redo" else "wait",
         )
@@ -451,7 +451,7 @@ def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
     return used
 
 
-def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
+def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
     """Names of the earlier stages that a stage reads from."""
     names = [other.name for other in stages]
     earlier = names[: names.index(stage.name)]
@@ -463,7 +463,7 @@ def needs_of(stage: Stage, stages: Sequence[Stage]) -> list[str]:
 
 def _inputs(run: Run[Any], stage: Stage, stages: Sequence[Stage]) -> str:
     """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
-    records = {name: sha256_of(run.folder / name / RECORD) for name in needs_of(stage, stages)}
+    records = {name: compute_sha256(run.folder / name / RECORD) for name in required_stages(stage, stages)}
     content = json.dumps([_used(run.settings, stage), records], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from submissions.checks.registry import Finding, check, row_findings
-from submissions.reading import System, quoting_of, read_table
+from submissions.reading import System, csv_quoting, read_table
 
 
 @check("table_form")
@@ -125,7 +125,7 @@ def first_odd_row(system: System, name: str) -> Finding | None:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         return Finding(system.place(name, content[: error.start].count(b"\n") + 1), "is not UTF-8")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting_of(separator), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=csv_quoting(separator), strict=True)
     length = None
     try:
         for row in reader:

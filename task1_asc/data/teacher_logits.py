@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, sha256_of, write_json
+from common.data.files import atomic_write, compute_sha256, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.tables import read_tsv
 from common.errors import UserError
@@ -100,8 +100,8 @@ def write_logits(
         "clips": len(filenames),
         "classes": CLASSES,
         "teachers": {name: hash_weights(teacher) for name, teacher in teachers.items()},
-        "seen_sha256": sha256_of(folder / SEEN),
-        "logits_sha256": sha256_of(folder / LOGITS),
+        "seen_sha256": compute_sha256(folder / SEEN),
+        "logits_sha256": compute_sha256(folder / LOGITS),
     }
     write_json(folder / ORIGIN, origin)
 
@@ -109,7 +109,7 @@ def write_logits(
 def hash_weights(folder: Path) -> str:
     """SHA-256 of the checkpoint that gives a teacher's logits."""
     best = folder / "best.ckpt"
-    return sha256_of(best if best.is_file() else folder / "last.ckpt")
+    return compute_sha256(best if best.is_file() else folder / "last.ckpt")
 
 
 def read_logits(path: Path, subset: int, root: Path, filenames: Sequence[str]) -> NDArray[np.float32]:
@@ -140,7 +140,7 @@ def read_logits(path: Path, subset: int, root: Path, filenames: Sequence[str]) -
     outputs = KeyedOutputs(path, "logits", (len(CLASSES),))
     logits = outputs.read(outputs.rows(filenames)).astype(np.float32)
     for name, key in ((path, "logits_sha256"), (path.with_name(SEEN), "seen_sha256")):
-        if not name.is_file() or sha256_of(name) != origin[key]:
+        if not name.is_file() or compute_sha256(name) != origin[key]:
             raise UserError(f"{name} is not the file that {path.with_name(ORIGIN)} describes; write the logits again.")
     refuse_outside(read_seen(path.parent), root, subset, f"A teacher of {path}")
     return logits

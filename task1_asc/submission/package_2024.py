@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.data.files import atomic_write, sha256_of
+from common.data.files import atomic_write, compute_sha256
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -196,7 +196,7 @@ def _with_predictions(run: Task1Run) -> SubsetRun:
 
 def _is_stale(run: Task1Run, facts: Mapping[str, Any]) -> bool:
     """Whether the networks were trained again after these predictions."""
-    return facts.get("tested_sha256") not in (None, sha256_of(run.folder / "test" / "stage.json"))
+    return facts.get("tested_sha256") not in (None, compute_sha256(run.folder / "test" / "stage.json"))
 
 
 def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:

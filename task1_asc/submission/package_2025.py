@@ -28,7 +28,7 @@ from common.registry.networks import find_front_end, find_network
 from common.registry.released import find_architecture
 from common.runs.folder import run_folders
 from common.training.checkpoints import save_checkpoint
-from submissions.package import OUT, check_label, check_package, make_zip, team_of
+from submissions.package import OUT, check_label, check_package, make_zip, team_name
 from submissions.reading import DECLARATION
 from submissions.report import summary
 from submissions.rules import load_rules
@@ -75,7 +75,7 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
     """
     final = place_of_package(label, out)
     run = choose_run(paths, seed)
-    name, number = team_of(label), label.rpartition("_")[2]
+    name, number = team_name(label), label.rpartition("_")[2]
     unfinished = out / f".{final.name}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -100,8 +100,8 @@ def place_of_package(label: str, out: Path = OUT) -> Path:
         UserError: if the label is wrong, or the system is in the package already.
     """
     check_label(label, load_rules(RULES))
-    place = out / f"{team_of(label)}_{YEAR}"
-    if (place / team_of(label) / f"{label}.py").exists():
+    place = out / f"{team_name(label)}_{YEAR}"
+    if (place / team_name(label) / f"{label}.py").exists():
         raise UserError(f"{place} has {label} already. Remove the package, or give the next number to --label.")
     return place
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.audio import resample
-from common.data.files import sha256_of
+from common.data.files import compute_sha256
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
 from common.models.audio_model import AudioModel
@@ -105,7 +105,7 @@ def identity(settings: EmbeddingSettings) -> dict[str, Any]:
     if settings.weights is not None and not settings.untrained:
         if not settings.weights.is_file():
             raise UserError(f"embedding.weights: there is no file {settings.weights}.")
-        weights = sha256_of(settings.weights)
+        weights = compute_sha256(settings.weights)
     return {"model": settings.model, "weights": weights, "options": settings.options}
 
 

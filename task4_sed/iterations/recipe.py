@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.data.files import sha256_of
+from common.data.files import compute_sha256
 from common.data.loading import make_loader
 from common.output import say
 from common.runs.energy import measure_energy
@@ -66,13 +66,13 @@ def train_stage(
     if number == 2:
         start = find_checkpoint(run, f"iteration{iteration}_stage1_{name}")
         load_weights(module, start)
-        notes["started_from"] = {"file": str(start.relative_to(run.folder)), "sha256": sha256_of(start)}
+        notes["started_from"] = {"file": str(start.relative_to(run.folder)), "sha256": compute_sha256(start)}
     else:
         own = settings.transformers[name]
         weights = "untrained" if own.untrained else str(own.weights or own.model)
         notes["started_from"] = {"transformer": weights}
     if pseudo is not None:
-        notes["pseudo_labels"] = {key: sha256_of(pseudo / f"{STORES[key]}.h5") for key in training}
+        notes["pseudo_labels"] = {key: compute_sha256(pseudo / f"{STORES[key]}.h5") for key in training}
     run.notes |= notes
     shown = ", ".join(f"{count} {key}" for key, count in notes["clips"].items())
     say(f"{folder.name}: {shown}; {len(loader)} batches per epoch, {stage.accumulate} per step")
@@ -113,7 +113,7 @@ def make_pseudo_labels(run: Run[TwoIterations], settings: TwoIterations, fast_ch
             pseudo_label_folder(run, settings) / f"{STORES[name]}.h5", clips.filenames, settings.labels.classes
         )
     run.notes["sha256"] = {
-        path.stem: sha256_of(path) for path in sorted(pseudo_label_folder(run, settings).glob("*.h5"))
+        path.stem: compute_sha256(path) for path in sorted(pseudo_label_folder(run, settings).glob("*.h5"))
     }
 
 

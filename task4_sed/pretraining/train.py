@@ -116,7 +116,7 @@ class Pretraining(FrameTraining):
         self._scores = self._make_scores()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Score a batch; the first process keeps the scores of all."""
+        """Score a batch; rank 0 keeps the scores of all ranks."""
         assert self._scores is not None
         rows, scores = score_batch(self, self._scores, batch)
         if self.global_rank == 0:

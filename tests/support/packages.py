@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.settings.yaml_file import to_yaml
-from submissions.package import add_placeholder_report, declare_made_up, new_system, team_of
+from submissions.package import add_placeholder_report, declare_made_up, new_system, team_name
 from submissions.rules import load_rules
 
 AUTHOR = {
@@ -94,7 +94,7 @@ def write_task1(out: Path, label: str = "Lastname_INST_task1_1", files: list[str
     if made_up:
         declare_made_up(label, files, out)
     add_placeholder_report(label, rules, out)
-    return out / team_of(label)
+    return out / team_name(label)
 
 
 def score_table(seed: int, frames: int = 20) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def write_task4(out: Path, label: str = "Lastname_INST_task4_1", clips: int = 3)
     files = [f"{name}.wav" for name in names]
     declare_made_up(label, files, out, durations=dict.fromkeys(files, 10.0))
     add_placeholder_report(label, rules, out)
-    return out / team_of(label)
+    return out / team_name(label)
 
 
 RETRIEVAL_FILES = [f"{number} rain.wav" for number in range(10)] + [" birds.wav", "Tür: auf.wav"]
@@ -169,7 +169,7 @@ def write_retrieval(out: Path, rules_name: str) -> Path:
         write_yaml(folder / f"{label}.meta.yaml", retrieval_meta(label))
     declare_made_up(label, RETRIEVAL_FILES, out, queries=RETRIEVAL_QUERIES)
     add_placeholder_report(label, rules, out)
-    return out / team_of(label)
+    return out / team_name(label)
 
 
 def edit_meta(package: Path, change) -> None:

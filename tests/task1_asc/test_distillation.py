@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.data.files import sha256_of, write_json
+from common.data.files import compute_sha256, write_json
 from common.errors import UserError
 from common.settings import SettingsError, load_settings
 from common.training.schedules import ExponentialWarmupLinearDown
@@ -361,7 +361,7 @@ def test_logits_of_a_teacher_that_saw_another_clip_are_refused(logits, tiny_task
     seen = logits.with_name("seen.tsv")
     seen.write_text(seen.read_text() + outside + "\n")
     origin = json.loads(logits.with_name("origin.json").read_text())
-    write_json(logits.with_name("origin.json"), {**origin, "seen_sha256": sha256_of(seen)})
+    write_json(logits.with_name("origin.json"), {**origin, "seen_sha256": compute_sha256(seen)})
     with pytest.raises(UserError, match=rf"seen 1 of 101 clips outside the subset 5 \(first {outside}\): a leak"):
         read(logits, tiny_task1)
 

@@ -14,7 +14,7 @@ from task4_sed.labels import (
     NUM_FRAMES,
     EventTargets,
     LabelSettings,
-    frames_of,
+    frame_span,
     valid_classes,
 )
 
@@ -41,7 +41,7 @@ def test_the_classes_are_those_of_the_challenge():
 
 
 def test_an_onset_goes_down_and_an_offset_up_to_a_frame_of_64_ms():
-    first, last = frames_of(np.array([0.0, 0.05, 0.064, 9.9]), np.array([0.064, 0.07, 0.128, 12.0]))
+    first, last = frame_span(np.array([0.0, 0.05, 0.064, 9.9]), np.array([0.064, 0.07, 0.128, 12.0]))
     assert first.tolist() == [0, 0, 1, 154]
     assert last.tolist() == [1, 2, 2, 156]
 

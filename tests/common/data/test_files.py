@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.data.files import atomic_path, atomic_write, human_size, sha256_of, write_json
+from common.data.files import atomic_path, atomic_write, compute_sha256, human_size, write_json
 from common.errors import nearest, unknown
 
 
@@ -66,7 +66,7 @@ def test_json_that_cannot_be_written_leaves_no_file(tmp_path):
 def test_the_digest_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4, example "abc"
-    assert sha256_of(tmp_path / "abc") == expected
+    assert compute_sha256(tmp_path / "abc") == expected
 
 
 def test_sizes_are_told_in_powers_of_1024():

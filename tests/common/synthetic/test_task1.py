@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from common.data.files import sha256_of
+from common.data.files import compute_sha256
 from common.data.made_up import MARKER, is_made_up, read_marker
 from common.errors import UserError
 from common.synthetic.scenes import draw_place, record
@@ -36,7 +36,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): compute_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_the_layout_is_the_official_one(root):
