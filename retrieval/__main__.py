@@ -150,23 +150,15 @@ def search(
 
 def show(run: "Run[Any]") -> None:
     """Print the figures of a finished run, one table for each direction."""
+    from retrieval.report import result_rows
+
     content = run.read_evaluation()
-    for direction in ("", "audio to text "):
-        rows = []
-        for model, figures in content["figures"].items():
-            chosen = {name: f for name, f in figures.items() if name.startswith("audio to text ") is bool(direction)}
-            rows.append({"model": model} | {n.removeprefix(direction): _format(f) for n, f in chosen.items()})
-        if any(len(row) > 1 for row in rows):
-            made_up = "Made-up data, " if content["made_up"] else ""
-            which = f", {direction.strip()}" if direction else ""
-            print_table(rows, title=f"{made_up}percent with 95 % intervals, {content['tested']}{which}")
+    title = f"{'Made-up data, ' if content['made_up'] else ''}percent with 95 % intervals, {content['tested']}"
+    print_table(result_rows([(run, content)]), title=title)
+    if rows := result_rows([(run, content)], "audio to text "):
+        print_table(rows, title=f"{title}, audio to text")
     for note in content["clips"].get("notes", []):
         say(note)
-
-
-def _format(figure: dict[str, Any]) -> str:
-    low, high = figure["interval"]
-    return f"{100 * figure['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _load_recipe() -> "Recipe[RetrievalSettings]":

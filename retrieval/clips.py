@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data.audio import AudioError, Waveform, audio_info, read_audio, read_fixed
+from common.data.audio import Waveform, audio_info, read_audio, read_fixed
 from common.data.loading import PackedClips, make_plan_loader
 from common.data.packing import pack
 from common.errors import UserError
@@ -31,15 +31,6 @@ class Manifest:
 
     clips: pd.DataFrame
     notes: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, sources: Sequence[DataSource], allow_missing: bool = False) -> "Manifest":
-        """The manifests of several sources as one, read once in a process.
-
-        Raises:
-            UserError: if audio is missing and `allow_missing` is off, or no clip is left.
-        """
-        return _read_manifest(tuple(sources), allow_missing)
 
     def keys(self) -> list[str]:
         """Unique name of each clip: dataset/split/file_name."""
@@ -62,7 +53,12 @@ class Manifest:
 
 
 @lru_cache(maxsize=16)
-def _read_manifest(sources: tuple[DataSource, ...], allow_missing: bool) -> Manifest:
+def read_clips(*sources: DataSource, allow_missing: bool = False) -> Manifest:
+    """The manifests of several sources as one, read once in a process.
+
+    Raises:
+        UserError: if audio is missing and `allow_missing` is off, or no clip is left.
+    """
     tables, notes = [], []
     for source in sources:
         table = read_manifest(source.dataset, source.root, source.split)
@@ -84,16 +80,9 @@ def _read_manifest(sources: tuple[DataSource, ...], allow_missing: bool) -> Mani
     return Manifest(clips, notes)
 
 
-@dataclass(frozen=True)
-class ReadBeginning:
-    """Reads the first samples of a table's row for the cache, zeros after a shorter clip."""
-
-    sample_rate: int
-    num_samples: int
-
-    def __call__(self, row: dict[str, Any]) -> Waveform:
-        """(num_samples,)."""
-        return read_fixed(row["filename"], self.num_samples, self.sample_rate)
+def read_beginning(row: dict[str, Any], num_samples: int, sample_rate: int) -> Waveform:
+    """The first samples of a table's row for the cache, zeros after a shorter clip: (num_samples,)."""
+    return read_fixed(row["filename"], num_samples, sample_rate)
 
 
 Draw = tuple[int, tuple[int, ...], int]
@@ -117,9 +106,8 @@ class CaptionedClips(Dataset):
         self.random_part, self.seed = random_part, seed
         self.window = round(settings.window * sample_rate)
         self.packed = None if settings.cache is None else _open_cache(manifest, sample_rate, settings, settings.cache)
-        self.durations: list[float] = (
-            manifest.durations if self.packed is None else self.packed.clips["duration"].tolist()
-        )
+        durations = manifest.durations if self.packed is None else self.packed.clips["duration"]
+        self.durations: list[float] = list(durations)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -134,8 +122,6 @@ class CaptionedClips(Dataset):
         rng = np.random.default_rng((self.seed, draw, clip))
         start = rng.uniform(0, self.durations[clip] - longest) if drawn else 0.0
         waveform = read_audio(self.paths[clip], self.sample_rate, start=start, duration=duration)
-        if len(waveform) == 0:
-            raise AudioError(f"{self.paths[clip]} holds no samples; download it again or exclude it.")
         return torch.from_numpy(waveform)
 
     def __getitem__(self, draws: Sequence[Draw]) -> dict[str, Any]:
@@ -168,7 +154,7 @@ def _open_cache(manifest: Manifest, sample_rate: int, settings: Data, folder: Pa
     if not (store / "store.json").is_file():
         pack(
             pd.DataFrame({"filename": names, "duration": manifest.durations}),
-            ReadBeginning(sample_rate, num_samples),
+            partial(read_beginning, num_samples=num_samples, sample_rate=sample_rate),
             store,
             sample_rate=sample_rate,
             num_samples=num_samples,

@@ -93,20 +93,10 @@ def per_query(similarity: Tensor, owner: Tensor, captions: Sequence[str], file_n
     )
 
 
-def rank_histogram(ranks: Sequence[int], num_clips: int) -> dict[str, int]:
+def rank_histogram(ranks: pd.Series) -> dict[str, int]:
     """Number of captions with their clip at rank 1, 2-5, 6-10, 11-50, later."""
-    edges = [0, 1, 5, 10, 50, max(num_clips, 51)]
-    counts, _ = np.histogram(ranks, bins=np.array(edges) + 0.5)
-    names = ["1", "2-5", "6-10", "11-50", "later"]
-    return dict(zip(names, counts.tolist(), strict=True))
-
-
-def collapse_warning(similarity: Tensor) -> str | None:
-    """A sentence when the model gives nearly the same similarities to every query."""
-    spread = float((similarity - similarity.mean(dim=0)).std())
-    if spread < 1e-4:
-        return f"The similarities of different captions differ by {spread:.1e} only: the model has collapsed."
-    return None
+    bins, names = [0, 1, 5, 10, 50, np.inf], ["1", "2-5", "6-10", "11-50", "later"]
+    return pd.cut(ranks, bins, labels=names).value_counts(sort=False).to_dict()
 
 
 def as_json(figures: Mapping[str, Interval]) -> dict[str, Any]:

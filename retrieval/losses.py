@@ -1,4 +1,8 @@
-"""Training objectives of retrieval, as functions of embeddings; every one normalises its inputs to unit length."""
+"""Training objectives of retrieval, as functions of embeddings.
+
+Every one normalises its inputs to unit length, divides cosines by the absolute value of the temperature, and raises a
+ValueError for shapes that do not fit.
+"""
 
 from collections.abc import Sequence
 
@@ -23,15 +27,11 @@ def contrastive_loss(audio: Tensor, text: Tensor, group: Tensor, temperature: fl
         audio: (batch, dim) embeddings of the clips.
         text: (batch, dim) embeddings of their captions.
         group: (batch,) integers, equal where two pairs come from the same file.
-        temperature: its absolute value divides the cosines.
 
     Returns:
         Scalar >= 0.
-
-    Raises:
-        ValueError: if the shapes do not fit.
     """
-    logits = _cosines(audio, text) / _positive(temperature)
+    logits = _cosines(audio, text) / abs(temperature)
     positive = _same(group, len(audio))
     return -0.5 * (logits.log_softmax(dim=0)[positive].mean() + logits.log_softmax(dim=1)[positive].mean())
 
@@ -49,20 +49,16 @@ def distillation_loss(audio: Tensor, text: Tensor, correspondences: Tensor, temp
         audio: (clips, dim) of the student.
         text: (captions, dim) of the student.
         correspondences: (clips, captions), -1..1; see `estimated_correspondences`.
-        temperature: its absolute value divides the cosines of student and teachers.
 
     Returns:
         Scalar > 0: the mean of the two cross entropies.
-
-    Raises:
-        ValueError: if the shapes do not fit.
     """
     if correspondences.shape != (len(audio), len(text)):
         raise ValueError(
             f"correspondences {tuple(correspondences.shape)} do not fit {len(audio)} clips, {len(text)} captions"
         )
-    logits = _cosines(audio, text) / _positive(temperature)
-    targets = correspondences / _positive(temperature)
+    logits = _cosines(audio, text) / abs(temperature)
+    targets = correspondences / abs(temperature)
     by_caption = functional.cross_entropy(logits, targets.softmax(dim=1))
     by_clip = functional.cross_entropy(logits.mT, targets.mT.softmax(dim=1))
     return 0.5 * (by_caption + by_clip)
@@ -103,15 +99,11 @@ def imitation_loss(imitation: Tensor, recording: Tensor, label: Tensor, temperat
         imitation: (batch, dim).
         recording: (batch, dim), row i is the recording of imitation i.
         label: (batch,) integers.
-        temperature: its absolute value divides the cosines.
 
     Returns:
         Scalar >= 0.
-
-    Raises:
-        ValueError: if the shapes do not fit.
     """
-    logits = _cosines(imitation, recording) / _positive(temperature)
+    logits = _cosines(imitation, recording) / abs(temperature)
     itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(_same(label, len(logits)) & ~itself, -torch.inf)
     return functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
@@ -127,7 +119,3 @@ def _same(group: Tensor, batch: int) -> Tensor:
     if group.shape != (batch,):
         raise ValueError(f"group {tuple(group.shape)} must be ({batch},)")
     return group[:, None] == group[None, :]
-
-
-def _positive(temperature: float | Tensor) -> float | Tensor:
-    return temperature.abs() if isinstance(temperature, Tensor) else abs(temperature)

@@ -70,15 +70,16 @@ def ndcg(similarity: Tensor, relevant: Tensor, k: int | None = None) -> Tensor:
 
 def average_precision(similarity: Tensor, relevant: Tensor, k: int | None = 10) -> Tensor:
     """AP@k of each query: (queries,) float64. See `mean_average_precision`."""
-    hits = ranked_relevance(similarity, relevant)[:, :k].double()
+    ranked = ranked_relevance(similarity, relevant)
+    hits = ranked[:, :k].double()
     ranks = torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    return (hits * hits.cumsum(dim=1) / ranks).sum(dim=1) / _count(relevant, hits)
+    return (hits * hits.cumsum(dim=1) / ranks).sum(dim=1) / ranked.sum(dim=1)
 
 
 def recall(similarity: Tensor, relevant: Tensor, k: int) -> Tensor:
     """R@k of each query: (queries,) float64. See `recall_at_k`."""
-    hits = ranked_relevance(similarity, relevant)[:, :k].double()
-    return hits.sum(dim=1) / _count(relevant, hits)
+    ranked = ranked_relevance(similarity, relevant).double()
+    return ranked[:, :k].sum(dim=1) / ranked.sum(dim=1)
 
 
 def reciprocal_rank(similarity: Tensor, relevant: Tensor) -> Tensor:
@@ -121,7 +122,3 @@ def ranked_relevance(similarity: Tensor, relevant: Tensor) -> Tensor:
     by_relevance = relevant.int().argsort(dim=1, stable=True)
     by_similarity = similarity.gather(1, by_relevance).argsort(dim=1, descending=True, stable=True)
     return relevant.gather(1, by_relevance.gather(1, by_similarity))
-
-
-def _count(relevant: Tensor, like: Tensor) -> Tensor:
-    return torch.as_tensor(relevant).bool().sum(dim=1).to(like)

@@ -4,7 +4,7 @@
 DCASE 2024 Task 8. With one model it is self-distillation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.devices import choose_device
 from common.training.seeds import derive_seed, seed_all
-from retrieval.clips import CaptionedClips, Manifest
+from retrieval.clips import CaptionedClips, Manifest, read_clips
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data import leaks, read_relevance
-from retrieval.evaluate import TIE_RULE, as_json, collapse_warning, per_query, rank_histogram, score
+from retrieval.evaluate import TIE_RULE, as_json, per_query, rank_histogram, score
 from retrieval.model import DualEncoder, load_checkpoint, make_model, make_text_encoder
-from retrieval.settings import DataSource, RetrievalSettings
+from retrieval.settings import RetrievalSettings
 from retrieval.train import MONITOR, RetrievalModule, embed_captions, embed_clips, train
 
 TextRun = Run[RetrievalSettings]
@@ -46,7 +46,7 @@ def train_contrastive(run: TextRun, settings: RetrievalSettings, name: str, fast
 
 def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
     """Every teacher embeds every training clip and caption once: correspondences/<teacher>/."""
-    manifest = _read_clips(settings, settings.data.training)
+    manifest = read_clips(*settings.data.training, allow_missing=settings.data.allow_missing)
     folder, keys = run.folder / "correspondences", manifest.keys()
     captions = list(dict.fromkeys(manifest.all_captions))
     for name in _teacher_names(settings):
@@ -64,7 +64,7 @@ def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_che
 def train_distilled(run: TextRun, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
     """Stage 2 of one model: from its stage 1, on `data.training`, towards the correspondences."""
     assert settings.distilled is not None
-    manifest = _read_clips(settings, settings.data.training)
+    manifest = read_clips(*settings.data.training, allow_missing=settings.data.allow_missing)
     names = [name] if settings.correspondences.own_teacher_only else _teacher_names(settings)
     if settings.correspondences.text_similarity is not None:
         names = [*names, TEXT_TEACHER]
@@ -82,7 +82,7 @@ def train_distilled(run: TextRun, settings: RetrievalSettings, name: str, fast_c
 def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = False) -> None:
     """test/: similarities of each model and of their mean, evaluation.json, queries.csv."""
     folder = run.folder / "test"
-    manifest = _read_clips(settings, [settings.data.evaluation])
+    manifest = read_clips(settings.data.evaluation, allow_missing=settings.data.allow_missing)
     owner = torch.arange(len(manifest.captions)).repeat_interleave(torch.tensor(list(map(len, manifest.captions))))
     captions, names = manifest.all_captions, list(manifest.clips["file_name"])
     relevance = read_relevance(settings.data.relevance) if settings.data.relevance else None
@@ -95,8 +95,8 @@ def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = F
         for name, similarity in systems.items():
             figures[f"{stage} {name}"] = as_json(score(similarity, owner, captions, names, relevance, settings.seed))
             write_similarity(folder / f"{stage}_{name}.npz", similarity, captions, names)
-            if warning := collapse_warning(similarity):
-                say(f"{stage} {name}: {warning}")
+            if (spread := float((similarity - similarity.mean(dim=0)).std())) < 1e-4:
+                say(f"{stage} {name} has collapsed: similarities of different captions differ by {spread:.1e} only.")
     queries = per_query(similarity, owner, captions, names)
     with atomic_write(folder / "queries.csv") as file:
         queries.to_csv(file, index=False)
@@ -107,7 +107,7 @@ def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = F
             "tested": f"epoch of highest validation {MONITOR}",
             "clips": {"scored": len(names), "notes": manifest.notes},
             "made_up": is_made_up_data(settings),
-            "ranks": rank_histogram(queries["rank"].tolist(), len(names)),
+            "ranks": rank_histogram(queries["rank"]),
             "tie_rule": TIE_RULE,
         },
     )
@@ -167,11 +167,11 @@ def is_made_up_data(settings: RetrievalSettings) -> bool:
 
 def check_inputs(run: TextRun) -> None:
     """Refuse unknown teachers and missing clips before a folder is made; name training clips of evaluation sounds."""
-    settings, data = run.settings, run.settings.data
-    _teacher_names(settings)
-    evaluation = _read_clips(settings, [data.evaluation])
-    _read_clips(settings, [data.validation])
-    training = [_read_clips(settings, sources) for sources in (data.pretraining, data.training) if sources]
+    data = run.settings.data
+    _teacher_names(run.settings)
+    read = partial(read_clips, allow_missing=data.allow_missing)
+    evaluation, _ = read(data.evaluation), read(data.validation)
+    training = [read(*sources) for sources in (data.pretraining, data.training) if sources]
     for note in dict.fromkeys(note for manifest in training for note in manifest.notes):
         say(note)
     leaked = {name for manifest in training for name in leaks(manifest.clips, evaluation.clips)["file_name"]}
@@ -190,7 +190,8 @@ def prepare_caches(settings: RetrievalSettings) -> None:
     rates = {create_front_end(model.audio.model).sample_rate for model in settings.models.values()}
     for sources in (data.pretraining, data.training, [data.validation], [data.evaluation]):
         for rate in rates if sources else ():
-            CaptionedClips(_read_clips(settings, sources), rate, data, random_part=False)
+            clips = read_clips(*sources, allow_missing=data.allow_missing)
+            CaptionedClips(clips, rate, data, random_part=False)
 
 
 def load_model(run: TextRun, name: str, stage: str) -> DualEncoder:
@@ -214,10 +215,6 @@ def write_similarity(
     texts = {"captions": np.array(captions), "file_names": np.array(names)}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, similarity=similarity.numpy(), made_up=np.array(made_up), **texts)  # type: ignore[arg-type]
-
-
-def _read_clips(settings: RetrievalSettings, sources: Iterable[DataSource]) -> Manifest:
-    return Manifest.read(tuple(sources), settings.data.allow_missing)
 
 
 def _teacher_names(settings: RetrievalSettings) -> list[str]:

@@ -16,7 +16,7 @@ from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs
 from common.runs.stages import Run, read_finished
 from common.settings import dump_settings
-from retrieval.clips import Manifest
+from retrieval.clips import read_clips
 from retrieval.search import open_run
 from retrieval.settings import RetrievalSettings
 
@@ -99,13 +99,14 @@ def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
     hardest = queries.sort_values("rank", ascending=False, kind="stable").head(HARDEST)
     rows = hardest[["caption", "file_name", "rank", "found_first"]].to_dict("records")
     parts = [html.table(rows, caption="Of the first run.")]
-    manifest = Manifest.read([run.settings.data.evaluation], run.settings.data.allow_missing).clips
+    data = run.settings.data
+    manifest = read_clips(data.evaluation, allow_missing=data.allow_missing).clips
     paths = dict(zip(manifest["file_name"], manifest["path"]))
     for row in rows[:HEARD]:
         heard = []
         for name, role in ((row["file_name"], "its clip"), (row["found_first"], "found first")):
             try:
-                waveform = read_audio(Path(paths[name]), RATE, duration=run.settings.data.max_duration)
+                waveform = read_audio(Path(paths[name]), RATE, duration=data.max_duration)
             except (UserError, KeyError):
                 heard.append(html.paragraph(f"{name} ({role}) is not here any more."))
             else:

@@ -154,8 +154,3 @@ class RetrievalSettings(RunSettings):
     """Devices, precision and logs of all trainings; 16-mixed becomes 32-true on a CPU."""
     eval_batch: int = Field(32, gt=0)
     """Clips encoded at once in validation and evaluation."""
-
-    @property
-    def last_stage(self) -> str:
-        """Prefix of the last training stages: "distilled" or "contrastive"."""
-        return "contrastive" if self.distilled is None else "distilled"

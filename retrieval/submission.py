@@ -48,7 +48,8 @@ def predict(run: TextRun, root: Path) -> Path:
         raise UserError(f"{folder} has two files named {twice}; the challenge identifies clips by their names alone.")
     rows = [("challenge", "test", path.name, path, (), "") for path in paths]
     manifest = Manifest(pd.DataFrame(rows, columns=COLUMNS))
-    models = (load_model(run, name, run.settings.last_stage) for name in run.settings.models)
+    stage = "contrastive" if run.settings.distilled is None else "distilled"
+    models = (load_model(run, name, stage) for name in run.settings.models)
     found = [similarities(model, manifest, queries, run.settings) for model in models]
     path = run.folder / PREDICTIONS
     write_similarity(path, torch.stack(found).mean(dim=0), queries, names, made_up=is_made_up(root))

@@ -18,7 +18,7 @@ from common.training.devices import uses_gpu
 from common.training.schedules import WarmupCosine
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
-from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, evaluation_loader
+from retrieval.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
@@ -145,8 +145,9 @@ def train(
         fast_check: two steps.
     """
     training, data, rate = module.training_settings, settings.data, module.model.audio.sample_rate
-    clips = CaptionedClips(Manifest.read(sources, data.allow_missing), rate, data, random_part=True, seed=seed)
-    held_out = CaptionedClips(Manifest.read([data.validation], data.allow_missing), rate, data, random_part=False)
+    chosen, held_out = (read_clips(*each, allow_missing=data.allow_missing) for each in (sources, [data.validation]))
+    clips = CaptionedClips(chosen, rate, data, random_part=True, seed=seed)
+    validation = evaluation_loader(CaptionedClips(held_out, rate, data, random_part=False), 32)
     seed_all(seed)
     machine = on_this_machine(trainer_settings(settings.trainer, training))
     trainer = make_trainer(machine, folder, seed, monitor=MONITOR, fast_check=fast_check, share_clips=False)
@@ -159,7 +160,7 @@ def train(
         world_size=trainer.world_size,
     )
     with measure_energy(folder, machine):
-        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers), evaluation_loader(held_out, 32))
+        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers), validation)
 
 
 def trainer_settings(machine: MachineSettings, training: Training) -> TrainerSettings:

@@ -11,7 +11,7 @@ from common.data.audio import write_wav
 from common.errors import UserError
 from common.synthetic.synthesize import synthesize
 from retrieval.check import check_data
-from retrieval.clips import CaptionedClips, CaptionSampler, Manifest, collate, evaluation_loader, split_windows
+from retrieval.clips import CaptionedClips, CaptionSampler, collate, evaluation_loader, read_clips, split_windows
 from retrieval.data import (
     CLOTHO,
     check_split,
@@ -125,8 +125,8 @@ def test_missing_audio_is_refused_or_said(made_up, tmp_path):
     (tmp_path / "own" / "captions_train.csv").write_text("file_name,caption_1\na.wav,silence\nb.wav,nothing\n")
     own = DataSource(dataset="folder", root=tmp_path / "own", split="train")
     with pytest.raises(UserError, match="1 of 2 audio files are missing"):
-        Manifest.read([own])
-    manifest = Manifest.read([own], allow_missing=True)
+        read_clips(own)
+    manifest = read_clips(own, allow_missing=True)
     assert manifest.notes == ["1 of 2 clips of folder train, not comparable"]
 
 
@@ -134,7 +134,7 @@ def test_silence_that_only_fills_a_batch_is_never_encoded(made_up):
     assert split_windows(torch.ones(12), 10).shape == (2, 10)
     assert split_windows(torch.ones(10), 10).shape == (1, 10)
     assert split_windows(torch.ones(3), 10).sum() == 3
-    clips = CaptionedClips(Manifest.read([source(made_up, "validation")]), 16000, data_settings(made_up), False)
+    clips = CaptionedClips(read_clips(source(made_up, "validation")), 16000, data_settings(made_up), False)
     batch = next(iter(evaluation_loader(clips, 3)))
     needed = [min(2, -(-int(min(d, 4.0) * 16000) // 32000)) for d in clips.durations[:3]]
     assert len(batch["windows"]) == sum(needed) and batch["windows"].abs().sum(dim=1).gt(0).all()
@@ -142,7 +142,7 @@ def test_silence_that_only_fills_a_batch_is_never_encoded(made_up):
 
 
 def test_the_cache_gives_what_decoding_gives(made_up, tmp_path):
-    manifest = Manifest.read([source(made_up, "validation")])
+    manifest = read_clips(source(made_up, "validation"))
     plain = CaptionedClips(manifest, 16000, data_settings(made_up), False)
     cached = CaptionedClips(manifest, 16000, data_settings(made_up, cache=tmp_path / "cache"), False)
     for clip in range(len(plain)):
@@ -196,7 +196,7 @@ def test_a_clip_longer_than_the_cache_gives_a_drawn_part_in_training(tmp_path):
     ramp = np.linspace(-0.5, 0.5, 5 * 16000, dtype=np.float32)
     write_wav(tmp_path / "own" / "train" / "long.wav", ramp, 16000)
     (tmp_path / "own" / "captions_train.csv").write_text("file_name,caption_1\nlong.wav,a rise\n")
-    manifest = Manifest.read([DataSource(dataset="folder", root=tmp_path / "own", split="train")])
+    manifest = read_clips(DataSource(dataset="folder", root=tmp_path / "own", split="train"))
     data = data_settings(tmp_path, max_duration=2.0, cache=tmp_path / "cache")
     drawn, beginning = (CaptionedClips(manifest, 16000, data, random_part) for random_part in (True, False))
     starts = {round(float(drawn.waveform(0, draw=epoch)[0]), 3) for epoch in range(5)}
@@ -205,7 +205,7 @@ def test_a_clip_longer_than_the_cache_gives_a_drawn_part_in_training(tmp_path):
 
 
 def test_silent_windows_are_encoded_on_request_and_count_nowhere(made_up):
-    manifest = Manifest.read([source(made_up, "validation")])
+    manifest = read_clips(source(made_up, "validation"))
     plain, silent = (
         CaptionedClips(manifest, 16000, data_settings(made_up, max_duration=8.0, encode_silence=on), False)
         for on in (False, True)
