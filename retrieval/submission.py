@@ -20,7 +20,7 @@ from retrieval.data import COLUMNS, read_queries, read_relevance
 from retrieval.evaluate import score
 from retrieval.model import make_model
 from retrieval.recipe import RECIPE, TextRun, load_model, similarities, write_similarity
-from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
+from submissions.package import OUT, finish_package, new_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 
@@ -86,15 +86,13 @@ def package(folders: Sequence[Path], label: str, meta: Path, year: Literal[2024,
         {"complexity": {"total_parameters": sum(p.numel() for model in models for p in model.parameters())}},
         {"development_evaluation": development_figures(runs)},
     )
-    with new_system(label, rules, out) as folder:
+    declared = {"files": names, "queries": queries} if made_up else None
+    with new_system(label, rules, out, declared) as folder:
         text = matrix_csv(similarity, queries, names) if year == 2025 else ranking_csv(similarity, queries, names)
         with atomic_write(folder / f"{label}.output.csv") as file:
             file.write(text)
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-        if made_up:
-            declare_made_up(label, names, out, queries=queries)
-        add_placeholder_report(label, rules, out)
     return finish_package(label, out)
 
 

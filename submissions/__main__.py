@@ -58,7 +58,7 @@ def template(name: Positional[str], *, out: Path = Path("META.yaml")) -> None:
         name: task and year, such as task1_2024.
         out: file to write.
     """
-    from submissions.template import write_template
+    from submissions.participant import write_template
 
     write_template(name, out)
     print(out)

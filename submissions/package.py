@@ -4,18 +4,19 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from common.data.files import atomic_path, atomic_write, write_json
+from common.data.files import atomic_path, write_json
 from common.errors import CheckFailed, UserError
 from common.output import say
 from submissions.checks import Result, run_checks
+from submissions.participant import placeholder_report
 from submissions.reading import DECLARATION, Package, open_package
 from submissions.report import summary
 from submissions.rules import Rules
-from submissions.template import placeholder_report
 
 OUT = Path("submissions/out")
 
@@ -48,20 +49,42 @@ def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
 
 
 @contextmanager
-def new_system(label: str, rules: Rules, out: Path = OUT) -> Iterator[Path]:
-    """Yield a folder to fill; it is renamed to `place_of_system` when the block ends without an error."""
+def new_system(label: str, rules: Rules, out: Path = OUT, made_up: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """Yield a folder to fill; it is renamed to `place_of_system` when the block ends without an error.
+
+    Args:
+        label: Lastname_INST_task1_1.
+        rules: of the task and year.
+        out: folder of the packages.
+        made_up: made-up evaluation set, declared at the top of the package: files, and durations or queries.
+
+    Raises:
+        UserError: if the label is wrong, the system exists, another system of the team belongs to another evaluation
+            set, or `out` cannot be written.
+    """
     final = place_of_system(label, rules, out)
-    unfinished = out / f".{label}.part"
+    package, unfinished = out / team_name(label), out / f".{label}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
-        final.parent.mkdir(parents=True, exist_ok=True)
+        if made_up is not None:
+            _declare(package / DECLARATION, {"made_up": True, **made_up})
+        report = package / f"task{rules.task}" / f"{package.name}.technical_report.pdf"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        if not report.exists():
+            report.write_bytes(placeholder_report(package.name))
         unfinished.rename(final)
     except PermissionError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}. Give another folder.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _declare(path: Path, declaration: dict[str, Any]) -> None:
+    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
+        raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
+    write_json(path, declaration)
 
 
 def finish_package(label: str, out: Path = OUT) -> Path:
@@ -75,36 +98,6 @@ def finish_package(label: str, out: Path = OUT) -> Path:
     except CheckFailed:
         say(f"The package is in {out / team_name(label)}.")
         raise
-
-
-def add_placeholder_report(label: str, rules: Rules, out: Path = OUT) -> Path:
-    """Write the placeholder of the technical report beside the systems, unless a report exists; returns its path."""
-    path = out / team_name(label) / f"task{rules.task}" / f"{team_name(label)}.technical_report.pdf"
-    if not path.exists():
-        with atomic_write(path, "wb") as file:
-            file.write(placeholder_report(team_name(label)))
-    return path
-
-
-def declare_made_up(
-    label: str,
-    files: list[str],
-    out: Path = OUT,
-    durations: dict[str, float] | None = None,
-    queries: list[str] | None = None,
-) -> Path:
-    """List the files of a made-up evaluation set at the top of the package.
-
-    Raises:
-        UserError: if another system of the team belongs to another evaluation set.
-    """
-    extras = {"durations": durations, "queries": queries}
-    declaration = {"made_up": True, "files": files, **{name: content for name, content in extras.items() if content}}
-    path = out / team_name(label) / DECLARATION
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
-        raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
-    write_json(path, declaration)
-    return path
 
 
 def make_zip(package: Path, zip_path: Path | None = None) -> Path:

@@ -1,16 +1,35 @@
-"""META.yaml, which the participant fills in: read, and joined with the results of the runs."""
+"""META.yaml, which the participant fills in: its template, and joined with the results of the runs."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.data.files import atomic_write
+from common.errors import UserError, unknown
 from submissions.rules import Rules
-from submissions.schema import MetaFile, mistakes
-from submissions.template import TO_FILL_IN
+from submissions.schema import TO_FILL_IN, MetaFile, mistakes
 
-COMPUTED = {"submission": ["label"], "system": ["complexity", "energy"], "": ["results"]}
+TEMPLATES_FOLDER = Path(__file__).parent / "templates"
+PLACEHOLDER_MARK = b"TECHNICAL REPORT MISSING"
+"""Bytes that identify a placeholder of the technical report."""
+COMPUTED = {"submission": ["label"], "system": ["complexity", "energy"]}
 """Parts of the meta file that are added from the runs, by group."""
+
+
+def write_template(name: str, path: Path) -> None:
+    """Write the META.yaml of a task and year.
+
+    Raises:
+        UserError: if there is no such template, or `path` exists.
+    """
+    names = sorted(template.stem for template in TEMPLATES_FOLDER.glob("*.yaml"))
+    if name not in names:
+        raise unknown("template", name, names)
+    if path.exists():
+        raise UserError(f"{path} exists. Give another name with --out, or remove it.")
+    with atomic_write(path) as file:
+        file.write((TEMPLATES_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
@@ -24,9 +43,8 @@ def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
         raise UserError(f"{path} does not exist. {hint}")
     meta = MetaFile(path)
     form = {
-        group: {key: part for key, part in parts.items() if key not in COMPUTED[group]}
-        for group, parts in rules.meta.items()
-        if group in COMPUTED
+        group: {key: part for key, part in rules.meta[group].items() if key not in computed}
+        for group, computed in COMPUTED.items()
     }
     found = list(meta.mistakes)
     if meta.data is not None:
@@ -44,3 +62,15 @@ def join_meta(participant: Mapping[str, Any], label: str, computed: Mapping[str,
     """The whole meta file; `computed` is added to its group `system`."""
     submission = {"label": label, **participant["submission"]}
     return {"submission": submission, "system": {**participant["system"], **computed}, "results": dict(results)}
+
+
+def placeholder_report(team: str) -> bytes:
+    """A one-page PDF: the technical report is missing."""
+    from matplotlib.figure import Figure
+
+    mark = PLACEHOLDER_MARK.decode()
+    page = Figure(figsize=(8.27, 11.69))
+    page.text(0.1, 0.9, f"{mark}: put the report of {team} in place of this file.", parse_math=False)
+    document = BytesIO()
+    page.savefig(document, format="pdf", metadata={"Title": mark, "CreationDate": None})  # the title is not compressed
+    return document.getvalue()

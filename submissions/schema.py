@@ -15,6 +15,8 @@ from common.errors import UserError, nearest
 from common.settings.yaml_file import Place, YamlFile, read_yaml
 
 Mistake = tuple[Place, str]
+TO_FILL_IN = "FILL IN"
+"""Text of a template that a participant must replace."""
 
 
 class MetaFile:

@@ -15,7 +15,7 @@ from common.output import say
 from common.runs.folder import run_folders
 from common.runs.stages import Run
 from common.settings.yaml_file import to_yaml
-from submissions.package import OUT, add_placeholder_report, declare_made_up, finish_package, new_system
+from submissions.package import OUT, finish_package, new_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task4_sed.evaluate import PREDICTIONS
@@ -57,7 +57,9 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
     figures = development_figures(runs)
     computed = {"complexity": complexity_figures(runs[0].settings), "energy": energy}
     content = join_meta(participant, label, computed, {"development_dataset": figures})
-    with new_system(label, rules, out) as folder:
+    durations = facts[0]["durations"]
+    made_up = {"files": sorted(durations), "durations": durations} if any(fact["made_up"] for fact in facts) else None
+    with new_system(label, rules, out, made_up) as folder:
         for number, run in enumerate(runs, start=1):
             for kind, suffix in (("postprocessed", ""), ("unprocessed", "_unprocessed")):
                 shutil.copytree(run.folder / PREDICTIONS / kind, folder / f"{label}_run{number}{suffix}.output")
@@ -67,10 +69,6 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
                 energy_table(source, key).to_csv(folder / name, index=False)
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-        if any(fact["made_up"] for fact in facts):
-            durations = facts[0]["durations"]
-            declare_made_up(label, sorted(durations), out, durations=durations)
-        add_placeholder_report(label, rules, out)
     return finish_package(label, out)
 
 

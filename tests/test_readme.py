@@ -12,7 +12,7 @@ import yaml
 
 from common.cli import run
 from common.cli.arguments import ConfigVerb
-from submissions.template import TEMPLATES_FOLDER
+from submissions.participant import TEMPLATES_FOLDER
 from tests.support.places import ROOT
 from tests.support.readme import read_commands, split
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from submissions.checks.registry import Finding, check, shorten
+from submissions.participant import PLACEHOLDER_MARK
 from submissions.reading import DECLARATION, Package, System
-from submissions.template import PLACEHOLDER_MARK
 
 
 @check("label")

@@ -7,8 +7,7 @@ from typing import Any
 from common.settings.yaml_file import Place
 from submissions.checks.registry import Finding, check
 from submissions.reading import System, Unreadable
-from submissions.schema import dotted, mistakes
-from submissions.template import TO_FILL_IN
+from submissions.schema import TO_FILL_IN, dotted, mistakes
 
 COMPLEXITY = ("system", "complexity")
 UNITS = {"": 1, "k": 1e3, "K": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}

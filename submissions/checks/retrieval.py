@@ -9,7 +9,7 @@ import numpy as np
 
 from submissions.checks.meta import number
 from submissions.checks.registry import Finding, check, row_findings, shorten
-from submissions.checks.tables import as_numbers, bad_cells
+from submissions.checks.tables import as_numbers
 from submissions.reading import System, Unreadable
 
 
@@ -77,15 +77,6 @@ def matrix_has_every_file(system: System, *, column: str) -> Iterator[Finding]:
             yield Finding(place, f"{len(missing)} of {len(known)} files have no column, the first is {missing[0]!r}")
 
 
-@check("rankings_vary")
-def rankings_vary(system: System, *, column: str) -> Iterator[Finding]:
-    """Not every query gets the same answer."""
-    for name, table in system.tables():
-        answers = table.drop(columns=[column], errors="ignore")
-        if len(answers) > 1 and (answers == answers.iloc[0]).all(axis=None):
-            yield Finding(system.place(name), "every query gets the same answer: the system has collapsed")
-
-
 @check("rows_vary")
 def matrix_rows_vary(system: System, *, column: str) -> Iterator[Finding]:
     """No query is equally close to every file."""
@@ -93,14 +84,6 @@ def matrix_rows_vary(system: System, *, column: str) -> Iterator[Finding]:
         values = as_numbers(table.drop(columns=[column], errors="ignore"))
         rows = np.flatnonzero((values == values[:, :1]).all(axis=1)) if values.shape[1] > 1 else ()
         yield from row_findings(system, name, ((row, "every file has the same similarity") for row in rows))
-
-
-@check("matrix_numbers")
-def similarities_are_numbers(system: System, *, column: str) -> Iterator[Finding]:
-    """Every similarity is a finite number."""
-    for name, table in system.tables():
-        scores = table.drop(columns=[column], errors="ignore")
-        yield from bad_cells(system, name, scores, ~np.isfinite(as_numbers(scores)), "not a finite number")
 
 
 @check("recall_plausible")

@@ -91,16 +91,16 @@ def tables_differ(system: System) -> Iterator[Finding]:
 
 @check("not_collapsed")
 def rows_are_not_all_equal(system: System) -> Iterator[Finding]:
-    """Scores differ between rows."""
+    """The answer differs between rows."""
     for name, table in system.tables():
-        scores = as_numbers(score_columns(table))
-        if len(scores) > 1 and (scores == scores[0]).all():
-            yield Finding(system.place(name), "every row has the same scores: the system has collapsed")
+        answers = score_columns(table)
+        if len(answers) > 1 and (answers == answers.iloc[0]).all(axis=None):
+            yield Finding(system.place(name), "every row has the same answer: the system has collapsed")
 
 
 def score_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that hold scores, not names."""
-    return table.drop(columns=["filename", "scene_label", "index"], errors="ignore")
+    """The columns that hold scores or ranked files; not the clip or query, nor its label."""
+    return table.drop(columns=["filename", "scene_label", "index", "caption"], errors="ignore")
 
 
 def as_numbers(table: pd.DataFrame) -> np.ndarray:

@@ -14,14 +14,7 @@ from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
 from common.settings.yaml_file import to_yaml
-from submissions.package import (
-    OUT,
-    add_placeholder_report,
-    declare_made_up,
-    finish_package,
-    new_system,
-    place_of_system,
-)
+from submissions.package import OUT, finish_package, new_system, place_of_system
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
@@ -76,14 +69,12 @@ def package(paths: Sequence[Path], label: str, meta: Path | None, out: Path = OU
     results = {f"split_{subset}": development_figures(chosen.scores) for subset, chosen in runs.items()}
     computed = {"complexity": complexity_figures(list(runs.values()))}
     content = join_meta(participant, label, computed, {"development_dataset": results})
-    with new_system(label, rules, out) as folder:
+    made_up = {"files": files} if any(chosen.facts["made_up"] for chosen in runs.values()) else None
+    with new_system(label, rules, out, made_up) as folder:
         for subset, chosen in runs.items():
             shutil.copyfile(chosen.output, folder / f"{label}.output.split_{subset}.csv")
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-        if any(chosen.facts["made_up"] for chosen in runs.values()):
-            declare_made_up(label, files, out)
-        add_placeholder_report(label, rules, out)
     return finish_package(label, out)
 
 

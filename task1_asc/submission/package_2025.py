@@ -29,10 +29,10 @@ from common.registry.released import find_architecture
 from common.runs.folder import run_folders
 from common.training.checkpoints import save_checkpoint
 from submissions.package import OUT, check_label, check_package, make_zip, team_name
+from submissions.participant import TEMPLATES_FOLDER, placeholder_report
 from submissions.reading import DECLARATION
 from submissions.report import summary
 from submissions.rules import load_rules
-from submissions.template import TEMPLATES_FOLDER, placeholder_report
 from task1_asc.data.tau2022 import (
     CLASSES,
     SAMPLE_RATE,

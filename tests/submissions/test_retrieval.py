@@ -169,8 +169,8 @@ RANKED_DAMAGES = {
     ),
     "the same answer for every query": (
         lambda p: edit_table(p, equal_answers),
-        "rankings_vary",
-        "every query gets the same answer",
+        "not_collapsed",
+        "every row has the same answer",
     ),
 }
 MATRIX_DAMAGES = {
@@ -204,21 +204,21 @@ MATRIX_DAMAGES = {
     ),
     "a NaN": (
         lambda p: edit_table(p, cell(1, 3, "nan")),
-        "matrix_numbers",
+        "numbers",
         ".output.csv:3 2 rain.wav is nan, not a finite number",
     ),
     "an infinite value": (
         lambda p: edit_table(p, cell(3, 3, "inf")),
-        "matrix_numbers",
+        "numbers",
         ".output.csv:6 2 rain.wav is inf, not a finite number",
     ),
-    "an empty cell": (lambda p: edit_table(p, cell(1, 3, "")), "matrix_numbers", ".output.csv:3 "),
+    "an empty cell": (lambda p: edit_table(p, cell(1, 3, "")), "numbers", ".output.csv:3 "),
     "a row that is equal throughout": (
         lambda p: edit_table(p, equal_row),
         "rows_vary",
         ".output.csv:3 every file has the same similarity",
     ),
-    "the same answer for every query": (lambda p: edit_table(p, equal_answers), "rankings_vary", "the same answer"),
+    "the same answer for every query": (lambda p: edit_table(p, equal_answers), "not_collapsed", "the same answer"),
     "a row cut off": (
         lambda p: edit_line(output(p), 2, lambda row: row.rsplit(",", 2)[0]),
         "table_form",

@@ -11,10 +11,10 @@ import pytest
 
 from common.errors import CheckFailed, UserError
 from submissions.package import check_package, make_zip, new_system, pack
+from submissions.participant import placeholder_report, write_template
 from submissions.reading import open_package
 from submissions.report import as_data, lines
 from submissions.rules import load_rules, rule_names
-from submissions.template import placeholder_report, write_template
 from tests.support.damage import broken, drop, edit_line, put
 from tests.support.packages import SPLITS, edit_declaration, edit_meta, task1_table, write_task1
 
@@ -286,7 +286,7 @@ DAMAGES = {
     "every row alike": (
         lambda p: edit_table(p, same_rows),
         "not_collapsed",
-        "split_25.csv every row has the same scores",
+        "split_25.csv every row has the same answer",
     ),
     "an output that is not UTF-8": (
         lambda p: output(p).write_bytes(output(p).read_bytes().replace(b"3.wav", b"\xff.wav", 1)),

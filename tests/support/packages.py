@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.settings.yaml_file import to_yaml
-from submissions.package import add_placeholder_report, declare_made_up, new_system, team_name
+from submissions.package import new_system, team_name
 from submissions.rules import load_rules
 
 AUTHOR = {
@@ -86,14 +86,11 @@ def write_task1(out: Path, label: str = "Lastname_INST_task1_1", files: list[str
     """A Task 1 2024 package on a made-up evaluation set of 12 files (or the given ones, undeclared); its folder."""
     rules, made_up = load_rules("task1_2024"), files is None
     files = files or [f"{number}.wav" for number in range(12)]
-    with new_system(label, rules, out) as folder:
+    with new_system(label, rules, out, {"files": files} if made_up else None) as folder:
         for split in SPLITS:
             table = task1_table(files, split)
             table.to_csv(folder / f"{label}.output.split_{split}.csv", sep="\t", index=False)
         write_yaml(folder / f"{label}.meta.yaml", task1_meta(label))
-    if made_up:
-        declare_made_up(label, files, out)
-    add_placeholder_report(label, rules, out)
     return out / team_name(label)
 
 
@@ -108,8 +105,10 @@ def write_task4(out: Path, label: str = "Lastname_INST_task4_1", clips: int = 3)
     """A Task 4 2024 package with three runs on a made-up evaluation set."""
     rules = load_rules("task4_2024")
     names = [f"clip_{number}" for number in range(clips)]
+    files = [f"{name}.wav" for name in names]
+    made_up = {"files": files, "durations": dict.fromkeys(files, 10.0)}
     energy = {"training": 1.5, "devtest": 0.1, "reference_training": 0.5, "reference_devtest": 0.2}
-    with new_system(label, rules, out) as folder:
+    with new_system(label, rules, out, made_up) as folder:
         for run in (1, 2, 3):
             for kind, offset in (("", 1000), ("_unprocessed", 0)):
                 scores = folder / f"{label}_run{run}{kind}.output"
@@ -131,9 +130,6 @@ def write_task4(out: Path, label: str = "Lastname_INST_task4_1", clips: int = 3)
             "results": {"development_dataset": {"PSDS1": 0.48, "mpAUC": 0.73}},
         }
         write_yaml(folder / f"{label}.meta.yaml", meta)
-    files = [f"{name}.wav" for name in names]
-    declare_made_up(label, files, out, durations=dict.fromkeys(files, 10.0))
-    add_placeholder_report(label, rules, out)
     return out / team_name(label)
 
 
@@ -164,11 +160,10 @@ def write_retrieval(out: Path, rules_name: str) -> Path:
     else:
         table = pd.DataFrame(scores, columns=RETRIEVAL_FILES)
         table.insert(0, "index", RETRIEVAL_QUERIES)
-    with new_system(label, rules, out) as folder:
+    made_up = {"files": RETRIEVAL_FILES, "queries": RETRIEVAL_QUERIES}
+    with new_system(label, rules, out, made_up) as folder:
         table.to_csv(folder / f"{label}.output.csv", index=False)
         write_yaml(folder / f"{label}.meta.yaml", retrieval_meta(label))
-    declare_made_up(label, RETRIEVAL_FILES, out, queries=RETRIEVAL_QUERIES)
-    add_placeholder_report(label, rules, out)
     return out / team_name(label)
 
 

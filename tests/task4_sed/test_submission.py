@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
-from submissions.template import TEMPLATES_FOLDER, write_template
+from submissions.participant import TEMPLATES_FOLDER, write_template
 from task4_sed.__main__ import VERBS
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
