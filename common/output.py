@@ -23,7 +23,16 @@ def say(text: str) -> None:
 
 def print_error(text: str) -> None:
     """Print an error on stderr, on every rank."""
-    print(text, file=sys.stderr, flush=True)
+    print(escape(text, keep="\n\t"), file=sys.stderr, flush=True)
+
+
+def escape(text: str, keep: str = "") -> str:
+    r"""Write control characters, line breaks and undecodable bytes, such as those in names of files, as \x1b, \n."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def print_json(data: object) -> None:
@@ -54,7 +63,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         numeric = any(_is_number(value) for value in values) and all(_is_number(v) or v is None for v in values)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[Text(_cell(row.get(column))) for column in columns])
+        table.add_row(*[Text(escape(_cell(row.get(column)))) for column in columns])
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(80, console.measure(table, options=console.options.update(width=10_000)).maximum))
