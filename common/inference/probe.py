@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from common.audioset.metrics import accuracy, mean_average_precision
+from common.audioset.tasks import LabelledClips
+from common.audioset.train import Objective
 from common.data.audio import list_audio
 from common.data.tables import read_tsv
 from common.errors import UserError
@@ -68,27 +71,6 @@ GRIDS: dict[str, dict[str, Sequence[Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Task:
-    """Clips with labels and folds.
-
-    paths: audio files.
-    targets: (clips, labels), 0 or 1.
-    labels: names of the columns of `targets`.
-    folds: name of each clip's fold; "train", "valid", "test" for a task with fixed splits.
-    """
-
-    paths: list[Path]
-    targets: np.ndarray
-    labels: list[str]
-    folds: list[str]
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a clip may have several labels: scored by mAP, not by accuracy."""
-        return bool((self.targets.sum(axis=1) != 1).any())
-
-
 def grid_points(grid: str = "published") -> list[Point]:
     """The points that are tried, drawn from a grid by shuffling with seed 42."""
     values = GRIDS[grid]
@@ -114,16 +96,16 @@ class ShallowNetwork(nn.Sequential):
         super().__init__(*layers)
 
 
-def score(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
+def score(logits: Tensor, targets: Tensor, objective: Objective) -> float:
     """Accuracy, or for several labels per clip the mean average precision over the labels that occur."""
-    return mean_average_precision(logits, targets) if multilabel else accuracy(logits, targets)
+    return (accuracy if objective == "one_label" else mean_average_precision)(logits, targets)
 
 
 def train(
     embeddings: tuple[Tensor, Tensor],
     targets: tuple[Tensor, Tensor],
     point: Point,
-    multilabel: bool,
+    objective: Objective,
     seed: int = 42,
     first_best: bool = False,
 ) -> tuple[nn.Module, tuple[float, float]]:
@@ -132,9 +114,6 @@ def train(
     Args:
         embeddings: training and validation, (clips, size).
         targets: likewise, (clips, labels).
-        point: hyper-parameters.
-        multilabel: binary cross-entropy and mAP in place of cross-entropy and accuracy.
-        seed: of weights, order and dropout.
         first_best: among equal scores keep the first, not the one of the lowest loss.
 
     Returns:
@@ -151,15 +130,15 @@ def train(
             for batch in order.split(point.batch_size):
                 if len(batch) < 2:  # batch norm needs two
                     continue
-                loss = _loss(network(embeddings[0][batch]), targets[0][batch], multilabel)
+                loss = _loss(network(embeddings[0][batch]), targets[0][batch], objective)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
             if epoch % point.validate_every and epoch < point.max_epochs:
                 continue
             logits = _predict(network, embeddings[1])
-            loss = torch.zeros(()) if first_best else _loss(logits, targets[1], multilabel)
-            now = score(logits, targets[1], multilabel), -float(loss)
+            loss = torch.zeros(()) if first_best else _loss(logits, targets[1], objective)
+            now = score(logits, targets[1], objective), -float(loss)
             waited = 0 if now > reached else waited + 1
             if now > reached:
                 best, reached = copy.deepcopy(network.state_dict()), now
@@ -188,38 +167,31 @@ def fold_plan(folds: Sequence[str]) -> list[tuple[str, str, list[str]]]:
 
 def evaluate_embeddings(
     embeddings: np.ndarray,
-    task: Task,
+    task: LabelledClips,
     grid: str = "published",
     folds: Sequence[str] = (),
     seed: int = 42,
     first_best: bool = False,
 ) -> dict[str, Any]:
-    """HEAR's score of embeddings (clips, size) on a task.
+    """HEAR's score of embeddings (clips, size) on a task; `first_best` as for `train`.
 
-    Args:
-        embeddings: in the order of the task's clips.
-        task: labels and folds.
-        grid: published, fast or faster.
-        folds: test only these; all by default. The hyper-parameters are always chosen on the first fold of the task.
-        seed: of weights, order and dropout.
-        first_best: as for `train`.
+    `folds` are the only ones to test; the hyper-parameters are always chosen on the first fold of the task.
 
     Returns:
         score (mean over folds), standard_deviation, interval (95 %, clips resampled), metric, folds, point.
     """
     values = torch.from_numpy(np.ascontiguousarray(embeddings, dtype=np.float32))
-    targets = torch.from_numpy(task.targets.astype(np.float32))
-    members = {name: torch.tensor([name == fold for fold in task.folds]) for name in set(task.folds)}
-    plan = fold_plan(task.folds)
+    targets = torch.from_numpy(task.targets)
+    members = {name: torch.from_numpy(task.parts == name) for name in set(task.parts.tolist())}
+    plan = fold_plan(task.parts.tolist())
     if missing := [fold for fold in folds if fold not in members]:
         raise UserError(f"There is no fold {missing[0]}; the table has {', '.join(sorted(members))}.")
 
     def run(plan_round: tuple[str, str, list[str]], point: Point) -> tuple[nn.Module, tuple[float, float]]:
         _, valid, training = plan_round
-        train_clips = torch.stack([members[name] for name in training]).any(dim=0)
-        rows = train_clips, members[valid]
+        rows = torch.stack([members[name] for name in training]).any(dim=0), members[valid]
         pairs = (values[rows[0]], values[rows[1]]), (targets[rows[0]], targets[rows[1]])
-        return train(*pairs, point, task.multilabel, seed, first_best)
+        return train(*pairs, point, task.objective, seed, first_best)
 
     tried = [(run(plan[0], point)[1], point) for point in grid_points(grid)]
     best = max(tried, key=lambda pair: pair[0])[1]
@@ -230,13 +202,13 @@ def evaluate_embeddings(
             continue
         network, _ = run(plan_round, best)
         logits[members[test]] = _predict(network, values[members[test]])
-        scores[test] = score(logits[members[test]], targets[members[test]], task.multilabel)
+        scores[test] = score(logits[members[test]], targets[members[test]], task.objective)
     tested = torch.stack([members[name] for name in scores]).any(dim=0)
     return {
-        "metric": "mAP" if task.multilabel else "accuracy",
+        "metric": "accuracy" if task.objective == "one_label" else "mAP",
         "score": float(np.mean(list(scores.values()))),
         "standard_deviation": float(np.std(list(scores.values()))),
-        "interval": _interval(logits, targets, tested, task, seed),
+        "interval": _interval(logits[tested], targets[tested], seed) if task.objective == "one_label" else None,
         "folds": scores,
         "point": asdict(best),
         "grid": grid,
@@ -244,7 +216,7 @@ def evaluate_embeddings(
     }
 
 
-def read_task(source: Path) -> Task:
+def read_task(source: Path) -> LabelledClips:
     """Read a table (csv or tsv) of filename, label (several: separated by ;), fold; or a folder.
 
     Files of a table lie beside it or in `audio/` beside it. A folder holds one such table, or a folder of audio for
@@ -262,8 +234,12 @@ def read_task(source: Path) -> Task:
     column = next((name for name in LABEL_COLUMNS if name in table), None)
     if column is None:
         raise UserError(f"{source} has no column label; it has {', '.join(table.columns)}.")
-    folder = source.parent
-    paths = [_find(folder, name, source) for name in table["filename"]]
+    paths = []
+    for name in table["filename"]:
+        places = source.parent / name, source.parent / "audio" / name
+        paths += [path for path in places if path.exists()][:1]
+        if not places[0].exists() and not places[1].exists():
+            raise UserError(f"{source} names {name}, which is neither in {source.parent} nor in its folder audio.")
     return _make_task(paths, [label.split(";") for label in table[column]], table["fold"].tolist())
 
 
@@ -283,7 +259,7 @@ def probe(
     if grid not in GRIDS:
         raise UserError(f"grid is {', '.join(GRIDS)}, not {grid}.")
     task = read_task(source)
-    fold_plan(task.folds)
+    fold_plan(task.parts.tolist())
     started = time.monotonic()
     embeddings = embed_files(task.paths, load_embedder(name, weights))
     embedded = time.monotonic()
@@ -293,10 +269,10 @@ def probe(
     return {"model": name, "size": embeddings.shape[1], **result, "seconds": seconds}
 
 
-def _loss(logits: Tensor, targets: Tensor, multilabel: bool) -> Tensor:
-    if multilabel:
-        return nn.functional.binary_cross_entropy_with_logits(logits, targets)
-    return nn.functional.cross_entropy(logits, targets.argmax(dim=1))
+def _loss(logits: Tensor, targets: Tensor, objective: Objective) -> Tensor:
+    if objective == "one_label":
+        return nn.functional.cross_entropy(logits, targets.argmax(dim=1))
+    return nn.functional.binary_cross_entropy_with_logits(logits, targets)
 
 
 @torch.no_grad()
@@ -304,11 +280,9 @@ def _predict(network: nn.Module, embeddings: Tensor) -> Tensor:
     return network.eval()(embeddings)
 
 
-def _interval(logits: Tensor, targets: Tensor, tested: Tensor, task: Task, seed: int) -> tuple[float, float] | None:
-    """95 % interval of the accuracy by resampling clips; None for mAP, which is no mean over clips."""
-    if task.multilabel:
-        return None
-    right = (logits.argmax(dim=1) == targets.argmax(dim=1))[tested].double().numpy()
+def _interval(logits: Tensor, targets: Tensor, seed: int) -> tuple[float, float]:
+    """95 % interval of the accuracy by resampling clips."""
+    right = (logits.argmax(dim=1) == targets.argmax(dim=1)).double().numpy()
     found = bootstrap_mean(right, np.arange(len(right)), np.random.default_rng(seed))
     return found.low, found.high
 
@@ -323,29 +297,19 @@ def _is_task(path: Path) -> bool:
     return {"filename", "fold"} <= columns and bool(columns & set(LABEL_COLUMNS))
 
 
-def _find(folder: Path, name: str, source: Path) -> Path:
-    for path in (folder / name, folder / "audio" / name):
-        if path.exists():
-            return path
-    raise UserError(f"{source} names {name}, which is neither in {folder} nor in {folder / 'audio'}.")
-
-
-def _task_of_folders(folder: Path) -> Task:
+def _task_of_folders(folder: Path) -> LabelledClips:
     paths = list_audio(folder)
     if any(path.parent == folder for path in paths):
         raise UserError(
             f"{folder} needs one table with the columns filename, label and fold, or a folder of audio for each label."
         )
     labels = [path.relative_to(folder).parts[0] for path in paths]
-    seen: dict[str, int] = {}
-    folds = []
-    for label in labels:
-        folds.append(str(seen.get(label, 0) % 5 + 1))
-        seen[label] = seen.get(label, 0) + 1
-    return _make_task(paths, [[label] for label in labels], folds)
+    folds = pd.Series(labels).groupby(labels).cumcount() % 5 + 1
+    return _make_task(paths, [[label] for label in labels], folds.astype(str).tolist())
 
 
-def _make_task(paths: list[Path], labels: list[list[str]], folds: list[str]) -> Task:
+def _make_task(paths: list[Path], labels: list[list[str]], folds: list[str]) -> LabelledClips:
     names = sorted({name for own in labels for name in own})
-    targets = np.array([[name in own for name in names] for own in labels], dtype=np.int64)
-    return Task(paths, targets, names, folds)
+    targets = np.array([[name in own for name in names] for own in labels], dtype=np.float32)
+    objective: Objective = "one_label" if (targets.sum(axis=1) == 1).all() else "several_labels"
+    return LabelledClips(tuple(names), objective, paths, targets, np.array(folds), [path.name for path in paths])

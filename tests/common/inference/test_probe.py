@@ -18,8 +18,9 @@ def made_task(separation, clips=120, classes=3, folds=4, seed=0):
     label = np.arange(clips) % classes
     embeddings = draw.normal(size=(clips, 16)) + separation * np.eye(classes, 16)[label]
     names = [str(1 + index // classes % folds) for index in range(clips)]
-    targets = np.eye(classes, dtype=np.int64)[label]
-    return embeddings.astype(np.float32), probe.Task([], targets, [str(c) for c in range(classes)], names)
+    targets = np.eye(classes, dtype=np.float32)[label]
+    labels = tuple(str(c) for c in range(classes))
+    return embeddings.astype(np.float32), probe.LabelledClips(labels, "one_label", [], targets, np.array(names), names)
 
 
 def test_the_published_grid_has_sixteen_points_and_eight_are_tried():
@@ -63,7 +64,7 @@ def test_separable_classes_are_told_apart_and_noise_is_not():
 
 def test_the_test_fold_is_never_learned_from():
     embeddings, task = made_task(0.0)
-    embeddings[np.array(task.folds) == "1", 0] += 100.0 * task.targets[np.array(task.folds) == "1", 0]
+    embeddings[task.parts == "1", 0] += 100.0 * task.targets[task.parts == "1", 0]
     result = probe.evaluate_embeddings(embeddings, task, grid="faster", folds=["1"])
     assert result["score"] < 0.75  # that one column tells a class only in fold 1
 
@@ -75,7 +76,7 @@ def test_the_same_seed_gives_the_same_network_whatever_was_drawn_before():
     for draws in (0, 7):
         torch.rand(draws)
         point = probe.Point(max_epochs=6, hidden_dim=16)
-        network, _ = probe.train((values[:60], values[60:]), (targets[:60], targets[60:]), point, False)
+        network, _ = probe.train((values[:60], values[60:]), (targets[:60], targets[60:]), point, "one_label")
         weights.append(network[0].weight)
     assert torch.equal(*weights)
 
@@ -84,7 +85,7 @@ def test_several_labels_are_scored_by_mean_average_precision():
     logits = torch.tensor([[2.0, 0.0], [1.0, 3.0], [0.0, 1.0]])
     targets = torch.tensor([[1, 0], [0, 1], [1, 1]])
     # First label: ranks 1 and 3 are right, (1 + 2 / 3) / 2. Second: ranks 1 and 2 are right, 1.
-    assert probe.score(logits, targets, multilabel=True) == pytest.approx((5 / 6 + 1) / 2)
+    assert probe.score(logits, targets, "several_labels") == pytest.approx((5 / 6 + 1) / 2)
 
 
 def write_task(folder):
@@ -123,8 +124,8 @@ def test_folders_are_labels_with_folds_spread_evenly(tmp_path):
         for index in range(5):
             soundfile.write(tmp_path / label / f"{index}.wav", np.zeros(100), 32000)
     task = probe.read_task(tmp_path)
-    assert task.labels == ["cat", "dog"] and task.targets.sum(axis=0).tolist() == [5, 5]
-    assert sorted(task.folds) == sorted(["1", "2", "3", "4", "5"] * 2)
+    assert task.labels == ("cat", "dog") and task.targets.sum(axis=0).tolist() == [5, 5]
+    assert sorted(task.parts) == sorted(["1", "2", "3", "4", "5"] * 2)
 
 
 @pytest.mark.slow
