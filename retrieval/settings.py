@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from common.settings import Field, Settings
-from common.settings.trainer import MachineSettings, RunSettings
+from common.settings import Field, MachineSettings, RunSettings, Settings
 
 
 class DataSource(Settings):

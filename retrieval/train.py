@@ -13,7 +13,7 @@ from torch.distributed.nn.functional import all_gather
 
 from common.data.loading import make_plan_loader
 from common.runs.energy import measure_energy
-from common.settings.trainer import MachineSettings, TrainerSettings
+from common.settings import MachineSettings, TrainerSettings
 from common.training.devices import uses_gpu
 from common.training.schedules import WarmupCosine
 from common.training.seeds import seed_all

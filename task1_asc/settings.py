@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from common.settings import Field, Settings
-from common.settings.trainer import RunSettings, TrainerSettings
+from common.settings import Field, RunSettings, Settings, TrainerSettings
 
 
 class ValidationSettings(Settings):

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from common.settings import Field, Settings
-from common.settings.trainer import MachineSettings, RunSettings
+from common.settings import Field, MachineSettings, RunSettings, Settings
 from task4_sed.labels import POOLING, LabelSettings
 
 TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]

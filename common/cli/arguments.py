@@ -17,8 +17,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
-from common.settings.mistakes import describe_mistakes, iterate_settings
-from common.settings.renamed import find_new_name
+from common.settings.mistakes import describe_mistakes, find_new_name
+from common.settings.schema import iterate_settings
 from common.settings.yaml_file import parse_value, read_yaml
 
 Item = TypeVar("Item")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from common.cli.arguments import ConfigVerb, Repeated, config_verb
 from common.output import say
-from common.settings.trainer import RunSettings
+from common.settings import RunSettings
 
 if TYPE_CHECKING:
     from common.runs.processes import Executor

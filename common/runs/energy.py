@@ -9,7 +9,7 @@ from typing import Any
 
 from common.data.files import write_json
 from common.runs.folder import is_main_process
-from common.settings.trainer import MachineSettings
+from common.settings import MachineSettings
 
 # codecarbon's names of its methods for the processor's power.
 CPU_METHODS = {

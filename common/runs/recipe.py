@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
-from common.settings.trainer import RunSettings
+from common.settings import RunSettings
 
 if TYPE_CHECKING:
     from common.runs.processes import Executor

@@ -22,8 +22,7 @@ from common.runs.folder import lock_folder, prepare_folder
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
 from common.runs.tasks import Outcome, Task, run_task
-from common.settings import AnySettings, Settings, changed_settings, parse_settings, plain_settings
-from common.settings.trainer import MachineSettings
+from common.settings import AnySettings, MachineSettings, Settings, changed_settings, parse_settings, plain_settings
 from common.settings.yaml_file import parse_value
 
 RunFunction = Callable[[Any], Mapping[str, Any]]

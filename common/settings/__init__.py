@@ -3,8 +3,6 @@
 from pydantic import Field
 
 from common.settings.load import (
-    AnySettings,
-    Settings,
     SettingsError,
     changed_settings,
     dump_settings,
@@ -12,12 +10,16 @@ from common.settings.load import (
     parse_settings,
     plain_settings,
 )
+from common.settings.schema import AnySettings, MachineSettings, RunSettings, Settings, TrainerSettings
 
 __all__ = [
     "AnySettings",
     "Field",
+    "MachineSettings",
+    "RunSettings",
     "Settings",
     "SettingsError",
+    "TrainerSettings",
     "changed_settings",
     "dump_settings",
     "load_settings",

@@ -7,35 +7,21 @@ import json
 from collections.abc import Callable, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from common.errors import UserError
-from common.settings.mistakes import describe_mistakes, setting_fields
+from common.settings.mistakes import describe_mistakes
+from common.settings.schema import AnySettings, Settings, setting_fields
 from common.settings.yaml_file import Place, YamlFile, dotted, read_yaml, to_yaml
-
-
-class Settings(BaseModel):
-    """A group of settings: frozen, without unknown names; the string under a field is its help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @classmethod
-    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
-        """The class for the content of a file; a task with several systems overrides this to choose between them."""
-        return cls
-
 
 _AFTER_THE_FILE = 10**9  # sorts mistakes of the command line after all lines of the file
 
 
 class SettingsError(UserError):
     """Mistakes in settings, one per line."""
-
-
-AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, Any] | None = None) -> AnySettings:

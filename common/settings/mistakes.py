@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from collections.abc import Collection
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from common.errors import nearest
-from common.settings.renamed import find_new_name
+from common.settings.schema import iterate_settings, setting_fields
 from common.settings.yaml_file import Place, dotted
 
 _EXPECTED = {
@@ -40,6 +40,22 @@ _BOUNDS = {
     "string_pattern_mismatch": "a text of the form {pattern}",
 }
 
+# To rename a setting or a flag of a verb, rename it in the code and add its old name here: one word or dotted, it
+# matches the end of a dotted name in every group and verb, and the new name takes its place.
+RENAMED: dict[str, str] = {
+    "workers": "num_workers",
+    "contrastive.trainer": "trainer",
+    "contrastive.trainer.epochs": "contrastive.epochs",
+    "distilled.trainer": "trainer",
+    "distilled.trainer.epochs": "distilled.epochs",
+    "training.trainer": "trainer",
+    "training.lr": "training.optim.lr",
+    "augmentation.filter_augment": "augmentation.filter",
+    "augmentation.time_mask.min_share": "augmentation.time_mask.smallest",
+    "augmentation.time_mask.max_share": "augmentation.time_mask.largest",
+    "augmentation.time_mask.distilled": "augmentation.time_mask.pseudo_labels",
+}
+
 
 def describe_mistakes(cls: type[BaseModel], data: Any, error: ValidationError) -> list[tuple[Place, str]]:
     """One (place, sentence) for each mistake; the sentence starts with the dotted name."""
@@ -62,21 +78,11 @@ def describe_mistakes(cls: type[BaseModel], data: Any, error: ValidationError) -
     return sentences
 
 
-def setting_fields(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings classes in an annotation such as `list[A | B] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from setting_fields(part)
-
-
-def iterate_settings(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of each setting and group."""
-    for name, field in cls.model_fields.items():
-        yield prefix + name, field.annotation
-        if get_origin(field.annotation) not in (list, tuple, dict):
-            for group in setting_fields(field.annotation):
-                yield from iterate_settings(group, f"{prefix}{name}.")
+def find_new_name(old: str, names: Collection[str]) -> str | None:
+    """The new name of the dotted setting or option `old`, if it is one of `names`."""
+    words = old.split(".")
+    renamed = [".".join([*words[:at], RENAMED.get(".".join(words[at:]), "")]) for at in range(len(words))]
+    return next((new for new in renamed if new in names), None)
 
 
 def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:  # inference packages copy this module without settings
-    from common.settings.trainer import MachineSettings
+    from common.settings import MachineSettings
 
 
 def uses_gpu(settings: "MachineSettings | None" = None) -> bool:

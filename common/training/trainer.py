@@ -27,7 +27,7 @@ from torch import nn
 from common.data.files import atomic_write
 from common.errors import UserError
 from common.output import Progress
-from common.settings.trainer import TrainerSettings
+from common.settings import TrainerSettings
 from common.training.checkpoints import read_checkpoint, save_checkpoint
 from common.training.seeds import StepSeeds
 

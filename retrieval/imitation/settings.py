@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from common.settings import Field, Settings
-from common.settings.trainer import RunSettings, TrainerSettings
+from common.settings import Field, RunSettings, Settings, TrainerSettings
 from retrieval.settings import AudioEncoder
 
 Layout = Literal["qbv_coarse", "qbv_fine", "vimsketch"]

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from common.settings import Field, Settings
-from common.settings.trainer import TrainerSettings
+from common.settings import Field, Settings, TrainerSettings
 from task4_sed.settings import (
     TRAINING_SETS,
     AverageSettings,

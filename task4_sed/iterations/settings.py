@@ -15,8 +15,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from common.settings import Field, Settings, parse_settings
-from common.settings.trainer import TrainerSettings
+from common.settings import Field, Settings, TrainerSettings, parse_settings
 from task4_sed.settings import (
     TRAINING_SETS,
     AugmentSettings,

@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from common.settings import Field, Settings
-from common.settings.trainer import RunSettings, TrainerSettings
+from common.settings import Field, RunSettings, Settings, TrainerSettings
 from task4_sed.settings import AugmentSettings
 
 

@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 from common.models.output import ModelOutput
 from common.models.text import TextEncoder, pool
 from common.registry.factory import create_front_end
-from common.settings import load_settings
-from common.settings.trainer import TrainerSettings
+from common.settings import TrainerSettings, load_settings
 from common.training.trainer import fit, make_trainer
 from retrieval.clips import CaptionSampler, split_windows
 from retrieval.correspondences import EstimatedCorrespondences, write_teacher

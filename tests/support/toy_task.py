@@ -15,8 +15,7 @@ from common.reports.html import Section, table, write_report
 from common.runs.folder import run_folders
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.settings import Field
-from common.settings.trainer import RunSettings
+from common.settings import Field, RunSettings
 
 
 class ToySettings(RunSettings):

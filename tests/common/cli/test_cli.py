@@ -119,7 +119,7 @@ def test_an_option_may_be_repeated(capsys):
 )
 def test_a_mistake_in_the_call_is_one_sentence_and_exit_code_2(capsys, monkeypatch, words, sentence):
     new_names = {"workers": "steps" if words[0] == "show" else "top", "optim.workers": "optim.lr"}
-    monkeypatch.setattr("common.settings.renamed.RENAMED", new_names)
+    monkeypatch.setattr("common.settings.mistakes.RENAMED", new_names)
     assert call(capsys, *words) == (2, "", sentence + "\n")
 
 

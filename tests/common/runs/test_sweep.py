@@ -17,8 +17,7 @@ from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable
 from common.runs.sweep import make_cells, parse_over, sweep
 from common.runs.tasks import SlurmSettings
-from common.settings import Settings
-from common.settings.trainer import TrainerSettings
+from common.settings import Settings, TrainerSettings
 from tests.support.places import ROOT
 from tests.support.sweep_cells import CellSettings, die, fail_sometimes, train
 

@@ -254,7 +254,7 @@ def test_changed_settings_are_named_with_both_values():
 
 
 def test_an_old_name_is_refused_with_the_new_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.settings.renamed.RENAMED", {"decay": "weight_decay", "warmup": "optim.warmup_steps"})
+    monkeypatch.setattr("common.settings.mistakes.RENAMED", {"decay": "weight_decay", "warmup": "optim.warmup_steps"})
     assert mistakes(tmp_path, "name: x\nwarmup: 5\noptim:\n  decay: 0.1", {"optim.decay": 1}) == [
         "config.yaml:2: warmup is now called optim.warmup_steps.",
         "--optim.decay is now called optim.weight_decay.",
@@ -262,7 +262,7 @@ def test_an_old_name_is_refused_with_the_new_one(tmp_path, monkeypatch):
 
 
 def test_a_run_of_an_earlier_version_is_refused_in_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.settings.renamed.RENAMED", {"decay": "weight_decay"})
+    monkeypatch.setattr("common.settings.mistakes.RENAMED", {"decay": "weight_decay"})
     path = tmp_path / "settings.yaml"
     path.write_text("name: x\nunknown: 1\noptim:\n  decay: 0.1\n")
     with pytest.raises(

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.data.loading import make_loader
 from common.errors import UserError
-from common.settings.trainer import TrainerSettings
+from common.settings import TrainerSettings
 from common.training import schedules
 from common.training.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
 from common.training.seeds import derive_seed, seed_all, step_generator

@@ -1,10 +1,28 @@
-"""Settings of a run and of its training loop. No torch here, so that `--help` is quick."""
+"""Schema of settings: the base class, the groups that every recipe has, and the walk over their fields.
+
+No torch here, so that `--help` is quick.
+"""
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from common.settings import Field, Settings
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A group of settings: frozen, without unknown names; the string under a field is its help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @classmethod
+    def for_data(cls, data: Mapping[str, Any]) -> "type[Settings]":
+        """The class for the content of a file; a task with several systems overrides this to choose between them."""
+        return cls
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 class MachineSettings(Settings):
@@ -68,3 +86,20 @@ class RunSettings(Settings):
     def _part(self, field: str, otherwise: str) -> str:
         value = self.value_in_name(field)
         return otherwise if value is None else str(value).replace("/", "-")
+
+
+def setting_fields(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings classes in an annotation such as `list[A | B] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from setting_fields(part)
+
+
+def iterate_settings(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of each setting and group."""
+    for name, field in cls.model_fields.items():
+        yield prefix + name, field.annotation
+        if get_origin(field.annotation) not in (list, tuple, dict):
+            for group in setting_fields(field.annotation):
+                yield from iterate_settings(group, f"{prefix}{name}.")
