@@ -15,9 +15,7 @@ TRAINING = ("development", "train", *COUNTS["wavcaps"])
 def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:
     """Check every split of Clotho, AudioCaps and WavCaps that lies in a folder or in a folder of it.
 
-    Args:
-        root: folder of a data set, or of several.
-        excluded: lists of source ids that the training leaves out, as `exclude` of the settings.
+    `excluded` are lists of source ids that the training leaves out, as `exclude` of the settings.
 
     Raises:
         UserError: if there is no captioned data, or a list is unreadable.

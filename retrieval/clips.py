@@ -93,11 +93,8 @@ class CaptionedClips(Dataset):
     """Clips of a manifest; indexed by the draws of a batch, from a `CaptionSampler`.
 
     Args:
-        manifest: of the clips.
-        sample_rate: Hz of the waveforms.
         settings: max_duration, window, encode_silence, cache and num_workers are used.
         random_part: a clip longer than `max_duration` gives a part drawn by (seed, draw), else its beginning.
-        seed: of the parts.
     """
 
     def __init__(self, manifest: Manifest, sample_rate: int, settings: Data, random_part: bool, seed: int = 0):
@@ -189,7 +186,6 @@ class CaptionSampler(Sampler):
         num_captions: captions of each clip.
         pairs_per_batch: pairs of clip and caption in a batch of one process.
         captions_per_clip: captions of a clip that come together.
-        seed: of the order.
         rank: number of this process, of `world_size`; each takes every n-th batch.
     """
 

@@ -22,12 +22,11 @@ def write_teacher(
     """Embeddings of one teacher in its own space: clips.h5 and captions.h5.
 
     Args:
-        folder: of the teacher.
         clips: key of each clip (dataset/split/file_name).
         audio: (clips, dim).
         captions: each distinct caption as written in the data set.
         text: (captions, dim).
-        caption_rule: rule by which the captions were normalised before they were encoded.
+        caption_rule: how captions were normalised before they were encoded.
     """
     for path, names, vectors in (("clips.h5", clips, audio), ("captions.h5", captions, text)):
         attributes = {"caption_rule": caption_rule}
@@ -84,10 +83,6 @@ def embed_by_text(encoder: TextEncoder, captions: Sequence[Sequence[str]]) -> tu
 
     "Text-based Audio Retrieval by Learning from Similarities between Audio Captions" (2024) shows that such
     similarities agree with human judgement.
-
-    Args:
-        encoder: of sentences.
-        captions: of each clip.
 
     Returns:
         Vectors of the clips, distinct captions, and their vectors.

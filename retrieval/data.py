@@ -4,6 +4,7 @@ A manifest is a table with one row per clip: dataset, split, file_name (byte for
 captions (a tuple) and source_id (text).
 """
 
+import ast
 import hashlib
 import io
 import json
@@ -37,9 +38,7 @@ COUNTS = {
     "wavcaps": {source: count for source, (_, count) in WAVCAPS.items()},
 }
 # Broken files of WavCaps AudioSet_SL, left out by the systems of 2024 and 2025.
-WAVCAPS_BROKEN = frozenset(
-    ("Y06-g5jz-OGc", "Y3sSblRfEG2o", "YFli8wjBFV2M", "YVcu0pVF1npM", "YWudGD6ZHRoY", "YmW3S0u8bj58")
-)
+WAVCAPS_BROKEN = {"Y06-g5jz-OGc", "Y3sSblRfEG2o", "YFli8wjBFV2M", "YVcu0pVF1npM", "YWudGD6ZHRoY", "YmW3S0u8bj58"}
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
@@ -240,8 +239,6 @@ def read_relevance(path: Path) -> dict[str, tuple[str, ...]]:
 
     Columns `query` and `audio_filenames` (a list in Python's notation, read as a literal, never executed).
     """
-    import ast
-
     table = _read_text_table(path, "query", "audio_filenames")
     relevant = {}
     for row, (query, names) in enumerate(zip(table["query"], table["audio_filenames"], strict=True), start=2):
@@ -270,12 +267,10 @@ def _read_text_table(path: Path, *columns: str) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     data = path.read_bytes()
-    for encoding in ("utf-8-sig", "iso-8859-1"):  # Clotho's metadata is ISO-8859-1
-        try:
-            text = data.decode(encoding)
-            break
-        except UnicodeDecodeError:
-            continue
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("iso-8859-1")  # Clotho's metadata
     try:
         table = pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -26,15 +26,9 @@ EVALUATION_MD5 = {
 
 
 def download_data(root: Path, evaluation: bool = False, delete_archives: bool = False) -> Path:
-    """Download and unpack Clotho v2.1, or the challenge's evaluation set; resumes after an interruption.
+    """Download and unpack Clotho v2.1, or the evaluation set (1,000 clips and queries); resumes after an interruption.
 
-    Args:
-        root: folder of the data set; archives are kept in `root/archives`.
-        evaluation: the evaluation set (1,000 clips and queries) instead of Clotho.
-        delete_archives: remove each archive after unpacking.
-
-    Returns:
-        root.
+    Archives are kept in `root/archives` unless they are deleted. Returns `root`.
 
     Raises:
         UserError: as `common.data.download.download` and `common.data.archives.unpack`.

@@ -52,6 +52,7 @@ class DualEncoder(nn.Module):
     ):
         super().__init__()
         self.audio, self.text = audio, text
+        self.sample_rate = audio.sample_rate
         self.project_audio = projection(audio_dim, dim, hidden_layers)
         self.project_text = projection(text.dim, dim, hidden_layers)
         self.temperature = nn.Parameter(torch.tensor(float(temperature)), requires_grad=learn_temperature)
@@ -107,16 +108,17 @@ def make_model(settings: Model) -> DualEncoder:
     audio = make_audio_encoder(settings.audio)
     with torch.inference_mode():
         output = audio.eval()(torch.zeros(1, audio.sample_rate))
-    model = DualEncoder(
-        audio,
-        make_text_encoder(settings.text),
-        (output.embedding if output.frames is None else output.frames).shape[-1],
-        dim=settings.dim,
-        hidden_layers=settings.hidden_layers,
-        temperature=settings.temperature,
-        learn_temperature=settings.learn_temperature,
-    )
-    freeze_unused(model)
+    audio_dim = (output.embedding if output.frames is None else output.frames).shape[-1]
+    options = settings.model_dump(exclude={"audio", "text"})
+    model = DualEncoder(audio, make_text_encoder(settings.text), audio_dim, **options)
+    # Parameters without influence on embeddings, such as a classifier's, are frozen: DDP waits for every gradient.
+    rate = audio.sample_rate
+    vectors = model.eval().embed_audio(torch.zeros(1, rate), torch.tensor([0]), torch.tensor([rate]))
+    (vectors.sum() + model.embed_text(["a sound"]).sum()).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is None and name != "temperature":
+            parameter.requires_grad_(False)
+        parameter.grad = None
     return model
 
 
@@ -142,17 +144,6 @@ def make_audio_encoder(settings: AudioEncoder) -> AudioModel:
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) and settings.norm_momentum is not None:
             module.momentum = settings.norm_momentum
     return model
-
-
-def freeze_unused(model: DualEncoder) -> None:
-    """Freeze parameters without influence on embeddings, such as a classifier's: DDP waits for every other gradient."""
-    rate = model.audio.sample_rate
-    audio = model.eval().embed_audio(torch.zeros(1, rate), torch.tensor([0]), torch.tensor([rate]))
-    (audio.sum() + model.embed_text(["a sound"]).sum()).backward()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None and name != "temperature":
-            parameter.requires_grad_(False)
-        parameter.grad = None
 
 
 def load_checkpoint(model: DualEncoder, path: Path) -> None:

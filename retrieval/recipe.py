@@ -51,7 +51,7 @@ def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_che
     captions = list(dict.fromkeys(manifest.all_captions))
     for name in _teacher_names(settings):
         model = load_model(run, name, "contrastive")
-        clips = CaptionedClips(manifest, model.audio.sample_rate, settings.data, random_part=False)
+        clips = CaptionedClips(manifest, model.sample_rate, settings.data, random_part=False)
         audio, text = embed_clips(model, clips, settings.eval_batch), embed_captions(model, captions)
         write_teacher(folder / name, keys, audio, captions, text, model.text.caption_rule)
     if settings.correspondences.text_similarity is not None:
@@ -117,7 +117,7 @@ def similarities(
     model: DualEncoder, manifest: Manifest, captions: Sequence[str], settings: RetrievalSettings
 ) -> Tensor:
     """(captions, clips) cosines."""
-    clips = CaptionedClips(manifest, model.audio.sample_rate, settings.data, random_part=False)
+    clips = CaptionedClips(manifest, model.sample_rate, settings.data, random_part=False)
     return embed_captions(model, captions) @ embed_clips(model, clips, settings.eval_batch).mT
 
 

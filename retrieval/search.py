@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,50 +49,34 @@ class Searcher:
     window: float
     identity: str
 
-    @property
-    def understands(self) -> str:
-        """Queries that the model takes beside examples: "text" or "voice"."""
-        return "text" if isinstance(self.model, DualEncoder) else "voice"
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz."""
-        return self.model.audio.sample_rate if isinstance(self.model, DualEncoder) else self.model.sample_rate
-
     @torch.inference_mode()
     def embed_files(self, paths: Sequence[Path], voice: bool = False) -> Tensor:
         """Files of any length to unit vectors (paths, dim): the mean over windows, in constant memory."""
         total: list[Tensor | float] = [0.0] * len(paths)
         count = [0] * len(paths)
-        for windows, lengths, owner in _batches(paths, self.sample_rate, self.window):
-            steps = self._encode(windows, voice)
-            for row, (file, length) in enumerate(zip(owner, lengths, strict=True)):
+        device, every = next(self.model.parameters()).device, self._windows(paths)
+        while batch := list(islice(every, WINDOWS_AT_ONCE)):
+            windows = torch.stack([window for window, _, _ in batch]).to(device)
+            if isinstance(self.model, DualEncoder):
+                steps = self.model.encode_windows(windows)
+            else:
+                steps = (self.model.voice if voice else self.model.recording)(windows).embedding[:, None]
+            for row, (_, length, file) in enumerate(batch):
                 counted = -(-length * steps.shape[1] // windows.shape[1])
                 total[file] = total[file] + steps[row, :counted].sum(dim=0)
                 count[file] += counted
-        if 0 in count:
-            raise AudioError(f"{paths[count.index(0)]} holds no samples.")
         mean = torch.stack([torch.as_tensor(t) / c for t, c in zip(total, count, strict=True)])
         if isinstance(self.model, DualEncoder):
             mean = self.model.project_audio(mean)
         return functional.normalize(mean.float(), dim=1).cpu()
 
-    def _encode(self, windows: Tensor, voice: bool) -> Tensor:
-        """(windows, samples) to (windows, steps, dim)."""
-        windows = windows.to(next(self.model.parameters()).device)
-        if isinstance(self.model, DualEncoder):
-            return self.model.encode_windows(windows)
-        return (self.model.voice if voice else self.model.recording)(windows).embedding[:, None]
-
-    def embed_text(self, text: Sequence[str]) -> Tensor:
-        """Queries in words to unit vectors.
-
-        Raises:
-            UserError: if the model takes voices only.
-        """
-        if not isinstance(self.model, DualEncoder):
-            raise UserError("This index was made by a model of vocal imitation; search it with --voice or --example.")
-        return embed_captions(self.model, text)
+    def _windows(self, paths: Sequence[Path]) -> Iterator[tuple[Tensor, int, int]]:
+        """Windows of consecutive files; for each its samples before padding, and the number of its file."""
+        size = round(self.window * self.model.sample_rate)
+        for number, path in enumerate(paths):
+            for block in read_blocks(path, self.window, self.model.sample_rate):
+                for start, window in enumerate(split_windows(torch.from_numpy(block.copy()), size)):
+                    yield window, min(size, len(block) - start * size), number
 
 
 def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
@@ -106,18 +91,13 @@ def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
     return text_recipe.RECIPE.open(folder)
 
 
-def load_searcher(folder: Path, name: str | None = None) -> Searcher:
-    """The best model of a run: stage 2 where there is one.
-
-    Args:
-        folder: of the run.
-        name: one of its models; None takes the first.
-    """
+def load_searcher(folder: Path) -> Searcher:
+    """The first model of a run, of stage 2 where there is one."""
     run = open_run(folder)
     if isinstance(run.settings, ImitationSettings):
         model = imitation_recipe.load_imitation_model(run)
         return Searcher(model, run.settings.data.duration, compute_sha256(imitation_recipe.find_checkpoint(run)))
-    name = name or next(iter(run.settings.models))
+    name = next(iter(run.settings.models))
     best = run.checkpoint(f"distilled_{name}/best.ckpt", f"contrastive_{name}/best.ckpt")
     dual = text_recipe.load_model(run, name, best.parent.name.partition("_")[0])
     return Searcher(dual, run.settings.data.window, compute_sha256(best))
@@ -128,15 +108,8 @@ def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unr
 
     out/vectors.npy (files, dim) float32, unit length; out/index.json written last: file names, model, folder.
 
-    Args:
-        searcher: the model.
-        run: its folder, stored so that a search finds it again.
-        folder: searched for audio, with its folders.
-        out: folder of the index.
-        skip_unreadable: leave out and name files that cannot be read, instead of stopping at the first.
-
-    Returns:
-        Files in the index.
+    The folder `run` of the model is stored, so that a search finds it again. With `skip_unreadable`, files that cannot
+    be read are left out and named; otherwise the first one ends the call. Returns the number of files in the index.
     """
     names = [str(path.relative_to(folder)) for path in list_audio(folder)]
     plan = {"model": searcher.identity, "folder": str(folder.resolve()), "files": names}
@@ -162,7 +135,8 @@ def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unr
     kept = [name for name in names if name not in unreadable]
     if not kept:
         raise UserError(f"None of the {len(names)} files below {folder} could be read.")
-    more = {"run": os.path.relpath(run, out), "unreadable": unreadable, "understands": searcher.understands}
+    understands = "text" if isinstance(searcher.model, DualEncoder) else "voice"
+    more = {"run": os.path.relpath(run, out), "unreadable": unreadable, "understands": understands}
     write_json(out / "index.json", {**plan, "files": kept, **more})
     for name, reason in unreadable.items():
         say(f"left out {name}: {reason}")
@@ -257,9 +231,11 @@ def search(
         raise UserError('Give one query, words, --voice FILE or --example FILE: search "a dog barks" --index INDEX')
     searcher = index.searcher()
     if text is not None:
-        query = searcher.embed_text([text])
+        if not isinstance(searcher.model, DualEncoder):
+            raise UserError("This index was made by a model of vocal imitation; search it with --voice or --example.")
+        query = embed_captions(searcher.model, [text])
     elif voice is not None:
-        if searcher.understands != "voice":
+        if isinstance(searcher.model, DualEncoder):
             raise UserError("This index was made by a model of text; search it by words, or with --example.")
         query = searcher.embed_files([voice], voice=True)
     else:
@@ -269,27 +245,6 @@ def search(
         {"rank": rank, "file": index.files[row], "similarity": round(value, 4)}
         for rank, (row, value) in enumerate(zip(rows[0].tolist(), similarity[0].tolist(), strict=True), start=1)
     ]
-
-
-def _batches(paths: Sequence[Path], sample_rate: int, window: float) -> Iterator[tuple[Tensor, list[int], list[int]]]:
-    """Up to WINDOWS_AT_ONCE windows of consecutive files; for each its samples before padding, and its file."""
-    pending: list[tuple[Tensor, int, int]] = []
-    size = round(window * sample_rate)
-    for number, path in enumerate(paths):
-        for block in read_blocks(path, window, sample_rate):
-            waveform = torch.from_numpy(np.ascontiguousarray(block))
-            for start, piece in enumerate(split_windows(waveform, size)):
-                pending.append((piece, min(size, len(waveform) - start * size), number))
-                if len(pending) == WINDOWS_AT_ONCE:
-                    yield _stack(pending)
-                    pending = []
-    if pending:
-        yield _stack(pending)
-
-
-def _stack(pending: Sequence[tuple[Tensor, int, int]]) -> tuple[Tensor, list[int], list[int]]:
-    windows, lengths, owner = zip(*pending, strict=True)
-    return torch.stack(windows), list(lengths), list(owner)
 
 
 def _embed_block(

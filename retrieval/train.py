@@ -30,14 +30,7 @@ STAGE_1 = Correspondences(contrastive_weight=1.0, distillation_weight=0.0)
 
 
 class RetrievalModule(LightningModule):
-    """One training stage.
-
-    Args:
-        model: dual encoder.
-        training: learning rates and their course.
-        teachers: correspondences of stage 2; None is stage 1.
-        weights: of the losses.
-    """
+    """One training stage; `teachers` are the correspondences of stage 2, None is stage 1."""
 
     def __init__(
         self,
@@ -136,15 +129,9 @@ def train(
 ) -> None:
     """Train in `folder`: last.ckpt resumes an interrupted training, best.ckpt has the highest validation mAP@10.
 
-    Args:
-        folder: of the stage.
-        module: what learns, and how.
-        sources: training clips.
-        settings: of the run.
-        seed: of batches, parts of clips and dropout.
-        fast_check: two steps.
+    The seed decides batches, parts of clips and dropout.
     """
-    training, data, rate = module.training_settings, settings.data, module.model.audio.sample_rate
+    training, data, rate = module.training_settings, settings.data, module.model.sample_rate
     chosen, held_out = (read_clips(*each, allow_missing=data.allow_missing) for each in (sources, [data.validation]))
     clips = CaptionedClips(chosen, rate, data, random_part=True, seed=seed)
     validation = evaluation_loader(CaptionedClips(held_out, rate, data, random_part=False), 32)

@@ -50,39 +50,29 @@ def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFr
     Raises:
         UserError: if tables or files are missing.
     """
-    root = Path(data.root)
     if data.layout == "vimsketch":
-        pairs = _read_vimsketch(root)
+        pairs = _read_vimsketch(data.root)
         last = ~pairs.duplicated("recording", keep="last") & pairs.duplicated("recording", keep="first") & held_out
         return pairs[~last].reset_index(drop=True), pairs[last].reset_index(drop=True)
-    meta = _read_meta(root / ("splits/meta.csv" if data.layout == "qbv_coarse" else "meta.csv"))
-    splits = root / "splits" / f"fold{data.fold}" if data.layout == "qbv_coarse" else root
-    validation = _pairs(root, meta, splits / "val.csv").drop_duplicates().reset_index(drop=True)
-    return _pairs(root, meta, splits / "train.csv"), validation
+    return _read_pairs(data, "train"), _read_pairs(data, "val").drop_duplicates().reset_index(drop=True)
 
 
 def read_search(data: ImitationData) -> Search:
     """The test of the layout's protocol."""
-    root = Path(data.root)
     if data.layout == "qbv_coarse":
-        meta = _read_meta(root / "splits" / "meta.csv")
-        return coarse_search(_pairs(root, meta, root / "splits" / f"fold{data.fold}" / "test.csv"))
+        return coarse_search(_read_pairs(data, "test"))
     if data.test_root is None:
         wanted = "VocalImitationSet" if data.layout == "qbv_fine" else "the QVIM development set"
         raise UserError(f"data.test_root is not set; name the folder of {wanted}.")
-    if data.layout == "qbv_fine":
-        return _read_fine(Path(data.test_root))
-    return read_qvim(Path(data.test_root))
+    return _read_fine(data.test_root) if data.layout == "qbv_fine" else read_qvim(data.test_root)
 
 
 def coarse_search(pairs: pd.DataFrame) -> Search:
     """Each imitation ranks the references of all test sounds."""
-    items = list(dict.fromkeys(pairs["recording"]))
-    row = {path: i for i, path in enumerate(items)}
-    names = dict(zip(pairs["recording"], pairs["label"], strict=True))
-    target = [row[path] for path in pairs["recording"]]
-    labels = [names[path] for path in items]
-    return Search(list(pairs["imitation"]), items, target, labels, ["all"] * len(pairs), ["all"] * len(items))
+    target, items = pd.factorize(pairs["recording"])
+    labels = dict(zip(pairs["recording"], pairs["label"])).values()
+    groups = ["all"] * len(pairs), ["all"] * len(items)
+    return Search(list(pairs["imitation"]), list(items), target.tolist(), list(labels), *groups)
 
 
 def read_qvim(root: Path) -> Search:
@@ -137,25 +127,24 @@ def _read_vimsketch(root: Path) -> pd.DataFrame:
     return pairs
 
 
-def _read_meta(path: Path) -> dict[str, str]:
-    """Imitation to its recording."""
-    table = read_tsv(path, ["filename", "positive_pair"])
-    return dict(zip(table["filename"], table["positive_pair"], strict=True))
-
-
-def _pairs(root: Path, meta: dict[str, str], path: Path) -> pd.DataFrame:
+def _read_pairs(data: ImitationData, part: str) -> pd.DataFrame:
+    """Pairs of the list <part>.csv; meta.csv, beside the list or above the folds, names each imitation's recording."""
+    folder = data.root / "splits" if data.layout == "qbv_coarse" else data.root
+    path = folder / f"fold{data.fold}" / f"{part}.csv" if data.layout == "qbv_coarse" else folder / f"{part}.csv"
+    meta = read_tsv(folder / "meta.csv", ["filename", "positive_pair"])
+    recordings = dict(zip(meta["filename"], meta["positive_pair"]))
     table = read_tsv(path, ["filename", "scene_label"])
-    absent = [name for name in table["filename"] if name not in meta]
+    absent = [name for name in table["filename"] if name not in recordings]
     if absent:
         raise UserError(f"{path} lists {len(absent)} imitations that meta.csv lacks, the first is {absent[0]}")
     pairs = pd.DataFrame(
         {
-            "imitation": [root / "vocal_imitations" / Path(name).name for name in table["filename"]],
-            "recording": [root / "sound_recordings" / Path(meta[name]).name for name in table["filename"]],
+            "imitation": [data.root / "vocal_imitations" / Path(name).name for name in table["filename"]],
+            "recording": [data.root / "sound_recordings" / Path(recordings[n]).name for n in table["filename"]],
             "label": table["scene_label"],
         }
     )
-    _demand_files({*pairs["imitation"], *pairs["recording"]}, root)
+    _demand_files({*pairs["imitation"], *pairs["recording"]}, data.root)
     return pairs
 
 

@@ -28,7 +28,6 @@ from retrieval.imitation.evaluate import separate_groups
 from retrieval.imitation.settings import (
     AdamRamps,
     AdamWCosine,
-    ImitationAugmentation,
     ImitationSettings,
     ImitationTraining,
 )
@@ -41,9 +40,7 @@ MONITOR = "MRR"
 class ImitationModel(nn.Module):
     """An encoder for the voice and one for recordings (or one for both); their embeddings are compared by cosine.
 
-    Args:
-        audio: encoder of recordings; the encoder of the voice starts as its copy.
-        shared: use it for both.
+    The encoder of the voice starts as a copy of the encoder of recordings.
     """
 
     def __init__(self, audio: AudioModel, shared: bool = False):
@@ -115,34 +112,26 @@ def training_loader(pairs: pd.DataFrame, sample_rate: int, settings: ImitationSe
     )
 
 
-class RandomMask:
-    """Frequency and time mask of the log-mel spectrogram, before it is normalised."""
-
-    def __init__(self, settings: ImitationAugmentation):
-        self.settings = settings
-        self.generator = torch.Generator()
-
-    def __call__(self, log_mel: Tensor) -> Tensor:
-        """(batch, 1, mels, frames), same shape."""
-        masked = frequency_mask(log_mel, self.settings.frequency_mask, self.generator)
-        return time_mask(masked, self.settings.time_mask, self.generator)
-
-
 class ImitationModule(LightningModule):
     """Adapted NT-Xent from imitation to recording, on pairs of one batch."""
 
     def __init__(self, model: ImitationModel, settings: ImitationSettings, validation: Search | None):
         super().__init__()
         self.model, self.settings, self.validation = model, settings, validation
-        self.mask = RandomMask(settings.augmentation)
+        self.generator = torch.Generator()
         for encoder in (model.voice, model.recording):
             if hasattr(encoder.front_end, "mask"):
                 encoder.front_end.mask = self.mask
 
+    def mask(self, log_mel: Tensor) -> Tensor:
+        """Frequency and time mask of the log-mel spectrogram, before it is normalised: (batch, 1, mels, frames)."""
+        masked = frequency_mask(log_mel, self.settings.augmentation.frequency_mask, self.generator)
+        return time_mask(masked, self.settings.augmentation.time_mask, self.generator)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
         augmentation = self.settings.augmentation
-        generator = self.mask.generator = step_generator(self, self.settings.seed, batch_idx)
+        generator = self.generator = step_generator(self, self.settings.seed, batch_idx)
         imitation = time_roll(batch["imitation"], augmentation.roll, generator)
         sides = (self.model.voice.front_end, imitation), (self.model.recording.front_end, batch["recording"])
         mixstyle = augmentation.mixstyle_probability, augmentation.mixstyle_alpha, generator

@@ -31,6 +31,8 @@ WINDOW = 320_000
 class GivenAudio(nn.Module):
     """Stands for an audio encoder with these outputs (windows, dim)."""
 
+    sample_rate = 32000
+
     def __init__(self, embeddings: Tensor):
         super().__init__()
         self.embeddings = embeddings
