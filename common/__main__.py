@@ -38,7 +38,7 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
         pattern: names to list, such as "mn*".
         json: print all details as JSON.
     """
-    from common.registry.released import describe_models, summary_row
+    from common.registry.models import describe_models, summary_row
 
     rows = describe_models(pattern)
     if json:

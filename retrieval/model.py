@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.text import TextEncoder
 from common.registry import load_audio_model
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from common.training.checkpoints import read_weights
 from retrieval.settings import AudioEncoder, Model, TextEncoderSettings
 

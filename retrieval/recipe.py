@@ -16,12 +16,12 @@ from torch import Tensor
 from common.data.files import atomic_path, atomic_write, write_json
 from common.data.made_up import is_made_up
 from common.errors import unknown
+from common.models.network import choose_device
 from common.output import say
-from common.registry.factory import create_front_end
+from common.registry.models import create_front_end
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.devices import choose_device
-from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import derive_seed, seed_all
 from retrieval.clips import CaptionedClips, Manifest, read_clips
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data import leaks, read_relevance

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from common.data.loading import make_plan_loader
+from common.models.network import uses_gpu
 from common.runs.energy import measure_energy
 from common.settings import MachineSettings, TrainerSettings
-from common.training.devices import uses_gpu
 from common.training.schedules import WarmupCosine
-from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import fit, make_trainer, seed_all
 from retrieval.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.losses import contrastive_loss, distillation_loss

@@ -12,9 +12,9 @@ from common.data.files import atomic_write, compute_sha256, write_json
 from common.data.loading import make_loader
 from common.data.made_up import is_made_up
 from common.errors import UserError
+from common.models.network import choose_device
 from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
-from common.training.devices import choose_device
 from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder
 from task1_asc.data.tau2022 import (
     CLASSES,

@@ -18,15 +18,14 @@ from torch import Tensor, nn
 
 from common.features.front_ends import FrontEnd
 from common.models.audio_model import AudioModel
+from common.models.network import choose_device
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import save_checkpoint
-from common.training.devices import choose_device
-from common.training.seeds import derive_seed, seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import derive_seed, fit, make_trainer, seed_all
 from task1_asc.data.clips import (
     TrainingClips,
     open_development,

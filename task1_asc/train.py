@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
-from common.training.devices import channels_last
+from common.models.network import channels_last
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate, warmup_length
-from common.training.seeds import step_generator
-from common.training.trainer import MovingAverage
+from common.training.trainer import MovingAverage, step_generator
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import make_model
 from task1_asc.settings import (

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from task4_sed.losses import teacher_decay, update_teacher
 from task4_sed.scoring import Scored, objective
 from task4_sed.settings import AverageSettings

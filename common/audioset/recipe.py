@@ -16,15 +16,14 @@ from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.loading import EpochDraws, make_loader
 from common.data.made_up import is_made_up
 from common.models.audio_model import AudioModel
+from common.models.network import uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import read_weights, save_checkpoint
-from common.training.devices import uses_gpu
-from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import fit, make_trainer, seed_all
 
 WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""

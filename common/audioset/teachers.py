@@ -16,11 +16,11 @@ from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
 from common.errors import UserError
 from common.models.audio_model import AudioModel
+from common.models.network import choose_device
 from common.output import Progress, say
 from common.registry import load_audio_model
 from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import open_run
-from common.training.devices import choose_device
 
 DEVICE_BATCH = 32
 ROWS_AT_ONCE = 4096

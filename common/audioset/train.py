@@ -19,18 +19,15 @@ from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput, channels_last, choose_device
 from common.models.passt import PaSST, from_image_weights
 from common.output import say
 from common.registry import load_audio_model
-from common.registry.factory import create_audio_model, create_model
-from common.registry.released import find_architecture, find_released
+from common.registry.models import create_audio_model, create_model, find_architecture, find_released
 from common.registry.weights import read_tensors
 from common.training.checkpoints import load_weights
-from common.training.devices import channels_last, choose_device
 from common.training.schedules import ExponentialWarmupLinearDown
-from common.training.seeds import step_generator
-from common.training.trainer import update_average
+from common.training.trainer import step_generator, update_average
 
 Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."

@@ -1,6 +1,6 @@
 """Augmentation of whole batches, on the device of the batch; results have the shape of the first argument.
 
-Draw from a CPU generator (`common.training.seeds.step_generator`): the numbers are few, the same on every device, and
+Draw from a CPU generator (`common.training.trainer.step_generator`): the numbers are few, the same on every device, and
 never wait for the accelerator.
 """
 

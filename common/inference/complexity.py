@@ -172,8 +172,7 @@ def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
     Raises:
         UserError: for a name that is no model and no run folder, or an unknown precision.
     """
-    from common.registry.factory import create_front_end, create_model
-    from common.registry.released import find_architecture
+    from common.registry.models import create_front_end, create_model, find_architecture
 
     name, front_end_options, options = _model_settings(name_or_run)
     architecture = find_architecture(name)

@@ -15,10 +15,10 @@ from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
 from common.inference.prepare import prepare_for_inference
 from common.inference.tagging import load_model, names_a_folder
+from common.models.network import choose_device
 from common.output import Progress
 from common.registry import list_models
-from common.registry.released import is_model_name
-from common.training.devices import choose_device
+from common.registry.models import is_model_name
 
 Embed = Callable[[Path], np.ndarray]
 ENDINGS = (".npz", ".parquet")

@@ -20,8 +20,7 @@ from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.output import say
 from common.registry import load_audio_model
-from common.registry.factory import create_audio_model
-from common.registry.released import find_released
+from common.registry.models import create_audio_model, find_released
 
 OPSET = 18
 TOLERANCE = 1e-3  # largest difference of an output, relative to its spread

@@ -22,8 +22,8 @@ from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.mobilenet import MobileNet, SqueezeExcitation
+from common.models.network import choose_device
 from common.registry import load_audio_model
-from common.training.devices import choose_device
 
 TIMESTAMP_HOP = 0.05  # seconds
 SECONDS_AT_ONCE = 40.0  # of audio in one batch of windows

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from common.errors import UserError, nearest
-from common.registry.released import read_table
+from common.registry.models import read_table
 
 BLOCKS = (5, 11, 13, 15)  # of all_b and all_se
 POOLINGS = {  # of the maps of a block; the longest names first, so that no name hides in another

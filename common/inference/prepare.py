@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.models.audio_model import AudioModel
-from common.training.devices import channels_last
+from common.models.network import channels_last
 
 
 def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -> AudioModel:

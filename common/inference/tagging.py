@@ -12,13 +12,11 @@ from common.data.files import atomic_write
 from common.errors import UserError
 from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
-from common.models.audio_model import AudioModel, Passage
-from common.models.output import ModelOutput
-from common.models.windows import ClipScores, WindowPolicy
+from common.models.audio_model import AudioModel, ClipScores, Passage, WindowPolicy
+from common.models.network import ModelOutput, choose_device
 from common.output import say
 from common.registry import load_audio_model
-from common.registry.released import is_model_name
-from common.training.devices import choose_device
+from common.registry.models import is_model_name
 
 EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.models.mobilenet import make_divisible
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput, make_divisible
 
 Stride = int | tuple[int, int]  # (frequency, time)
 

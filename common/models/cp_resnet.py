@@ -9,7 +9,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 
 
 class BasicBlock(nn.Module):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from common.errors import UserError
 from common.models.encoder import check_options
 from common.models.frame_prediction import LEAST_LOGIT, BidirectionalRnn, interpolate_at, pooled_logits
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 
 FILTERS = (16, 32, 64, 128, 128, 128, 128)
 POOLING = ((2, 2), (2, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2))

@@ -17,11 +17,10 @@ from common.models.mobilenet import (
     block_table,
     convolution,
     initialise,
-    make_divisible,
     make_head,
     square_strides,
 )
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput, make_divisible
 
 
 class DynamicConvolution(nn.Module):

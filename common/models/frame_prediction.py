@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.models.encoder import Block, Encoder, check_options
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 
 FRAME_SECONDS = 0.04
 HOP_SECONDS = 0.01  # of the spectrogram, in all these models

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput, make_divisible
 
 BatchNorm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
@@ -36,12 +36,6 @@ TABLE = (
 )
 STRIDED = (1, 3, 6, 12)  # the rows of TABLE that `strides` is for
 TAIL = 12  # from this row on `reduced_tail` halves outputs and `dilated` dilates depthwise convolutions
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `channels`, at least `divisor`, and never below 0.9 `channels`."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 
 
 class Patchout(NamedTuple):

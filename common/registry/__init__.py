@@ -6,10 +6,9 @@ accepted too. `common/registry/released.yaml` describes each.
 
 from typing import TYPE_CHECKING, Any
 
-from common.registry.released import list_models
+from common.registry.models import create_audio_model, create_model, list_models
 
 if TYPE_CHECKING:
-    from common.registry.factory import create_audio_model, create_model
     from common.registry.weights import load_audio_model, load_released_state_dict
 
 __all__ = ["create_audio_model", "create_model", "list_models", "load_audio_model", "load_released_state_dict"]
@@ -17,10 +16,6 @@ __all__ = ["create_audio_model", "create_model", "list_models", "load_audio_mode
 
 def __getattr__(name: str) -> Any:
     """Import functions that need torch on demand: the table of models is shown without torch."""
-    if name in ("create_audio_model", "create_model"):
-        from common.registry import factory
-
-        return getattr(factory, name)
     if name in ("load_audio_model", "load_released_state_dict"):
         from common.registry import weights
 

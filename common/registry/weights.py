@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from common.data.download import RemoteFile, download
 from common.errors import UserError
 from common.models.audio_model import AudioModel
-from common.registry.factory import create_audio_model, create_model
-from common.registry.networks import find_network
-from common.registry.released import Architecture, Released, find_architecture, find_released, read_table
+from common.registry.models import (
+    Architecture,
+    Released,
+    create_audio_model,
+    create_model,
+    find_architecture,
+    find_network,
+    find_released,
+    read_table,
+)
 from common.training.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)

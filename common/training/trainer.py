@@ -7,6 +7,7 @@ on (seed, epoch), all random numbers of a step on (seed, step), and each epoch e
 import atexit
 import gc
 import logging
+import random
 import sys
 import time
 import warnings
@@ -15,6 +16,7 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -29,7 +31,6 @@ from common.errors import UserError
 from common.output import Progress
 from common.settings import TrainerSettings
 from common.training.checkpoints import read_checkpoint, save_checkpoint
-from common.training.seeds import StepSeeds
 
 
 def make_trainer(
@@ -130,6 +131,25 @@ def leave_other_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def derive_seed(*numbers: int) -> int:
+    """One seed out of several numbers, such as (seed, step); near numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def step_generator(module: LightningModule, seed: int, batch_index: int) -> torch.Generator:
+    """CPU generator for the augmentation of one training step: the same for the same seed, step and process."""
+    numbers = (seed, module.global_step, batch_index, module.global_rank, 1)
+    return torch.Generator().manual_seed(derive_seed(*numbers))
+
+
+def seed_all(*numbers: int) -> None:
+    """Seed the global generators of torch, numpy and random, before weights are drawn or within a step."""
+    seed = derive_seed(*numbers)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of weights: average = decay * average + (1 - decay) * model.
@@ -170,6 +190,17 @@ def _environment(settings: TrainerSettings) -> list[Any]:
     if not SLURMEnvironment.detect():
         return []
     return [LightningEnvironment()] if settings.num_nodes == 1 else [SLURMEnvironment(auto_requeue=False)]
+
+
+class StepSeeds(Callback):
+    """Sets the global seeds before each training step from (seed, step), so that dropout and the like can resume."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed the step."""
+        seed_all(self.seed, trainer.global_step, batch_idx, trainer.global_rank)
 
 
 class MovingAverage(Callback):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from common.data.loading import Columns, PackedClips, gather_columns, make_loader
-from common.training.devices import uses_gpu
+from common.models.network import uses_gpu
 from task1_asc.data.tau2022 import (
     CLASSES,
     CLIP_SAMPLES,

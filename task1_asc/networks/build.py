@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 from common.features.front_ends import FrontEnd, ResampledFirst, ResampledMel
-from common.models.audio_model import AudioModel
+from common.models.audio_model import AudioModel, WindowPolicy
 from common.models.cp_mobile import GlobalResponseNorm
-from common.models.windows import WindowPolicy
-from common.registry.factory import create_front_end, create_model
+from common.models.network import channels_last, choose_device
+from common.registry.models import create_front_end, create_model
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
-from common.training.devices import channels_last, choose_device
 from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES
 from task1_asc.networks.classify import DeviceNetworks, InHalf, OnCPU
 from task1_asc.settings import ModelSettings, Task1Settings

@@ -12,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.inference.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
 from common.inference.quantize import folded_copy, int8_bytes, measure_int8
-from common.models.mobilenet import make_divisible
+from common.models.network import make_divisible
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 

@@ -24,8 +24,7 @@ from common.data.files import atomic_write, write_json
 from common.data.made_up import is_made_up
 from common.errors import CheckFailed, UserError
 from common.output import say
-from common.registry.networks import find_front_end, find_network
-from common.registry.released import find_architecture
+from common.registry.models import find_architecture, find_network
 from common.runs.folder import run_folders
 from common.training.checkpoints import save_checkpoint
 from submissions.package import OUT, check_label, check_package, make_zip, team_name
@@ -267,11 +266,7 @@ def _targets(settings: Task1Settings) -> tuple[str, str]:
     """Classes of network and front end as "module:name"."""
     front_end = "task1_baseline" if settings.front_end is not None else settings.model.name
     network = find_network(find_architecture(settings.model.name).network).make
-    return _place(network), _place(find_front_end(find_architecture(front_end).front_end["make"]))
-
-
-def _place(make: Any) -> str:
-    return f"{make.__module__}:{make.__qualname__}"
+    return f"{network.__module__}:{network.__qualname__}", f"common.features.front_ends:{find_architecture(front_end).front_end['make']}"
 
 
 def _network_options(settings: Task1Settings) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """The recipe of Task 4: embeddings where they are wanted, training, tests on both data sets."""
 
 from common.data.loading import make_loader
+from common.models.network import uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
-from common.training.devices import uses_gpu
-from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import fit, make_trainer, seed_all
 from task4_sed.baseline.scores import score_network
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.baseline.train import SoundEventTraining

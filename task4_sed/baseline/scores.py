@@ -8,10 +8,10 @@ import torch
 from common.data.loading import make_loader
 from common.features.front_ends import DesedMel
 from common.inference.complexity import measure
+from common.models.network import choose_device
 from common.runs.energy import measure_energy
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
-from common.training.devices import choose_device
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.baseline.train import SoundEventTraining, make_network
 from task4_sed.data.clips import SoundEventClips, open_clips

@@ -20,11 +20,11 @@ from common.data.files import compute_sha256
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
 from common.models.audio_model import AudioModel
+from common.models.network import choose_device
 from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from common.registry.weights import read_tensors
-from common.training.devices import choose_device
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings, FrameModelSettings

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from common.features.augment import mix
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from task4_sed.augment import Mixture
 from task4_sed.iterations.settings import ConsistencySettings, LossSettings
 from task4_sed.iterations.views import Rows, Targets

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.models.crnn import Crnn
 from common.models.frame_prediction import SequenceModel
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from task4_sed.data.embeddings import load_frame_model
 from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
 from task4_sed.labels import SAMPLE_RATE

@@ -10,13 +10,12 @@ from typing import Any
 
 from common.data.files import compute_sha256
 from common.data.loading import make_loader
+from common.models.network import uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
-from common.training.devices import uses_gpu
-from common.training.seeds import derive_seed, seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import derive_seed, fit, make_trainer, seed_all
 from task4_sed.evaluate import test_sets
 from task4_sed.iterations.data import (
     STORES,

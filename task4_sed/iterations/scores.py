@@ -8,10 +8,10 @@ import torch
 
 from common.data.loading import make_loader
 from common.inference.complexity import measure
+from common.models.network import choose_device
 from common.runs.energy import measure_energy
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
-from common.training.devices import choose_device
 from task4_sed.data.clips import SoundEventClips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.iterations.data import open_clips, read_clips

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from common.features.front_ends import DesedMel
 from common.models.crnn import Crnn
-from common.models.output import ModelOutput
-from common.registry.factory import create_front_end
+from common.models.network import ModelOutput
+from common.registry.models import create_front_end
 from common.training.schedules import WarmupCosine
-from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import derive_seed, seed_all
 from task4_sed.augment import Streams
 from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, weigh
 from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_network, make_optimizer

@@ -10,8 +10,7 @@ from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.frame_mobilenet import FrameMobileNet
 from common.models.frame_prediction import FramePrediction
-from common.registry.factory import create_audio_model
-from common.registry.released import find_architecture, find_released
+from common.registry.models import create_audio_model, find_architecture, find_released
 from common.registry.weights import fetch, map_official_keys, read_tensors
 from task4_sed.pretraining.settings import ModelSettings, OptimSettings
 

@@ -13,15 +13,14 @@ from common.data.files import write_json
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import rank_and_count
 from common.data.made_up import is_made_up
+from common.models.network import choose_device, uses_gpu
 from common.output import Progress, say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights, save_checkpoint
-from common.training.devices import choose_device, uses_gpu
-from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import fit, make_trainer, seed_all
 from task4_sed.pretraining.clips import (
     CLASSES,
     KIND,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
-from common.registry.factory import create_audio_model
+from common.models.network import channels_last
+from common.registry.models import create_audio_model
 from common.settings import load_settings
-from common.training.devices import channels_last
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchaudio.compliance.kaldi import fbank, get_mel_banks
 from torchaudio.transforms import AmplitudeToDB, MelSpectrogram, Resample
 
-from common.registry.factory import create_front_end
+from common.registry.models import create_front_end
 
 AIM = 2.0
 

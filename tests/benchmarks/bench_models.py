@@ -23,7 +23,7 @@ from common.inference.hear_names import parse_name
 from common.inference.prepare import prepare_for_inference
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicReLU
 from common.models.encoder import Attention
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 
 SECONDS = 10
 clock = time.perf_counter

@@ -74,7 +74,7 @@ def one(side: str) -> None:
 
 def padded_step(seconds: int) -> Callable[[], object]:
     """A training step of mn04 on four 10-s clips, each as 10-s windows of `seconds` of audio (silence behind)."""
-    from common.registry.factory import create_audio_model
+    from common.registry.models import create_audio_model
 
     torch.manual_seed(0)
     model = create_audio_model("mn04").train()

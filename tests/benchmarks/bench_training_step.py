@@ -22,9 +22,9 @@ import torchaudio
 
 from common.data.loading import PackedClips
 from common.data.packing import pack
-from common.registry.factory import create_model
+from common.models.network import channels_last
+from common.registry.models import create_model
 from common.settings import load_settings
-from common.training.devices import channels_last
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining
 

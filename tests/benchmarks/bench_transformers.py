@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common.models.beats import GatedAttention
 from common.models.encoder import Attention, Mlp
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 
 AIMS = {"atst_frame": 1.4, "asit": 1.4, "beats": 1.2, "fpasst": None, "m2d": None}
 

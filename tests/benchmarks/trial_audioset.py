@@ -22,7 +22,7 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
 from common.inference.complexity import measure
 from common.output import print_table, say
-from common.registry.factory import create_model
+from common.registry.models import create_model
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize

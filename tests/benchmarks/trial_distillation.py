@@ -35,8 +35,7 @@ from common.output import print_table, say
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
-from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from common.training.trainer import fit, make_trainer, seed_all
 from task1_asc.data.clips import open_clips
 from task1_asc.data.tau2022 import DEVICE_GROUPS, TRAINING_DEVICES, development_folder, read_split
 from task1_asc.metrics import macro_accuracy

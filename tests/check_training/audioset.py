@@ -25,7 +25,7 @@ from common.features.augment import cover
 from common.features.front_ends import KaldiLogMel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.passt import PaSST, Patchout
-from common.registry.factory import create_front_end, create_model
+from common.registry.models import create_front_end, create_model
 from common.settings import load_settings
 from common.training.trainer import update_average
 from tests.check_training.fixtures import Fixture, check

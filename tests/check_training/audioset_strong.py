@@ -12,8 +12,7 @@ from torch import Tensor
 
 from common.data.labels import label_table
 from common.features.augment import wavmix
-from common.registry.networks import find_network
-from common.registry.released import find_architecture
+from common.registry.models import find_architecture, find_network
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Mixture

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from common.features.augment import cover, mix_statistics, roll
 from common.registry import create_audio_model, load_released_state_dict
-from common.registry.factory import create_front_end
+from common.registry.models import create_front_end
 from common.settings import load_settings
 from retrieval.imitation.data import Search, read_training
 from retrieval.imitation.evaluate import score_search

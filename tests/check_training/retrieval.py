@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from common.models.text import TextEncoder, pool
-from common.registry.factory import create_front_end
+from common.registry.models import create_front_end
 from common.settings import TrainerSettings, load_settings
 from common.training.trainer import fit, make_trainer
 from retrieval.clips import CaptionSampler, split_windows

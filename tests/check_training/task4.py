@@ -12,10 +12,8 @@ from common.features.augment import mix_statistics, wavmix
 from common.features.front_ends import DesedMel, KaldiLogMel
 from common.models.crnn import Crnn, released_key, score_heads
 from common.models.frame_prediction import SequenceModel
-from common.models.output import ModelOutput
-from common.registry.factory import create_front_end, create_model
-from common.registry.networks import find_network
-from common.registry.released import find_architecture
+from common.models.network import ModelOutput
+from common.registry.models import create_front_end, create_model, find_architecture, find_network
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Mixture, band_gains, blank, colour, warp_frequency

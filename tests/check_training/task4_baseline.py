@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.models.crnn import masked_frames, released_key, score_heads
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from common.settings import load_settings
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.baseline.train import (

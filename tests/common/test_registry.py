@@ -19,8 +19,14 @@ from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry import list_models, load_audio_model, load_released_state_dict
 from common.registry import weights as released_weights
-from common.registry.factory import create_audio_model, create_front_end, create_model
-from common.registry.released import Architecture, find_architecture, read_table
+from common.registry.models import (
+    Architecture,
+    create_audio_model,
+    create_front_end,
+    create_model,
+    find_architecture,
+    read_table,
+)
 from tests.support.golden_case import GOLDEN, GoldenCase
 
 ARCHITECTURES = list(read_table().architectures)

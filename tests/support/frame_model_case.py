@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from common.models.audio_model import AudioModel
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from tests.support.golden_case import GoldenCase, relative_error
 
 PARTS = ("tokens", "block_0", "block_5", "sequence", "pooled", "strong_logits", "weak_logits")
@@ -63,9 +63,7 @@ class FrameModelCase:
 
 def layout_differences(name: str) -> list[str]:
     """What differs between the official key layout of a case and our network, shapes and parameter counts included."""
-    from common.registry.factory import create_model
-    from common.registry.networks import find_network
-    from common.registry.released import find_architecture
+    from common.registry.models import create_model, find_architecture, find_network
 
     case = GoldenCase(name)
     released_key = find_network(find_architecture(name).network).released_key

@@ -10,11 +10,11 @@ from torch import Tensor
 from common.data.files import write_json
 from common.data.loading import EpochDraws, make_plan_loader, rank_and_count
 from common.models.audio_model import AudioModel
+from common.models.network import uses_gpu
 from common.output import say
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.devices import uses_gpu
-from common.training.seeds import seed_all
+from common.training.trainer import seed_all
 from task4_sed.pretraining.augment import Share, joined
 from task4_sed.pretraining.clips import scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights

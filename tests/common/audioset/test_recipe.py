@@ -25,7 +25,7 @@ from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
 from common.inference.tagging import load_tagger, names_a_folder, tag_file
 from common.registry import load_audio_model
-from common.registry.factory import create_model
+from common.registry.models import create_model
 from common.settings import load_settings, parse_settings
 from common.training.checkpoints import read_weights, save_checkpoint
 

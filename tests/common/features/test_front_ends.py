@@ -8,7 +8,7 @@ from torchaudio.compliance.kaldi import fbank, get_mel_banks
 
 from common.features.front_ends import AtstMel, DesedMel, KaldiFbank, KaldiLogMel, M2dMel, ResampledMel
 from common.features.mel import MelBank, Resampler, in_pieces, kaldi_mel_bank, triangular_mel_bank
-from common.registry.factory import create_front_end
+from common.registry.models import create_front_end
 from tests.support.golden_case import GoldenCase, drawn_waveform
 
 TOLERANCE = 1e-3  # absolute, on the log scale

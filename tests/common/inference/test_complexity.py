@@ -12,9 +12,8 @@ from torch import nn
 from common.errors import UserError
 from common.inference.complexity import describe, measure, stored_bytes
 from common.inference.prepare import fold_batch_norms
-from common.models.output import ModelOutput
-from common.registry.factory import create_model
-from common.registry.released import find_architecture
+from common.models.network import ModelOutput
+from common.registry.models import create_model, find_architecture
 from tests.support.golden_case import GoldenCase
 
 

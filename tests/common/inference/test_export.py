@@ -13,9 +13,9 @@ from common.inference import export
 from common.inference.export import MatrixMelSpectrum, export_model, export_onnx
 from common.models.audio_model import AudioModel
 from common.models.mobilenet import Block, InvertedResidual
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from tests.support.golden_case import GoldenCase
 from tests.support.verbs import verb
 

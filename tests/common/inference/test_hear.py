@@ -8,7 +8,7 @@ from common.errors import UserError
 from common.inference import hear
 from common.inference.hear_names import LIKE_PUBLISHED, PASST, parse_name
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from tests.support.golden_case import GoldenCase, relative_error
 
 PUBLISHED_SIZES = {

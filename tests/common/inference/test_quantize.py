@@ -15,8 +15,8 @@ from common.inference.quantize import (
     quantize_trained,
 )
 from common.models.cp_mobile import GlobalResponseNorm
-from common.models.output import ModelOutput
-from common.registry.factory import create_model
+from common.models.network import ModelOutput
+from common.registry.models import create_model
 
 SHAPE = (1, 1, 32, 17)
 KEPT = (GlobalResponseNorm,)

@@ -14,9 +14,9 @@ from common.inference import tagging
 from common.inference.embedding import write_embeddings
 from common.inference.events import EventFinder
 from common.inference.prepare import prepare_for_inference
-from common.models.windows import WindowPolicy
+from common.models.audio_model import WindowPolicy
 from common.registry import load_audio_model
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from tests.support.verbs import verb
 
 ESC10 = {  # labels of AudioSet that stand for a category of ESC-10

@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from common.inference.prepare import prepare_for_inference
-from common.models.audio_model import AudioModel
-from common.models.output import ModelOutput
-from common.models.windows import ClipScores, FrameJoiner, WindowPolicy, cut_windows
-from common.registry.factory import create_audio_model
-from common.registry.released import find_architecture
+from common.models.audio_model import AudioModel, ClipScores, FrameJoiner, WindowPolicy, cut_windows
+from common.models.network import ModelOutput
+from common.registry.models import create_audio_model, find_architecture
 
 RATE = 1000
 

@@ -6,7 +6,7 @@ import torch
 from common.inference.complexity import measure
 from common.models.cp_mobile import GlobalResponseNorm
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model, create_model
+from common.registry.models import create_audio_model, create_model
 from tests.support.golden_case import GoldenCase, relative_error
 
 TOLERANCE = 1e-4  # relative to the spread

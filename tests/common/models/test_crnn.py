@@ -6,7 +6,7 @@ import torch
 from common.errors import UserError
 from common.models.crnn import Crnn, desed_crnn, mask_time, recipe_options
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model, create_model
+from common.registry.models import create_audio_model, create_model
 from tests.support.frame_model_case import layout_differences
 from tests.support.golden_case import GoldenCase, drawn_tensor, relative_error
 

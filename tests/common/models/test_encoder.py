@@ -19,7 +19,7 @@ from common.models.frame_prediction import (
     stretch,
 )
 from common.models.m2d import m2d
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from tests.support.plain_transformer import plain_block
 
 

@@ -5,7 +5,7 @@ import torch
 
 from common.models.frame_mobilenet import frame_mobilenet, released_key
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model
+from common.registry.models import create_audio_model
 from tests.support.golden_case import GoldenCase
 
 

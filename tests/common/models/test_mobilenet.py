@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from common.inference.prepare import prepare_for_inference
-from common.models.mobilenet import MobileNet, make_divisible
+from common.models.mobilenet import MobileNet
+from common.models.network import make_divisible
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model, create_model
+from common.registry.models import create_audio_model, create_model
 from tests.support.golden_case import GoldenCase, relative_error
 from tests.support.mobilenet_case import compare_with_official, layout
 

@@ -7,7 +7,7 @@ import torch
 
 from common.models.passt import PaSST, from_image_weights
 from common.registry import load_released_state_dict
-from common.registry.factory import create_audio_model, create_model
+from common.registry.models import create_audio_model, create_model
 from tests.support.golden_case import GoldenCase, relative_error
 from tests.support.mobilenet_case import layout
 

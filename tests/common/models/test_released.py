@@ -9,7 +9,7 @@ import pytest
 from common.__main__ import VERBS
 from common.cli import run
 from common.errors import UserError
-from common.registry.released import describe_models
+from common.registry.models import describe_models
 from tests.support.places import ROOT
 
 

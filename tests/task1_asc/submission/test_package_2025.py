@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from common.errors import CheckFailed, UserError
-from common.models.output import ModelOutput
+from common.models.network import ModelOutput
 from common.runs.stages import Run
 from common.settings import load_settings
 from submissions.package import check_package

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.registry.released import find_architecture, find_released
+from common.registry.models import find_architecture, find_released
 from common.settings import SettingsError, load_settings
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 from tests.support.places import ROOT

@@ -1,17 +1,27 @@
-"""The table of architectures and released weights, read without torch.
+"""Models by name: the table of architectures and released weights, and what is built from it with random weights.
 
-The head of released.yaml explains how entries inherit from one another.
+The head of released.yaml explains how entries inherit from one another. The table is read without torch; the module of
+a network is imported when the network is built.
 """
 
 import fnmatch
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from common.data.labels import label_set
 from common.errors import unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from common.features.front_ends import FrontEnd
+    from common.models.audio_model import AudioModel
 
 TABLE = Path(__file__).parent / "released.yaml"
 
@@ -22,8 +32,8 @@ class Architecture:
 
     name: str
     family: str
-    network: str  # a name of networks.py
-    front_end: dict[str, Any]  # "make": a name of networks.py; the rest are its options
+    network: str  # a name of `find_network`
+    front_end: dict[str, Any]  # "make": a class of front_ends.py; the rest are its options
     labels: str | None  # a name of common/data/labels.py
     options: dict[str, Any] = field(default_factory=dict)
     activation: str = "sigmoid"
@@ -173,3 +183,132 @@ def summary_row(model: dict[str, Any]) -> dict[str, Any]:
         "published figure": model.get("figure"),
         "licence": model.get("licence"),
     }
+
+
+class Network(NamedTuple):
+    """A function that builds a network, and one from keys of its authors' files to ours (None: not read)."""
+
+    make: "Callable[..., nn.Module]"
+    released_key: Callable[[str], str | None] = str
+
+
+def find_network(name: str) -> Network:
+    """The network of an architecture, by the word `network` in released.yaml."""
+    match name:
+        case "cp_mobile":
+            from common.models.cp_mobile import CPMobile
+
+            return Network(CPMobile)
+        case "cp_resnet":
+            from common.models.cp_resnet import CPResNet
+
+            return Network(CPResNet)
+        case "mn":
+            from common.models.mobilenet import MobileNet
+
+            return Network(MobileNet)
+        case "dymn":
+            from common.models.dynamic_mobilenet import DynamicMobileNet
+
+            return Network(DynamicMobileNet)
+        case "passt":
+            from common.models.passt import PaSST
+
+            return Network(PaSST)
+        case "beats":
+            from common.models import beats
+
+            return Network(beats.beats, beats.released_key)
+        case "atst_frame":
+            from common.models import atst
+
+            return Network(atst.atst_frame, atst.released_key)
+        case "fpasst":
+            from common.models import frame_passt
+
+            return Network(frame_passt.fpasst, frame_passt.released_key)
+        case "m2d":
+            from common.models import m2d
+
+            return Network(m2d.m2d, m2d.released_key)
+        case "asit":
+            from common.models import asit
+
+            return Network(asit.asit, asit.released_key)
+        case "frame_mn":
+            from common.models import frame_mobilenet
+
+            return Network(frame_mobilenet.frame_mobilenet, frame_mobilenet.released_key)
+        case "crnn":
+            from common.models import crnn
+
+            return Network(crnn.desed_crnn, crnn.released_key)
+    raise ValueError(f"released.yaml names the network {name}, which is not listed here")
+
+
+def create_model(name: str, **options: Any) -> "nn.Module":
+    """A network (spectrogram to ModelOutput) with random weights.
+
+    Args:
+        name: an architecture, or released weights, with their options.
+        options: of the network's constructor; they override the table. `num_classes` (or `n_classes`, as in official
+            code) sets the classifier.
+
+    Raises:
+        UserError: for an unknown name (with the nearest ones) or an option that the network does not have.
+    """
+    if "n_classes" in options:
+        options["num_classes"] = options.pop("n_classes")
+    architecture = find_architecture(name)
+    return _build(find_network(architecture.network).make, {**architecture.options, **options}, f"model {name}")
+
+
+def create_front_end(name: str, **options: Any) -> "FrontEnd":
+    """The front end (waveform to spectrogram) of a model; `options` override the table."""
+    from common.features import front_ends
+
+    made = {**find_architecture(name).front_end, **options}
+    return _build(getattr(front_ends, made.pop("make")), made, f"front end of {name}")
+
+
+def create_audio_model(
+    name: str, front_end: Mapping[str, Any] | None = None, labels: Sequence[str] | None = None, **options: Any
+) -> "AudioModel":
+    """Front end and network with random weights; waveform (batch, samples) to ModelOutput.
+
+    Args:
+        name: as for `create_model`.
+        front_end: options of the front end that differ from the table's.
+        labels: names of the classes; sets `num_classes`.
+        options: of the network.
+    """
+    from common.models.audio_model import AudioModel, WindowPolicy
+
+    architecture = find_architecture(name)
+    if labels is not None:
+        options.setdefault("num_classes", len(labels))
+    released = find_released(name)
+    return AudioModel(
+        front_end=create_front_end(name, **(front_end or {})),
+        network=create_model(name, **options),
+        labels=labels or _labels(architecture, options.get("num_classes")),
+        windows=WindowPolicy(**architecture.windows),
+        activation=architecture.activation,
+        name=released.name if released else name,
+    )
+
+
+def _labels(architecture: Architecture, num_classes: int | None) -> tuple[str, ...]:
+    """The label set, or numbered names where the classes have another count or their names are not shipped."""
+    labels = label_set(architecture.labels) if architecture.labels else ()
+    count = num_classes or architecture.options.get("num_classes") or len(labels)
+    return labels if count == len(labels) else tuple(f"class_{index}" for index in range(count))
+
+
+def _build(make: Callable[..., Any], options: dict[str, Any], what: str) -> Any:
+    parameters = inspect.signature(make).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for option in options:
+        if option not in parameters and not open_ended:
+            raise unknown(f"option of {what}", option, parameters)
+    return make(**options)
