@@ -9,7 +9,6 @@ here, and they read ours. For outputs of teachers see keyed_outputs.py.
 """
 
 import io
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import soundfile
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from common.data.audio import MP3_SLACK, AudioError, Waveform, as_mono, read_audio, resample
+from common.data.audio import Waveform, read_audio
 from common.data.files import atomic_path, human_size
 from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names
 from common.data.loading import empty_batch
@@ -193,7 +192,7 @@ class EncodedClips(Dataset):
     def _read(self, index: int, seed: int | None) -> Waveform:
         name = f"{self._keys.key(self._rows[index])} in {self.paths[self._file_of[index]]}"
         seconds = None if self.num_samples is None or seed is not None else self.num_samples / self.sample_rate
-        waveform = decode(self.encoded(index).data, self.sample_rate, name, seconds)
+        waveform = read_audio(name, self.sample_rate, duration=seconds, content=self.encoded(index).tobytes())
         if self.num_samples is None:
             return waveform
         longer = len(waveform) - self.num_samples
@@ -219,38 +218,6 @@ class EncodedClips(Dataset):
         return {**self.__dict__, "_open": {}}
 
 
-def decode(encoded: Any, sample_rate: int, name: str, seconds: float | None = None) -> Waveform:
-    """Decode a file in memory, or its first seconds, to mono at `sample_rate`; `name` is for the message.
-
-    Raises:
-        AudioError: if it is empty, cannot be decoded, is cut off, or holds NaN.
-    """
-    waveform, rate = _decode_channels(encoded, name, seconds)
-    return np.ascontiguousarray(resample(as_mono(waveform), rate, sample_rate))
-
-
-def _decode_channels(encoded: Any, name: str, seconds: float | None) -> tuple[Waveform, int]:
-    """(samples, channels) and Hz."""
-    if len(encoded) == 0:
-        raise AudioError(f"{name} is empty (0 bytes); leave it out, or pack it again.")
-    try:
-        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-            rate = file.samplerate
-            wanted = file.frames if seconds is None else min(file.frames, math.ceil(seconds * rate))
-            waveform = file.read(wanted, dtype="float32", always_2d=True)
-            slack = MP3_SLACK if file.format == "MP3" else 0
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise AudioError(f"{name} cannot be decoded; leave it out, or pack it again.") from error
-    if len(waveform) < wanted - slack or len(waveform) == 0:
-        raise AudioError(
-            f"{name} is cut off: {len(waveform) / rate:.2f} s of {wanted / rate:.2f} s can be decoded; leave it out, "
-            "or pack it again."
-        )
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{name} holds a sample that is not a finite number; leave it out, or pack it again.")
-    return waveform, rate
-
-
 def encode_audio(waveform: Waveform, sample_rate: int, encode_format: str = "mp3") -> bytes:
     """A mono mp3 or flac file of a waveform (samples,)."""
     subtype = {"mp3": "MPEG_LAYER_III", "flac": "PCM_16"}[encode_format]
@@ -269,7 +236,7 @@ def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: En
         if encode_rate is not None:
             return encode_audio(read_audio(path, encode_rate), encode_rate, encode_format)
         encoded = path.read_bytes()
-        _decode_channels(encoded, str(path), seconds=None)
+        read_audio(path, content=encoded)
         return encoded
     except UserError as error:
         report.unreadable.append(str(error))

@@ -175,7 +175,7 @@ def test_a_broken_clip_is_named(packed):
         file["mp3"][2] = np.zeros(0, dtype=np.uint8)
     clips = EncodedClips([packed], RATE)
     assert clips[0]["waveform"].any()
-    with pytest.raises(UserError, match=r"Yclip1 in .*clips.hdf cannot be decoded"):
+    with pytest.raises(UserError, match=r"Yclip1 in .*clips.hdf cannot be read as audio"):
         clips[1]
     with pytest.raises(UserError, match=r"Yclip2 in .*clips.hdf is empty"):
         clips[2]

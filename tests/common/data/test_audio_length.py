@@ -1,0 +1,103 @@
+"""Lengths of audio: what decoding gives, whatever a header says; damaged files are refused, never shortened."""
+
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from common.data.audio import AudioError, audio_info, read_audio, read_blocks
+from tests.support.audio_mutations import KINDS, RATE, encode, mutate, noise
+
+
+def wav_with_lengths(riff: int, data: int) -> bytes:
+    content = encode("wav", noise())
+    return content[:4] + struct.pack("<I", riff) + content[8:40] + struct.pack("<I", data) + content[44:]
+
+
+def flac_with_length(samples: int) -> bytes:
+    content = encode("flac", noise())
+    return (
+        content[:21]
+        + (content[21] & 0xF0 | samples >> 32).to_bytes()
+        + struct.pack(">I", samples % 2**32)
+        + content[26:]
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_file_is_refused_or_read_at_its_full_length(tmp_path, kind, request):
+    path, content, random = tmp_path / "damaged.bin", encode(kind, noise()), np.random.default_rng(1)
+    length = len(read_audio(path, content=content))
+    for number in range(25):
+        path.write_bytes(mutate(content, random))
+        try:
+            waveform = read_audio(path)
+        except AudioError as error:
+            assert str(error).startswith(str(path)), number
+            with pytest.raises(AudioError):
+                list(read_blocks(path, 0.7))
+        else:
+            assert len(waveform) >= length, number
+            np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, 0.7))), waveform)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [(0x7FFFF024, 0x7FFFF000), (0x7FFFFFFF, 0x7FFFFFFF), (0x80000024, 0x80000000), (0xFFFFFFFF, 0xFFFFFFFF),
+     (0xFFFFFFFF, 0xFFFFFFDB), (0, 0), (36, 0), (8, 0), (64036, 0)],
+    ids=lambda lengths: f"{lengths[0]:x} {lengths[1]:x}",
+)  # fmt: skip
+def test_a_wav_that_was_written_into_a_pipe_is_whole(tmp_path, lengths):
+    path = tmp_path / "pipe.wav"
+    path.write_bytes(wav_with_lengths(*lengths))
+    assert audio_info(path).samples == 2 * RATE
+    np.testing.assert_array_equal(read_audio(path), read_audio("a.wav", content=encode("wav", noise())))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (wav_with_lengths(64036, 64100), "is cut off: its header says 32050 samples, the file holds 32000"),
+        (wav_with_lengths(64036, 32000), "holds 32000 bytes of unknown content behind the 16000 samples"),
+        (flac_with_length(32001), "is cut off: its header says 32001 samples, the file holds 32000"),
+        (flac_with_length(2**36 - 1), "is cut off"),
+        (2 * encode("flac", noise()), "holds several streams"),
+        (2 * encode("ogg", noise()), "holds several streams"),
+        (encode("mp3", noise())[:-300], "is cut off"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_named(content, sentence):
+    with pytest.raises(AudioError, match=sentence):
+        read_audio("clip", content=content)
+
+
+@pytest.mark.parametrize("samples", [0, 1000, 31999])
+def test_a_flac_with_a_smaller_or_unknown_length_is_read_to_its_end(samples):
+    assert len(read_audio("clip", content=flac_with_length(samples))) == 2 * RATE
+
+
+def test_joined_mp3s_are_read_to_their_end():
+    one = encode("mp3", noise())
+    assert len(read_audio("clip", content=2 * one)) >= 2 * len(read_audio("clip", content=one))
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"TAG" + bytes(125), bytes(500), b"LIST\x14\0\0\0INFOISFT\x08\0\0\0Lavf60\0\0"],
+    ids=["TAG", "zeros", "LIST"],
+)
+def test_what_programs_write_behind_the_samples_is_no_fault(tail):
+    for kind in ("wav", "mp3") if tail[:1] in (b"T", b"\0") else ("wav",):
+        content = encode(kind, noise())
+        assert len(read_audio("clip", content=content + tail)) == len(read_audio("clip", content=content))
+
+
+def test_the_memory_is_for_what_there_is_and_not_for_a_claim():
+    content = flac_with_length(2**36 - 1)[:-9]  # without its last frame's end, nothing contradicts the header
+    tracemalloc.start()
+    with pytest.raises(AudioError):
+        read_audio("clip", content=content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
