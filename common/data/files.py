@@ -1,13 +1,16 @@
-"""Atomic writing of files, their checksum and their size in words."""
+"""Atomic writing of files, the files below a folder, checksums and sizes in words."""
 
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from common.errors import UserError
+from common.output import say
 
 
 @contextmanager
@@ -48,6 +51,40 @@ def write_json(path: Path, data: object) -> None:
     with atomic_write(path) as file:
         json.dump(data, file, indent=2, ensure_ascii=False)
         file.write("\n")
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones, links followed.
+
+    A link back to a folder that it lies in, and a link to nothing are named on stderr. A broken link with an ending is
+    given out like a file, so that a reader that needs it reports it.
+
+    Raises:
+        UserError: if a folder cannot be read.
+    """
+    for name, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        here = Path(name)
+        around = [here, *here.parents][: len(here.relative_to(folder).parts) + 1]
+        folders[:] = [inner for inner in folders if not inner.startswith(".") and not _leads_back(here / inner, around)]
+        for path in (here / file for file in files if not file.startswith(".")):
+            if path.exists() or path.suffix:
+                yield path
+            else:
+                say(f"{path} is a link to {path.readlink()}, which does not exist; it is left out.")
+
+
+def _leads_back(path: Path, around: Sequence[Path]) -> bool:
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    loop = any(outer.resolve().is_relative_to(target) for outer in around)
+    if loop:
+        say(f"{path} is a link back to {target}, which it lies in; it is not followed.")
+    return loop
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
 
 
 def compute_sha256(path: Path) -> str:
