@@ -4,6 +4,7 @@ soundfile decodes (wav, flac, ogg, mp3, aiff and the other formats of libsndfile
 torch is imported for resampling only, so that processes that only decode start quickly.
 """
 
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from common.data.audio_length import LengthError, repaired
 from common.data.files import atomic_path, walk_files
 from common.errors import UserError
 
@@ -32,7 +34,8 @@ ROLLOFF = 0.99
 MAX_KERNEL_TAPS = 20_000_000
 # Encoders round the length in an mp3 header to whole frames of 1,152 samples.
 MP3_SLACK = 2 * 1152
-OGG_PAGE_BYTES = 65_307  # at most
+BLOCK = 2**22  # samples decoded at once: memory is for what there is, not for what a header says
+LOUDEST = 8.0  # of a file of floats; decoders go beyond 1 a little
 
 
 class AudioError(UserError):
@@ -55,6 +58,14 @@ class AudioInfo:
         return self.samples / self.sample_rate
 
 
+class Decoder(soundfile.SoundFile):
+    """A file that is read on without the seek of soundfile after each block: decoders of mp3 lose their state by it."""
+
+    def seekable(self) -> bool:
+        """What decides about that seek."""
+        return False
+
+
 def audio_info(path: Path | str) -> AudioInfo:
     """Read the header of a file.
 
@@ -73,6 +84,7 @@ def read_audio(
     duration: float | None = None,
     expected_rate: int | None = None,
     expected_channels: int | None = None,
+    content: bytes | None = None,
 ) -> Waveform:
     """Decode a file, or a part of it without decoding the rest.
 
@@ -82,16 +94,17 @@ def read_audio(
         start: seconds from the beginning of the file.
         duration: seconds at most; None reads to the end. The part ends where the file ends.
         expected_rate: Hz of the file; another rate or, with `expected_channels`, number of channels is refused.
+        content: bytes of a file that is not on the disk; `path` is its name in messages.
 
     Returns:
         (samples,), float32, the mean over channels; -1..1 for integer codings.
 
     Raises:
-        AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, a damaged
-            stream, or a start after the end.
+        AudioError: as `audio_info`; also for a wrong rate or channel count, a NaN or infinite sample, one beyond 8, a
+            damaged stream, or a start after the end.
     """
     path = Path(path)
-    with _open(path) as file:
+    with _open(path, content, to_the_end=duration is None) as file:
         _refuse_other(path, file, expected_rate, expected_channels)
         rate = file.samplerate
         first = round(start * rate)
@@ -102,8 +115,9 @@ def read_audio(
             count = min(count, round(duration * rate))
         if count <= 0:
             raise AudioError(f"{path}: a part of {duration} s holds no sample; ask for a longer one.")
-        waveform = _read_samples(path, file, first, count)
-    return resample(as_mono(waveform), rate, sample_rate or rate)
+        blocks = list(_decode(path, file, first, count))
+    waveform = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return resample(waveform, rate, sample_rate or rate)
 
 
 def read_fixed(path: Path | str, num_samples: int, sample_rate: int, start: float = 0.0) -> Waveform:
@@ -124,24 +138,22 @@ def read_blocks(path: Path | str, seconds: float = 10.0, sample_rate: int | None
         (samples,), float32, the mean over channels.
     """
     path = Path(path)
-    with _open(path) as file:
-        rate, total = file.samplerate, file.frames
+    with _open(path, to_the_end=True) as file:
+        rate = file.samplerate
         to_rate = sample_rate or rate
         step_in, step_out = _steps(rate, to_rate)
-        # Whole steps, so that every block begins at a sample of both rates; the margin holds half a kernel.
-        block = step_in * max(1, math.ceil(seconds * rate / step_in))
         margin_steps = 0 if rate == to_rate else math.ceil((_kernel_half_width(step_in, step_out) + 1) / step_in)
-        margin = step_in * margin_steps
-        for first in range(0, total, block):
-            left = min(margin, first)
-            count = min(block + margin + left, total - first + left)
-            waveform = as_mono(_read_samples(path, file, first - left, count))
-            if rate != to_rate:
-                waveform = resample(waveform, rate, to_rate)
-                wanted = math.ceil(min(block, total - first) * step_out / step_in)
-                skipped = left // step_in * step_out
-                waveform = waveform[skipped : skipped + wanted]
-            yield waveform
+        # Whole steps, so that every block begins at a sample of both rates; the margin holds half a kernel.
+        margin, block = step_in * margin_steps, step_in * max(margin_steps, math.ceil(seconds * rate / step_in), 1)
+        blocks = _decode(path, file, 0, file.frames, block)
+        before, waveform = np.empty(0, np.float32), next(blocks)
+        while len(waveform):
+            after = next(blocks, waveform[:0])
+            left = before[len(before) - margin :] if margin else before[:0]
+            heard = resample(np.concatenate([left, waveform, after[:margin]]), rate, to_rate)
+            skipped = len(left) // step_in * step_out
+            yield heard[skipped : skipped + math.ceil(len(waveform) * step_out / step_in)]
+            before, waveform = waveform, after
 
 
 @overload
@@ -209,56 +221,35 @@ def write_wav(path: Path | str, waveform: Waveform, sample_rate: int, subtype: s
         soundfile.write(temporary, np.asarray(waveform).T, sample_rate, subtype=subtype, format="WAV")
 
 
-def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
+def _open(path: Path, content: bytes | None = None, to_the_end: bool = False) -> soundfile.SoundFile:
+    if content is None and not path.is_file():
         what = "is a folder, not an audio file" if path.is_dir() else "does not exist"
         if path.is_symlink() and not path.exists():
             what = f"is a link to {path.readlink()}, which does not exist"
         raise AudioError(f"{path} {what}.")
-    if path.stat().st_size == 0:
+    if (path.stat().st_size if content is None else len(content)) == 0:
         raise AudioError(f"{path} is empty (0 bytes); copy or download it again.")
     try:
-        file = soundfile.SoundFile(path)
+        file = Decoder(path if content is None else io.BytesIO(content))
     except PermissionError as error:
         raise AudioError(f"{path} may not be read: {error.strerror}.") from error
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
         raise AudioError(f"{path} cannot be read as audio ({_reason(error)}); copy or download it again.") from error
     try:
-        missing = _missing_samples(file)
-        if missing:
-            raise AudioError(
-                f"{path} is cut off: its header says {file.frames + missing} samples, the file holds {file.frames}; "
-                "copy or download it again."
-            )
-        if file.format == "OGG" and not _has_last_page(path):
-            raise AudioError(f"{path} is cut off: its last page is missing; copy or download it again.")
+        with path.open("rb") if content is None else io.BytesIO(content) as stream:
+            whole = repaired(stream, file, to_the_end)
+        if whole is not None:
+            file.close()
+            file = Decoder(whole)
         if file.frames == 0:
             raise AudioError(f"{path} holds no sample; copy or download it again, or leave it out of the table.")
+    except LengthError as error:
+        file.close()
+        raise AudioError(f"{path} {error}; copy or download it again.") from error
     except BaseException:
         file.close()
         raise
     return file
-
-
-def _missing_samples(file: soundfile.SoundFile) -> int:
-    """Samples that a wav or aiff header promises beyond the end of the file; libsndfile ignores them."""
-    found = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", file.extra_info, flags=re.MULTILINE)
-    if not found or int(found[1]) >= 0xFFFFFF00:  # written into a pipe, with an unknown length
-        return 0
-    declared, actual = int(found[1]), int(found[2])
-    if file.frames == 0:
-        return max(0, declared - actual)
-    bytes_per_sample = max(1, actual // file.frames)
-    return max(0, declared // bytes_per_sample - file.frames)
-
-
-def _has_last_page(path: Path) -> bool:
-    """Whether an Ogg file ends with its last page; libsndfile takes the length from the last page that it finds."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - OGG_PAGE_BYTES))
-        end = file.read()
-    page = end.rfind(b"OggS")
-    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
 
 
 def _refuse_other(path: Path, file: soundfile.SoundFile, rate: int | None, channels: int | None) -> None:
@@ -271,26 +262,46 @@ def _refuse_other(path: Path, file: soundfile.SoundFile, rate: int | None, chann
         raise AudioError(f"{path} has {file.channels} channels, expected {channels}; restore the original file.")
 
 
-def _read_samples(path: Path, file: soundfile.SoundFile, first: int, count: int) -> Waveform:
-    """(count, channels), whole and finite."""
+def _decode(path: Path, file: soundfile.SoundFile, first: int, count: int, block: int = BLOCK) -> Iterator[Waveform]:
+    """`count` samples from `first` on as mono blocks, the last one shorter; whole and finite."""
     try:
-        file.seek(first)
-        waveform = file.read(count, dtype="float32", always_2d=True)
+        if first and soundfile.SoundFile.seekable(file):
+            file.seek(first)
+        elif first:
+            file.read(first)
+        end = first + count
+        for place in range(first, end, block):
+            wanted = min(block, end - place)
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+            _refuse_values(path, file, samples, place)
+            if len(samples):
+                yield as_mono(samples)
+            if len(samples) < wanted:
+                missing = end - place - len(samples)
+                if missing > (MP3_SLACK if file.format == "MP3" else 0) or place + len(samples) == first:
+                    raise AudioError(
+                        f"{path} is cut off: decoding ended {missing} samples early, at "
+                        f"{(place + len(samples)) / file.samplerate:.3f} s; copy or download it again."
+                    )
+                return
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{path} is damaged ({_reason(error)}); copy or download it again.") from error
-    slack = MP3_SLACK if file.format == "MP3" else 0
-    if len(waveform) < count - slack or len(waveform) == 0:
+
+
+def _refuse_values(path: Path, file: soundfile.SoundFile, samples: Waveform, first: int) -> None:
+    """Refuse samples that are no numbers, and whole numbers written as float."""
+    peak = max(samples.max(initial=0), -samples.min(initial=0))
+    if peak <= LOUDEST:
+        return
+    time = (first + int(np.flatnonzero(~(np.abs(samples) <= LOUDEST).all(axis=1))[0])) / file.samplerate
+    if not np.isfinite(peak):
         raise AudioError(
-            f"{path} is cut off: decoding ended {count - len(waveform)} samples early, at "
-            f"{(first + len(waveform)) / file.samplerate:.3f} s; copy or download it again."
+            f"{path} holds a sample that is not a finite number (NaN or infinite) at {time:.3f} s; make the file again."
         )
-    if not np.isfinite(waveform).all():
-        bad = int(np.flatnonzero(~np.isfinite(waveform).all(axis=1))[0])
-        raise AudioError(
-            f"{path} holds a sample that is not a finite number (NaN or infinite) at "
-            f"{(first + bad) / file.samplerate:.3f} s; make the file again."
-        )
-    return waveform
+    raise AudioError(
+        f"{path} reaches {peak:g} at {time:.3f} s, full scale is 1; if it holds whole numbers written as float, divide "
+        "them by 32768 (16 bit) and make the file again."
+    )
 
 
 def as_mono(waveform: Waveform) -> Waveform:
