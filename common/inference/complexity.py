@@ -49,13 +49,8 @@ def measure(
     """Count everything without computing anything: parameters and inputs live on torch's meta device meanwhile.
 
     Args:
-        network: spectrogram to ModelOutput; it is not changed.
         input_shape: of the spectrogram, with a batch of one, as the challenge counts.
-        precision: of `bytes`.
         also_reads: further inputs of the network: name and shape without the batch.
-
-    Raises:
-        UserError: for an unknown precision.
     """
     if precision not in BYTES:
         raise unknown("precision", precision, BYTES)
@@ -140,11 +135,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def stored_bytes(network: nn.Module) -> int:
-    """Bytes of the parameters as they are stored (rule of 2025), packed int8 weights included.
-
-    Raises:
-        UserError: for a data type that the rule does not know.
-    """
+    """Bytes of the parameters as they are stored, packed int8 weights included; UserError for types not in the rule."""
     total = 0
     for tensor in _stored(network):
         if tensor.dtype not in COUNTED:
@@ -167,12 +158,9 @@ def _stored(network: nn.Module) -> list[Tensor]:
 
 
 def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
-    """The row that `python -m common complexity` shows: figures of a model's architecture, or of the model of a run.
-
-    Raises:
-        UserError: for a name that is no model and no run folder, or an unknown precision.
-    """
-    from common.registry.models import create_front_end, create_model, find_architecture
+    """The row that `python -m common complexity` shows: figures of a model's architecture, or of the model of a run."""
+    from common.registry.models import create_front_end, create_model
+    from common.registry.models import find_architecture
 
     name, front_end_options, options = _model_settings(name_or_run)
     architecture = find_architecture(name)
@@ -193,11 +181,7 @@ def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
         ("parameters", figures["parameters"], "learned"),
         ("buffers", figures["buffers"], "entries of tables and running statistics, in no count"),
         ("bytes", figures["bytes"], f"of the parameters in {figures['precision']}"),
-        (
-            "MACs, challenge",
-            figures["challenge_macs"],
-            f"DCASE Task 1 (torchinfo), batch 1, input {shape}, {seconds:g} s",
-        ),
+        ("MACs, challenge", figures["challenge_macs"], f"DCASE Task 1 (torchinfo), batch 1, {shape}, {seconds:g} s"),
         ("MACs, all calls", calls["total"], "every product that runs, attention included, no biases"),
         ("  convolutions", calls["conv"], ""),
         ("  linear layers", calls["linear"], "those with a bias"),

@@ -8,18 +8,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from common.models.dynamic_mobilenet import DynamicBlock, DynamicConvolution, DynamicReLU
 
 
-def folded_kernels(convolution: DynamicConvolution, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernels (K, out * in / groups * k * k) and bias (out,) of a dynamic convolution with its batch norm.
-
-    Scaling commutes with the weighted sum of kernels, so each of them is scaled on its own.
-    """
-    kernels = convolution.weight[0, 0].unflatten(1, (convolution.shape[0], -1))
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    bias = norm.bias - norm.running_mean * scale
-    return (kernels * scale[:, None]).flatten(1).detach(), bias.detach()
-
-
 class FoldedDynamicBlock(nn.Module):
     """A DynamicBlock in evaluation, for blocks of dynamic convolutions, dynamic ReLU and attention.
 
@@ -42,17 +30,16 @@ class FoldedDynamicBlock(nn.Module):
         self.depth_conv, self.proj_conv = block.depth_conv, block.proj_conv
         self.residual = block.residual
         self.expanded = block.depth_conv.shape[0]
-        if isinstance(block.exp_conv, DynamicConvolution):
-            self._keep("exp", *folded_kernels(block.exp_conv, block.exp_norm))
-        self._keep("depth", *folded_kernels(block.depth_conv, block.depth_norm))
-        self._keep("proj", *folded_kernels(block.proj_conv, block.proj_norm))
-        for convolution in (block.exp_conv, block.depth_conv, block.proj_conv):
+        for name in ("exp", "depth", "proj"):
+            convolution = getattr(block, f"{name}_conv")
             if convolution is not None:
+                # Scaling commutes with the weighted sum of kernels, so each of them is scaled on its own.
+                norm = getattr(block, f"{name}_norm")
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                kernels = convolution.weight[0, 0].unflatten(1, (convolution.shape[0], -1)) * scale[:, None]
+                self.register_buffer(f"{name}_kernels", kernels.flatten(1).detach())  # (K, out * in / groups * k * k)
+                self.register_buffer(f"{name}_bias", (norm.bias - norm.running_mean * scale).detach())
                 del convolution.weight
-
-    def _keep(self, name: str, kernels: Tensor, bias: Tensor) -> None:
-        self.register_buffer(f"{name}_kernels", kernels)
-        self.register_buffer(f"{name}_bias", bias)
 
     def _mixed(self, name: str, convolution: nn.Module, context: Tensor) -> Tensor:
         """Kernel of each clip: (batch, out, in / groups * k * k)."""

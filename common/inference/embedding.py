@@ -27,13 +27,8 @@ ENDINGS = (".npz", ".parquet")
 def load_embedder(name: str, weights: Path | None = None) -> Embed:
     """A function from an audio file to its embedding (size,), float32.
 
-    Args:
-        name: a model of the registry or the folder of a run (its pooled last layer; any length in constant memory), or
-            a HEAR name such as mn10_all_b_mel_avgs or passt_base.
-        weights: file of released weights.
-
-    Raises:
-        UserError: for an unknown name or weights that do not fit.
+    `name` is a model of the registry or the folder of a run (its pooled last layer; any length in constant memory), or
+    a HEAR name such as mn10_all_b_mel_avgs or passt_base.
     """
     if not is_model_name(name) and not (weights is None and names_a_folder(name)):
         try:

@@ -1,6 +1,6 @@
 """From frame scores to events, block by block, for recordings of any length."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,23 +17,16 @@ class Event:
 
 
 class EventFinder:
-    """Runs of frames with a median-filtered score above a threshold.
+    """Runs of frames (`frame` seconds each) with a median-filtered score above a threshold.
 
-    The filter repeats the first and the last frame beyond the ends of the recording. Events do not depend on where
-    blocks are cut.
-
-    Args:
-        frame: seconds from one frame to the next.
-        threshold: 0..1.
-        median: length of the filter in frames, odd; 1 filters nothing.
+    The filter, of an odd number of frames, repeats the first and the last frame beyond the ends of the recording.
+    Events do not depend on where blocks are cut.
     """
 
     def __init__(self, frame: float, threshold: float = 0.5, median: int = 1):
         if median < 1 or median % 2 == 0:
             raise ValueError(f"a median filter has an odd number of frames, not {median}")
-        self.frame = frame
-        self.threshold = threshold
-        self.half = median // 2
+        self.frame, self.threshold, self.half = frame, threshold, median // 2
         self.waiting: Tensor | None = None  # frames that the filter still needs
         self.position = 0  # of the next filtered frame
         self.open: dict[int, tuple[int, float]] = {}  # class: first frame, sum of scores so far
@@ -58,7 +51,7 @@ class EventFinder:
         for index, (first, total) in sorted(self.open.items()):
             events.append(Event(first * self.frame, duration, index, total / (self.position - first)))
         self.open.clear()
-        return [_within(event, duration) for event in events]
+        return [replace(event, offset=min(event.offset, duration)) for event in events]
 
     def _filtered(self, scores: Tensor) -> list[Event]:
         filtered = scores.unfold(0, 2 * self.half + 1, 1).median(dim=-1).values if self.half else scores
@@ -89,7 +82,3 @@ class EventFinder:
                 events.append(Event(first * self.frame, (first + length) * self.frame, index, total / length))
             start = border
         return events
-
-
-def _within(event: Event, duration: float) -> Event:
-    return Event(event.onset, min(event.offset, duration), event.index, event.score)

@@ -81,12 +81,10 @@ def export_onnx(
 
 
 def export_model(model: AudioModel, out: Path, seconds: float | None = None, check: bool = True) -> dict[str, Any]:
-    """Write an audio model as ONNX, whole or not at all.
+    """Write an audio model as ONNX, whole or not at all; the batch may have any size, of a DyMN it is 1.
 
     Args:
-        model: front end and network; unchanged.
-        out: .onnx file.
-        seconds: length of the clips; None for the model's window. The batch may have any size, of a DyMN it is 1.
+        seconds: length of the clips; None for the model's window.
         check: compare with PyTorch on made-up clips, together and alone where the batch is free.
 
     Returns:
@@ -150,28 +148,19 @@ def write_onnx(
     """Write a network as ONNX.
 
     Args:
-        graph: called with `example`, in evaluation mode.
-        example: (batch, ...); a batch of 2 where the batch is free.
-        path: file to write.
+        graph: called with `example` (batch, ...), in evaluation mode.
         takes, gives: names of the input and of the outputs.
-        name: of the network, for messages.
-        free_batch: the file takes batches of any size.
-
-    Raises:
-        UserError: if the network has a step that ONNX cannot hold.
+        free_batch: the file takes batches of any size; `example` then is a batch of 2.
     """
     import onnx
 
-    shapes = {"example": {0: torch.export.Dim("batch")}} if free_batch else None
-    loggers = [logging.getLogger(part) for part in ("torch.onnx", "onnxscript", "torch.export")]
-    levels = [logger.level for logger in loggers]
+    shapes = ({0: torch.export.Dim("batch")},) if free_batch else None
+    disabled = logging.root.manager.disable
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             torch.onnx.export(
-                _OneInput(graph),
+                graph,
                 (example,),
                 str(path),
                 input_names=[takes],
@@ -185,23 +174,11 @@ def write_onnx(
     except torch.onnx.errors.OnnxExporterError as error:
         raise UserError(f"{name} has a step that ONNX cannot hold: {str(error).splitlines()[0]}") from error
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)
     written = onnx.load(path)
     for node in written.graph.node:
         node.ClearField("metadata_props")  # source lines: several times the size of small weights
     onnx.save(written, path)
-
-
-class _OneInput(nn.Module):
-    """A module with an input of a known name."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, example: Tensor) -> Any:
-        return self.module(example)
 
 
 def _difference(path: Path, clips: Tensor, expected: tuple[Tensor, ...]) -> float:
@@ -212,8 +189,7 @@ def _difference(path: Path, clips: Tensor, expected: tuple[Tensor, ...]) -> floa
     if len(clips) > 1 and session.get_inputs()[0].shape[0] == len(clips):
         raise CheckFailed(f"The exporter tied the file to batches of {len(clips)}; it was not kept.")
     largest = 0.0
-    rows = [slice(0, len(clips)), *([slice(0, 1), slice(1, 2)] if len(clips) > 1 else [])]
-    for own in rows:
+    for own in [slice(0, len(clips)), *([slice(0, 1), slice(1, 2)] if len(clips) > 1 else [])]:
         given = session.run(None, {"waveform": clips[own].numpy()})
         for ours, theirs in zip(given, expected, strict=True):
             spread = max(float(theirs.std()), SMALLEST_SPREAD)

@@ -11,6 +11,7 @@ on the network; windows are cut as they are needed and run in batches, so that m
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,21 +40,16 @@ POOLING = {
 
 
 class LayerFeatures(nn.Module):
-    """Outputs of chosen layers of a model, joined to one vector.
+    """Outputs of chosen layers of a model, joined to one vector; `pooling` is of the maps of blocks.
 
-    Args:
-        model: front end and network.
-        parts: in the order in which they are joined: mel_avgs (spectrogram, mean over time), clf1 (pooled last
-            convolution), clf2 (first layer of the head, before its activation), logits, embedding, seN (squeezed
-            channels of block N, before their activation), bN (pooled output of block N; 0 is the stem).
-        pooling: of the maps of blocks; a name of POOLING.
+    Parts are mel_avgs (spectrogram, mean over time), clf1 (pooled last convolution), clf2 (first layer of the head,
+    before its activation), logits, embedding, seN (squeezed channels of block N, before their activation), bN (pooled
+    output of block N; 0 is the stem).
     """
 
     def __init__(self, model: AudioModel, parts: tuple[str, ...], pooling: str = "avg"):
         super().__init__()
-        self.model = model
-        self.parts = parts
-        self.pool = POOLING[pooling]
+        self.model, self.parts, self.pool = model, parts, POOLING[pooling]
         self.kept: dict[str, Tensor] = {}
         for part in parts:
             if part not in ("clf1", "logits", "embedding"):
@@ -70,18 +66,14 @@ class LayerFeatures(nn.Module):
             else:
                 features[part] = self.pool(values) if part.startswith("b") else values
         self.kept.clear()
-        return torch.cat([_present(features[part], part) for part in self.parts], dim=1).float()
+        return torch.cat([cast(Tensor, features[part]) for part in self.parts], dim=1).float()
 
     def _keep(self, part: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.kept[part] = output
 
 
 class HearModel(nn.Module):
-    """A model with the attributes that HEAR asks for.
-
-    sample_rate: Hz that the audio must have.
-    scene_embedding_size, timestamp_embedding_size: values of one embedding.
-    """
+    """A model with the attributes that HEAR asks for: sample_rate, scene_embedding_size, timestamp_embedding_size."""
 
     def __init__(self, model: AudioModel, name: HearName):
         super().__init__()
@@ -155,15 +147,9 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str | Path = "", name: str = "mn10_all_b_mel_avgs", mode: str = "all") -> HearModel:
-    """A HEAR model, on the GPU where there is one.
+    """A HEAR model, on the GPU where there is one; `name` and `mode` as in `hear_names.parse_name`.
 
-    Args:
-        model_file_path: file of released weights; "" for the registered one (cache, or download).
-        name: which layers of which network; see common/inference/hear_names.py.
-        mode: of PaSST: all (logits and embedding), embed_only, logits.
-
-    Raises:
-        UserError: for an unknown name, or weights that are not at hand or of another network.
+    `model_file_path` is a file of released weights, "" the registered one (cache, or download).
     """
     parsed = parse_name(name, mode)
     model = prepare_for_inference(load_audio_model(parsed.model, weights=model_file_path or None))
@@ -172,11 +158,7 @@ def load_model(model_file_path: str | Path = "", name: str = "mn10_all_b_mel_avg
 
 @torch.inference_mode()
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """One embedding for each sound.
-
-    Args:
-        audio: (sounds, samples), -1..1, at `model.sample_rate`; any length but 0.
-        model: from `load_model`.
+    """One embedding for each sound: audio (sounds, samples), -1..1, at `model.sample_rate`, of any length but 0.
 
     Returns:
         (sounds, model.scene_embedding_size), float32, on the device of `audio`.
@@ -233,8 +215,3 @@ def _layer(model: AudioModel, part: str) -> nn.Module:
         if isinstance(layer, SqueezeExcitation) and layer.others == [2, 3]:
             return layer.fc1
     raise UserError(f"Block {number} of {model.name} has no squeeze and excitation of channels, so no {part}.")
-
-
-def _present(values: Tensor | None, part: str) -> Tensor:
-    assert values is not None, f"the network gave no {part}"
-    return values

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from common.errors import UserError, nearest
+from common.errors import UserError, unknown
 from common.registry.models import read_table
 
 BLOCKS = (5, 11, 13, 15)  # of all_b and all_se
@@ -35,8 +35,6 @@ class Level:
 class HearName:
     """An embedding: the model, its parts in the order in which they are joined, and the windows.
 
-    parts: mel_avgs, clf1, clf2, logits, embedding, seN, bN.
-    pooling: of the maps of the blocks.
     scene_window, scene_hop: seconds; longer clips are averaged over windows.
     levels: of a timestamp; the first also gives the timestamps.
     """
@@ -70,14 +68,9 @@ PASST_PARTS = {"all": ("logits", "embedding"), "embed_only": ("embedding",), "lo
 def parse_name(name: str, mode: str = "all") -> HearName:
     """Parse a module name of EfficientAT_HEAR or (with `passt_` before it) of hear21passt.
 
-    Args:
-        name: `mnXX` or `dymnXX`, then any of all_b, all_se, bN, seN (more numbers may follow: b5_11_15), clf1, clf2,
-            logits, mel_avgs, one pooling (max_ch_pool, avg_time_pool, ...), one of hopN, melsN, fc, ext, and tsN for a
-            timestamp window of N ms; or `passt_` and a module.
-        mode: of PaSST: all (logits and embedding), embed_only, logits.
-
-    Raises:
-        UserError: for an unknown name, with similar ones.
+    A name is `mnXX` or `dymnXX`, then any of all_b, all_se, bN, seN (more numbers may follow: b5_11_15), clf1, clf2,
+    logits, mel_avgs, one pooling (max_ch_pool, avg_time_pool, ...), one of hopN, melsN, fc, ext, and tsN for a
+    timestamp window of N ms. The mode is of PaSST: all (logits and embedding), embed_only, logits.
     """
     module = name.removeprefix("passt_").removeprefix("hear21passt.")
     if name.startswith(("passt_", "hear21passt.")) and module in PASST:
@@ -85,11 +78,8 @@ def parse_name(name: str, mode: str = "all") -> HearName:
             raise UserError(f"mode is all, embed_only or logits, not {mode}.")
         model, window, hop, levels = PASST[module]
         return HearName(model, PASST_PARTS[mode], scene_window=window, scene_hop=hop, levels=levels)
-    parsed = _parse_mobilenet(name)
-    if parsed is None:
-        names = [*LIKE_PUBLISHED, *(f"passt_{module}" for module in PASST)]
-        near = nearest(name, names) or names[:4]
-        raise UserError(f"No HEAR embedding named {name}. Near it: {', '.join(near)}.")
+    if (parsed := _parse_mobilenet(name)) is None:
+        raise unknown("HEAR embedding", name, [*LIKE_PUBLISHED, *(f"passt_{module}" for module in PASST)])
     return parsed
 
 
@@ -127,11 +117,7 @@ def _parse_mobilenet(name: str) -> HearName | None:
     known = all(re.fullmatch(r"(b|se)\d+|mel_avgs|clf1|clf2|logits", part) for part in parts)
     if not parts or not known or model not in read_table().released:
         return None
-    return HearName(model, tuple(sorted(parts, key=_position)), pooling, levels=(Level(window),))
-
-
-def _position(part: str) -> tuple[int, int]:
-    """Order in which parts are joined: mel averages, classifier, squeeze and excitation, blocks."""
-    fixed = ("mel_avgs", "clf1", "clf2", "logits", "se", "b")
-    kind = part if part in fixed else part.rstrip("0123456789")
-    return fixed.index(kind), int(part.removeprefix(kind) or 0)
+    # Mel averages, classifier, squeeze and excitation, blocks.
+    fixed = {"mel_avgs": 1, "clf1": 2, "clf2": 3, "logits": 4}
+    ordered = sorted(parts, key=lambda part: fixed.get(part) or int(part.lstrip("seb")) + 100 * (1 + (part[0] == "b")))
+    return HearName(model, tuple(ordered), pooling, levels=(Level(window),))

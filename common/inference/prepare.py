@@ -26,37 +26,22 @@ def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -
 
 
 def fold_batch_norms(network: nn.Module) -> int:
-    """Fold every batch norm that directly follows a convolution in an `nn.Sequential`, or is named as its pair.
+    """Fold batch norms into the convolutions before them; returns how many.
 
-    In a Sequential the convolution and the batch norm are neighbours. Elsewhere `conv1` pairs with `bn1`, and
-    `joint_conv` with `joint_norm`. The batch norm becomes an identity, so names of the other layers stay. The blocks of
-    a DyMN, which make a kernel for each clip, are replaced as a whole.
-
-    Returns:
-        How many were folded.
+    In a Sequential the two are neighbours. Elsewhere `conv1` pairs with `bn1`, and `joint_conv` with `joint_norm`. The
+    batch norm becomes an identity, so names of the other layers stay. The blocks of a DyMN, which make a kernel for
+    each clip, are replaced as a whole.
     """
     from common.inference.dynamic_inference import fold_dynamic_blocks
 
     folded = fold_dynamic_blocks(network)
     for module in network.modules():
-        for convolution, norm in _pairs(module):
-            setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm)))
-            setattr(module, norm, nn.Identity())
-            folded += 1
+        children = dict(module.named_children())
+        pairs = [(name, name.replace("conv", norm)) for name in children for norm in ("bn", "norm")]
+        for first, second in pairwise(children) if isinstance(module, nn.Sequential) else pairs:
+            convolution, norm = children[first], children.get(second)
+            if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
+                setattr(module, first, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, second, nn.Identity())
+                folded += 1
     return folded
-
-
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    children = dict(module.named_children())
-    if isinstance(module, nn.Sequential):
-        names = list(children)
-        candidates = list(pairwise(names))
-    else:
-        candidates = [
-            (name, name.replace("conv", norm)) for name in children for norm in ("bn", "norm") if "conv" in name
-        ]
-    return [
-        (first, second)
-        for first, second in candidates
-        if type(children[first]) is nn.Conv2d and type(children.get(second)) is nn.BatchNorm2d
-    ]

@@ -60,14 +60,9 @@ PUBLISHED: dict[str, Sequence[Any]] = {
 GRIDS: dict[str, dict[str, Sequence[Any]]] = {
     "published": PUBLISHED,
     "fast": {**PUBLISHED, "max_epochs": (10, 50), "validate_every": (3, 10)},
-    "faster": {
-        **PUBLISHED,
-        "hidden_layers": (0, 1),
-        "hidden_dim": (64, 128),
-        "patience": (1, 3),
-        "max_epochs": (10,),
-        "validate_every": (1,),
-    },
+    "faster": dict(
+        PUBLISHED, hidden_layers=(0, 1), hidden_dim=(64, 128), patience=(1, 3), max_epochs=(10,), validate_every=(1,)
+    ),
 }
 
 
@@ -221,9 +216,6 @@ def read_task(source: Path) -> LabelledClips:
 
     Files of a table lie beside it or in `audio/` beside it. A folder holds one such table, or a folder of audio for
     each label (five folds are then made, each label spread evenly).
-
-    Raises:
-        UserError: for a missing column, a missing file or a folder without labels.
     """
     if source.is_dir():
         tables = [path for path in sorted(source.iterdir()) if path.suffix in (".csv", ".tsv") and _is_task(path)]
@@ -251,11 +243,7 @@ def probe(
     folds: Sequence[str] = (),
     first_best: bool = False,
 ) -> dict[str, Any]:
-    """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took.
-
-    Raises:
-        UserError: as `read_task` and `common.inference.embedding.load_embedder`; or an unknown grid.
-    """
+    """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took."""
     if grid not in GRIDS:
         raise UserError(f"grid is {', '.join(GRIDS)}, not {grid}.")
     task = read_task(source)

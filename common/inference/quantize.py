@@ -8,9 +8,9 @@ requirements.txt fixes.
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +21,14 @@ from common.inference.complexity import Complexity, measure
 from common.inference.prepare import fold_batch_norms
 
 BACKEND = "fbgemm"  # defaults for x86 kernels
+QUIET = partial(warnings.catch_warnings, action="ignore")  # of torch.ao's deprecation
 
 
 def prepare_training(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...] = ()) -> Any:
     """A copy in training mode that computes as if in 8 bit; gradients pass through the rounding unchanged.
 
-    Batch norms are folded within each step; see `freeze` for the end of such a training.
-
-    Args:
-        network: spectrogram to ModelOutput.
-        input_shape: of a spectrogram.
-        keep_float: classes of modules that are computed in float, between a conversion back and forth.
+    Batch norms are folded within each step; see `freeze` for the end of such a training. Modules of the classes
+    `keep_float` are computed in float, between a conversion back and forth.
     """
     from torch.ao.quantization import get_default_qat_qconfig_mapping, quantize_fx
 
@@ -52,7 +49,7 @@ def convert(prepared: Any) -> GraphModule:
     """The network in 8 bit, on the CPU; `prepared` is unchanged."""
     from torch.ao.quantization import quantize_fx
 
-    with _quiet():
+    with QUIET():
         return quantize_fx.convert_fx(copy.deepcopy(prepared).cpu().eval())
 
 
@@ -67,8 +64,7 @@ def quantize_trained(
     """
     prepared = None
     for spectrogram in spectrograms:
-        if prepared is None:
-            prepared = _prepare_calibration(network.cpu(), spectrogram[:1].shape, keep_float)
+        prepared = prepared or _prepare_calibration(network.cpu(), spectrogram[:1].shape, keep_float)
         prepared(spectrogram.cpu())
     if prepared is None:
         raise ValueError("no spectrograms to calibrate with")
@@ -86,8 +82,7 @@ def measure_int8(network: nn.Module, input_shape: Sequence[int], keep_float: tup
     MACs are counted with folded batch norms: the challenge counts their biases at every output position. For bytes see
     `int8_bytes`.
     """
-    folded = folded_copy(network)
-    return replace(measure(folded, input_shape, "int8"), bytes=_bytes_of_folded(folded, keep_float))
+    return replace(measure(folded_copy(network), input_shape, "int8"), bytes=int8_bytes(network, keep_float))
 
 
 def int8_bytes(network: nn.Module, keep_float: tuple[type, ...] = ()) -> int:
@@ -96,7 +91,13 @@ def int8_bytes(network: nn.Module, keep_float: tuple[type, ...] = ()) -> int:
     One for each weight of a convolution or linear layer, four for each bias (one per channel, from the batch norm) and
     for each parameter of a module that is kept in float. Scales and zero points are no parameters.
     """
-    return _bytes_of_folded(folded_copy(network), keep_float)
+    folded = folded_copy(network)
+    weights = sum(
+        module.weight.numel()
+        for module in folded.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, keep_float)
+    )
+    return weights + 4 * (sum(parameter.numel() for parameter in folded.parameters()) - weights)
 
 
 def folded_copy(network: nn.Module) -> nn.Module:
@@ -104,15 +105,6 @@ def folded_copy(network: nn.Module) -> nn.Module:
     folded = copy.deepcopy(network).eval()
     fold_batch_norms(folded)
     return folded
-
-
-def _bytes_of_folded(folded: nn.Module, keep_float: tuple[type, ...]) -> int:
-    weights = sum(
-        module.weight.numel()
-        for module in folded.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, keep_float)
-    )
-    return weights + 4 * (sum(parameter.numel() for parameter in folded.parameters()) - weights)
 
 
 def _prepare_calibration(network: nn.Module, input_shape: Sequence[int], keep_float: tuple[type, ...]) -> Any:
@@ -130,7 +122,7 @@ def _prepare(prepare: Any, network: nn.Module, mapping: Any, shape: Sequence[int
         mapping.set_object_type(kind, None)
     leaves = PrepareCustomConfig().set_non_traceable_module_classes(list(keep_float))
     example = (torch.zeros(1, *tuple(shape)[1:]),)
-    with _quiet():
+    with QUIET():
         return prepare(network, mapping, example, prepare_custom_config=leaves)
 
 
@@ -147,11 +139,3 @@ def _plain_copy(network: nn.Module) -> nn.Module:
 
 def _pass_on(value: Tensor) -> Tensor:
     return value
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the deprecation warnings of torch.ao; requirements.txt gives the reason for using it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -1,7 +1,7 @@
 """Labels of a whole recording, and events with their times."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,7 @@ class Tags:
 
 
 def load_tagger(name: str, weights: Path | None) -> AudioModel:
-    """A model prepared for inference, on the GPU where there is one.
-
-    Args:
-        name: of the registry, or the folder of a run of `pretrain` or `finetune`.
-        weights: file, for a name of the registry.
-
-    Raises:
-        UserError: no such model, weights or run, or no classifier.
-    """
+    """A model with a classifier, of the registry or of a run's folder (`pretrain`, `finetune`), on the GPU if any."""
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
         raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
@@ -87,11 +79,7 @@ def names_a_folder(name: str) -> bool:
 
 @torch.inference_mode()
 def tag_file(model: AudioModel, path: Path, top: int = 10, events: EventOptions | None = None) -> Tags:
-    """The `top` labels of one file of any length and rate, in constant memory; with `events` also its events.
-
-    Raises:
-        UserError: if the file cannot be read, with its name.
-    """
+    """The `top` labels of one file of any length and rate, in constant memory; with `events` also its events."""
     duration = audio_info(path).duration
     scores = ClipScores(model.activation)
     found: list[Event] = []
@@ -122,17 +110,14 @@ def tag_files(
 
     Returns:
         One row per file: filename, duration, tags (label, score) and, if `events_file` is given, events; and how many
-        files could not be tagged (each is reported on stderr).
-
-    Raises:
-        UserError: if no file could be tagged.
+        files could not be tagged (each is reported on stderr; a UserError if none could).
     """
     paths = [path for given in files for path in (list_audio(given) if given.is_dir() else [given])]
     if not paths:
         raise UserError("Name at least one audio file, or a folder of them.")
     model = load_tagger(name, weights)
     options = options or EventOptions()
-    rows, failed = [], []
+    rows, found, failed = list[dict[str, Any]](), list[dict[str, Any]](), []
     for path in paths:
         try:
             tagged = tag_file(model, path, top, None if events_file is None else options)
@@ -140,34 +125,24 @@ def tag_files(
             say(str(error))
             failed.append(path)
             continue
-        row = asdict(tagged)
-        row["tags"] = [{"label": label, "score": score} for label, score in tagged.tags]
-        row["events"] = [_event_row(model, tagged, event) for event in tagged.events]
-        rows.append(row)
+        tags = [{"label": label, "score": score} for label, score in tagged.tags]
+        rows.append({"filename": tagged.filename, "duration": tagged.duration, "tags": tags})
+        for event in tagged.events:
+            values = tagged.filename, event.onset, event.offset, model.labels[event.index], event.score
+            found.append(dict(zip(EVENT_COLUMNS, values, strict=True)))
+        if events_file is not None:
+            rows[-1]["events"] = found[len(found) - len(tagged.events) :]
     if failed and not rows:
         raise UserError(f"None of {len(paths)} files could be tagged." if len(paths) > 1 else "Nothing was tagged.")
     if events_file is not None:
-        write_events(events_file, (event for row in rows for event in row["events"]))
-    else:
-        for row in rows:
-            del row["events"]
+        with atomic_write(events_file) as file:
+            file.write("\t".join(EVENT_COLUMNS) + "\n")
+            file.writelines(
+                "{filename}\t{onset:.3f}\t{offset:.3f}\t{label}\t{score:.4f}\n".format_map(row) for row in found
+            )
     if failed:
         say(f"{len(failed)} of {len(paths)} files could not be tagged; the others were.")
     return rows, len(failed)
-
-
-def write_events(path: Path, events: Iterable[dict[str, Any]]) -> None:
-    """Write filename, onset, offset, label, score as tab-separated text, whole or not at all."""
-    with atomic_write(path) as file:
-        file.write("\t".join(EVENT_COLUMNS) + "\n")
-        for event in events:
-            values = [event["filename"], f"{event['onset']:.3f}", f"{event['offset']:.3f}", event["label"]]
-            file.write("\t".join([*values, f"{event['score']:.4f}"]) + "\n")
-
-
-def _event_row(model: AudioModel, tagged: Tags, event: Event) -> dict[str, Any]:
-    values = tagged.filename, event.onset, event.offset, model.labels[event.index], event.score
-    return dict(zip(EVENT_COLUMNS, values, strict=True))
 
 
 def _scored(passages: Iterator[Passage], scores: ClipScores) -> Iterator[Passage]:
@@ -207,11 +182,11 @@ def _events_of_windows(model: AudioModel, path: Path, duration: float, options: 
         model.windows = kept
     events += finder.finish(finder.position * options.hop)
     last = finder.position * options.hop
-    return [_shifted(event, before, last, duration) for event in events]
-
-
-def _shifted(event: Event, before: float, last: float, duration: float) -> Event:
-    """From the count of windows to seconds: the first frame begins with the file, the last ends with it."""
-    onset = 0.0 if event.onset == 0 else min(event.onset + before, duration)
-    offset = duration if event.offset >= last else min(event.offset + before, duration)
-    return replace(event, onset=onset, offset=offset)
+    return [  # the first frame begins with the file, the last ends with it
+        replace(
+            event,
+            onset=0.0 if event.onset == 0 else min(event.onset + before, duration),
+            offset=duration if event.offset >= last else min(event.offset + before, duration),
+        )
+        for event in events
+    ]

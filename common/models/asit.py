@@ -45,16 +45,13 @@ class Asit(SequenceModel):
         super().__init__()
         self.dim = dim
         self.bands = num_mels // PATCH
-        self.table_frames = table_frames
-        self.position_grid = position_grid
+        self.table_frames, self.position_grid = table_frames, position_grid
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.bands * (table_frames // PATCH), dim))
         self.patch_embed = PatchProjection(1, dim, PATCH, PATCH)
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.apply(initialise_like_vit)
+        initialise_like_vit(self, "cls_token", "pos_embed")
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(batch, 1, 128 mels, frames) to (batch, 1 + frames // 16 * 8, dim); the class token comes first."""
@@ -83,6 +80,5 @@ asit = partial(wrap, Asit)
 """ASiT with frame and clip heads; `options` of `FramePrediction`, of `Asit` or of the encoder."""
 
 
-def released_key(key: str) -> str | None:
-    """Our name for a key of the official files: ``model.*``, in the wrapped network ``model.asit.*``."""
-    return plain_key(key, "asit")
+released_key = partial(plain_key, ["asit"])
+"""Our name for a key of the official files: ``model.*``, in the wrapped network ``model.asit.*``."""

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
 from common.models.encoder import Encoder, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
@@ -59,19 +58,13 @@ class AtstFrame(SequenceModel):
         self.patch_embed = SliceEmbedding(num_mels, self.step_frames, dim)
         self.blocks = Encoder(depth, dim, num_heads, **{"qkv_bias": False, **encoder})
         self.norm_frame = nn.LayerNorm(dim, eps=1e-6)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.apply(initialise_like_vit)
+        initialise_like_vit(self, "pos_embed")
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(batch, 1, 64 mels, frames) to (batch, frames // 4, dim), at most 250 steps."""
         tokens = self.patch_embed(spectrogram)
-        steps = tokens.shape[1]
-        if steps > self.max_steps:
-            raise UserError(
-                f"ATST-F has positions for {self.max_steps} steps of 40 ms, the spectrogram has {steps}. "
-                "Give it windows of 10 s (AudioModel does), or build it with time_grid exact."
-            )
-        return self.norm_frame(self.blocks(tokens + self.pos_embed[:, 1 : steps + 1]))
+        self.refuse_long(tokens.shape[1])
+        return self.norm_frame(self.blocks(tokens + self.pos_embed[:, 1 : tokens.shape[1] + 1]))
 
 
 atst_frame = partial(wrap, AtstFrame)
@@ -95,4 +88,4 @@ def released_key(key: str) -> str | None:
             return "model." + re.sub(r"^norm\.", "norm_frame.", rest)
     if key.startswith(("model.student.", "model.teacher.")):
         return None  # the student and the projectors of self-supervised training
-    return plain_key(key, "atst")
+    return plain_key(["atst"], key)

@@ -25,8 +25,7 @@ class RelativePositions(nn.Module):
 
     def __init__(self, num_heads: int, num_buckets: int = 320, max_distance: int = 800):
         super().__init__()
-        self.num_buckets = num_buckets
-        self.max_distance = max_distance
+        self.num_buckets, self.max_distance = num_buckets, max_distance
         self.relative_attention_bias = nn.Embedding(num_buckets, num_heads)
 
     def buckets(self, distances: Tensor) -> Tensor:
@@ -51,8 +50,7 @@ class GatedAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, attention_dropout: float = 0.0):
         super().__init__()
-        self.num_heads = num_heads
-        self.attention_dropout = attention_dropout
+        self.num_heads, self.attention_dropout = num_heads, attention_dropout
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(dim, dim)
         self.v_proj = nn.Linear(dim, dim)
@@ -162,11 +160,8 @@ class BeatsEncoder(nn.Module):
 class Beats(SequenceModel):
     """The BEATs encoder (iter 3 and iter 3+ have the same form).
 
-    Args:
-        dropout: of the input, the attention output and the feed-forward layers, while training.
-        attention_dropout: of the attention weights, while training.
-        layer_drop: probability that a whole layer is left out, while training.
-        checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    `dropout` is of the input, the attention output and the feed-forward layers; `layer_drop` leaves out whole layers;
+    `checkpointing` recomputes each layer in the backward pass instead of keeping its activations.
     """
 
     step_frames = PATCH
@@ -200,10 +195,7 @@ class Beats(SequenceModel):
             dim, depth, num_heads, hidden_dim, dropout, checkpointing,
             attention_dropout=attention_dropout, layer_drop=layer_drop,
         )  # fmt: skip
-        self._start(depth)
-
-    def _start(self, depth: int) -> None:
-        """Deep norm's start: values, outputs and feed-forward layers are smaller the deeper the stack."""
+        # Deep norm's start: values, outputs and feed-forward layers are smaller the deeper the stack.
         small = (8 * depth) ** -0.25
         for name, layer in self.encoder.layers.named_modules():
             if isinstance(layer, nn.Linear) and not name.endswith("grep_linear"):
@@ -235,7 +227,7 @@ def released_key(key: str) -> str | None:
         key = f"model.{key}"
     elif key.startswith("predictor."):
         return None  # the clip classifier of Microsoft's fine-tuned files
-    key = plain_key(key, "beats")
+    key = plain_key(["beats"], key)
     key = key.replace("pos_conv.0.weight_g", "pos_conv.0.parametrizations.weight.original0")
     key = key.replace("pos_conv.0.weight_v", "pos_conv.0.parametrizations.weight.original1")
     shared = re.fullmatch(r"model\.encoder\.layers\.(\d+)\.self_attn\.(relative_attention_bias\.weight)", key)

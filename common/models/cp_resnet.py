@@ -5,7 +5,6 @@ fschmid56/cpjku_dcase23, models/cp_resnet.py.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
@@ -37,19 +36,13 @@ class CPResNet(nn.Module):
     """CP-ResNet on log-mel spectrograms.
 
     Args:
-        num_classes: of the classifier.
-        in_channels: of the spectrogram.
         rho: receptive field: behind the first block, the first `rho` convolutions are 3x3, the others 1x1.
-        base_channels: width of the first stage.
-        channels_multiplier: each stage is this much wider than the one before.
+        base_channels, channels_multiplier: width of the first stage; each is this much wider than the one before.
         n_channels: widths of the three stages, instead of the two above.
-        n_blocks: blocks of the three stages.
-        cut_stage2: blocks left out of the second stage.
-        cut_stage3: blocks left out of the third stage.
+        n_blocks: blocks of the three stages, of which `cut_stage2` and `cut_stage3` are left out.
         maxpool_stage1, maxpool_stage2, maxpool_stage3: blocks of the stage with a max pooling behind; 0: before it.
         maxpool_kernel: (frequency, time) of the poolings and their strides.
         maxpool_kernel0: kernel of a pooling before a stage; None takes `maxpool_kernel`.
-        groups: of the convolutions of each stage.
     """
 
     def __init__(
@@ -74,7 +67,6 @@ class CPResNet(nn.Module):
         widths = list(n_channels or [base_channels * channels_multiplier**stage for stage in range(3)])
         counts = [blocks - cut for blocks, cut in zip(n_blocks, (0, cut_stage2, cut_stage3), strict=True)]
         kernels = iter([3, 1] + [3 if index < rho else 1 for index in range(2 * sum(counts) - 2)])
-        make_pool = partial(nn.MaxPool2d, tuple(maxpool_kernel))
         self.in_c = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 5, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
@@ -89,29 +81,25 @@ class CPResNet(nn.Module):
                 layers.add_module(f"block{index + 1}", block)
                 channels = widths[stage]
                 for number in range(list(pools[stage]).count(index + 1)):
-                    layers.add_module(f"maxpool{index + 1}_{number}", make_pool())
+                    layers.add_module(f"maxpool{index + 1}_{number}", nn.MaxPool2d(tuple(maxpool_kernel)))
             self.add_module(f"stage{stage + 1}", layers)
         self.feed_forward = nn.Sequential(
             nn.Conv2d(channels, num_classes, 1, bias=False), nn.BatchNorm2d(num_classes), nn.AdaptiveAvgPool2d(1)
         )
         self.embedding_size = channels
-        self._initialise()
-
-    def forward(self, spectrogram: Tensor) -> ModelOutput:
-        """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the last stage (batch, channels)."""
-        maps = self.get_submodule("stage1")(self.in_c(spectrogram))
-        maps = self.get_submodule("stage3")(self.get_submodule("stage2")(maps))
-        return ModelOutput(logits=self.feed_forward(maps).flatten(1), embedding=maps.mean(dim=(2, 3)))
-
-    def _initialise(self) -> None:
-        """Like Fixup: each block and the classifier start with zeros, first convolutions are scaled down."""
+        # Like Fixup: each block and the classifier start with zeros, first convolutions are scaled down.
         nn.init.kaiming_normal_(self.get_parameter("in_c.0.weight"), nonlinearity="relu")
         blocks = [module for module in self.modules() if isinstance(module, BasicBlock)]
         for block in blocks:
             nn.init.kaiming_normal_(block.conv1.weight, mode="fan_out")
             block.conv1.weight.data *= len(blocks) ** -0.5
             nn.init.zeros_(block.conv2.weight)
-            for module in block.shortcut:
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            if len(block.shortcut):
+                nn.init.kaiming_normal_(block.shortcut.get_parameter("conv.weight"), mode="fan_out")
         nn.init.zeros_(self.get_parameter("feed_forward.0.weight"))
+
+    def forward(self, spectrogram: Tensor) -> ModelOutput:
+        """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the last stage (batch, channels)."""
+        maps = self.get_submodule("stage1")(self.in_c(spectrogram))
+        maps = self.get_submodule("stage3")(self.get_submodule("stage2")(maps))
+        return ModelOutput(logits=self.feed_forward(maps).flatten(1), embedding=maps.mean(dim=(2, 3)))

@@ -75,19 +75,14 @@ class Crnn(nn.Module):
             which for BEATs are *frequency* patches of one time step, so the frequencies cycle from frame to frame;
             "nearest" (some models of the 2024 winner) picks tokens; "exact" takes the mean over BEATs' 8 frequency
             patches and interpolates it at the true time of each frame.
-        filters: channels of the convolution blocks.
-        pooling: (time, mels) of each block; the mels must come down to 1.
-        gate: see `Gate`.
-        rnn_dim: GRU cells of one direction.
+        filters, pooling: channels and (time, mels) of each block; the mels must come down to 1.
         num_rnn_layers: the recipe's YAML says 1, but the official code builds 2.
         norm_momentum: of the batch norms, in torch's sense. With 0.99, as in the published runs, the statistics are
             almost the last training batch's; 0.1 averages over about ten.
-        dropout: after each block, before the fusion and before the heads.
-        dropstep: largest share of the frames that time masking takes from either stream in training; 0 turns it off.
-        dropstep_frames: most frames that it takes.
+        dropstep: largest share of the frames that time masking takes from either stream in training, and
+            `dropstep_frames` the most frames; 0 turns it off.
         attention: clip probabilities by attention; otherwise the mean over frames.
-        fusion_dim: width of the joined features and embeddings; None: the features' width. The winner of 2024 has
-            256.
+        fusion_dim: width of the joined features and embeddings; None: the features' width. The winner of 2024: 256.
     """
 
     def __init__(
@@ -110,10 +105,8 @@ class Crnn(nn.Module):
         fusion_dim: int | None = None,
     ):
         super().__init__()
-        self.embedding_dim = embedding_dim
-        self.aggregation = aggregation
-        self.dropstep = dropstep
-        self.dropstep_frames = dropstep_frames
+        self.embedding_dim, self.aggregation = embedding_dim, aggregation
+        self.dropstep, self.dropstep_frames = dropstep, dropstep_frames
         blocks = zip((1, *filters[:-1]), filters, pooling, strict=True)
         self.cnn = nn.Sequential(
             *(ConvolutionBlock(fan_in, out, pool, gate, dropout, norm_momentum) for fan_in, out, pool in blocks)
@@ -138,9 +131,7 @@ class Crnn(nn.Module):
                 probability of 0 and no attention.
 
         Returns:
-            logits (batch, classes): the logit of the attention-weighted mean of probabilities (see `pooled_logits`);
-            embedding (batch, 2 * rnn_dim): mean of frames; frames (batch, time, 2 * rnn_dim): output of the GRU;
-            frame_logits (batch, time, classes).
+            logits by `pooled_logits`; frames (batch, time, 2 * rnn_dim) out of the GRU, embedding is their mean.
         """
         return self.score(self.read(spectrogram, embeddings), class_mask)
 
@@ -175,8 +166,9 @@ class Crnn(nn.Module):
             )
         embeddings = self._at_frames(embeddings, features.shape[1])
         if self.training and self.dropstep > 0:
-            features = mask_time(features, self.dropstep_frames, self.dropstep)
-            embeddings = mask_time(embeddings, self.dropstep_frames, self.dropstep)
+            features, embeddings = (
+                mask_time(stream, self.dropstep_frames, self.dropstep) for stream in (features, embeddings)
+            )
         return self.fusion(self.dropout(torch.cat((features, embeddings), dim=-1)))
 
     def _at_frames(self, embeddings: Tensor, num_frames: int) -> Tensor:
@@ -194,12 +186,9 @@ class Crnn(nn.Module):
 def score_heads(
     frame_logits: Tensor, attention_logits: Tensor | None, class_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Frame logits (batch, time, classes) and clip logits (batch, classes) of the heads under a class mask.
+    """Frame logits (batch, time, classes) and clip logits (batch, classes) of the heads under `Crnn`'s class mask.
 
-    Args:
-        frame_logits: (batch, time, classes), of the linear layer.
-        attention_logits: likewise; None takes the mean over frames as clip probability.
-        class_mask: see `Crnn.forward`.
+    `attention_logits` has the shape of the frame logits; None takes the mean over frames as clip probability.
     """
     if attention_logits is not None:
         logits = pooled_logits(frame_logits, attention_logits, class_mask)
@@ -272,11 +261,9 @@ def recipe_options(net: Mapping[str, Any]) -> dict[str, Any]:
     options["embedding_dim"] = net.get("embedding_size", 527) if net.get("use_embeddings", False) else None
     if options["embedding_dim"] is not None:
         aggregations = {"pool1d": "adaptive", "interpolate": "nearest"}
-        if net.get("aggregation_type") not in aggregations:
-            raise UserError(
-                f"aggregation_type {net.get('aggregation_type')} is not built here; use pool1d or interpolate"
-            )
-        options["aggregation"] = aggregations[net["aggregation_type"]]
+        if (given := net.get("aggregation_type")) not in aggregations:
+            raise UserError(f"aggregation_type {given} is not built here; use pool1d or interpolate")
+        options["aggregation"] = aggregations[given]
     read = {*RECIPE_NAMES, *FIXED_IN_RECIPE, *WITHOUT_EFFECT, "use_embeddings", "embedding_size", "aggregation_type"}
     for name, value in net.items():
         if name not in read:

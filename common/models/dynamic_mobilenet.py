@@ -5,6 +5,7 @@ EfficientAT, models/dymn (Schmid et al., TASLP 2024, arXiv 2310.15648).
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,10 +50,8 @@ class DynamicConvolution(nn.Module):
         for single in kernels:
             nn.init.kaiming_normal_(single, mode="fan_out")
         self.weight = nn.Parameter(kernels.view(1, 1, num_kernels, -1))
-        self.stride = stride
+        self.stride, self.dilation, self.groups = stride, dilation, groups
         self.padding = (kernel - 1) // 2 * dilation
-        self.dilation = dilation
-        self.groups = groups
         self.temperature = temperature
 
     def kernels(self, context: Tensor) -> Tensor:
@@ -175,8 +174,9 @@ class DynamicBlock(nn.Module):
             groups=block.expanded,
         )
         self.depth_norm = BatchNorm(block.expanded)
-        relu = Static(block.activation()) if no_dyrelu else DynamicReLU(block.expanded, context_size, dyrelu_k)
-        self.depth_act = relu
+        self.depth_act = (
+            Static(block.activation()) if no_dyrelu else DynamicReLU(block.expanded, context_size, dyrelu_k)
+        )
         self.proj_conv = make_convolution(block.expanded, block.out_channels)
         self.proj_norm = BatchNorm(block.out_channels)
         self.context_gen = ContextGenerator(block.in_channels, context_size, block.expanded, block.stride)
@@ -197,18 +197,10 @@ class DynamicBlock(nn.Module):
         return maps + hidden if self.residual else hidden
 
 
-def static_convolution(
-    in_channels: int,
-    out_channels: int,
-    kernel: int = 1,
-    stride: tuple[int, int] = (1, 1),
-    dilation: int = 1,
-    groups: int = 1,
-) -> Static:
+def static_convolution(in_channels: int, out_channels: int, kernel: int = 1, dilation: int = 1, **shape: Any) -> Static:
     """The ordinary convolution of the shape of a DynamicConvolution."""
     padding = (kernel - 1) // 2 * dilation
-    plain = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation=dilation, groups=groups, bias=False)
-    return Static(plain)
+    return Static(nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False, **shape))
 
 
 def kernel_temperature(
@@ -231,13 +223,11 @@ class DynamicMobileNet(nn.Module):
 
     Args:
         width_mult: scales every channel count and the context sizes.
-        num_classes: of the classifier.
         strides: of blocks 2, 4, 7 and 13.
         use_dy_blocks: "all", or "replace_se" for dynamic blocks only where MobileNetV3 has squeeze and excitation.
         context_ratio: expanded channels divided by this give a block's context size, kept between
             `min_context_size` and `max_context_size` times `width_mult`.
-        dyrelu_k: lines of the dynamic ReLU.
-        dyconv_k: kernels of a dynamic convolution.
+        dyrelu_k, dyconv_k: lines of the dynamic ReLU, kernels of a dynamic convolution.
         T_max, T0_slope, T1_slope, T_min: the temperature's schedule. 1 for `T_max` is right for the released AudioSet
             weights and for fine-tuning them; start at 30 to train from ImageNet weights or from scratch.
         temperature: at the start; None for `T_max`.
@@ -279,15 +269,8 @@ class DynamicMobileNet(nn.Module):
             kernel_temperature, t_max=T_max, t0_slope=T0_slope, t1_slope=T1_slope, t_min=T_min
         )
         smallest, largest = (make_divisible(size * width_mult) for size in (min_context_size, max_context_size))
-        make_block = partial(
-            DynamicBlock,
-            dyrelu_k=dyrelu_k,
-            dyconv_k=dyconv_k,
-            temperature=T_max if temperature is None else temperature,
-            no_dyrelu=no_dyrelu,
-            no_dyconv=no_dyconv,
-            no_ca=no_ca,
-        )
+        parts: dict[str, Any] = {"dyrelu_k": dyrelu_k, "dyconv_k": dyconv_k, "no_dyrelu": no_dyrelu, "no_ca": no_ca}
+        parts |= {"no_dyconv": no_dyconv, "temperature": T_max if temperature is None else temperature}
         blocks = block_table(width_mult, square_strides(strides), reduced_tail, dilated)
         self.layers = nn.ModuleList()
         for block in blocks:
@@ -295,7 +278,7 @@ class DynamicMobileNet(nn.Module):
                 self.layers.append(InvertedResidual(block))
             else:
                 context_size = min(max(make_divisible(block.expanded // context_ratio), smallest), largest)
-                self.layers.append(make_block(block, context_size))
+                self.layers.append(DynamicBlock(block, context_size, **parts))
         last = blocks[-1].out_channels
         self.in_c = convolution(1, blocks[0].in_channels, 3, nn.Hardswish(inplace=True), stride=2)
         self.out_c = convolution(last, 6 * last, activation=nn.Hardswish(inplace=True))
@@ -304,15 +287,11 @@ class DynamicMobileNet(nn.Module):
         self.embedding_size = 6 * last
         initialise(self)
 
-    def set_temperature(self, temperature: float) -> None:
-        """Set the temperature of every kernel softmax; 1 for the released AudioSet weights."""
+    def start_epoch(self, epoch: int) -> None:
+        """Set the temperature of every kernel softmax that `epoch` (from 0) of a training runs with."""
         for module in self.modules():
             if isinstance(module, DynamicConvolution):
-                module.temperature = temperature
-
-    def start_epoch(self, epoch: int) -> None:
-        """Set the temperature that `epoch` (from 0) of a training runs with."""
-        self.set_temperature(self.temperature_in(epoch))
+                module.temperature = self.temperature_in(epoch)
 
     def forward(self, spectrogram: Tensor) -> ModelOutput:
         """(batch, 1, mels, frames) to logits (batch, classes) and the pooled last convolution (batch, 6 c)."""

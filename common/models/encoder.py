@@ -146,13 +146,9 @@ class Encoder(nn.ModuleList):
 
 
 def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool = False, *context: Tensor) -> Tensor:
-    """Pass tokens (batch, tokens, dim) through the blocks.
+    """Pass tokens (batch, tokens, dim) through the blocks; each is called with the tokens and `context`.
 
-    Args:
-        blocks: each is called with the tokens and `context`.
-        tokens: (batch, tokens, dim).
-        checkpointing: in training keep only the input of each block and recompute the rest in the backward pass.
-        *context: further inputs of every block.
+    `checkpointing`: in training keep only the input of each block and recompute the rest in the backward pass.
     """
     for block in blocks:
         if checkpointing and torch.is_grad_enabled():
@@ -162,20 +158,18 @@ def run_blocks(blocks: Iterable[nn.Module], tokens: Tensor, checkpointing: bool 
     return tokens
 
 
-def initialise_like_vit(module: nn.Module) -> None:
-    """Start a linear layer with truncated normal weights (0.02) and zero biases; for `nn.Module.apply`."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+def initialise_like_vit(network: nn.Module, *tables: str) -> None:
+    """Start tables and linear layers with truncated normal weights (0.02), biases with 0."""
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    for weight in (*map(network.get_parameter, tables), *(module.weight for module in linear)):
+        nn.init.trunc_normal_(weight, std=0.02)
+    for module in linear:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
 def check_options(options: Iterable[str], *makers: Callable[..., object]) -> None:
-    """Refuse an option that none of `makers` (classes or functions) takes, naming the nearest ones.
-
-    Raises:
-        UserError: names the option and those that would have worked.
-    """
+    """Raise a UserError for an option that none of `makers` (classes or functions) takes, with those that would do."""
     known = {
         name
         for maker in makers

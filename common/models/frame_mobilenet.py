@@ -42,6 +42,5 @@ frame_mobilenet = partial(wrap, FrameMobileNet)
 """A FrameMobileNet with its heads; `options` of `FramePrediction` or `FrameMobileNet`."""
 
 
-def released_key(key: str) -> str:
-    """Our name for a key of a released file."""
-    return plain_key(key, "frame_mn", "fmn")
+released_key = partial(plain_key, ["frame_mn", "fmn"])
+"""Our name for a key of a released file."""

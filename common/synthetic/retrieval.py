@@ -223,12 +223,6 @@ def _render(scene: tuple[_Layer, ...], rng: np.random.Generator) -> Array:
     return (0.5 * mixture / np.abs(mixture).max()).astype(np.float32)
 
 
-def _describe(layer: _Layer, detailed: bool, rng: np.random.Generator) -> str:
-    phrase = str(rng.choice(layer.sound.phrases))
-    details = (layer.pace, "in the distance" if layer.far else "") if detailed else ()
-    return " ".join(part for part in (phrase, *details) if part)
-
-
 @dataclass(frozen=True)
 class _Caption:
     text: str
@@ -247,7 +241,10 @@ def _captions(scene: tuple[_Layer, ...], rng: np.random.Generator) -> list[_Capt
     for number in range(5):
         detailed = number == 0
         named = scene if number < 3 else (scene[int(rng.integers(len(scene)))],)
-        parts = [_describe(named[i], detailed, rng) for i in rng.permutation(len(named))]
+        parts = []
+        for layer in (named[i] for i in rng.permutation(len(named))):
+            details = (layer.pace, "in the distance" if layer.far else "") if detailed else ()
+            parts.append(" ".join(part for part in (str(rng.choice(layer.sound.phrases)), *details) if part))
         joined = str(rng.choice([" while ", " and ", " as "])).join(parts)
         text = joined[0].upper() + joined[1:] + "."
         if number == 4 and len(scene) == 1:
@@ -262,11 +259,8 @@ def _write_tables(root: Path, split: str, names: list[str], captions: list[list[
     rows = [(name, *(caption.text for caption in five)) for name, five in zip(names, captions, strict=True)]
     write_rows(root / f"clotho_captions_{split}.csv", [header, *rows], ",", line_end)
     header = ("file_name", "keywords", "sound_id", "sound_link", "start_end_samples", "manufacturer", "license")
-    licence = "http://creativecommons.org/publicdomain/zero/1.0/"
-    rows = [
-        (name, "made up;synthetic", str(900000 + first_id - i), "", "", "made up", licence)
-        for i, name in enumerate(names)
-    ]
+    facts = ["", "", "made up", "http://creativecommons.org/publicdomain/zero/1.0/"]
+    rows = [(name, "made up;synthetic", str(900000 + first_id - i), *facts) for i, name in enumerate(names)]
     write_rows(root / f"clotho_metadata_{split}.csv", [header, *rows], ",", line_end, "iso-8859-1")
 
 

@@ -113,10 +113,7 @@ def rain(random: Generator, samples: int, character: float) -> Waveform:
 
 @dataclass(frozen=True)
 class SwellingNoise:
-    """Noise with a swaying level.
-
-    points: of its spectrum: Hz, Hz more at character 1, dB. depth: of the swaying. hertz: how often it turns.
-    """
+    """Noise with a swaying level; points of its spectrum are Hz, Hz more at character 1, dB."""
 
     points: Sequence[tuple[float, float, float]]
     depth: float

@@ -18,10 +18,7 @@ WRITERS = {"task1_asc": write_task1, **{data_set.task: data_set.make for data_se
 def synthesize(task: str, root: Path, clips: int | None = None, seed: int = 0) -> dict[str, int]:
     """Write the made-up data set of a task, of about `clips` clips; returns names and counts of the products.
 
-    The same seed gives the same files, bit for bit.
-
-    Raises:
-        UserError: if the task does not exist, or a folder holds something else already.
+    The same seed gives the same files, bit for bit. A folder that holds something else already is a UserError.
     """
     if task not in WRITERS:
         raise unknown("task with made-up data", task, WRITERS)

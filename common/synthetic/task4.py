@@ -91,8 +91,15 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
             random = np.random.default_rng((seed, 100 + position))
             _write_maestro(root, name, _recordings(name, clips), random, progress)
         random = np.random.default_rng((seed, 200))
-        made = [_evaluation_clip(index, random) for index in range(counts["eval24"])]
-        _write_audio(root, "eval24", made, progress)
+        for index in range(counts["eval24"]):  # clips of both data sets, with names that do not show which
+            if index % 2:
+                scene = list(SCENES)[index // 2 % len(SCENES)]
+                labels = [str(label) for label in random.choice(SCENES[scene], 3)]
+                events = place_events(labels, WINDOW_SECONDS, EVENT_SOUNDS, random)
+                waveform = _mix(events, WINDOW_SECONDS, (4, 18), random)
+            else:
+                waveform = _desed_clip("eval24", index, random).waveform
+            _write_audio(root, "eval24", [_Clip(f"{index:04d}.wav", waveform, [])], progress)
 
 
 def _recordings(name: str, clips: int) -> list[tuple[str, int, float]]:
@@ -188,18 +195,6 @@ def _soft_labels(events: list[Event], seconds: float, random: Generator) -> list
             if noticed > 0:
                 rows.append((float(start), float(min(start + 1, seconds)), label, float(noticed)))
     return rows
-
-
-def _evaluation_clip(index: int, random: Generator) -> _Clip:
-    """Clips of both data sets, with names that do not show which."""
-    if index % 2:
-        scene = list(SCENES)[index // 2 % len(SCENES)]
-        labels = [str(label) for label in random.choice(SCENES[scene], 3)]
-        events = place_events(labels, WINDOW_SECONDS, EVENT_SOUNDS, random)
-        waveform = _mix(events, WINDOW_SECONDS, (4, 18), random)
-    else:
-        waveform = _desed_clip("eval24", index, random).waveform
-    return _Clip(f"{index:04d}.wav", waveform, [])
 
 
 def _write_audio(root: Path, name: str, clips: list[_Clip], progress: Progress) -> None:

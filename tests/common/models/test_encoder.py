@@ -192,5 +192,5 @@ def test_recurrent_layers_read_both_directions(rnn_type):
 
 def test_wrapped_and_unwrapped_keys_become_the_same():
     for key in ("model.beats.layer_norm.bias", "model.model.layer_norm.bias", "model.layer_norm.bias"):
-        assert plain_key(key, "beats") == "model.layer_norm.bias"
-    assert plain_key("weak_head.bias", "beats") == "weak_head.bias"
+        assert plain_key(["beats"], key) == "model.layer_norm.bias"
+    assert plain_key(["beats"], "weak_head.bias") == "weak_head.bias"
