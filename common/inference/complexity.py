@@ -159,8 +159,7 @@ def _stored(network: nn.Module) -> list[Tensor]:
 
 def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
     """The row that `python -m common complexity` shows: figures of a model's architecture, or of the model of a run."""
-    from common.registry.models import create_front_end, create_model
-    from common.registry.models import find_architecture
+    from common.registry.models import create_front_end, create_model, find_architecture
 
     name, front_end_options, options = _model_settings(name_or_run)
     architecture = find_architecture(name)

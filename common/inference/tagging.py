@@ -137,9 +137,8 @@ def tag_files(
     if events_file is not None:
         with atomic_write(events_file) as file:
             file.write("\t".join(EVENT_COLUMNS) + "\n")
-            file.writelines(
-                "{filename}\t{onset:.3f}\t{offset:.3f}\t{label}\t{score:.4f}\n".format_map(row) for row in found
-            )
+            line = "{filename}\t{onset:.3f}\t{offset:.3f}\t{label}\t{score:.4f}\n"
+            file.writelines(line.format_map(row) for row in found)
     if failed:
         say(f"{len(failed)} of {len(paths)} files could not be tagged; the others were.")
     return rows, len(failed)
