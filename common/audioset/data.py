@@ -8,7 +8,7 @@ Tables as on research.google.com/audioset, HDF5 files as PaSST and EfficientAT m
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
 
-from common.audioset.sampling import Draw
 from common.audioset.settings import AugmentSettings, TeacherSettings
 from common.audioset.train import teacher_probabilities
 from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import KeyedOutputs
 from common.data.labels import label_table
+from common.data.loading import EpochDraws, rank_and_count
+from common.data.tables import read_tsv
 from common.errors import UserError
 from common.features.augment import roll, wavmix
 from common.output import say
+
+Draw = tuple[int, int]
+"""Index of a clip, and the seed of its augmentation."""
 
 CLASSES_FILE = "class_labels_indices.csv"
 SPLITS = ("balanced_train", "unbalanced_train", "eval")
@@ -60,31 +65,20 @@ class Segment:
 
 
 def read_classes(root: Path) -> Classes:
-    """Classes of `root`/class_labels_indices.csv; where it is absent, the 527 of AudioSet.
-
-    Raises:
-        UserError: if the file has other columns or its rows are not numbered from 0.
-    """
+    """Classes of `root`/class_labels_indices.csv, numbered from 0; where it is absent, the 527 of AudioSet."""
     path = Path(root) / CLASSES_FILE
     if not path.is_file():
         table = label_table("audioset")
         return Classes(tuple(row["name"] for row in table), tuple(row["mid"] for row in table))
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"index", "mid", "display_name"} <= set(rows[0]):
-        raise UserError(f"{path} needs the columns index, mid, display_name and a row for each class.")
-    for number, row in enumerate(rows):
-        if row["index"] != str(number):
-            raise UserError(f"{path}:{number + 2} has the index {row['index']}, expected {number}; restore the file.")
-    return Classes(tuple(row["display_name"] for row in rows), tuple(row["mid"] for row in rows))
+    rows = read_tsv(path, ["index", "mid", "display_name"], separator=",")
+    for number, index in enumerate(rows["index"]):
+        if index != str(number):
+            raise UserError(f"{path}:{number + 2} has the index {index}, expected {number}; restore the file.")
+    return Classes(tuple(rows["display_name"]), tuple(rows["mid"]))
 
 
 def read_segments(root: Path, split: str, classes: Classes) -> list[Segment]:
-    """Rows of a segment table.
-
-    Raises:
-        UserError: if it is missing, a row cannot be read or names an unknown class, or a video comes twice.
-    """
+    """Rows of a segment table. Rows of another form, unknown classes and doubled videos are UserErrors."""
     path = Path(root) / f"{split}_segments.csv"
     if not path.is_file():
         raise UserError(f"{path} does not exist; get it from research.google.com/audioset/download.html.")
@@ -118,11 +112,7 @@ def segment_targets(segments: Sequence[Segment], num_classes: int) -> NDArray[np
 
 
 def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
-    """HDF5 files below `root` that fit the patterns, sorted within each.
-
-    Raises:
-        UserError: if no file fits a pattern.
-    """
+    """HDF5 files below `root` that fit the patterns, at least one each, sorted within each pattern."""
     found: list[Path] = []
     for pattern in patterns:
         paths = sorted(Path(root).glob(pattern))
@@ -134,12 +124,7 @@ def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
 
 
 class PackedTargets:
-    """Labels as packed bits, 66 bytes for the 527 of a clip; two million clips fit into 135 MB.
-
-    Args:
-        packed: (clips, bytes) uint8, numpy.packbits.
-        num_classes: of a clip.
-    """
+    """Labels as packed bits (numpy.packbits), 66 bytes for the 527 of a clip; two million clips fit into 135 MB."""
 
     def __init__(self, packed: NDArray[np.uint8], num_classes: int):
         self.packed, self.num_classes = packed, num_classes
@@ -169,11 +154,7 @@ class Teacher:
 
 
 def open_teacher(settings: TeacherSettings, filenames: Sequence[str], num_classes: int) -> Teacher:
-    """Open the teacher's logits of clips.
-
-    Raises:
-        UserError: as `KeyedOutputs`; if clips have no logits and the settings do not allow it.
-    """
+    """The teacher's logits of clips; raises UserError as `KeyedOutputs`, and for missing logits."""
     outputs = KeyedOutputs(settings.logits, "logits", (num_classes,))
     try:
         rows = outputs.rows(filenames, allow_missing=settings.missing == "labels_only")
@@ -194,10 +175,7 @@ class TaggingClips(Dataset[Any]):
     ``filename`` (list) and ``index`` (batch,).
 
     Args:
-        audio: waveforms.
-        targets: of the same clips, 0..1.
         weights: (clips, classes), 0 where a label is unknown; None for 1.
-        teacher: of the same clips.
         augment: gain, roll and wavmix for clips that are requested with a seed; None for none.
     """
 
@@ -264,9 +242,6 @@ def mix_waveforms(
     """Mix partners into rows of a batch of `TaggingClips`, in place; each row keeps the larger part.
 
     Args:
-        batch: of clips.
-        partners: (rows, ...), the clips that are mixed in.
-        rows: (rows,), of the batch.
         drawn: (rows,), from Beta(2, 2); a row's own weight is max(drawn, 1 - drawn).
         mix_teacher: mix the teacher's probabilities as well; published: the batch's own ones stay.
     """
@@ -285,11 +260,7 @@ def open_audioset(
     teacher: TeacherSettings | None = None,
     augment: AugmentSettings | None = None,
 ) -> TaggingClips:
-    """Clips of the HDF5 files below `root` that fit the patterns.
-
-    Raises:
-        UserError: as `EncodedClips` and `open_teacher`; if a file has targets of other classes.
-    """
+    """Clips of the HDF5 files below `root` that fit the patterns; targets of other classes are a UserError."""
     audio = EncodedClips(find_files(root, patterns), sample_rate, seconds)
     targets = PackedTargets(audio.packed_targets(len(classes)), len(classes))
     opened = None if teacher is None else open_teacher(teacher, audio.filenames, len(classes))
@@ -298,3 +269,56 @@ def open_audioset(
 
 def _as_tensor(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def class_balance_weights(targets: Any, offset: float = 100.0) -> NDArray[np.float64]:
+    """Sampling weight of each clip: sum over its classes of 1000 / (offset + clips of the class).
+
+    EfficientAT and PaSST, datasets/audioset.py (get_ft_cls_balanced_sample_weights).
+
+    >>> class_balance_weights(np.array([[1, 0], [1, 1], [0, 0]]), offset=8.0).round(1).tolist()
+    [100.0, 211.1, 0.0]
+
+    Args:
+        targets: (clips, classes) of 0 and 1, an array or `PackedTargets`.
+        offset: added to each class's count, so that the rarest classes do not outweigh all others.
+
+    Returns:
+        (clips,).
+    """
+    # In parts: the labels of all of AudioSet take 1 GB when they are unpacked.
+    parts = np.array_split(np.arange(len(targets)), -(-len(targets) // 50_000))
+    counts = np.sum([targets[part].sum(axis=0, dtype=np.int64) for part in parts], axis=0)
+    with np.errstate(divide="ignore"):
+        per_class = np.where(counts > 0, 1000.0 / (offset + counts), 0.0)
+    return np.concatenate([targets[part] @ per_class for part in parts])
+
+
+class DrawSampler(DistributedSampler[Draw]):
+    """Gives each process its share of an epoch's draws, with a seed for each clip.
+
+    The order of an epoch does not depend on the number of processes: process r of W takes draws r, r + W, ...; up to
+    W - 1 last draws are left out, so that all take the same number of steps. Lightning replaces no DistributedSampler.
+
+    `shuffled` gives the draws in random order; without, and without replacement, heavy clips come first.
+    """
+
+    def __init__(self, draws: EpochDraws, seed: int, shuffled: bool = True):
+        # Not the initialiser above: it asks for processes before they have found each other.
+        self.draws, self.seed, self.shuffled, self.epoch = draws, seed, shuffled, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that is drawn next; Lightning calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.draws.count // rank_and_count()[1]
+
+    def __iter__(self) -> Iterator[Draw]:
+        rank, world = rank_and_count()
+        order, random = self.draws.order(self.seed, self.epoch), np.random.default_rng((self.seed, self.epoch, 1))
+        if self.shuffled:
+            random.shuffle(order)
+        seeds = random.integers(2**62, size=len(order))
+        share = slice(rank, len(self) * world, world)
+        return iter(list(zip(order[share].tolist(), seeds[share].tolist())))

@@ -15,11 +15,7 @@ from common.runs.stages import Run, open_run
 
 
 def open_tagging_run(folder: Path) -> Run[Any]:
-    """The run of `pretrain` or `finetune` in a folder.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The run of `pretrain` or `finetune` in a folder, or a UserError."""
     try:
         return open_run(folder, PretrainSettings)
     except UserError:
@@ -41,28 +37,18 @@ def summary_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each figure (in %, with its interval), and for each fold."""
     name = "mAP" if "mAP" in scores else "accuracy"
     value, low, high = (scores[name][key] for key in ("value", "low", "high"))
-    interval = "" if low is None or low != low else f"{100 * low:.1f} .. {100 * high:.1f}"
-    rows = [{"figure": name, "%": _percent(value), "95 %": interval}]
-    rows += [
-        {"figure": f"{name}, fold {fold}", "%": _percent(value)} for fold, value in scores.get("folds", {}).items()
-    ]
+    figures = {name: value, **{f"{name}, fold {fold}": own for fold, own in scores.get("folds", {}).items()}}
     if scores.get("roc_auc") is not None:
-        rows.append({"figure": "area under the ROC curve", "%": _percent(scores["roc_auc"])})
+        figures["area under the ROC curve"] = scores["roc_auc"]
+    rows = [{"figure": figure, "%": f"{100 * share:.1f}"} for figure, share in figures.items()]
+    rows[0]["95 %"] = "" if low is None or low != low else f"{100 * low:.1f} .. {100 * high:.1f}"
     return rows
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
 def load_run(folder: Path) -> AudioModel:
-    """The model of a finished run in evaluation mode, with the classes that it learned.
+    """The model of a finished run, or of one of its networks (RUN/train/fold_1), in evaluation mode.
 
-    Args:
-        folder: of the run, or of one of its networks, RUN/train/fold_1.
-
-    Raises:
-        UserError: if it is no such run, is not finished, or has several networks.
+    A folder that is no such run, is not finished, or has several networks is a UserError.
     """
     place = next((place for place in (folder, *folder.parents[:2]) if (place / SETTINGS_FILE).is_file()), None)
     if place is None:

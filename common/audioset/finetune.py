@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.audioset.data import TaggingClips
+from common.audioset.data import DrawSampler, TaggingClips
 from common.audioset.metrics import accuracy, mean_average_precision, score_labels, score_tags
 from common.audioset.recipe import (
     TRAINER,
@@ -20,14 +20,12 @@ from common.audioset.recipe import (
     result_row,
     write_evaluation,
 )
-from common.audioset.sampling import DrawSampler
 from common.audioset.settings import FineTuneSettings
-from common.audioset.tasks import LabelledClips, read_task
+from common.audioset.tasks import TEST, TRAIN, VALIDATION, LabelledClips, read_task
 from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.encoded_store import EncodedClips, pack_encoded
 from common.data.loading import EpochDraws, make_loader
 from common.errors import UserError
-from common.models.audio_model import AudioModel
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
@@ -58,7 +56,7 @@ def _train_fold(
     seed_all(settings.seed, number)
     module = TaggingTraining(settings, clips.labels, clips.objective)
     rate = module.front_end.sample_rate
-    rows, watched = (_some(settings, clips, part(fold)) for part in (clips.training_rows, clips.validation_rows))
+    rows, watched = (_some(settings, clips, clips.rows(part, fold)) for part in (TRAIN, VALIDATION))
     say(f"train {_name(fold)}: {len(rows):,} clips, {len(clips.labels)} classes")
     training = open_labelled(settings, clips, rows, rate, training=True)
     sampler = DrawSampler(EpochDraws(len(rows), len(rows)), settings.seed)
@@ -77,8 +75,8 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
     rows: list[NDArray[Any]] = []
     of_fold = {}
     for fold in folds:
-        model = load_fold_model(run, clips, fold)
-        tested = _some(settings, clips, clips.test_rows(fold))
+        model = load_trained(settings, clips.labels, run.checkpoint(f"train/{_name(fold)}/{WEIGHTS}"))
+        tested = _some(settings, clips, clips.rows(TEST, fold))
         whole = settings.data.test_on == "whole"
         loading = loader_options(settings) | ({"batch_size": 1} if whole else {})
         loader = make_loader(open_labelled(settings, clips, tested, model.sample_rate, whole), **loading)
@@ -89,19 +87,18 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
         of_fold[str(fold)] = figure(values, clips.targets[rows[-1]], facts["weight"])
     values, chosen = np.concatenate(logits), np.concatenate(rows)
     names = [_clip_name(settings, clips.paths[row]) for row in chosen]
-    scores = _score(clips, values, chosen, settings.seed)
+    truth = clips.targets[chosen], [clips.recordings[row] for row in chosen], np.random.default_rng(settings.seed)
+    if clips.objective == "one_label":
+        scores = score_labels(values, *truth)
+    else:
+        scores = score_tags(values, *truth, None if clips.weights is None else clips.weights[chosen])
     write_evaluation(run, settings, clips.labels, names, values, {**scores, "folds": of_fold if len(folds) > 1 else {}})
 
 
 def refuse_early(run: Run[FineTuneSettings]) -> None:
-    """Refuse unknown folds, missing clips and a DyMN that would not cool down before a folder is made."""
+    """Refuse unknown folds, missing clips and a DyMN that would not cool down."""
     _folds(run.settings, read_task(run.settings.data))
     refuse_hot_kernels(run.settings)
-
-
-def load_fold_model(run: Run[FineTuneSettings], clips: LabelledClips, fold: str | None) -> AudioModel:
-    """The trained model of a fold in evaluation mode, on the GPU where there is one."""
-    return load_trained(run.settings, clips.labels, run.checkpoint(f"train/{_name(fold)}/{WEIGHTS}"))
 
 
 def open_labelled(
@@ -121,14 +118,6 @@ def open_labelled(
     audio = EncodedClips([store], sample_rate, None if whole else settings.data.seconds, names)
     weights = None if clips.weights is None else clips.weights[rows]
     return TaggingClips(audio, clips.targets[rows], weights, None, settings.augment if training else None)
-
-
-def _score(clips: LabelledClips, logits: NDArray[Any], rows: NDArray[Any], seed: int) -> dict[str, Any]:
-    recordings, random = [clips.recordings[row] for row in rows], np.random.default_rng(seed)
-    if clips.objective == "one_label":
-        return score_labels(logits, clips.targets[rows], recordings, random)
-    weights = None if clips.weights is None else clips.weights[rows]
-    return score_tags(logits, clips.targets[rows], recordings, random, weights)
 
 
 def _folds(settings: FineTuneSettings, clips: LabelledClips) -> list[str | None]:

@@ -58,13 +58,9 @@ def score_tags(
     """All figures of one multi-label model on one split.
 
     Args:
-        logits: (clips, classes).
-        target: (clips, classes), 0 or 1.
+        logits, target, weight: as for `mean_average_precision`.
         groups: (clips,) recordings that are drawn as a whole for the intervals. With few clips the interval lies high:
             clips that are drawn twice rank beside each other, and rare classes are often not drawn at all.
-        generator: source of the random numbers.
-        weight: (clips, classes), see `mean_average_precision`.
-        resamples: of the bootstrap.
 
     Returns:
         clips, classes (with a positive clip), mAP {value, low, high}, roc_auc (macro, of the same classes),

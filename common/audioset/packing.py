@@ -11,7 +11,7 @@ import numpy as np
 from common.audioset.data import SPLITS, Segment, read_classes, read_segments, segment_targets
 from common.data.audio import ENDINGS
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
-from common.data.files import atomic_write
+from common.data.files import atomic_write, walk_files
 from common.data.keyed_outputs import clip_key
 from common.errors import UserError
 from common.output import say
@@ -62,13 +62,7 @@ def pack_split(
     Args:
         root: folder of the tables.
         audio: folder of the clips, also in subfolders: Y<video>.mp3, or <video> with any ending that soundfile reads.
-        split: balanced_train, unbalanced_train or eval.
         encode_rate: encode every clip as mp3 of this rate in Hz; None stores the clips' bytes.
-        clips_per_file: segments in each file.
-        quiet: no progress on stderr.
-
-    Raises:
-        UserError: if there is no table or no clip.
     """
     classes = read_classes(root)
     segments = read_segments(root, split, classes)
@@ -91,7 +85,13 @@ def pack_split(
         report.files.append(pack_encoded(files, out, targets, names, encode_rate=encode_rate, quiet=quiet))
     if not report.files and not report.kept:
         raise UserError(f"{audio} holds none of the {len(segments):,} clips of {split}; they are called Y<video>.mp3.")
-    _write_missing(report)
+    with atomic_write(report.list_of_missing) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["clip", "reason"])
+        writer.writerows([video, "no file"] for video in report.not_found)
+        for packed in report.files:
+            writer.writerows([file_name, "no file"] for file_name in packed.missing)
+            writer.writerows(["", sentence] for sentence in packed.unreadable)
     return report
 
 
@@ -99,9 +99,7 @@ def check_audioset(root: Path, decode: int = 100, seed: int = 0) -> tuple[list[d
     """Compare the HDF5 files with the segment tables, and decode some clips.
 
     Args:
-        root: folder of tables and files.
         decode: how many clips of each split are decoded, drawn at random.
-        seed: of that draw.
 
     Returns:
         A row for each split (segments, clips, official number, missing), and one sentence per problem. Missing clips
@@ -166,7 +164,7 @@ def _find_clips(audio: Path) -> dict[str, Path]:
     if not Path(audio).is_dir():
         raise UserError(f"There is no folder {audio}; give the one that holds the clips.")
     found: dict[str, Path] = {}
-    for path in Path(audio).rglob("*"):
+    for path in walk_files(Path(audio)):
         if path.suffix.lower() in ENDINGS:
             name = clip_key(path.name)
             # A video's name has eleven characters and may itself begin with Y.
@@ -180,13 +178,3 @@ def _is_whole(out: Path, segments: Sequence[Segment]) -> bool:
         return EncodedClips([out], 32000).filenames == [segment.name for segment in segments]
     except UserError:
         return False
-
-
-def _write_missing(report: SplitReport) -> None:
-    with atomic_write(report.list_of_missing) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["clip", "reason"])
-        writer.writerows([video, "no file"] for video in report.not_found)
-        for packed in report.files:
-            writer.writerows([file_name, "no file"] for file_name in packed.missing)
-            writer.writerows(["", sentence] for sentence in packed.unreadable)

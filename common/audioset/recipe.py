@@ -6,9 +6,16 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from common.audioset.data import Classes, TaggingClips, find_files, open_audioset, read_classes
+from common.audioset.data import (
+    Classes,
+    DrawSampler,
+    TaggingClips,
+    class_balance_weights,
+    find_files,
+    open_audioset,
+    read_classes,
+)
 from common.audioset.metrics import score_tags
-from common.audioset.sampling import DrawSampler, class_balance_weights
 from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.files import write_json
@@ -42,10 +49,9 @@ def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_c
     clips = open_audioset(data.root, data.training, classes, rate, data.seconds, settings.teacher, settings.augment)
     sampler = make_sampler(settings, clips)
     say(f"train: {sampler.draws.count:,} of {len(clips):,} clips an epoch, {len(classes)} classes")
+    watched = _open_test(settings, classes, rate) if data.watch_test else None
     with measure_energy(folder, settings.trainer):
-        fit_network(
-            module, folder, clips, sampler, _open_test(settings, classes, rate) if data.watch_test else None, fast_check
-        )
+        fit_network(module, folder, clips, sampler, watched, fast_check)
 
 
 def fit_network(
@@ -108,7 +114,7 @@ def is_made_up_set(settings: PretrainSettings | FineTuneSettings) -> bool:
 
 
 def refuse_early(run: Run[PretrainSettings]) -> None:
-    """Refuse missing files, a teacher of other classes and a DyMN that would not cool down before a folder is made."""
+    """Refuse missing files, a teacher of other classes and a DyMN that would not cool down."""
     data, teacher = run.settings.data, run.settings.teacher
     find_files(data.root, [*data.training, *data.test])
     if teacher is not None:

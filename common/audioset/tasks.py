@@ -21,7 +21,6 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 class LabelledClips:
     """The clips of a labelled set.
 
-    labels: names of the classes. objective: whether a clip has one of them or several. paths: of the files.
     targets: (clips, classes), 0 or 1. weights: (clips, classes), 0 where a label is not known; None for all known.
     parts: train, validation or test of each clip, or else its fold. recordings: clips of one recording belong together.
     """
@@ -43,27 +42,16 @@ class LabelledClips:
         parts = sorted(set(self.parts.tolist()), key=lambda part: (len(part), part))
         return [] if TEST in parts else parts
 
-    def training_rows(self, fold: str | None) -> NDArray[np.int64]:
-        """Clips to train on when `fold` is tested; for None the training split."""
-        return np.flatnonzero(self.parts == TRAIN if fold is None else self.parts != fold)
-
-    def test_rows(self, fold: str | None) -> NDArray[np.int64]:
-        """Clips of `fold`, or of the test split."""
-        return np.flatnonzero(self.parts == (TEST if fold is None else fold))
-
-    def validation_rows(self, fold: str | None) -> NDArray[np.int64]:
-        """Clips of the validation split, if there is one."""
-        return np.flatnonzero(self.parts == VALIDATION) if fold is None else np.zeros(0, dtype=np.int64)
+    def rows(self, split: str, fold: str | None = None) -> NDArray[np.int64]:
+        """Clips of train, validation or test; a `fold` is the test, the other folds are train, none is validation."""
+        if fold is None:
+            return np.flatnonzero(self.parts == split)
+        return np.flatnonzero({TRAIN: self.parts != fold, TEST: self.parts == fold}.get(split, False))
 
 
 def read_task(settings: FineTuneDataSettings) -> LabelledClips:
-    """Read the tables of a labelled set.
-
-    Raises:
-        UserError: if a table is missing or damaged, or names clips that are not there.
-    """
-    if settings.task == "table":
-        assert settings.table is not None  # the settings see to it
+    """Read the tables of a labelled set; all their clips must be there."""
+    if settings.table is not None:  # if and only if the task is "table"
         clips = read_table(settings.root, settings.table)
     else:
         clips = {"esc50": read_esc50, "fsd50k": read_fsd50k, "openmic": read_openmic}[settings.task](settings.root)
@@ -141,7 +129,14 @@ def read_table(root: Path, settings: TableSettings, labels: tuple[str, ...] | No
     labels = labels or tuple(sorted({label for some in texts for label in some}))
     filenames = [row[settings.filename] for row in rows]
     parts = np.array([row[settings.split].strip() for row in rows])
-    _refuse_odd_parts(path, settings.split, set(parts.tolist()))
+    given, split = set(parts.tolist()), {TRAIN, VALIDATION, TEST}
+    if given & split and (given - split or not {TRAIN, TEST} <= given):
+        raise UserError(
+            f"{path}: column {settings.split} holds {', '.join(sorted(given))}; it needs train and test (and "
+            "validation), or folds."
+        )
+    if len(given) < 2:
+        raise UserError(f"{path}: column {settings.split} holds only {min(given)}; at least two folds are needed.")
     return LabelledClips(
         labels,
         "one_label" if separator is None else "several_labels",
@@ -161,15 +156,6 @@ def _targets(texts: Sequence[Sequence[str]], labels: Sequence[str], path: Path) 
                 raise unknown(f"label of {path}", label, labels)
             targets[row, number_of[label]] = 1
     return targets
-
-
-def _refuse_odd_parts(path: Path, column: str, parts: set[str]) -> None:
-    split = {TRAIN, VALIDATION, TEST}
-    if parts & split and (parts - split or not {TRAIN, TEST} <= parts):
-        found = ", ".join(sorted(parts))
-        raise UserError(f"{path}: column {column} holds {found}; it needs train and test (and validation), or folds.")
-    if len(parts) < 2:
-        raise UserError(f"{path}: column {column} holds only {', '.join(parts)}; at least two folds are needed.")
 
 
 def _read_rows(path: Path, columns: Sequence[str], key: str | None = None) -> list[dict[str, str]]:

@@ -40,18 +40,11 @@ def write_teacher_logits(
 
     Args:
         sources: run folders of `pretrain`, or models of the registry (passt_s_swa.as, or mn04.as=FILE).
-        root: of AudioSet.
-        out: HDF5 file.
         patterns: names of HDF5 files below `root`.
         seconds: of the clips; None takes the length that the first run was trained on, 10 without a run.
-        batch_size: clips at once.
-        num_workers: processes that decode.
 
     Returns:
-        The number of clips.
-
-    Raises:
-        UserError: if a model has other classes than the data, or gives NaN.
+        The number of clips. A model that has other classes than the data, or gives NaN, is a UserError.
     """
     classes = read_classes(root)
     device = choose_device()
@@ -81,18 +74,16 @@ def write_teacher_logits(
 def import_published_logits(array: Path, index: Path, out: Path) -> int:
     """Turn EfficientAT's passt_enemble_logits_mAP_495.npy and fname_to_index.pkl into a file keyed by clip.
 
-    Args:
-        array: (rows, classes) of logits.
-        index: pickled dict, a video's name to its row; read without running code.
-        out: HDF5 file.
-
-    Returns:
-        The number of clips.
-
-    Raises:
-        UserError: if a file is missing, cut off or of another kind.
+    The index is a pickled dict, a video's name to its row, read without running code. Returns the number of clips;
+    a file that is missing, cut off or of another kind is a UserError.
     """
-    rows_of = _read_index(index)
+    if not index.is_file():
+        raise UserError(f"There is no file {index}.")
+    try:
+        content = _PlainUnpickler(io.BytesIO(index.read_bytes())).load()
+        rows_of = {str(name): int(row) for name, row in dict(content).items()}
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{index} is cut off or no pickled dict of names and rows; download it again.") from error
     try:
         logits = np.load(array, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -135,13 +126,3 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) in self.allowed:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name}")
-
-
-def _read_index(path: Path) -> dict[str, int]:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    try:
-        content = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-        return {str(name): int(row) for name, row in dict(content).items()}
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} is cut off or no pickled dict of names and rows; download it again.") from error

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -36,11 +37,7 @@ TARGETS = ("target", "weight", "teacher_target", "teacher_weight")
 
 
 def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
-    """Front end and network of the settings; from their weights, with a new classifier where the classes differ.
-
-    Raises:
-        UserError: as `load_audio_model`, or if weights do not fit the options of the network.
-    """
+    """Front end and network of the settings; from their weights, with a new classifier where the classes differ."""
     model, made = settings.model, _make_random_model(settings, labels)
     if model.weights is not None and _load_image_weights(made.network, model.weights):
         return made
@@ -94,12 +91,9 @@ def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path
 
 
 def refuse_hot_kernels(settings: TaggingSettings) -> None:
-    """Refuse a training of DyMN that would end before the temperature of its kernels has fallen.
+    """Refuse (UserError) a training of DyMN that would end before the temperature of its kernels has fallen.
 
     The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
-
-    Raises:
-        UserError: names the setting.
     """
     epochs = settings.trainer.epochs
     with torch.device("meta"):
@@ -120,8 +114,6 @@ class TaggingTraining(LightningModule):
     The average of the weights (`average.` in the checkpoint) is validated and tested where there is one.
 
     Args:
-        settings: of the whole run.
-        labels: names of the classes.
         objective: several_labels (binary cross entropy) or one_label (cross entropy).
         label_weight: of the loss on the labels beside the teacher's; None without a teacher.
     """
@@ -267,29 +259,21 @@ def rate_factor(optim: OptimSettings) -> ExponentialWarmupLinearDown:
 def tag_clips(
     model: AudioModel, loader: DataLoader[Any], limit: int | None = None
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Logits of all clips of a loader.
-
-    Args:
-        model: in evaluation mode, on its device. Clips longer than its window are tagged in windows.
-        loader: of batches of `TaggingClips`.
-        limit: batches at most.
+    """Logits of all clips of a loader (of `limit` batches at most); clips beyond the model's window in windows.
 
     Returns:
         float32 (clips, classes), and target, weight (arrays), filename (list) of the same clips.
     """
     device = next(model.network.parameters()).device
-    logits, targets, weights, filenames = [], [], [], []
-    for number, batch in enumerate(loader):
-        if limit is not None and number >= limit:
-            break
+    logits, seen = [], []
+    for batch in islice(loader, limit):
         output = model(batch["waveform"].to(device)).logits
         assert output is not None
         logits.append(output.float().cpu().numpy())
-        targets.append(batch["target"].numpy())
-        weights.append(batch["weight"].numpy())
-        filenames += batch["filename"]
-    facts = {"target": np.concatenate(targets), "weight": np.concatenate(weights), "filename": filenames}
-    return np.concatenate(logits), facts
+        seen.append(batch)
+        del batch["waveform"]
+    facts = {key: np.concatenate([batch[key].numpy() for batch in seen]) for key in ("target", "weight")}
+    return np.concatenate(logits), {**facts, "filename": [name for batch in seen for name in batch["filename"]]}
 
 
 def mix_batch(
@@ -316,9 +300,7 @@ def tagging_loss(
     0.6931
 
     Args:
-        logits: (batch, classes).
         targets: target and weight, with a teacher teacher_target and teacher_weight, as for `weighted_bce`.
-        objective: several_labels or one_label.
         label_weight: share of the labels (published 0.1, there called kd_lambda); None without a teacher.
 
     Returns:

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.audioset.data import change_waveforms, mix_waveforms
+from common.audioset.data import DrawSampler, change_waveforms, class_balance_weights, mix_waveforms
 from common.audioset.recipe import training_loader
-from common.audioset.sampling import DrawSampler, class_balance_weights
 from common.audioset.settings import FineTuneSettings, OptimSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import (
     make_optimizer,

@@ -7,9 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.audioset import sampling
-from common.audioset.data import PackedTargets
-from common.audioset.sampling import DrawSampler, class_balance_weights
+from common.audioset import data
+from common.audioset.data import DrawSampler, PackedTargets, class_balance_weights
 from common.audioset.settings import OptimSettings
 from common.audioset.train import tagging_loss, teacher_probabilities, weighted_bce
 from common.data.loading import EpochDraws
@@ -138,7 +137,7 @@ def test_processes_share_the_draws_of_one(monkeypatch, world, weighted):
     alone = list(sampler)
     shares = []
     for rank in range(world):
-        monkeypatch.setattr(sampling, "rank_and_count", lambda rank=rank: (rank, world))
+        monkeypatch.setattr(data, "rank_and_count", lambda rank=rank: (rank, world))
         shares.append(list(sampler))
         assert len(shares[-1]) == len(sampler) == 30 // world
     together = [draw for step in zip(*shares) for draw in step]
