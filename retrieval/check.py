@@ -4,10 +4,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.data.audio import ENDINGS
 from common.data.check_report import CheckReport
+from common.data.files import walk_files
 from common.data.made_up import is_made_up
 from common.errors import UserError
-from retrieval.data import COUNTS, MissingTable, check_split, is_excluded, leaks, read_exclusions, read_manifest
+from retrieval.data import (
+    CLOTHO,
+    COUNTS,
+    MissingTable,
+    check_split,
+    clotho_folders,
+    is_excluded,
+    leaks,
+    read_exclusions,
+    read_manifest,
+)
 
 TRAINING = ("development", "train", *COUNTS["wavcaps"])
 
@@ -40,6 +52,16 @@ def check_data(root: Path, excluded: tuple[Path, ...] = ()) -> CheckReport:
                 report.made_up |= is_made_up(place)
                 found[dataset, split] = manifest
                 break
+    for split in COUNTS["clotho"]:
+        folders = [folder for place in places for folder in clotho_folders(place, split)]
+        if ("clotho", split) in found or not folders:
+            continue
+        if clips := sum(path.suffix.lower() in ENDINGS for path in walk_files(folders[0])):
+            report.rows.append({"data set": "clotho", "split": split, "clips": clips, "captions": 0})
+            report.problems.append(
+                f"{folders[0]} holds {clips} clips (officially {CLOTHO[split][0]}), but there is no usable table "
+                f"clotho_captions_{split}.csv; run `data download` again."
+            )
     if not found and not report.problems:
         raise UserError(f"{root} holds no table of Clotho, AudioCaps or WavCaps. `data download` fetches Clotho.")
     evaluation = found.get(("clotho", "evaluation"))

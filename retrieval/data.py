@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.data.files import paths_in
 from common.data.made_up import is_made_up
 from common.errors import UserError, unknown
 
@@ -75,13 +76,19 @@ def read_clotho(root: Path, split: str) -> pd.DataFrame:
     """Clotho v2.1: `clotho_captions_<split>.csv`, `clotho_metadata_<split>.csv` and a folder of wavs."""
     table = read_caption_table(_find(root, f"clotho_captions_{split}.csv"))
     names = table["file_name"]
-    folder = next((f for f in _folders(root, split) if (f / names.iloc[0]).is_file()), root / split)
+    folder = next((f for f in clotho_folders(root, split) if any(map(Path.is_file, paths_in(f, names)))), root / split)
     try:
         metadata = _read_text_table(_find(root, f"clotho_metadata_{split}.csv"))
     except UserError:
         metadata = pd.DataFrame({"file_name": [], "sound_id": []})
     ids = dict(zip(metadata["file_name"], metadata["sound_id"], strict=True))
-    return table.assign(path=[folder / name for name in names], source_id=[ids.get(n, "Not found") for n in names])
+    return table.assign(path=paths_in(folder, names), source_id=[ids.get(name, "Not found") for name in names])
+
+
+def clotho_folders(root: Path, split: str) -> list[Path]:
+    """Folders that may hold the audio of a split, the likeliest first."""
+    archive = f"clotho_audio_{split}"
+    return [folder for name in (split, f"{archive}/{split}", archive) for folder in _folders(root, name)]
 
 
 def read_caption_table(path: Path) -> pd.DataFrame:
@@ -145,7 +152,7 @@ def read_folder(root: Path, split: str) -> pd.DataFrame:
     if path is None:
         raise UserError(f"{root} has neither captions_{split}.csv nor {split}/captions.csv")
     table = read_caption_table(path)
-    return table.assign(path=[folder / name for name in table["file_name"]], source_id=table["file_name"])
+    return table.assign(path=paths_in(folder, table["file_name"]), source_id=table["file_name"])
 
 
 READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
@@ -290,7 +297,6 @@ def _find(root: Path, *names: str) -> Path:
 
 
 def _folders(root: Path, split: str) -> list[Path]:
-    """Folders that may hold the audio of a split, the likeliest first."""
     places = (
         "", "audio", "Audio", "clotho_v2", "clotho_audio_files", "CLOTHO_v2.1/clotho_audio_files", "audio_32000Hz",
         "AUDIOCAPS/audio_32000Hz", "WavCaps/Audio", "wavcaps/audio",

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -85,6 +86,18 @@ def _leads_back(path: Path, around: Sequence[Path]) -> bool:
 
 def _refuse(error: OSError) -> None:
     raise UserError(f"The folder {error.filename} cannot be read: {error.strerror}.") from error
+
+
+def paths_in(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Path of each name in a folder; names on the disk in another Unicode form (macOS splits accents off) are found."""
+    names = list(names)
+    if all(map(str.isascii, names)) or not folder.is_dir():
+        return [folder / name for name in names]
+    listed = {path.name for path in folder.iterdir()}
+    composed = {unicodedata.normalize("NFC", name): name for name in listed}
+    return [
+        folder / (name if name in listed else composed.get(unicodedata.normalize("NFC", name), name)) for name in names
+    ]
 
 
 def compute_sha256(path: Path) -> str:

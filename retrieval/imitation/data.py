@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.data.files import paths_in
 from common.data.tables import read_tsv
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationData
@@ -139,8 +140,10 @@ def _read_pairs(data: ImitationData, part: str) -> pd.DataFrame:
         raise UserError(f"{path} lists {len(absent)} imitations that meta.csv lacks, the first is {absent[0]}")
     pairs = pd.DataFrame(
         {
-            "imitation": [data.root / "vocal_imitations" / Path(name).name for name in table["filename"]],
-            "recording": [data.root / "sound_recordings" / Path(recordings[n]).name for n in table["filename"]],
+            "imitation": paths_in(data.root / "vocal_imitations", (Path(n).name for n in table["filename"])),
+            "recording": paths_in(
+                data.root / "sound_recordings", (Path(recordings[n]).name for n in table["filename"])
+            ),
             "label": table["scene_label"],
         }
     )
