@@ -17,11 +17,19 @@ TIMEOUT = (15, 60)  # seconds to connect, and between two pieces of a response
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download; `checksum` is "md5:..." or "sha256:...", None where the publisher gives none."""
+    """A file to download; `checksum` is "md5:..." or "sha256:...", None where the publisher gives none.
+
+    Raises:
+        UserError: if the name, which may come from a listing, is not that of a file in a folder.
+    """
 
     name: str
     url: str
     checksum: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\:") or not self.name:
+            raise UserError(f"{self.url} is listed as {self.name!r}, which is no name of a file; nothing was loaded.")
 
 
 def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:
@@ -72,7 +80,13 @@ def zenodo_files(record: int, folder: Path, server: str = "https://zenodo.org") 
     path = download(listing, folder, quiet=True)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [RemoteFile(entry["key"], entry["links"]["self"], entry["checksum"]) for entry in content["files"]]
+        listed = [(entry["key"], entry["links"]["self"], entry["checksum"]) for entry in content["files"]]
+        if not all(isinstance(text, str) for entry in listed for text in entry):
+            raise TypeError("names, addresses and checksums are text")
+        return [RemoteFile(*entry) for entry in listed]
+    except UserError:
+        path.unlink()
+        raise
     except (ValueError, KeyError, TypeError) as error:
         path.unlink()
         raise UserError(f"{listing.url} did not answer with a list of files; is {record} a Zenodo record?") from error
