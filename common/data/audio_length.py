@@ -162,7 +162,8 @@ def _repaired_flac(stream: BinaryIO, claimed: int, to_the_end: bool) -> io.Bytes
 
 def _flac_frame_end(header: bytes, fixed_size: int) -> int | None:
     """Number of the sample behind a frame; None if the bytes are no frame's header."""
-    if len(header) < 16 or header[2] >> 4 == 0 or header[3] & 1:
+    header = header.ljust(16, b"\0")  # a last frame of silence is shorter
+    if header[2] >> 4 == 0 or header[3] & 1:
         return None
     ones = 8 - (header[4] ^ 0xFF).bit_length()  # as in UTF-8: bytes of the number
     if ones in (1, 8):

@@ -101,3 +101,9 @@ def test_the_memory_is_for_what_there_is_and_not_for_a_claim():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+def test_a_flac_of_silence_is_whole(tmp_path):
+    """Its frames are shorter than the longest header of a frame."""
+    (tmp_path / "silent.flac").write_bytes(encode("flac", np.zeros(16000, np.float32)))
+    assert len(read_audio(tmp_path / "silent.flac")) == 16000
