@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
-from common.cli import Positional, Verb, print_json, print_table, run, say
-from common.cli.recipe_verbs import train_verb
+from common.cli import Positional, Verb, print_json, print_table, run, say, train_verb
 from common.errors import CheckFailed
 
 if TYPE_CHECKING:

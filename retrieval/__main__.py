@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from common.cli import Positional, Repeated, print_json, print_table, run, say
-from common.cli.recipe_verbs import sweep_verb, train_verb
+from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings

@@ -6,8 +6,7 @@ import pandas as pd
 
 from common.data.audio import ENDINGS
 from common.data.check_report import CheckReport
-from common.data.files import walk_files
-from common.data.made_up import is_made_up
+from common.data.files import is_made_up, walk_files
 from common.errors import UserError
 from retrieval.data import (
     CLOTHO,

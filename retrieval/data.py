@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data.files import paths_in
-from common.data.made_up import is_made_up
+from common.data.files import is_made_up, paths_in
 from common.errors import UserError, unknown
 
 COLUMNS = ["dataset", "split", "file_name", "path", "captions", "source_id"]

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.files import atomic_path, atomic_write, write_json
-from common.data.made_up import is_made_up
+from common.data.files import atomic_path, atomic_write, is_made_up, write_json
 from common.errors import unknown
 from common.models.network import choose_device
 from common.output import say

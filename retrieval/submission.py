@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.audio import list_audio
-from common.data.files import atomic_write
-from common.data.made_up import is_made_up
+from common.data.files import atomic_write, is_made_up
 from common.errors import UserError
 from common.runs.folder import run_folders
 from common.settings.yaml_file import to_yaml

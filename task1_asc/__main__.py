@@ -4,8 +4,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from common.cli import Positional, Verb, config_verb, print_json, print_table, run, say
-from common.cli.recipe_verbs import make_executor, sweep_verb, train_verb
+from common.cli import (
+    Positional,
+    Verb,
+    config_verb,
+    make_executor,
+    print_json,
+    print_table,
+    run,
+    say,
+    sweep_verb,
+    train_verb,
+)
 from common.errors import UserError
 from task1_asc.settings import Task1Settings
 

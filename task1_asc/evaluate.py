@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from common.data.files import atomic_write, compute_sha256, write_json
+from common.data.files import atomic_write, compute_sha256, is_made_up, write_json
 from common.data.loading import make_loader
-from common.data.made_up import is_made_up
 from common.errors import UserError
 from common.models.network import choose_device
 from common.runs.stages import Run

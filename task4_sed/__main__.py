@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.cli import Positional, Repeated, print_json, print_table, run, say
-from common.cli.recipe_verbs import sweep_verb, train_verb
+from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.systems import SYSTEM, load_recipe
 
@@ -182,7 +181,7 @@ def psds(
 
 
 def _title(run: Any) -> str:
-    from common.data.made_up import is_made_up
+    from common.data.files import is_made_up
 
     made_up = "Made-up data: " if is_made_up(run.settings.data.root) else ""
     return f"{made_up}{run.settings.network}, post-processed, seed {run.settings.seed}; per cent"

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from common.data.files import write_json
-from common.data.made_up import is_made_up
+from common.data.files import is_made_up, write_json
 from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events

@@ -98,9 +98,9 @@ def complexity_figures(settings: SystemSettings) -> dict[str, Any]:
 
 def is_made_up(settings: SystemSettings) -> bool:
     """Whether the data of a run are made up."""
-    from common.data import made_up
+    from common.data import files
 
-    return made_up.is_made_up(settings.data.root)
+    return files.is_made_up(settings.data.root)
 
 
 def result_row(run: "Run[SystemSettings]") -> dict[str, Any]:
@@ -129,7 +129,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
         RUN/predictions: unprocessed/<clip>.tsv, postprocessed/<clip>.tsv, predictions.json (network, made_up, seconds
         of each clip).
     """
-    from common.data import made_up
+    from common.data import files
     from common.data.files import write_json
     from common.runs.stages import read_record
     from task4_sed.data.clips import SoundEventClips
@@ -151,7 +151,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
             old.unlink()
         write_score_tables(tables, folder / name, fill_value=0.0)
     durations = {name: float(seconds) for name, seconds in zip(clips.filenames, dataset.durations)}
-    facts = {"network": settings.network, "made_up": made_up.is_made_up(Path(root)), "durations": durations}
+    facts = {"network": settings.network, "made_up": files.is_made_up(Path(root)), "durations": durations}
     write_json(folder / "predictions.json", facts)
     return folder
 

@@ -23,10 +23,10 @@ from torch.utils.data.distributed import DistributedSampler
 from common.audioset.settings import AugmentSettings, TeacherSettings
 from common.audioset.train import teacher_probabilities
 from common.data.encoded_store import EncodedClips
+from common.data.files import read_tsv
 from common.data.keyed_outputs import KeyedOutputs
 from common.data.labels import label_table
 from common.data.loading import EpochDraws, rank_and_count
-from common.data.tables import read_tsv
 from common.errors import UserError
 from common.features.augment import roll, wavmix
 from common.output import say

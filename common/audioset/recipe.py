@@ -18,10 +18,9 @@ from common.audioset.data import (
 from common.audioset.metrics import score_tags
 from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
-from common.data.files import write_json
+from common.data.files import is_made_up, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.loading import EpochDraws, make_loader
-from common.data.made_up import is_made_up
 from common.models.audio_model import AudioModel
 from common.models.network import uses_gpu
 from common.output import say

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.audioset.settings import FineTuneDataSettings, TableSettings
 from common.audioset.train import Objective
-from common.data.tables import read_tsv
+from common.data.files import read_tsv
 from common.errors import UserError, unknown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"

@@ -1,17 +1,28 @@
-"""Atomic writing of files, the files below a folder, checksums and sizes in words."""
+"""Files that the kit writes and reads back: JSON, tables, checksums, the marker of made-up data.
 
+Every error of reading names the file, and the line where there is one, what is wrong, and what to do.
+"""
+
+import csv
 import hashlib
 import json
 import os
+import re
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import UserError, nearest
 from common.output import say
+
+if TYPE_CHECKING:  # pandas is imported when a table is read
+    import pandas as pd
+
+MARKER = "made_up.json"
+"""File in the folder of a made-up data set."""
 
 
 @contextmanager
@@ -100,6 +111,35 @@ def paths_in(folder: Path, names: Iterable[str]) -> list[Path]:
     ]
 
 
+def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The object in a JSON file that the kit wrote.
+
+    Args:
+        path: of the file.
+        remedy: what to do when it is missing or damaged, such as "delete it and train again".
+        keys: names that it must have, with the types of their values (as for `isinstance`).
+
+    Raises:
+        UserError: if it is missing, is not JSON, or is not such an object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; {remedy}.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno} is damaged, not JSON ({error.msg}); {remedy}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no group of named values; {remedy}.")
+    for name, kind in (keys or {}).items():
+        if name not in content:
+            raise UserError(f"{path} is damaged: it has no {name}; {remedy}.")
+        if not isinstance(content[name], kind):
+            raise UserError(f"{path} is damaged: its {name} is {json.dumps(content[name])[:40]}; {remedy}.")
+    return content
+
+
 def compute_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
@@ -113,3 +153,124 @@ def human_size(num_bytes: float) -> str:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} TiB"
+
+
+def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separator: str = "\t") -> "pd.DataFrame":
+    """Read a table with a header line, every cell as text.
+
+    Args:
+        path: UTF-8; further columns are kept.
+        columns: required, without empty cells.
+        key: column without doubled values.
+        separator: of columns; with any other than a tab, cells may be quoted.
+
+    Returns:
+        The table; the row on line n of the file has the index n - 2.
+
+    Raises:
+        UserError: if the file is missing or no text, lacks a column, has an empty row or cell, or a doubled key.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    columns = list(columns)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    try:
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig",
+            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
+        ).fillna("")  # fmt: skip
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{path} is empty; it needs the header {' '.join(columns)}.") from error
+    except pd.errors.ParserError as error:
+        found = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        place, what = (f":{found[2]}", f"{found[3]} cells, expected {found[1]}") if found else ("", str(error))
+        raise UserError(f"{path}{place} has {what}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a table of text ({error.reason} at byte {error.start}).") from error
+    for column in columns:
+        if column not in table.columns:
+            raise UserError(
+                f"{path}:1 has no column {column}; it has {' '.join(map(str, table.columns))} (between {separator!r})."
+            )
+    blank = table.apply(lambda column: column.str.strip() == "")
+    rows = table.index[blank.all(axis=1)]
+    if len(rows):
+        raise UserError(f"{path}:{rows[0] + 2} is an empty row; take it out.")
+    for column in columns:
+        rows = table.index[blank[column]]
+        if len(rows):
+            raise UserError(f"{path}:{rows[0] + 2} has nothing in the column {column}.")
+    if table.empty:
+        raise UserError(f"{path} has a header but no rows.")
+    if key is not None:
+        doubled = table.index[table[key].duplicated()]
+        if len(doubled):
+            value = table[key][doubled[0]]
+            first = table.index[table[key] == value][0]
+            raise UserError(f"{path}:{doubled[0] + 2} names {value} again (first on line {first + 2}); take one out.")
+    return table
+
+
+def refuse_unknown(path: Path, table: "pd.DataFrame", column: str, kind: str, names: Iterable[str]) -> None:
+    """Refuse a column that holds anything but `names`.
+
+    Raises:
+        UserError: naming file, line, the value, and the nearest of the names.
+    """
+    names = list(names)
+    wrong = table.index[~table[column].isin(names)]
+    if len(wrong):
+        value = table[column][wrong[0]]
+        near = nearest(value, names)
+        hint = f"near it: {', '.join(near)}" if near else f"there are: {', '.join(names)}"
+        more = f" ({len(wrong)} rows in all)" if len(wrong) > 1 else ""
+        raise UserError(f"{path}:{wrong[0] + 2} has the {kind} {value}{more}, which does not exist; {hint}.")
+
+
+def claim_folder(folder: Path, made_from: dict) -> bool:
+    """Mark a folder as made-up data, before anything else is written into it.
+
+    `made_from` holds the arguments that determine the content, such as task, clips and seed.
+
+    Returns:
+        True if the same content is there already, complete.
+
+    Raises:
+        UserError: if the folder holds files without the marker, which may be a real data set, or other made-up data.
+    """
+    marker = folder / MARKER
+    if marker.is_file():
+        content = read_marker(folder)
+        if content.get("made_from") != made_from:
+            raise UserError(
+                f"{folder} holds made-up data of {content.get('made_from')}, asked is {made_from}; "
+                "give another --root or delete that folder."
+            )
+        return bool(content.get("whole"))
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder} holds files that were not made up (no {MARKER}), perhaps the real data set; "
+                "give another --root."
+            )
+        write_json(marker, {"made_up": True, "whole": False, "made_from": made_from})
+    except OSError as error:
+        raise UserError(f"Cannot write into {folder}: {error.strerror}.") from error
+    return False
+
+
+def finish_folder(folder: Path, made_from: dict, numbers: dict) -> None:
+    """Mark a claimed folder as complete, with counts for `data check`."""
+    write_json(folder / MARKER, {"made_up": True, "whole": True, "made_from": made_from, "numbers": numbers})
+
+
+def is_made_up(folder: Path) -> bool:
+    """Whether a data set's folder holds made-up data; reports say so in their headings."""
+    return (Path(folder) / MARKER).is_file()
+
+
+def read_marker(folder: Path) -> dict:
+    """The content of the marker file; see `read_json`."""
+    return read_json(Path(folder) / MARKER, "delete the folder and synthesize again")

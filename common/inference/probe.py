@@ -26,7 +26,7 @@ from common.audioset.metrics import accuracy, mean_average_precision
 from common.audioset.tasks import LabelledClips
 from common.audioset.train import Objective
 from common.data.audio import list_audio
-from common.data.tables import read_tsv
+from common.data.files import read_tsv
 from common.errors import UserError
 from common.inference.embedding import embed_files, load_embedder
 from common.output import say

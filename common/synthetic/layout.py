@@ -10,8 +10,7 @@ from pathlib import Path
 from numpy.random import Generator
 
 from common.data.audio import write_wav
-from common.data.files import atomic_write
-from common.data.made_up import claim_folder, finish_folder
+from common.data.files import atomic_write, claim_folder, finish_folder
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 

@@ -25,7 +25,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from common.data.audio import write_wav
-from common.data.made_up import claim_folder, finish_folder
+from common.data.files import claim_folder, finish_folder
 from common.output import Progress
 from common.synthetic.layout import write_rows
 from common.synthetic.scenes import SCENES, draw_place, record, record_with

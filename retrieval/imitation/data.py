@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.data.files import paths_in
-from common.data.tables import read_tsv
+from common.data.files import paths_in, read_tsv
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationData
 

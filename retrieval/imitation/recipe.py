@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from common.data.files import write_json
-from common.data.made_up import is_made_up
+from common.data.files import is_made_up, write_json
 from common.models.network import choose_device
 from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe

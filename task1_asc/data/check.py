@@ -9,7 +9,7 @@ import pandas as pd
 
 from common.data.audio import AudioError, audio_info
 from common.data.check_report import CheckReport
-from common.data.made_up import is_made_up, read_marker
+from common.data.files import is_made_up, read_marker
 from common.errors import UserError
 from common.output import Progress
 from task1_asc.data.tau2022 import (

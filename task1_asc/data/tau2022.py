@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.data.made_up import is_made_up
-from common.data.tables import read_tsv, refuse_unknown
+from common.data.files import is_made_up, read_tsv, refuse_unknown
 from common.errors import UserError, unknown
 
 CLASSES = (

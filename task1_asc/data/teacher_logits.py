@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, compute_sha256, write_json
+from common.data.files import atomic_write, compute_sha256, read_tsv, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
-from common.data.tables import read_tsv
 from common.errors import UserError
 from task1_asc.data.tau2022 import CLASSES, read_split
 

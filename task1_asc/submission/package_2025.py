@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import write_wav
-from common.data.files import atomic_write, write_json
-from common.data.made_up import is_made_up
+from common.data.files import atomic_write, is_made_up, write_json
 from common.errors import CheckFailed, UserError
 from common.output import say
 from common.registry.models import find_architecture, find_network
@@ -264,9 +263,10 @@ def _copy_module(module: str, models: Path, name: str) -> None:
 
 def _targets(settings: Task1Settings) -> tuple[str, str]:
     """Classes of network and front end as "module:name"."""
-    front_end = "task1_baseline" if settings.front_end is not None else settings.model.name
     network = find_network(find_architecture(settings.model.name).network).make
-    return f"{network.__module__}:{network.__qualname__}", f"common.features.front_ends:{find_architecture(front_end).front_end['make']}"
+    published = "task1_baseline" if settings.front_end is not None else settings.model.name
+    front_end = find_architecture(published).front_end["make"]
+    return f"{network.__module__}:{network.__qualname__}", f"common.features.front_ends:{front_end}"
 
 
 def _network_options(settings: Task1Settings) -> dict[str, Any]:

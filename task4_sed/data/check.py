@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.data.audio import AudioError, audio_info
 from common.data.check_report import CheckReport
-from common.data.made_up import is_made_up
+from common.data.files import is_made_up
 from common.errors import UserError
 from common.output import Progress
 from task4_sed.data.annotations import clip_name

@@ -15,9 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.data.audio import ENDINGS, Waveform, audio_info, read_fixed
-from common.data.made_up import is_made_up, read_marker
+from common.data.files import is_made_up, read_marker, read_tsv
 from common.data.packing import PackReport, pack
-from common.data.tables import read_tsv
 from common.errors import UserError, unknown
 from common.output import say
 from common.settings.yaml_file import read_yaml

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from common.data.files import read_tsv
 from common.data.loading import make_plan_loader, rank_and_count
-from common.data.tables import read_tsv
 from common.errors import UserError
 from common.features.augment import wavmix
 from task4_sed.augment import draw_partners

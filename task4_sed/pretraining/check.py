@@ -10,8 +10,8 @@ import numpy as np
 from common.data.audio import AudioError, list_audio
 from common.data.check_report import CheckReport
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
+from common.data.files import is_made_up, read_marker
 from common.data.keyed_outputs import clip_key
-from common.data.made_up import is_made_up, read_marker
 from common.errors import UserError
 from common.output import Progress, print_table
 from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from common.data.files import write_json
+from common.data.files import is_made_up, write_json
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import rank_and_count
-from common.data.made_up import is_made_up
 from common.models.network import choose_device, uses_gpu
 from common.output import Progress, say
 from common.runs.energy import measure_energy

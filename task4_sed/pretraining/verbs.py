@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli import Positional, print_json, print_table, say
-from common.cli.recipe_verbs import train_verb
+from common.cli import Positional, print_json, print_table, say, train_verb
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
 if TYPE_CHECKING:

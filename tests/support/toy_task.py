@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.cli import Positional, Verb, print_table, run, say
-from common.cli.recipe_verbs import sweep_verb, train_verb
+from common.cli import Positional, Verb, print_table, run, say, sweep_verb, train_verb
 from common.data.files import write_json
 from common.reports.html import Section, table, write_report
 from common.runs.folder import run_folders

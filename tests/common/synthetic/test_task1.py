@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from common.data.files import compute_sha256
-from common.data.made_up import MARKER, is_made_up, read_marker
+from common.data.files import MARKER, compute_sha256, is_made_up, read_marker
 from common.errors import UserError
 from common.synthetic.scenes import draw_place, record
 from common.synthetic.synthesize import synthesize

@@ -9,8 +9,8 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
+from common.data.files import MARKER
 from common.data.loading import make_loader
-from common.data.made_up import MARKER
 from common.errors import UserError
 from task1_asc.data import check, download
 from task1_asc.data.check import check_data

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from common.data.made_up import read_marker
+from common.data.files import read_marker
 from common.errors import UserError
 from common.synthetic.events import EVENT_SOUNDS, render_event
 from task4_sed.data.annotations import read_durations
