@@ -167,11 +167,18 @@ class Index:
         if not path.is_file():
             state = "is not finished; run the same `index` again" if (folder / PLAN).is_file() else "is no index"
             raise UserError(f"{folder} {state}.")
-        info = json.loads(path.read_text(encoding="utf-8"))
-        vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        if len(vectors) < len(info["files"]):
-            raise UserError(f"{folder} is damaged: {len(vectors)} vectors, {len(info['files'])} files. Index again.")
-        return cls(folder, info["files"], vectors[: len(info["files"])], info["model"], folder / info["run"])
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+            vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+            count, dim = len(info["files"]), vectors.shape[1]
+            index = cls(folder, info["files"], vectors[:count], str(info["model"]), folder / info["run"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise UserError(f"{folder} is damaged ({error!r}). Index again.") from error
+        if vectors.dtype.kind != "f" or len(vectors) < count or not dim:
+            raise UserError(
+                f"{folder} is damaged: vectors {vectors.dtype} {vectors.shape}, {count} files. Index again."
+            )
+        return index
 
     def searcher(self) -> Searcher:
         """The model that made the index.
@@ -204,6 +211,9 @@ def top_k(queries: Tensor, vectors: np.ndarray, k: int, chunk: int = 131072) -> 
     rows = torch.empty(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(vectors), chunk):
         piece = torch.from_numpy(np.array(vectors[start : start + chunk], dtype=np.float32))
+        if not piece.isfinite().all():
+            row = start + int((~piece.isfinite()).any(dim=1).nonzero()[0])
+            raise UserError(f"Vector {row} of the index holds NaN or infinity. Index again.")
         similarity = queries.float() @ piece.mT
         found, at = similarity.topk(min(k, len(piece)), dim=1)
         if ((similarity >= found[:, -1:]).sum(dim=1) > found.shape[1]).any():  # a tie at the end: topk may take any

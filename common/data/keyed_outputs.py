@@ -127,6 +127,8 @@ class KeyedOutputs:
                 raise UserError(
                     f"{self.path} names {len(names)} clips but its {self.kind} have the shape {data.shape}."
                 )
+            if data.dtype.kind != "f":
+                raise UserError(f"{self.path} holds {self.kind} of the type {data.dtype}, not floating-point numbers.")
             self.shape, self.dtype = tuple(data.shape[1:]), data.dtype
             # Position of the values in the file, if they are contiguous and not compressed.
             self._offset = data.id.get_offset()
@@ -370,7 +372,13 @@ def open_hdf5(path: Path) -> h5py.File:
 
 def read_names(file: h5py.File, data_set: str = NAMES) -> list[str]:
     """File names that a data set holds, as bytes or as text."""
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in file[data_set][:]]
+    names = file[data_set]
+    if not isinstance(names, h5py.Dataset) or names.ndim != 1 or names.dtype.kind not in "SO":
+        raise UserError(f"{file.filename}: {data_set} is no list of texts; write or download the file again.")
+    try:
+        return [name.decode() if isinstance(name, bytes) else str(name) for name in names[:]]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file.filename}: a name in {data_set} is no UTF-8; write or download it again.") from error
 
 
 @contextmanager
@@ -385,5 +393,5 @@ def _kept_path(path: Path) -> Iterator[Path]:
 def _from_attribute(value: Any) -> Any:
     try:
         return json.loads(value) if isinstance(value, str) else value.item()
-    except ValueError:  # text of a file that others wrote
+    except (ValueError, AttributeError):  # text, or an empty value, of a file that others wrote
         return value

@@ -59,6 +59,8 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> np.ndarray:
     with Progress("Embedding", len(paths), "files") as progress:
         for path in paths:
             embeddings.append(embed(path))
+            if not np.isfinite(embeddings[-1]).all():
+                raise UserError(f"The embedding of {path} holds NaN or infinity; use another model or other weights.")
             progress.advance()
     return np.stack(embeddings)
 

@@ -93,6 +93,8 @@ def tag_file(model: AudioModel, path: Path, top: int = 10, events: EventOptions 
     if output.logits is None:
         raise UserError(f"{model.name} has no clip classifier, so it cannot tag.")
     probabilities = model.probabilities(output.logits)[0].cpu()
+    if not probabilities.isfinite().all():
+        raise UserError(f"{model.name} gives NaN for {path}, so it was not tagged; use other weights.")
     best = probabilities.topk(min(top, len(probabilities)))
     tags = [(model.labels[i], score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
     return Tags(str(path), duration, tags, found)

@@ -24,7 +24,7 @@ from common.registry.models import (
     find_released,
     read_table,
 )
-from common.training.checkpoints import read_checkpoint
+from common.training.checkpoints import read_checkpoint, refuse_nan
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +103,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     content = read_checkpoint(path)
     try:
-        return plain_tensors(content)
+        tensors = plain_tensors(content)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    refuse_nan(tensors, path)
+    return tensors
 
 
 def map_official_keys(network: nn.Module, architecture: Architecture, official: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -148,7 +150,7 @@ def plain_tensors(official: Mapping[str, Any]) -> dict[str, Tensor]:
     tensors: Mapping[str, Any] = official
     while inner := next((tensors[key] for key in WRAPPINGS if isinstance(tensors.get(key), Mapping)), None):
         tensors = inner
-    found = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    found = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
     if not found:
         raise UserError(
             f"the file holds no tensors, only {', '.join(map(str, list(official)[:NAMES_TOLD])) or 'nothing'}"

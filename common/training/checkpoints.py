@@ -3,6 +3,7 @@
 import io
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,26 @@ def read_weights(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
     """The weights of a Lightning checkpoint or a bare state dict with names that start with `prefix`, without it."""
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("state_dict", checkpoint)
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__} in place of weights; train again, or get another file.")
+    named = ((str(name), value) for name, value in state.items())
+    weights = {name.removeprefix(prefix): value for name, value in named if name.startswith(prefix)}
     if not weights:
         raise UserError(f"{path} has no weights with names that start with {prefix!r}.")
+    refuse_nan(weights, path)
     return weights
+
+
+def refuse_nan(weights: Mapping[str, Any], path: Path | str) -> None:
+    """Refuse weights and biases that are not finite, and NaN in other tensors (ranges of 8 bit may be infinite)."""
+    for name, value in weights.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            finite = value.isfinite() if name.endswith(("weight", "bias")) else ~value.isnan()
+            if not finite.all():
+                raise UserError(
+                    f"{path}: {value.numel() - int(finite.sum()):,} of {value.numel():,} values of {name} are NaN or "
+                    "infinite; the training diverged, or the file is damaged. Train again, or get another file."
+                )
 
 
 def load_weights(module: nn.Module, path: Path | str, prefix: str = "") -> None:

@@ -63,11 +63,7 @@ class FrozenFrames(nn.Module):
 
 
 def load_frozen(settings: EmbeddingSettings) -> FrozenFrames:
-    """The model of the settings.
-
-    Raises:
-        UserError: if it does not exist, its weights are missing or do not fit, or its frames have another width.
-    """
+    """The model of the settings; refuses frames of another width."""
     model = load_frame_model(settings)
     frozen = FrozenFrames(model)
     dim = frozen(torch.zeros(1, SAMPLE_RATE)).shape[-1]
@@ -77,11 +73,7 @@ def load_frozen(settings: EmbeddingSettings) -> FrozenFrames:
 
 
 def load_frame_model(settings: FrameModelSettings) -> AudioModel:
-    """The audio model of the settings; an untrained one is the same in every call.
-
-    Raises:
-        UserError: if it does not exist, or its weights are missing or do not fit.
-    """
+    """The audio model of the settings; an untrained one is the same in every call."""
     if settings.untrained:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the cache and the model of a later call must agree
@@ -131,12 +123,14 @@ class EmbeddingStore:
         if not is_embedded(folder):
             raise UserError(f"The store of embeddings {folder} is missing or was not finished; `train` makes it.")
         self._frames = KeyedOutputs(folder / STORE, key=clip_name) if (folder / STORE).is_file() else _OldStore(folder)
-        made_by = self._frames.attributes["made_by"]
+        made_by = self._frames.attributes.get("made_by")
+        if not isinstance(made_by, dict):
+            raise UserError(f"{folder} does not say which model made its embeddings; delete it to embed again.")
         if made_by != model:
-            changed = next(key for key in model if made_by.get(key) != model[key])
+            changed = next(key for key in {**model, **made_by} if made_by.get(key) != model.get(key))
             raise UserError(
                 f"{folder} holds embeddings of another model ({changed}: {made_by.get(changed)}, asked is "
-                f"{model[changed]}); delete it to embed again, or set embedding.folder."
+                f"{model.get(changed)}); delete it to embed again, or set embedding.folder."
             )
         self.rows = self._frames.rows(filenames)
 
@@ -153,29 +147,23 @@ class _OldStore:
         self.rows = KeyIndex(names, str(folder), clip_name).rows
         self._path = folder / "embeddings.npy"
         try:
-            self.attributes = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+            self.attributes = dict(json.loads((folder / "store.json").read_text(encoding="utf-8")))
             self.read([0])
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, IndexError) as error:
             raise UserError(
                 f"{self._path} or store.json beside it is cut off; delete {folder} to embed again."
             ) from error
 
     def read(self, rows: Sequence[int] | NDArray) -> NDArray[np.float16]:
         """(len(rows), tokens, dim)."""
-        return np.take(np.load(self._path, mmap_mode="r"), rows, axis=0)
+        frames = np.take(np.load(self._path, mmap_mode="r"), rows, axis=0)
+        if not np.isfinite(frames).all():
+            raise UserError(f"{self._path} holds NaN or infinity; delete {self._path.parent} to embed again.")
+        return frames
 
 
-def embed_set(
-    folder: Path,
-    filenames: Sequence[str],
-    waveforms: GetWaveforms,
-    settings: EmbeddingSettings,
-) -> None:
-    """Make or finish the store of a set; a finished one is kept.
-
-    Raises:
-        UserError: if the folder has an unfinished store of other clips or another model.
-    """
+def embed_set(folder: Path, filenames: Sequence[str], waveforms: GetWaveforms, settings: EmbeddingSettings) -> None:
+    """Make or finish the store of a set; refuses an unfinished store of other clips or another model."""
     if is_embedded(folder):
         EmbeddingStore(folder, filenames, identity(settings))
         return
