@@ -36,6 +36,11 @@ def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tu
         yield plot, plot.subplots(**options)
 
 
+def literal(text: str) -> str:
+    """A name as it is written: no formula between dollars, and no underscore in front, which hides it from legends."""
+    return f"{' ' if text.startswith('_') else ''}{text}".replace("$", r"\$")
+
+
 def plot_lines(
     series: Mapping[str, Sequence[Point]],
     x_label: str,
@@ -48,7 +53,7 @@ def plot_lines(
     with axes() as (plot, grid):
         for name, points in series.items():
             x, value = [point[0] for point in points], [point[1] for point in points]
-            line = grid.plot(x, value, marker="o" if markers else "", label=name)[0]
+            line = grid.plot(x, value, marker="o" if markers else "", label=literal(name))[0]
             limits = [(point[0], point[2], point[3]) for point in points if point[2] is not None]
             if limits:
                 grid.fill_between(*zip(*limits), color=line.get_color(), alpha=0.15, linewidth=0)
@@ -59,8 +64,8 @@ def plot_lines(
             grid.minorticks_off()
         elif not log_x:
             grid.locator_params(axis="x", integer=True)
-        grid.set_xlabel(x_label)
-        grid.set_ylabel(y_label)
+        grid.set_xlabel(literal(x_label))
+        grid.set_ylabel(literal(y_label))
         if len(series) > 1:
             grid.legend()
     return plot
@@ -85,7 +90,7 @@ def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Any:
     with axes(6.0, 5.4) as (plot, grid):
         grid.grid(False)
         grid.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        labels = [name.replace("_", " ") for name in names]
+        labels = [literal(name.replace("_", " ")) for name in names]
         grid.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
         grid.set_yticks(range(len(names)), labels)
         grid.set_xlabel("predicted")
