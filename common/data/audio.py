@@ -233,6 +233,8 @@ def _open(path: Path, content: bytes | None = None, to_the_end: bool = False) ->
         file = Decoder(path if content is None else io.BytesIO(content))
     except PermissionError as error:
         raise AudioError(f"{path} may not be read: {error.strerror}.") from error
+    except UnicodeEncodeError as error:
+        raise AudioError(f"The name of {path} is no UTF-8; rename the file.") from error
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
         raise AudioError(f"{path} cannot be read as audio ({_reason(error)}); copy or download it again.") from error
     try:

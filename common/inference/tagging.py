@@ -14,7 +14,7 @@ from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel, ClipScores, Passage, WindowPolicy
 from common.models.network import ModelOutput, choose_device
-from common.output import say
+from common.output import escape, say
 from common.registry import load_audio_model
 from common.registry.models import is_model_name
 
@@ -140,7 +140,8 @@ def tag_files(
         with atomic_write(events_file) as file:
             file.write("\t".join(EVENT_COLUMNS) + "\n")
             line = "{filename}\t{onset:.3f}\t{offset:.3f}\t{label}\t{score:.4f}\n"
-            file.writelines(line.format_map(row) for row in found)
+            names = ({key: escape(row[key]) for key in ("filename", "label")} for row in found)
+            file.writelines(line.format_map(row | own) for row, own in zip(found, names))
     if failed:
         say(f"{len(failed)} of {len(paths)} files could not be tagged; the others were.")
     return rows, len(failed)
