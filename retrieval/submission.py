@@ -19,8 +19,9 @@ from retrieval.data import COLUMNS, read_queries, read_relevance
 from retrieval.evaluate import score
 from retrieval.model import make_model
 from retrieval.recipe import RECIPE, TextRun, load_model, similarities, write_similarity
-from submissions.package import OUT, finish_package, new_system
+from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant
+from submissions.reading import EvaluationFiles
 from submissions.rules import load_rules
 
 RULES = {2024: "task8_2024", 2025: "task6_2025"}
@@ -92,7 +93,8 @@ def package(folders: Sequence[Path], label: str, meta: Path, year: Literal[2024,
             file.write(text)
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-    return finish_package(label, out)
+    evaluation = EvaluationFiles(files=names, queries=queries, source="the evaluation set of the predictions")
+    return finish_package(out / team_name(label), None if made_up else evaluation)
 
 
 def read_predictions(paths: Sequence[Path]) -> tuple[NDArray, list[str], list[str], bool]:

@@ -22,11 +22,11 @@ def check(
         path: package as a folder or a zip.
         rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
         evaluation_set: list of the evaluation set (.json, .csv or .tsv), if it is not public.
-        run_code: load and call an inference package in a separate process. This runs the package's code.
+        run_code: load and call an inference package, in a copy and a separate process. This runs the package's code.
         json: print the findings as JSON.
     """
     from submissions.package import check_package
-    from submissions.report import as_data, lines
+    from submissions.report import as_data, lines, passes
     from submissions.rules import load_rules
 
     package, results = check_package(path, load_rules(rules) if rules else None, evaluation_set, run_code)
@@ -34,21 +34,24 @@ def check(
         print_json(as_data(package, results))
     else:
         print("\n".join(lines(package, results)))
-    return 0 if all(result.holds for result in results) else 1
+    return 0 if passes(results) else 1
 
 
-def pack(path: Positional[Path], *, rules: str | None = None, evaluation_set: Path | None = None) -> None:
-    """Check a package's folder and write its zip beside it, unless a rule is broken.
+def pack(
+    path: Positional[Path], *, rules: str | None = None, evaluation_set: Path | None = None, run_code: bool = False
+) -> None:
+    """Check a package's folder and write its zip beside it, if every rule was checked and holds.
 
     Args:
         path: folder of the package, such as submissions/out/Lastname_INST_task1.
         rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
         evaluation_set: list of the evaluation set (.json, .csv or .tsv), if it is not public.
+        run_code: load and call an inference package, in a copy and a separate process. This runs the package's code.
     """
     from submissions import package
     from submissions.rules import load_rules
 
-    print(package.pack(path, load_rules(rules) if rules else None, evaluation_set))
+    print(package.pack(path, load_rules(rules) if rules else None, evaluation_set, run_code))
 
 
 def template(name: Positional[str], *, out: Path = Path("META.yaml")) -> None:

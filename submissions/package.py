@@ -11,10 +11,11 @@ from typing import Any
 
 from common.data.files import atomic_path, write_json
 from common.errors import CheckFailed, UserError
-from common.output import say
+from common.output import escape, say
 from submissions.checks import Result, run_checks
+from submissions.files import is_of_macos, list_folder
 from submissions.participant import placeholder_report
-from submissions.reading import DECLARATION, Package, open_package
+from submissions.reading import DECLARATION, EvaluationFiles, Package, open_package
 from submissions.report import summary
 from submissions.rules import Rules
 
@@ -87,25 +88,45 @@ def _declare(path: Path, declaration: dict[str, Any]) -> None:
     write_json(path, declaration)
 
 
-def finish_package(label: str, out: Path = OUT) -> Path:
-    """Check and zip the package of a team; returns the zip.
+def finish_package(
+    package: Path, evaluation: EvaluationFiles | None = None, rules: Rules | None = None, run_code: bool = False
+) -> Path:
+    """Check and zip a team's package; returns the zip.
+
+    Args:
+        package: folder.
+        evaluation: files of an evaluation set whose list is not public. It is written beside the package, for
+            `--evaluation_set`.
+        rules: of the task and year; None recognises them.
+        run_code: whether to run an inference package.
 
     Raises:
         CheckFailed: if the package breaks a rule; its folder stays.
     """
+    if evaluation is not None:
+        path = package.with_name(f"{package.name}.evaluation_set.json")
+        write_json(path, evaluation.model_dump())
+        say(f"To check or pack it again, give --evaluation_set {path}.")
     try:
-        return pack(out / team_name(label))
+        return pack(package, rules, evaluation, run_code)
     except CheckFailed:
-        say(f"The package is in {out / team_name(label)}.")
+        say(f"The package is in {package}.")
         raise
 
 
 def make_zip(package: Path, zip_path: Path | None = None) -> Path:
-    """Zip a package's folder (default: beside it), completely or not at all; equal content gives an equal zip."""
+    """Zip a package's folder (default: beside it), completely or not at all; equal content gives an equal zip.
+
+    Files of macOS are left out.
+
+    Raises:
+        UserError: if a link is broken, or leaves the package.
+    """
     target = zip_path or package.with_name(package.name + ".zip")
+    files = {name: path for name, path in list_folder(package).items() if not is_of_macos(name)}
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in package.rglob("*") if path.is_file()):
-            member = zipfile.ZipInfo(path.relative_to(package).as_posix())
+        for name, path in files.items():
+            member = zipfile.ZipInfo(name)
             member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             with path.open("rb") as source, archive.open(member, "w", force_zip64=True) as file:
                 shutil.copyfileobj(source, file, 2**20)
@@ -113,30 +134,42 @@ def make_zip(package: Path, zip_path: Path | None = None) -> Path:
 
 
 def check_package(
-    path: Path, rules: Rules | None = None, evaluation_set: Path | None = None, run_code: bool = False
+    path: Path,
+    rules: Rules | None = None,
+    evaluation_set: Path | EvaluationFiles | None = None,
+    run_code: bool = False,
 ) -> tuple[Package, list[Result]]:
     """Check a package against every rule of its task and year."""
     with open_package(path, rules, evaluation_set, run_code) as package:
         return package, run_checks(package)
 
 
-def pack(path: Path, rules: Rules | None = None, evaluation_set: Path | None = None) -> Path:
+def pack(
+    path: Path,
+    rules: Rules | None = None,
+    evaluation_set: Path | EvaluationFiles | None = None,
+    run_code: bool = False,
+) -> Path:
     """Check a package's folder, log the findings, and zip it.
 
     Raises:
         UserError: if `path` is not a complete package.
-        CheckFailed: if a rule does not hold; no zip is written.
+        CheckFailed: if a rule does not hold or was not checked; no zip is written.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder. Give a package's folder, such as {OUT}/<team>.")
     if not (list(path.glob("task*")) or (path / "setup.py").is_file()):
         raise UserError(f"{path} is not a complete package: it has no folder task<number>. Give {OUT}/<team>.")
-    package, results = check_package(path, rules, evaluation_set)
-    broken = [result.name for result in results if not result.holds]
-    if broken:
-        raise CheckFailed(f"{path} breaks {', '.join(broken)}: no zip made. See `python -m submissions check {path}`.")
+    package, results = check_package(path, rules, evaluation_set, run_code)
+    broken = [result.name for result in results if result.state == "broken"]
+    unchecked = [
+        f"{result.name} ({(result.skipped + result.needs)[0]})" for result in results if result.state == "not checked"
+    ]
+    if broken or unchecked:
+        why = f"breaks {', '.join(broken)}" if broken else f"has rules that were not checked: {'; '.join(unchecked)}"
+        raise CheckFailed(f"{path} {why}. No zip made. See `python -m submissions check {path}`.")
     zip_path = make_zip(path)
     for finding in (finding for result in results for finding in result.findings):
-        say(f"{finding.kind}: {finding.place} {finding.sentence}")
+        say(escape(f"{finding.kind}: {finding.place} {finding.sentence}"))
     say(summary(package, results))
     return zip_path

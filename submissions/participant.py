@@ -48,7 +48,7 @@ def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
     }
     found = list(meta.mistakes)
     if meta.data is not None:
-        found += [(meta.line(place), sentence) for place, sentence in mistakes(meta.data, form)]
+        found += [(meta.line(place), sentence) for place, sentence, _ in mistakes(meta.data, form)]
     rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
     unfilled = [line for line, row in enumerate(rows, start=1) if TO_FILL_IN in row.partition("#")[0]]
     found = [(line, sentence) for line, sentence in found if line not in unfilled]

@@ -1,46 +1,49 @@
-"""A submission opened for checking: a folder or a zip, its systems, their tables and meta files."""
+"""A submission opened for checking: its systems, their tables and meta files."""
 
 import csv
-import json
+import glob
 import re
 import tempfile
-import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
 
-from common.data.archives import extract_zip
 from common.data.audio import natural_key
-from common.data.files import human_size
 from common.errors import UserError
-from submissions.rules import Rules, recognise
+from submissions.files import check_sizes, is_of_macos, list_folder, list_zip, official_names, unzip
+from submissions.rules import Rules, matches, recognise
 from submissions.schema import MetaFile
 
 DECLARATION = "made_up_evaluation_set.json"
 """File at the top of a package on a made-up evaluation set; see EvaluationFiles."""
-MAX_UNPACKED = 50 * 2**30
 
 
 class Unreadable(Exception):
-    """A file that a check needs cannot be read; another check reports why."""
+    """A rule cannot be checked, because a file that it needs is missing or broken; another rule reports that."""
 
 
-@dataclass
-class EvaluationFiles:
+class NeedsOption(Unreadable):
+    """A rule cannot be checked without an option of the command."""
+
+
+class Broken(Unreadable):
+    """A file that a rule needs is broken, which no other rule reports; arguments: its place, and what is wrong."""
+
+
+class EvaluationFiles(BaseModel, strict=True):
     """The evaluation set of a package: files, and for some tasks durations in seconds or queries."""
 
     files: list[str]
-    made_up: bool
-    source: str
-    durations: dict[str, float] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
+    made_up: bool = False
+    source: str = ""
+    durations: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    queries: list[str] = []
 
 
 @dataclass(eq=False)
@@ -51,12 +54,28 @@ class System:
     prefix: str
     files: dict[str, Path]
     rules: Rules
-    evaluation: EvaluationFiles | None
+    known_evaluation: EvaluationFiles | None
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def evaluation(self, part: str = "files") -> EvaluationFiles:
+        """The evaluation set; NeedsOption if its files, durations or queries are unknown."""
+        known = self.known_evaluation
+        if known is None or not getattr(known, part):
+            raise NeedsOption(f"the {part} of {self.rules.evaluation_set.name} are not known; give --evaluation_set")
+        return known
 
     def place(self, name: str, line: int | None = None) -> str:
         """Name of a file of this system within the package, with its line."""
         return f"{self.prefix}/{name}" + (f":{line}" if line else "")
+
+    @property
+    def package(self) -> str:
+        """Name of the Python package that holds this system's module."""
+        return self.label.rpartition("_")[0]
+
+    def pattern(self, pattern: str) -> str:
+        """A pattern of the rules for this system's label."""
+        return pattern.format(label=glob.escape(self.label))
 
     @cached_property
     def meta_file(self) -> MetaFile:
@@ -83,9 +102,11 @@ class System:
 
     @property
     def table_names(self) -> list[str]:
-        """Output tables that exist, in the order of the numbers in their names."""
-        pattern = self.rules.tables.files.format(label=self.label)
-        names = [name for name in self.files if fnmatchcase(name, pattern)]
+        """Output tables, in the order of the numbers in their names; Unreadable if there is none."""
+        pattern = self.pattern(self.rules.tables.files)
+        names = [name for name in self.files if matches(name, pattern)]
+        if not names:
+            raise Unreadable(f"{self.label} has no output table")
         return sorted(names, key=natural_key)
 
     def table(self, name: str) -> pd.DataFrame:
@@ -95,13 +116,13 @@ class System:
             columns = self.rules.tables.columns
             if columns and list(table.columns) != columns:
                 raise Unreadable(f"{name} has other columns")
+            if table.empty:
+                raise Unreadable(f"{name} has no rows")
             self._tables[name] = table
         return self._tables[name]
 
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """Every output table with its name."""
-        if not self.table_names:
-            raise Unreadable("there is no output table")
         yield from ((name, self.table(name)) for name in self.table_names)
 
     def row_place(self, name: str, row: int) -> str:
@@ -118,14 +139,15 @@ class Package:
     Attributes:
         name: of the folder or zip.
         files: official name (task1/<label>/<file>) to the file on disk.
+        of_macos: names of files that macOS added; not among `files`.
         evaluation: the evaluation set, or None when it is neither public, nor given, nor declared.
         run_code: whether checks may run code of the package.
     """
 
     name: str
     files: dict[str, Path]
+    of_macos: list[str]
     rules: Rules
-    folder: Path
     evaluation: EvaluationFiles | None
     run_code: bool = False
 
@@ -159,28 +181,38 @@ class Package:
 
 @contextmanager
 def open_package(
-    path: Path, rules: Rules | None = None, evaluation_set: Path | None = None, run_code: bool = False
+    path: Path,
+    rules: Rules | None = None,
+    evaluation_set: Path | EvaluationFiles | None = None,
+    run_code: bool = False,
 ) -> Iterator[Package]:
     """Open a folder or a zip for checking; without `rules`, they are recognised from its files.
 
     The folder may be the package, its task<number> folder, or the folder of one system.
 
     Raises:
-        UserError: if there is no such package, the zip is damaged or unsafe, or no rules fit.
+        UserError: if there is no such package, the zip is damaged, a link or name leaves it, it is larger than the
+            challenge can need, or no rules fit.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist. Give a package's folder or zip, such as submissions/out/<team>.")
     with tempfile.TemporaryDirectory(prefix="submission_") as scratch:
-        folder = path
-        if path.is_file():
-            folder = Path(scratch)
-            unzip(path, folder)
-        files = _official_names(folder)
-        if not files:
+        folder = path if path.is_dir() else Path(scratch)
+        if path.is_dir():
+            sizes = {name: file.stat().st_size for name, file in list_folder(path).items()}
+        else:
+            sizes = list_zip(path)
+        names = official_names((name for name in sizes if not is_of_macos(name)), folder.resolve().name)
+        if not names:
             raise UserError(f"{path} holds no files.")
-        rules = rules or recognise(list(files))
+        rules = rules or recognise(list(names))
+        check_sizes(path, sizes, rules)
+        if not path.is_dir():
+            unzip(path, folder)
+        files = {official: folder / name for official, name in names.items()}
         evaluation = _evaluation_files(files, rules, evaluation_set)
-        yield Package(path.absolute().name, files, rules, folder, evaluation, run_code)
+        of_macos = [name for name in sizes if is_of_macos(name)]
+        yield Package(path.absolute().name, files, of_macos, rules, evaluation, run_code)
 
 
 def read_table(path: Path, separator: str) -> pd.DataFrame:
@@ -190,12 +222,14 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(
             path, sep=separator, quoting=csv_quoting(separator), skip_blank_lines=False, keep_default_na=False,
-            dtype=text_columns,
+            dtype=text_columns, low_memory=False,
         )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
         raise Unreadable(f"{path.name} is not a table") from error
     if not isinstance(table.index, pd.RangeIndex):  # a longer row makes pandas take its first field as an index
         raise Unreadable(f"{path.name} has rows longer than its header")
+    words = table.select_dtypes(bool).columns  # True and False are text, no numbers
+    table[words] = table[words].astype(str).astype(object)
     return table
 
 
@@ -204,54 +238,18 @@ def csv_quoting(separator: str) -> Literal[0, 3]:
     return csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
 
 
-def unzip(path: Path, folder: Path) -> None:
-    """Unpack a zip after checking all its members.
-
-    Raises:
-        UserError: if it is no zip, is damaged, too large, holds links, a name twice, or one that leaves its folder.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = Counter(archive.namelist())
-            if doubled := [name for name, count in names.items() if count > 1]:
-                raise UserError(f"{path} is refused: it holds {doubled[0]!r} twice.")
-            size = sum(member.file_size for member in archive.infolist())
-            if size > MAX_UNPACKED:
-                raise UserError(f"{path} is refused: it would unpack to {human_size(size)}.")
-            extract_zip(path, archive, folder)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} is not a whole zip file: {error}. Make it again with `submissions pack`.") from error
-
-
-def _official_names(folder: Path) -> dict[str, Path]:
-    """Files below `folder`, named as in a package, whichever level of the package the folder is."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    tops = {name.split("/")[0] for name in files}
-    if len(tops) == 1 and not any(re.fullmatch(r"task\d+", top) for top in tops) and all("/" in name for name in files):
-        top = tops.pop()
-        if any(re.match(rf"{re.escape(top)}/task\d+/", name) or name == f"{top}/setup.py" for name in files):
-            files = {name[len(top) + 1 :]: path for name, path in files.items()}
-    prefix = ""
-    absolute = folder.resolve()
-    if re.fullmatch(r"task\d+", absolute.name):
-        prefix = f"{absolute.name}/"
-    elif any(re.fullmatch(r"[^/]*\.meta\.yaml", name) for name in files):
-        number = re.search(r"task(\d+)", absolute.name)
-        prefix = f"task{number.group(1)}/{absolute.name}/" if number else ""
-    return {prefix + name: path for name, path in files.items()}
-
-
-def _evaluation_files(files: dict[str, Path], rules: Rules, given: Path | None) -> EvaluationFiles | None:
-    if given:
-        return read_evaluation_set(given)
+def _evaluation_files(
+    files: dict[str, Path], rules: Rules, given: Path | EvaluationFiles | None
+) -> EvaluationFiles | None:
+    if given is not None:
+        return given if isinstance(given, EvaluationFiles) else read_evaluation_set(given)
     if DECLARATION in files:
         declared = read_evaluation_set(files[DECLARATION], name=DECLARATION)
         declared.made_up = True  # whatever the file says: a package cannot choose its own official set
         return declared
     official = rules.evaluation_set
     if official.numbered:
-        names = [f"{number}.wav" for number in range(official.numbered)]
-        return EvaluationFiles(names, made_up=False, source=official.name)
+        return EvaluationFiles(files=[f"{number}.wav" for number in range(official.numbered)], source=official.name)
     return None
 
 
@@ -269,17 +267,21 @@ def read_evaluation_set(path: Path, name: str | None = None) -> EvaluationFiles:
         raise UserError(f"{name} does not exist. Give the list of the evaluation set as .json, .csv or .tsv.")
     try:
         if path.suffix == ".json":
-            data = json.loads(path.read_text(encoding="utf-8"))
-            durations = {str(file): float(seconds) for file, seconds in data.get("durations", {}).items()}
-            files, queries = [str(file) for file in data["files"]], data.get("queries") or []
-            return EvaluationFiles(files, bool(data.get("made_up")), name, durations, queries)
+            return EvaluationFiles.model_validate_json(path.read_bytes()).model_copy(update={"source": name})
         table = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", keep_default_na=False)
         files = table["filename" if "filename" in table else "file_name"].astype(str).tolist()
         durations = dict(zip(files, table["duration"].astype(float))) if "duration" in table else {}
         queries = table["caption"].astype(str).tolist() if "caption" in table else []
-        return EvaluationFiles(list(dict.fromkeys(files)), False, name, durations, queries)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return EvaluationFiles(files=list(dict.fromkeys(files)), source=name, durations=durations, queries=queries)
+    except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f'{name} is not the list of an evaluation set. It needs {{"files": [...]}} as .json, '
-            "or a column filename as .csv or .tsv."
+            f"{name} is not the list of an evaluation set ({_first_line(error)}). "
+            'It needs {"files": [...]} as .json, or a column filename as .csv or .tsv.'
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))} {first['msg']}".lstrip()
+    return str(error).partition("\n")[0]

@@ -1,6 +1,6 @@
 """The rules of one task and year, read from rules/<name>.yaml."""
 
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,15 @@ class Rules(Settings):
     layout: str = Field("systems", pattern="^(systems|inference_package)$")
     """`systems`: task<number>/<label>/...; `inference_package`: one installable Python package."""
     recognised_by: list[str]
-    """Patterns of file names, at any depth, that only packages of this task and year have."""
+    """Patterns of file names that only packages of this task and year have; see `matches`."""
     label: str
     """Regular expression of a system's label."""
     label_in_words: str
     """The same for people."""
     max_systems: int = 4
+    max_file_mb: int
+    """Larger files are refused, unread."""
+    max_package_mb: int
     tables: Tables
     evaluation_set: EvaluationSet
     shared: dict[str, Any] = {}
@@ -79,6 +82,14 @@ def load_rules(name: str) -> Rules:
     return load_settings(Rules, path, {"name": name})
 
 
+def matches(name: str, pattern: str) -> bool:
+    """Whether a file's name fits a pattern. Its * stops at "/"; a leading "**/" stands for any folders, or none."""
+    if pattern.startswith("**/"):
+        return fnmatchcase(name.rpartition("/")[2], pattern[3:])
+    parts, wanted = name.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
 def recognise(files: list[str]) -> Rules:
     """The rules that fit a package with these files: most patterns found, then the newest year.
 
@@ -88,7 +99,7 @@ def recognise(files: list[str]) -> Rules:
     found = []
     for name in rule_names():
         rules = load_rules(name)
-        hits = sum(any(fnmatch(file, pattern) for file in files) for pattern in rules.recognised_by)
+        hits = sum(any(matches(file, pattern) for file in files) for pattern in rules.recognised_by)
         if hits:
             found.append((hits, rules.year, rules))
     if not found:

@@ -1,20 +1,21 @@
 """A meta.yaml with the line of every value, and its form, written as a small YAML of the same shape.
 
-A mapping lists its keys: `name` is required, `name?` may be absent or empty, `*` stands for any other key. A list of
-one form means one or more of it. A leaf is `text`, `text ..10` (at most ten characters), `email`, `boolean`,
-`integer 1..`, `number 0..100` (ends included), `any`; alternatives are joined by " or ".
+A mapping lists its keys: `name` is required, `name?` may be absent or empty, `*` stands for any other key, which may be
+empty, too. A list of one form means one or more of it. A leaf is `text`, `text ..10` (at most ten characters), `email`,
+`boolean`, `integer 1..`, `number 0..100` (ends included), `any`, `null`; alternatives are joined by " or ".
 """
 
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from common.errors import UserError, nearest
 from common.settings.yaml_file import Place, YamlFile, read_yaml
 
-Mistake = tuple[Place, str]
+Kind = Literal["error", "warning"]
+Mistake = tuple[Place, str, Kind]
 TO_FILL_IN = "FILL IN"
 """Text of a template that a participant must replace."""
 
@@ -51,18 +52,18 @@ class MetaFile:
 
 
 def mistakes(value: Any, form: Any, place: Place = ()) -> Iterator[Mistake]:
-    """Every difference between `value` and `form`, with its place."""
+    """Every difference between `value` and `form`, with its place. Keys that are none of the form's are warnings."""
     if isinstance(form, dict):
         yield from _mapping_mistakes(value, form, place)
     elif isinstance(form, list):
         if not isinstance(value, list) or not value:
-            yield place, f"{dotted(place)} must be a list with at least one entry, found {_shown(value)}"
+            yield place, f"{dotted(place)} must be a list with at least one entry, found {_shown(value)}", "error"
             return
         for index, item in enumerate(value):
             yield from mistakes(item, form[0], (*place, index))
     elif not any(_fits(value, leaf) for leaf in form.split(" or ")):
         found = "nothing" if value is None else _shown(value)
-        yield place, f"{dotted(place)} must be {_in_words(form)}, found {found}"
+        yield place, f"{dotted(place)} must be {_in_words(form)}, found {found}", "error"
 
 
 def dotted(place: Place) -> str:
@@ -73,29 +74,34 @@ def dotted(place: Place) -> str:
 
 def _mapping_mistakes(value: Any, form: dict, place: Place) -> Iterator[Mistake]:
     if not isinstance(value, dict):
-        yield place, f"{dotted(place)} must hold {', '.join(map(_plain, form))}, found {_shown(value)}"
+        yield place, f"{dotted(place)} must hold {', '.join(map(_plain, form))}, found {_shown(value)}", "error"
         return
     names = {_plain(key): key for key in form if key != "*"}
     for name, key in names.items():
         if name not in value:
             if not key.endswith("?"):
-                yield place, f"{dotted((*place, name))} is missing"
+                yield place, f"{dotted((*place, name))} is missing", "error"
         elif not (key.endswith("?") and value[name] is None):
             yield from mistakes(value[name], form[key], (*place, name))
     for name in [name for name in value if name not in names]:
-        if "*" in form:
+        near = nearest(str(name), [other for other in names if other not in value], count=1)
+        if near and "*" not in form:
+            yield (
+                (*place, name),
+                f"{dotted((*place, name))} is not a key of this file. Did you mean {near[0]}?",
+                "error",
+            )
+        elif "*" not in form:
+            yield (*place, name), f"{dotted((*place, name))} is not a key of the template", "warning"
+        elif value[name] is not None:
             yield from mistakes(value[name], form["*"], (*place, name))
-        else:
-            near = nearest(str(name), names, count=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            yield (*place, name), f"{dotted((*place, name))} is not a key of this file.{hint}"
 
 
 def _fits(value: Any, leaf: str) -> bool:
     kind, _, limits = leaf.strip().partition(" ")
     low, high = _limits(limits)
-    if kind == "any":
-        return value is not None
+    if kind in ("any", "null"):
+        return (value is None) == (kind == "null")
     if kind == "boolean":
         return isinstance(value, bool)
     if kind in ("text", "email"):
@@ -106,7 +112,7 @@ def _fits(value: Any, leaf: str) -> bool:
         raise ValueError(f"{leaf} is not a form; see submissions/schema.py")
     if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else int | float):
         return False
-    return math.isfinite(value) and low <= value <= high
+    return low <= value <= high and abs(value) < math.inf
 
 
 def _limits(text: str) -> tuple[float, float]:
@@ -126,6 +132,7 @@ def _in_words(form: str) -> str:
             "integer": "a whole number",
             "number": "a number",
             "any": "filled in",
+            "null": "null",
         }[kind]
         if kind == "text" and high < math.inf:
             words += f" of at most {high:g} characters"

@@ -15,8 +15,9 @@ from common.output import say
 from common.runs.folder import run_folders
 from common.runs.stages import Run
 from common.settings.yaml_file import to_yaml
-from submissions.package import OUT, finish_package, new_system
+from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant
+from submissions.reading import EvaluationFiles
 from submissions.rules import load_rules
 from task4_sed.evaluate import PREDICTIONS
 from task4_sed.systems import complexity_figures, load_recipe, predict
@@ -50,9 +51,17 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
     rules = load_rules(RULES)
     participant = read_participant(meta, rules)
     runs = [_with_predictions(load_recipe().open(folder)) for folder in run_folders(paths)]
-    _refuse_other_than_three(runs)
+    if len(runs) != NUM_RUNS:
+        raise UserError(f"A submission needs {NUM_RUNS} independent runs, found {len(runs)}; sweep over seed=0,1,2.")
+    seeds = [run.settings.seed for run in runs]
+    if len(set(seeds)) < NUM_RUNS:
+        raise UserError(f"The three runs have the seeds {seeds}; independent runs have different ones.")
     facts = [json.loads((run.folder / PREDICTIONS / "predictions.json").read_text(encoding="utf-8")) for run in runs]
-    _refuse_other_clips(runs, facts)
+    for run, other in zip(runs, facts):
+        if set(other["durations"]) != set(facts[0]["durations"]):
+            raise UserError(
+                f"{run.folder} and {runs[0].folder} predicted different evaluation sets. Make both again (`predict`)."
+            )
     energy = energy_figures(runs[0], load_recipe().open(reference))
     figures = development_figures(runs)
     computed = {"complexity": complexity_figures(runs[0].settings), "energy": energy}
@@ -69,7 +78,8 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
                 energy_table(source, key).to_csv(folder / name, index=False)
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-    return finish_package(label, out)
+    evaluation = EvaluationFiles(files=sorted(durations), durations=durations, source=str(runs[0].settings.data.root))
+    return finish_package(out / team_name(label), None if made_up else evaluation)
 
 
 def development_figures(runs: Sequence[Run]) -> dict[str, Any]:
@@ -102,7 +112,13 @@ def energy_figures(run: Run, reference: Run) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for prefix, source in (("", run), ("reference_", reference)):
         for key in ENERGY:
-            figures[prefix + key] = _energy(source, key)
+            rows = energy_table(source, key).groupby("run_id", sort=False)  # the last row of each tracker counts
+            used = float(rows["energy_consumed"].last().sum())
+            if not used > 0:
+                raise UserError(
+                    f"{source.folder}: {key} is {used:g}, codecarbon could measure nothing on this machine."
+                )
+            figures[prefix + key] = used
     for name in ("training", "devtest"):
         figures[f"{name}_ratio"] = round(figures[f"{name}_kwh"] / figures[f"reference_{name}_kwh"], 4)
     return figures
@@ -126,33 +142,9 @@ def energy_table(run: Run, key: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _energy(run: Run, key: str) -> float:
-    """kWh in the submitted csv file; the last row of each run of the tracker counts."""
-    used = float(energy_table(run, key).groupby("run_id", sort=False)["energy_consumed"].last().sum())
-    if not used > 0:
-        raise UserError(f"{run.folder}: {key} is {used:g}, codecarbon could measure nothing on this machine.")
-    return used
-
-
 def _with_predictions(run: Run) -> Run:
     run.read_evaluation()
     if not (run.folder / PREDICTIONS / "predictions.json").is_file():
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
         predict(run, run.settings.data.root)
     return run
-
-
-def _refuse_other_than_three(runs: Sequence[Run]) -> None:
-    if len(runs) != NUM_RUNS:
-        raise UserError(f"A submission needs {NUM_RUNS} independent runs, found {len(runs)}; sweep over seed=0,1,2.")
-    seeds = [run.settings.seed for run in runs]
-    if len(set(seeds)) < NUM_RUNS:
-        raise UserError(f"The three runs have the seeds {seeds}; independent runs have different ones.")
-
-
-def _refuse_other_clips(runs: Sequence[Run], facts: Sequence[dict[str, Any]]) -> None:
-    for run, other in zip(runs[1:], facts[1:]):
-        if set(other["durations"]) != set(facts[0]["durations"]):
-            raise UserError(
-                f"{run.folder} and {runs[0].folder} predicted different evaluation sets. Make both again (`predict`)."
-            )

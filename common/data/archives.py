@@ -67,12 +67,17 @@ def unpacked_and_deleted(archive: Path, folder: Path) -> bool:
 
 def extract_zip(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
     """Extract an open zip file after checking its members, see `unpack`."""
+    check_zip(path, archive)
+    archive.extractall(folder)
+
+
+def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an open zip file for its members, see `unpack`."""
     members = archive.infolist()
     plain = (0, stat.S_IFREG, stat.S_IFDIR)
     _refuse(path, {one.filename: stat.S_IFMT(one.external_attr >> 16) not in plain for one in members})
     if any(member.flag_bits & 1 for member in members):
-        raise UserError(f"{path} is encrypted; unpack it into {folder} by hand.")
-    archive.extractall(folder)
+        raise UserError(f"{path} is encrypted; unpack it by hand.")
 
 
 def _unpack_7z(archive: Path, folder: Path) -> None:

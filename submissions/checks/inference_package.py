@@ -1,20 +1,18 @@
 """Checks of the Task 1 2025 inference package: an installable Python package with one module per system."""
 
 import ast
-import json
-import os
-import subprocess
-import sys
-import tempfile
+import glob
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 import soundfile
+from pydantic_core import from_json
 
-from submissions.checks.generic import missing_or_empty
+from submissions.checks.generic import files_of_macos, missing_or_empty
 from submissions.checks.registry import Finding, check
-from submissions.reading import Package, System, Unreadable
+from submissions.reading import Broken, NeedsOption, Package, System, Unreadable
+from submissions.trial import try_module
 
 INTERFACE = {
     "load_model": ["model_file_path"],
@@ -25,19 +23,27 @@ INTERFACE = {
 
 
 @check("package_files")
-def package_files_are_there(package: Package, *, required: list[str], per_system: list[str]) -> Iterator[Finding]:
+def package_files_are_there(
+    package: Package, *, required: list[str], per_system: list[str], may_be_empty: list[str]
+) -> Iterator[Finding]:
     """The package has every file of the template."""
-    name = package_name(package)
-    yield from missing_or_empty(package.files, [pattern.format(package=name) for pattern in required])
+    for name in package_names(package):
+        patterns = [pattern.format(package=glob.escape(name)) for pattern in required]
+        empty = [pattern.format(package=glob.escape(name)) for pattern in may_be_empty]
+        yield from missing_or_empty(package.files, patterns, may_be_empty=empty)
     for system in package.systems:
-        yield from (Finding(system.place(file), "is missing") for file in per_system if file not in system.files)
+        yield from missing_or_empty(system.files, per_system, system.prefix)
+    yield from files_of_macos(package)
 
 
 @check("package_name")
 def package_is_named(package: Package, *, pattern_in_words: str) -> Iterator[Finding]:
-    """The package is named <Lastname>_<Institute>_task1, its modules by number."""
-    if not package.systems:
+    """There is one Python package, named <Lastname>_<Institute>_task1, its modules by number."""
+    names = sorted({system.package for system in package.systems})
+    if not names:
         yield Finding(package.name, f"has no module <package>/<package>_1.py; the package is named {pattern_in_words}")
+    if len(names) > 1:
+        yield Finding(package.name, f"has {len(names)} packages, {', '.join(names)}; submit one")
     if len(package.systems) > package.rules.max_systems:
         yield Finding(package.name, f"{len(package.systems)} modules, at most {package.rules.max_systems} are accepted")
 
@@ -45,43 +51,49 @@ def package_is_named(package: Package, *, pattern_in_words: str) -> Iterator[Fin
 @check("interface")
 def modules_have_the_interface(package: Package) -> Iterator[Finding]:
     """Each module has load_model, load_inputs, get_model_for_device and predict with their arguments."""
-    for name, tree in modules(package):
-        defined = functions(tree)
-        imported = {
-            alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-        }
+    elsewhere = []
+    for name, path in modules(package):
+        tree = parse(name, path)
+        defined, imported = functions(tree), imports(tree)
         for function, wanted in INTERFACE.items():
             if function in defined:
                 yield from _argument_mistakes(name, defined[function], wanted)
-            elif function not in imported and "*" not in imported:
+            elif imported & {function, "*"}:
+                elsewhere.append(f"{name} imports {function}")
+            else:
                 yield Finding(name, f"has no function {function}({', '.join(wanted)})")
+    _tried_by_running(package, elsewhere)
 
 
 @check("official_script")
 def predict_takes_what_the_script_gives(package: Package) -> Iterator[Finding]:
     """predict accepts the argument use_cuda of the official script."""
-    for name, tree in modules(package):
-        predict = functions(tree).get("predict")
-        if predict and predict.args.kwarg is None:
+    elsewhere = []
+    for name, path in modules(package):
+        predict = functions(parse(name, path)).get("predict")
+        if predict is None:
+            elsewhere.append(f"{name} does not define predict itself")
+        elif predict.args.kwarg is None:
             names = [argument.arg for argument in (*predict.args.args, *predict.args.kwonlyargs)]
             if "use_cuda" not in names:
                 sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
                 yield Finding(f"{name}:{predict.lineno}", sentence)
+    _tried_by_running(package, elsewhere)
 
 
 @check("dummy_clip")
 def dummy_clip_is_one_second(package: Package) -> Iterator[Finding]:
     """resources/dummy.wav is one second of mono audio."""
-    file = f"{package_name(package)}/resources/dummy.wav"
-    if file not in package.files:
-        raise Unreadable(f"{file} is missing")
-    try:
-        info = soundfile.info(str(package.files[file]))
-    except soundfile.LibsndfileError:
-        yield Finding(file, "is not audio")
-        return
-    if info.channels != 1 or abs(info.duration - 1) > 0.01:
-        yield Finding(file, f"has {info.channels} channels and lasts {info.duration:g} s, expected one of 1 s")
+    for file in (f"{name}/resources/dummy.wav" for name in package_names(package)):
+        if file not in package.files:
+            raise Unreadable(f"{file} is missing")
+        try:
+            info = soundfile.info(str(package.files[file]))
+        except soundfile.LibsndfileError:
+            yield Finding(file, "is not audio")
+            continue
+        if info.channels != 1 or abs(info.duration - 1) > 0.01:
+            yield Finding(file, f"has {info.channels} channels and lasts {info.duration:g} s, expected one of 1 s")
 
 
 @check("complexity_file")
@@ -92,19 +104,19 @@ def complexity_file_holds(system: System, *, devices: list[str], max_bytes: int,
     if not isinstance(per_device, dict):
         yield Finding(place, "has no per_device")
         return
-    missing = [device for device in devices if device not in per_device]
+    missing = [device for device in devices if not isinstance(per_device.get(device), dict)]
     if missing:
         yield Finding(place, f"has no device {', '.join(missing)}")
     for key, unit, most in (("MACs", "MACs", max_macs), ("Params", "bytes", max_bytes)):
         values = {device: figures.get(key) for device, figures in per_device.items() if isinstance(figures, dict)}
         for device, value in values.items():
-            if not isinstance(value, int) or value <= 0:
-                sentence = f"per_device.{device}.{key} is {value}, no count; int8 weights must be counted too"
-                yield Finding(place, sentence)
-            elif value > most:
+            if _is_count(value) and value > most:
                 over = f"{value - most:,} over the limit of {most:,}"
                 yield Finding(place, f"device {device} has {value:,} {unit}: {over}")
-        known = [value for value in values.values() if isinstance(value, int)]
+            elif not _is_count(value):
+                sentence = f"per_device.{device}.{key} is {value}, no count; int8 weights must be counted too"
+                yield Finding(place, sentence)
+        known = [value for value in values.values() if _is_count(value)]
         if known and data.get(f"max_{key}") != max(known):
             yield Finding(place, f"max_{key} is {data.get(f'max_{key}')}, but the most of a device is {max(known)}")
 
@@ -118,58 +130,67 @@ def test_accuracy_is_per_cent(system: System) -> Iterator[Finding]:
 
 
 @check("runs")
-def package_runs(package: Package, *, devices: list[str], classes: list[str], timeout_s: int) -> Iterator[Finding]:
+def package_runs(package: Package, *, devices: list[str], classes: list[str], timeout_s: float) -> Iterator[Finding]:
     """Each module predicts its dummy clip for every device, and has its stated size (with --run_code)."""
     if not package.run_code:
-        yield Finding(package.name, "the package's code was not run; --run_code runs it", "note")
-        return
-    name = package_name(package)
+        raise NeedsOption("the package's code was not run; give --run_code")
+    package_names(package)
     for system in package.systems:
         try:
             per_device = _read_json(system, "complexity.json").get("per_device", {})
             stated = {device: figures["Params"] for device, figures in per_device.items()}
         except (Unreadable, AttributeError, KeyError, TypeError):  # another rule reports it
             stated = {}
-        given = {"package": name, "module": system.label, "stated": stated}
-        failure = _try_module(package.folder, {**given, "devices": devices, "classes": classes}, timeout_s)
+        failure, protection = try_module(
+            package.files, system.package, system.label, devices, classes, stated, timeout_s
+        )
+        place = f"{system.package}/{system.label}.py"
         if failure:
-            yield Finding(f"{name}/{system.label}.py", failure)
+            yield Finding(place, failure)
+        yield Finding(place, f"was run. Protection: {protection}", "note")
 
 
-def _try_module(folder: Path, given: dict[str, Any], timeout_s: int) -> str:
-    """Run a module's functions in a separate process; returns the error, or an empty text."""
-    with tempfile.TemporaryDirectory() as empty:
-        command = [sys.executable, "-c", _TRIAL, json.dumps(given)]
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": empty}
-        try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s
-            )
-        except subprocess.TimeoutExpired:
-            return f"did not end within {timeout_s} s"
-    return f"failed: {(done.stderr.strip() or 'no error message').splitlines()[-1]}" if done.returncode else ""
-
-
-def package_name(package: Package) -> str:
-    """Name of the Python package: the folder that has a module of its own name and a number; Unreadable if none."""
+def package_names(package: Package) -> list[str]:
+    """Names of the Python packages: folders that have a module of their own name and a number; Unreadable if none."""
     if not package.systems:
         raise Unreadable("there is no module <package>/<package>_1.py")
-    return package.systems[0].label.rpartition("_")[0]
+    return sorted({system.package for system in package.systems})
 
 
-def modules(package: Package) -> Iterator[tuple[str, ast.Module]]:
-    """Name and syntax tree of each system's module; nothing is run."""
-    for system in package.systems:
-        name = f"{package_name(package)}/{system.label}.py"
-        try:
-            yield name, ast.parse(package.files[name].read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError) as error:
-            raise Unreadable(f"{PurePosixPath(name).name} is not Python: {error}") from error
+def modules(package: Package) -> list[tuple[str, Path]]:
+    """Name and file of each system's module; Unreadable if there is none."""
+    package_names(package)
+    names = [f"{system.package}/{system.label}.py" for system in package.systems]
+    return [(name, package.files[name]) for name in names]
+
+
+def parse(name: str, path: Path) -> ast.Module:
+    """Syntax tree of a module; nothing is run. Broken if it is not Python."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Broken(name, f"is not Python: {error or type(error).__name__}") from error
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Names that a module takes from others."""
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
 def functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
     """A module's functions by name."""
     return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def _tried_by_running(package: Package, elsewhere: list[str]) -> None:
+    """Functions that a module takes from another are not read, but called by the rule `runs`."""
+    if elsewhere and not package.run_code:
+        raise NeedsOption(f"{elsewhere[0]}; give --run_code to try it")
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _argument_mistakes(name: str, function: ast.FunctionDef, wanted: list[str]) -> Iterator[Finding]:
@@ -189,51 +210,9 @@ def _read_json(system: System, name: str) -> dict[str, Any]:
     if name not in system.files:
         raise Unreadable(f"{place} is missing")
     try:
-        data = json.loads(system.files[name].read_text(encoding="utf-8"))
+        data = from_json(system.files[name].read_bytes())
     except ValueError as error:
-        raise Unreadable(f"{place} is not JSON: {error}") from error
+        raise Broken(place, f"is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise Unreadable(f"{place} is not a JSON object")
+        raise Broken(place, "is not a JSON object")
     return data
-
-
-# Runs in a separate process, in the package's folder. The last line of an error is shown to the user.
-_TRIAL = """
-import importlib, json, math, sys
-from pathlib import Path
-given = json.loads(sys.argv[1])
-sys.path.insert(0, ".")
-module = importlib.import_module(f"{given['package']}.{given['module']}")
-clip = str(Path(given["package"]) / "resources" / "dummy.wav")
-model = module.load_model()
-if not hasattr(model, "model"):
-    raise SystemExit("load_model() gives an object without .model, which evaluate_submission.py saves")
-files, devices = [clip] * len(given["devices"]), given["devices"]
-inputs = module.load_inputs(files, devices, model)
-if len(inputs) != len(files):
-    raise SystemExit(f"load_inputs gave {len(inputs)} tensors for {len(files)} files")
-def stored_bytes(network):
-    tensors = list(network.parameters())
-    for part in network.modules():
-        if type(part).__module__.startswith("torch.ao.nn") and not list(part.parameters(recurse=False)):
-            packed = [getattr(part, name, None) for name in ("weight", "bias")]
-            tensors += [values() for values in packed if callable(values) and values() is not None]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-for device, tensor in zip(devices, inputs):
-    network = module.get_model_for_device(model, device)
-    if hasattr(network, "modules") and device in given["stated"]:
-        found, stated = stored_bytes(network), given["stated"][device]
-        if found != stated:
-            raise SystemExit(f"the network for device {device} has {found:,} bytes, complexity.json says {stated:,}")
-    logits = network(tensor)
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    if logits.numel() != len(given["classes"]):
-        raise SystemExit(f"the model for device {device} gives {tuple(logits.shape)}, expected ten logits")
-logits, order = module.predict(files, devices)
-if sorted(order) != sorted(given["classes"]):
-    raise SystemExit(f"predict gives the classes {list(order)}")
-if len(logits) != len(files):
-    raise SystemExit(f"predict gave {len(logits)} results for {len(files)} files")
-if any(len(row) != len(order) or not all(math.isfinite(float(value)) for value in row) for row in logits):
-    raise SystemExit("predict gives logits that are not ten finite numbers")
-"""

@@ -1,5 +1,6 @@
 """Checks of <label>.meta.yaml that every task shares."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,9 +23,9 @@ def meta_is_yaml(system: System) -> Iterator[Finding]:
 
 @check("meta_form")
 def meta_has_its_form(system: System) -> Iterator[Finding]:
-    """The meta file has every key, of the right kind and range, and no other."""
-    for address, sentence in mistakes(system.meta.data, system.rules.meta):
-        yield Finding(system.meta_place(*address), sentence)
+    """The meta file has every key, of the right kind and range (a warning for keys of other names)."""
+    for address, sentence, kind in mistakes(system.meta.data, system.rules.meta):
+        yield Finding(system.meta_place(*address), sentence, kind)
 
 
 @check("meta_label")
@@ -58,7 +59,7 @@ def one_author_is_corresponding(system: System) -> Iterator[Finding]:
         yield Finding(system.meta_place(*address), f"{len(marked)} authors are corresponding: true, it must be one")
     seen = set()
     for index, author in enumerate(authors):
-        name = (author.get("lastname"), author.get("firstname"))
+        name = (str(author.get("lastname") or ""), str(author.get("firstname") or ""))
         if name in seen and any(name):
             yield Finding(system.meta_place("submission", "authors", index), f"{name[1]} {name[0]} is listed twice")
         seen.add(name)
@@ -103,4 +104,4 @@ def number(system: System, *address: str | int) -> float:
             return float(written[1]) * UNITS[written[2] or ""]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"{dotted(address)} is no number")
-    return float(value)
+    return float(value) if abs(value) < 1e300 else math.inf

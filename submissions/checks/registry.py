@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from common.errors import UserError, unknown
-from submissions.reading import Package, System, Unreadable
+from submissions.reading import Broken, NeedsOption, Package, System, Unreadable
 
 Kind = Literal["error", "warning", "note"]
 MAX_SHOWN = 3
@@ -27,17 +27,29 @@ class Finding:
 
 @dataclass
 class Result:
-    """Findings of one rule. `skipped` lists the reasons why it could not be checked."""
+    """Findings of one rule.
+
+    skipped: why it could not be checked; another rule is broken, too.
+    needs: why it was not checked without an option of the command.
+    """
 
     name: str
     title: str
     findings: list[Finding] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> Literal["holds", "broken", "not checked"]:
+        """A rule holds if it was checked everywhere."""
+        if any(finding.kind == "error" for finding in self.findings):
+            return "broken"
+        return "not checked" if self.skipped or self.needs else "holds"
 
     @property
     def holds(self) -> bool:
         """Whether the rule was checked everywhere and holds."""
-        return not self.skipped and not any(finding.kind == "error" for finding in self.findings)
+        return self.state == "holds"
 
 
 Check = Callable[..., Iterator[Finding]]
@@ -87,7 +99,12 @@ def _run(name: str, given: dict[str, Any], package: Package) -> Result:
         if set(given) - set(inspect.signature(function).parameters):
             raise UserError(f"submissions/rules/{package.rules.name}.yaml: check {name} does not take {sorted(given)}.")
         try:
-            result.findings.extend(function(target, **given))
+            for finding in function(target, **given):
+                result.findings.append(finding)
+        except Broken as error:
+            result.findings.append(Finding(*error.args))
+        except NeedsOption as error:
+            result.needs.append(str(error))
         except Unreadable as error:
             result.skipped.append(str(error))
     if per_system and not targets:

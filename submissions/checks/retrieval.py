@@ -16,18 +16,19 @@ from submissions.reading import System, Unreadable
 @check("queries")
 def queries_are_the_official_ones(system: System, *, column: str) -> Iterator[Finding]:
     """The table holds every query of the evaluation set once, in order."""
-    wanted = system.evaluation.queries if system.evaluation else []
+    known = system.known_evaluation
     for name, table in system.tables():
         if column not in table.columns:
             raise Unreadable(f"{name} has no column {column}")
         queries = table[column]
         for row in np.flatnonzero(queries.str.strip() == "")[:3]:
             yield Finding(system.row_place(name, row), "the query is empty")
-        if wanted:
-            yield from _first_difference(system, name, list(queries), wanted)
+        if known and known.queries:
+            yield from _first_difference(system, name, list(queries), known.queries)
             continue
         doubled = ((row, f"{queries.iat[row]!r} is listed twice") for row in np.flatnonzero(queries.duplicated()))
         yield from row_findings(system, name, doubled, "warning")
+    system.evaluation("queries")
 
 
 @check("distinct_files")
@@ -47,9 +48,7 @@ def ranked_files_are_distinct(system: System, *, column: str) -> Iterator[Findin
 @check("ranked_names")
 def ranked_files_exist(system: System, *, column: str) -> Iterator[Finding]:
     """Ranked file names are names of the evaluation set, byte for byte."""
-    if system.evaluation is None:
-        return  # the rule evaluation_list says so
-    known = set(system.evaluation.files)
+    known = set(system.evaluation().files)
     for name, table in system.tables():
         ranked = table.drop(columns=[column])
         wrong = np.argwhere(~ranked.isin(known).to_numpy())
@@ -68,9 +67,7 @@ def matrix_has_every_file(system: System, *, column: str) -> Iterator[Finding]:
             yield Finding(place, f"the first column is {first!r}, expected {column!r}")
         doubled = [file for file, count in Counter(header).items() if count > 1]
         yield from shorten(Finding(place, f"two columns are called {file!r}") for file in doubled)
-        if system.evaluation is None:
-            continue  # the rule evaluation_list says so
-        known = dict.fromkeys(system.evaluation.files)
+        known = dict.fromkeys(system.evaluation().files)
         yield from shorten(Finding(place, _unknown_name(file, known)) for file in header if file not in known)
         missing = [file for file in known if file not in set(header)]
         if missing:

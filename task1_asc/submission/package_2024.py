@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
 from common.settings.yaml_file import to_yaml
-from submissions.package import OUT, finish_package, new_system, place_of_system
+from submissions.package import OUT, finish_package, new_system, place_of_system, team_name
 from submissions.participant import join_meta, read_participant
 from submissions.rules import load_rules
 from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
@@ -75,7 +75,7 @@ def package(paths: Sequence[Path], label: str, meta: Path | None, out: Path = OU
             shutil.copyfile(chosen.output, folder / f"{label}.output.split_{subset}.csv")
         with atomic_write(folder / f"{label}.meta.yaml") as file:
             file.write(to_yaml(content))
-    return finish_package(label, out)
+    return finish_package(out / team_name(label))
 
 
 def check_before_training(label: str, meta: Path | None, out: Path = OUT) -> None:

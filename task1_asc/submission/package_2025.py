@@ -26,10 +26,9 @@ from common.output import say
 from common.registry.models import find_architecture, find_network
 from common.runs.folder import run_folders
 from common.training.checkpoints import save_checkpoint
-from submissions.package import OUT, check_label, check_package, make_zip, team_name
+from submissions.package import OUT, check_label, finish_package, team_name
 from submissions.participant import TEMPLATES_FOLDER, placeholder_report
-from submissions.reading import DECLARATION
-from submissions.report import summary
+from submissions.reading import DECLARATION, EvaluationFiles
 from submissions.rules import load_rules
 from task1_asc.data.tau2022 import (
     CLASSES,
@@ -83,12 +82,14 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
         write_system(unfinished, name, number, run)
         run_scripts(unfinished, name, number, run)
         compare_with_run(unfinished / "predictions" / label, run)
-        declare(unfinished, name, run)
+        evaluation = evaluation_files(run)
+        if evaluation.made_up:
+            write_json(unfinished / DECLARATION, {"made_up": True, "files": evaluation.files})
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return check_and_zip(final)
+    return finish_package(final, None if evaluation.made_up else evaluation, run_code=True)
 
 
 def place_of_package(label: str, out: Path = OUT) -> Path:
@@ -201,28 +202,14 @@ def compare_with_run(folder: Path, run: Task1Run) -> None:
         )
 
 
-def declare(root: Path, name: str, run: Task1Run) -> None:
-    """Declare made-up data."""
+def evaluation_files(run: Task1Run) -> EvaluationFiles:
+    """The evaluation set below a run's data root."""
     data = run.settings.data.root
-    if is_made_up(evaluation_folder(data, YEAR)) or is_made_up_data(data):
-        files = read_evaluation(data, YEAR)["filename"].tolist()
-        write_json(root / DECLARATION, {"made_up": True, "files": files})
-
-
-def check_and_zip(folder: Path) -> Path:
-    """Check a package, running its code, and zip it.
-
-    Raises:
-        CheckFailed: if it breaks a rule; the folder stays.
-    """
-    checked, results = check_package(folder, run_code=True)
-    for finding in (finding for result in results for finding in result.findings):
-        say(f"{finding.kind}: {finding.place} {finding.sentence}")
-    broken = [result.name for result in results if not result.holds]
-    if broken:
-        raise CheckFailed(f"{folder} breaks {', '.join(broken)}; see `python -m submissions check {folder}`.")
-    say(summary(checked, results))
-    return make_zip(folder)
+    return EvaluationFiles(
+        files=read_evaluation(data, YEAR)["filename"].tolist(),
+        made_up=is_made_up(evaluation_folder(data, YEAR)) or is_made_up_data(data),
+        source=str(evaluation_folder(data, YEAR)),
+    )
 
 
 def modules_needed(names: Sequence[str]) -> list[str]:

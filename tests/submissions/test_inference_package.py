@@ -9,9 +9,10 @@ import pytest
 import soundfile
 
 from submissions.package import check_package, make_zip
+from submissions.report import passes
 from submissions.rules import load_rules
 from tests.support.damage import broken
-from tests.support.packages import task1_table
+from tests.support.packages import report, task1_table
 
 NAME = "Lastname_INST_task1"
 MODULE = '''
@@ -39,9 +40,8 @@ def predict(file_paths, device_ids, model_file_path=None, **official_script):
 '''
 
 
-@pytest.fixture(scope="module")
-def valid(tmp_path_factory) -> Path:
-    root, rules = tmp_path_factory.mktemp("valid") / "inference", load_rules("task1_2025")
+def write(folder: Path) -> Path:
+    root, rules = folder / "inference", load_rules("task1_2025")
     package, predictions = root / NAME, root / "predictions" / f"{NAME}_1"
     for folder in (package / "resources", package / "ckpts", predictions):
         folder.mkdir(parents=True)
@@ -59,8 +59,13 @@ def valid(tmp_path_factory) -> Path:
     (predictions / "model_state_dict.pt").write_bytes(b"weights")
     table = task1_table([f"audio/{number}.wav" for number in range(8)], 1)
     table.to_csv(predictions / "output.csv", sep="\t", index=False)
-    (root / f"{NAME}.technical_report.pdf").write_bytes(b"%PDF-1.4 report")
+    (root / f"{NAME}.technical_report.pdf").write_bytes(report())
     return root
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("valid"))
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ DAMAGES = {
     "no checkpoint": (
         lambda p: (p / NAME / "ckpts" / "model.ckpt").unlink(),
         "package_files",
-        f"{NAME}/ckpts/*.ckpt is missing",
+        f"{NAME}/ckpts/* is missing",
     ),
     "no predictions": (
         lambda p: (predictions(p) / "output.csv").unlink(),
@@ -172,7 +177,9 @@ DAMAGES = {
 def test_a_valid_package_breaks_no_rule(valid):
     assert broken(valid) == {}
     opened, results = check_package(make_zip(valid))
-    assert opened.rules.name == "task1_2025" and all(result.holds for result in results)
+    assert opened.rules.name == "task1_2025"
+    assert {result.name for result in results if not result.holds} == {"evaluation_list", "evaluation_files", "runs"}
+    assert passes(results)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -146,7 +146,7 @@ DAMAGES = {
     "an infinite log loss": (
         lambda p: edit_meta(p, put(*RESULTS, "split_5", "overall", "logloss", value=float("inf"))),
         "meta_form",
-        "split_5.overall.logloss must be a number, 0 or more, found inf",
+        "split_5.overall.logloss must be a number, 0 or more or null, found inf",
     ),
     "an overall accuracy that is not the mean": (
         lambda p: edit_meta(p, put(*RESULTS, "split_50", "overall", "accuracy", value=55.5)),

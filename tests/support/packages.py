@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.settings.yaml_file import to_yaml
 from submissions.package import new_system, team_name
+from submissions.participant import PLACEHOLDER_MARK, placeholder_report
 from submissions.rules import load_rules
 
 AUTHOR = {
@@ -20,6 +21,11 @@ AUTHOR = {
 }
 SPLITS = (5, 10, 25, 50, 100)
 DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
+
+
+def report() -> bytes:
+    """A technical report of one page."""
+    return placeholder_report("team").replace(PLACEHOLDER_MARK, b"TECHNICAL REPORT OF TEAM")
 
 
 def submission(label: str) -> dict:
