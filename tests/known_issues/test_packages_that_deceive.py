@@ -11,9 +11,16 @@ from common.cli import run
 from submissions.__main__ import VERBS
 from submissions.package import check_package
 from submissions.report import lines
-from tests.submissions.test_inference_package import NAME, predictions, write
 from tests.support.damage import broken
-from tests.support.packages import edit_meta, write_retrieval, write_task1, write_task4
+from tests.support.packages import (
+    INFERENCE_NAME,
+    edit_meta,
+    predictions,
+    write_inference,
+    write_retrieval,
+    write_task1,
+    write_task4,
+)
 
 
 def table(package: Path, split: int) -> Path:
@@ -37,7 +44,7 @@ def test_probabilities_written_true_and_false_in_2024(tmp_path):
 
 
 def test_probabilities_written_true_and_false_in_2025(tmp_path):
-    package = write(tmp_path)
+    package = write_inference(tmp_path)
     one_hot(predictions(package) / "output.csv")
     assert "numbers" in broken(package)
 
@@ -113,9 +120,11 @@ def test_a_run_in_a_subfolder(tmp_path):
 
 
 def test_two_packages_of_2025(tmp_path):
-    package = write(tmp_path)
-    shutil.copytree(package / NAME, package / "Other_INST_task1")
-    (package / "Other_INST_task1" / f"{NAME}_1.py").rename(package / "Other_INST_task1" / "Other_INST_task1_1.py")
+    package = write_inference(tmp_path)
+    shutil.copytree(package / INFERENCE_NAME, package / "Other_INST_task1")
+    (package / "Other_INST_task1" / f"{INFERENCE_NAME}_1.py").rename(
+        package / "Other_INST_task1" / "Other_INST_task1_1.py"
+    )
     assert "has 2 packages" in broken(package)["package_name"][0].sentence
 
 

@@ -8,18 +8,17 @@ import pytest
 
 from submissions.package import check_package
 from submissions.report import lines
-from tests.submissions.test_inference_package import NAME, write
 from tests.support.damage import broken
-from tests.support.packages import edit_meta, write_task1
+from tests.support.packages import INFERENCE_NAME, edit_meta, write_inference, write_task1
 from tests.support.places import SHARED
 
 CASES = SHARED / "cases"
 
 
 def test_an_empty_init_and_other_names_of_checkpoints_in_2025(tmp_path):
-    package = write(tmp_path)
-    (package / NAME / "__init__.py").write_text("")
-    (package / NAME / "ckpts" / "model.ckpt").rename(package / NAME / "ckpts" / "best.pth")
+    package = write_inference(tmp_path)
+    (package / INFERENCE_NAME / "__init__.py").write_text("")
+    (package / INFERENCE_NAME / "ckpts" / "model.ckpt").rename(package / INFERENCE_NAME / "ckpts" / "best.pth")
     assert broken(package) == {}
 
 

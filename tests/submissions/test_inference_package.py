@@ -1,6 +1,5 @@
 """Checking and damaging the Task 1 2025 inference package."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,62 +9,22 @@ import soundfile
 
 from submissions.package import check_package, make_zip
 from submissions.report import passes
-from submissions.rules import load_rules
 from tests.support.damage import broken
-from tests.support.packages import report, task1_table
-
-NAME = "Lastname_INST_task1"
-MODULE = '''
-"""A system that gives every class its number."""
-CLASSES = {classes}
-
-class Tensor(list):
-    def numel(self):
-        return len(self)
-
-class Container:
-    model = "network"
-
-def load_model(model_file_path=None):
-    return Container()
-
-def load_inputs(file_paths, device_ids, model):
-    return [Tensor([0.0])] * len(file_paths)
-
-def get_model_for_device(model, device_id):
-    return lambda clip: Tensor(range(10))
-
-def predict(file_paths, device_ids, model_file_path=None, **official_script):
-    return [list(range(10)) for _ in file_paths], CLASSES
-'''
-
-
-def write(folder: Path) -> Path:
-    root, rules = folder / "inference", load_rules("task1_2025")
-    package, predictions = root / NAME, root / "predictions" / f"{NAME}_1"
-    for folder in (package / "resources", package / "ckpts", predictions):
-        folder.mkdir(parents=True)
-    for name in ("setup.py", "requirements.txt", "complexity.py", "test_complexity.py", "evaluate_submission.py"):
-        (root / name).write_text("# as in the template\n")
-    (package / "__init__.py").write_text('"""Package."""\n')
-    (package / f"{NAME}_1.py").write_text(MODULE.format(classes=rules.shared["classes"]))
-    (package / "ckpts" / "model.ckpt").write_bytes(b"weights")
-    (package / "resources" / "test.csv").write_text("filename\tscene_label\n")
-    soundfile.write(package / "resources" / "dummy.wav", np.zeros(44_100, dtype=np.float32), 44_100, subtype="PCM_24")
-    figures = {device: {"MACs": 29_419_156, "Params": 122_296} for device in rules.shared["devices"]}
-    complexity = {"per_device": figures, "max_MACs": 29_419_156, "max_Params": 122_296}
-    (predictions / "complexity.json").write_text(json.dumps(complexity))
-    (predictions / "test_accuracy.json").write_text(json.dumps({"Test Accuracy": 52.3}))
-    (predictions / "model_state_dict.pt").write_bytes(b"weights")
-    table = task1_table([f"audio/{number}.wav" for number in range(8)], 1)
-    table.to_csv(predictions / "output.csv", sep="\t", index=False)
-    (root / f"{NAME}.technical_report.pdf").write_bytes(report())
-    return root
+from tests.support.packages import (
+    INFERENCE_NAME,
+    edit_json,
+    module,
+    predictions,
+    replace,
+    set_figure,
+    task1_table,
+    write_inference,
+)
 
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory) -> Path:
-    return write(tmp_path_factory.mktemp("valid"))
+    return write_inference(tmp_path_factory.mktemp("valid"))
 
 
 @pytest.fixture
@@ -73,44 +32,17 @@ def package(valid, tmp_path) -> Path:
     return shutil.copytree(valid, tmp_path / valid.name)
 
 
-def module(package: Path) -> Path:
-    return package / NAME / f"{NAME}_1.py"
-
-
-def predictions(package: Path) -> Path:
-    return package / "predictions" / f"{NAME}_1"
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def edit_json(path: Path, change) -> None:
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-
-
-def set_figure(device: str, key: str, value: object):
-    def change(data: dict) -> None:
-        data["per_device"][device][key] = value
-
-    return lambda p: edit_json(predictions(p) / "complexity.json", change)
-
-
 DAMAGES = {
     "no setup.py": (lambda p: (p / "setup.py").unlink(), "package_files", "setup.py is missing"),
     "no checkpoint": (
-        lambda p: (p / NAME / "ckpts" / "model.ckpt").unlink(),
+        lambda p: (p / INFERENCE_NAME / "ckpts" / "model.ckpt").unlink(),
         "package_files",
-        f"{NAME}/ckpts/* is missing",
+        f"{INFERENCE_NAME}/ckpts/* is missing",
     ),
     "no predictions": (
         lambda p: (predictions(p) / "output.csv").unlink(),
         "package_files",
-        f"predictions/{NAME}_1/output.csv is missing",
+        f"predictions/{INFERENCE_NAME}_1/output.csv is missing",
     ),
     "a function missing": (
         lambda p: replace(module(p), "def get_model_for_device", "def model_for"),
@@ -120,7 +52,7 @@ DAMAGES = {
     "an argument renamed": (
         lambda p: replace(module(p), "device_ids, model_file_path=None", "devices, model_file_path=None"),
         "interface",
-        f"{NAME}_1.py:21 predict takes (file_paths, devices, model_file_path)",
+        f"{INFERENCE_NAME}_1.py:21 predict takes (file_paths, devices, model_file_path)",
     ),
     "a model path without default": (
         lambda p: replace(module(p), "load_model(model_file_path=None)", "load_model(model_file_path)"),
@@ -130,10 +62,10 @@ DAMAGES = {
     "use_cuda not taken": (
         lambda p: replace(module(p), ", **official_script", ""),
         "official_script",
-        f"{NAME}_1.py:21 predict does not take use_cuda",
+        f"{INFERENCE_NAME}_1.py:21 predict does not take use_cuda",
     ),
     "a dummy clip of two seconds": (
-        lambda p: soundfile.write(p / NAME / "resources" / "dummy.wav", np.zeros(88_200), 44_100),
+        lambda p: soundfile.write(p / INFERENCE_NAME / "resources" / "dummy.wav", np.zeros(88_200), 44_100),
         "dummy_clip",
         "dummy.wav has 1 channels and lasts 2 s",
     ),

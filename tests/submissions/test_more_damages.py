@@ -9,13 +9,18 @@ import pandas as pd
 import pytest
 import soundfile
 
-from tests.submissions.test_inference_package import NAME, edit_json, module, predictions, replace, set_figure
-from tests.submissions.test_inference_package import write as write_inference
-from tests.support.damage import broken, drop, edit_line, put
+from tests.support.damage import broken, drop, edit_line, meta, named, put, rewrite
 from tests.support.packages import (
+    INFERENCE_NAME,
     edit_declaration,
+    edit_json,
     edit_meta,
+    module,
+    predictions,
+    replace,
     score_table,
+    set_figure,
+    write_inference,
     write_retrieval,
     write_task1,
     write_task4,
@@ -25,26 +30,6 @@ Damage = tuple[Callable[[Path], object], str, str]
 """What is done to a package, the rule that must find it, and what its place and sentence must name."""
 COMPLEXITY, RESULTS = ("system", "complexity"), ("results", "development_dataset")
 EVALUATION = ("results", "development_evaluation")
-
-
-def named(package: Path, pattern: str) -> Path:
-    return sorted(package.rglob(pattern))[0]
-
-
-def meta(package: Path) -> Path:
-    return named(package, "*.meta.yaml")
-
-
-def rewrite(pattern: str, change: Callable[[pd.DataFrame], pd.DataFrame | None], separator: str = "\t"):
-    """A damage: a table, read as text and changed."""
-
-    def damage(package: Path) -> None:
-        path = named(package, pattern)
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-        changed = change(table)
-        (table if changed is None else changed).to_csv(path, sep=separator, index=False)
-
-    return damage
 
 
 def cell(row: int, column: int, value: str):
@@ -191,10 +176,10 @@ TASK1: dict[str, Damage] = {
         "figures_consistent",
         "split_25 overall log loss is 4.2, outside its classes'",
     ),
-    "a count of 400 digits": (
-        in_meta(put(*COMPLEXITY, "macs", value=10**400)),
-        "limits",
-        "macs is inf",
+    "an infinite count": (
+        in_meta(put(*COMPLEXITY, "macs", value=float("inf"))),
+        "meta_form",
+        "system.complexity.macs must be a number, 1 or more or text, found inf",
     ),
     "no meta file but a list": (
         lambda p: meta(p).write_text("- a\n- b\n"),
@@ -218,28 +203,34 @@ def figures(change) -> Callable[[Path], None]:
 
 
 def second_package(package: Path) -> None:
-    shutil.copytree(package / NAME, package / "Other_INST_task1")
-    for path in (package / "Other_INST_task1").glob(f"{NAME}_*.py"):
-        path.rename(path.with_name(path.name.replace(NAME, "Other_INST_task1")))
+    shutil.copytree(package / INFERENCE_NAME, package / "Other_INST_task1")
+    for path in (package / "Other_INST_task1").glob(f"{INFERENCE_NAME}_*.py"):
+        path.rename(path.with_name(path.name.replace(INFERENCE_NAME, "Other_INST_task1")))
 
 
 INFERENCE: dict[str, Damage] = {
-    "a second package": (second_package, "package_name", f"has 2 packages, {NAME}, Other_INST_task1"),
+    "a second package": (second_package, "package_name", f"has 2 packages, {INFERENCE_NAME}, Other_INST_task1"),
     "five systems": (
-        lambda p: [shutil.copy(module(p), p / NAME / f"{NAME}_{number}.py") for number in (2, 3, 4, 5)],
+        lambda p: [
+            shutil.copy(module(p), p / INFERENCE_NAME / f"{INFERENCE_NAME}_{number}.py") for number in (2, 3, 4, 5)
+        ],
         "package_name",
         "5 modules, at most 4",
     ),
-    "a system numbered 7": (lambda p: shutil.copy(module(p), p / NAME / f"{NAME}_7.py"), "label", f"{NAME}_7"),
+    "a system numbered 7": (
+        lambda p: shutil.copy(module(p), p / INFERENCE_NAME / f"{INFERENCE_NAME}_7.py"),
+        "label",
+        f"{INFERENCE_NAME}_7",
+    ),
     "a system without predictions": (
-        lambda p: shutil.copy(module(p), p / NAME / f"{NAME}_2.py"),
+        lambda p: shutil.copy(module(p), p / INFERENCE_NAME / f"{INFERENCE_NAME}_2.py"),
         "package_files",
-        f"predictions/{NAME}_2/complexity.json is missing",
+        f"predictions/{INFERENCE_NAME}_2/complexity.json is missing",
     ),
     "an empty checkpoint": (
-        lambda p: (p / NAME / "ckpts" / "model.ckpt").write_bytes(b""),
+        lambda p: (p / INFERENCE_NAME / "ckpts" / "model.ckpt").write_bytes(b""),
         "package_files",
-        f"{NAME}/ckpts/model.ckpt is empty",
+        f"{INFERENCE_NAME}/ckpts/model.ckpt is empty",
     ),
     "an empty script": (lambda p: (p / "setup.py").write_text(""), "package_files", "setup.py is empty"),
     "an empty table of the evaluation set": (
@@ -248,19 +239,19 @@ INFERENCE: dict[str, Damage] = {
         "output.csv is empty",
     ),
     "no list of the test split": (
-        lambda p: (p / NAME / "resources" / "test.csv").unlink(),
+        lambda p: (p / INFERENCE_NAME / "resources" / "test.csv").unlink(),
         "package_files",
-        f"{NAME}/resources/test.csv is missing",
+        f"{INFERENCE_NAME}/resources/test.csv is missing",
     ),
     "a module that is not Python": (
         edit_source("def load_model", "def load model"),
         "interface",
-        f"{NAME}_1.py is not",
+        f"{INFERENCE_NAME}_1.py is not",
     ),
     "a module nested too deep": (
         lambda p: module(p).write_text("x = " + "-" * 100_000 + "1\n"),
         "interface",
-        f"{NAME}_1.py is not Python",
+        f"{INFERENCE_NAME}_1.py is not Python",
     ),
     "predict as an attribute": (
         edit_source(
@@ -277,12 +268,12 @@ INFERENCE: dict[str, Damage] = {
         "argument rate of load_inputs needs a default",
     ),
     "a dummy clip in stereo": (
-        lambda p: soundfile.write(p / NAME / "resources" / "dummy.wav", np.zeros((44_100, 2)), 44_100),
+        lambda p: soundfile.write(p / INFERENCE_NAME / "resources" / "dummy.wav", np.zeros((44_100, 2)), 44_100),
         "dummy_clip",
         "dummy.wav has 2 channels",
     ),
     "a dummy clip that is text": (
-        lambda p: (p / NAME / "resources" / "dummy.wav").write_text("clip"),
+        lambda p: (p / INFERENCE_NAME / "resources" / "dummy.wav").write_text("clip"),
         "dummy_clip",
         "dummy.wav is not audio",
     ),

@@ -13,7 +13,7 @@ import yaml
 
 from submissions.package import check_package
 from submissions.report import passes
-from tests.submissions.test_more_damages import meta, named, put, rewrite
+from tests.support.damage import meta, named, put, rewrite
 from tests.support.packages import edit_meta, write_task1
 
 CLASSES = ["airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",

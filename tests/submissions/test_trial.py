@@ -10,7 +10,7 @@ import pytest
 from submissions import trial
 from submissions.files import list_folder
 from submissions.package import check_package
-from tests.submissions.test_inference_package import NAME, module, replace, write
+from tests.support.packages import INFERENCE_NAME, module, replace, write_inference
 
 CLASSES = ["a", "b"]
 PROGRAM = """
@@ -98,15 +98,15 @@ def test_the_package_is_not_changed(attempt, tmp_path):
 
 
 def test_the_protection_is_told(tmp_path):
-    package = write(tmp_path)
+    package = write_inference(tmp_path)
     runs = next(result for result in check_package(package, run_code=True)[1] if result.name == "runs")
     (note,) = runs.findings
     assert note.kind == "note" and "copy of the package, empty environment, time limit; bubblewrap" in note.sentence
 
 
 def test_predict_from_another_module_is_tried_by_running(tmp_path):
-    package = write(tmp_path)
-    inner = package / NAME / "inner.py"
+    package = write_inference(tmp_path)
+    inner = package / INFERENCE_NAME / "inner.py"
     shutil.copy(module(package), inner)
     module(package).write_text("from .inner import *\n")
     results = {result.name: result for result in check_package(package)[1]}

@@ -1,6 +1,9 @@
 """Damaging a package, and what the check then finds."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from submissions.checks import Finding
 from submissions.package import check_package
@@ -40,3 +43,23 @@ def drop(*address):
         del data[last]
 
     return change
+
+
+def named(package: Path, pattern: str) -> Path:
+    return sorted(package.rglob(pattern))[0]
+
+
+def meta(package: Path) -> Path:
+    return named(package, "*.meta.yaml")
+
+
+def rewrite(pattern: str, change: Callable[[pd.DataFrame], pd.DataFrame | None], separator: str = "\t"):
+    """A damage: a table, read as text and changed."""
+
+    def damage(package: Path) -> None:
+        path = named(package, pattern)
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        changed = change(table)
+        (table if changed is None else changed).to_csv(path, sep=separator, index=False)
+
+    return damage

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
 
 from common.settings.yaml_file import to_yaml
 from submissions.package import new_system, team_name
@@ -171,6 +172,83 @@ def write_retrieval(out: Path, rules_name: str) -> Path:
         table.to_csv(folder / f"{label}.output.csv", index=False)
         write_yaml(folder / f"{label}.meta.yaml", retrieval_meta(label))
     return out / team_name(label)
+
+
+INFERENCE_NAME = "Lastname_INST_task1"
+INFERENCE_MODULE = '''
+"""A system that gives every class its number."""
+CLASSES = {classes}
+
+class Tensor(list):
+    def numel(self):
+        return len(self)
+
+class Container:
+    model = "network"
+
+def load_model(model_file_path=None):
+    return Container()
+
+def load_inputs(file_paths, device_ids, model):
+    return [Tensor([0.0])] * len(file_paths)
+
+def get_model_for_device(model, device_id):
+    return lambda clip: Tensor(range(10))
+
+def predict(file_paths, device_ids, model_file_path=None, **official_script):
+    return [list(range(10)) for _ in file_paths], CLASSES
+'''
+
+
+def write_inference(out: Path) -> Path:
+    """A package of Task 1 2025 with one system, which needs no torch."""
+    root, rules = out / "inference", load_rules("task1_2025")
+    package, predictions = root / INFERENCE_NAME, root / "predictions" / f"{INFERENCE_NAME}_1"
+    for folder in (package / "resources", package / "ckpts", predictions):
+        folder.mkdir(parents=True)
+    for name in ("setup.py", "requirements.txt", "complexity.py", "test_complexity.py", "evaluate_submission.py"):
+        (root / name).write_text("# as in the template\n")
+    (package / "__init__.py").write_text('"""Package."""\n')
+    (package / f"{INFERENCE_NAME}_1.py").write_text(INFERENCE_MODULE.format(classes=rules.shared["classes"]))
+    (package / "ckpts" / "model.ckpt").write_bytes(b"weights")
+    (package / "resources" / "test.csv").write_text("filename\tscene_label\n")
+    soundfile.write(package / "resources" / "dummy.wav", np.zeros(44_100, dtype=np.float32), 44_100, subtype="PCM_24")
+    figures = {device: {"MACs": 29_419_156, "Params": 122_296} for device in rules.shared["devices"]}
+    complexity = {"per_device": figures, "max_MACs": 29_419_156, "max_Params": 122_296}
+    (predictions / "complexity.json").write_text(json.dumps(complexity))
+    (predictions / "test_accuracy.json").write_text(json.dumps({"Test Accuracy": 52.3}))
+    (predictions / "model_state_dict.pt").write_bytes(b"weights")
+    table = task1_table([f"audio/{number}.wav" for number in range(8)], 1)
+    table.to_csv(predictions / "output.csv", sep="\t", index=False)
+    (root / f"{INFERENCE_NAME}.technical_report.pdf").write_bytes(report())
+    return root
+
+
+def module(package: Path) -> Path:
+    return package / INFERENCE_NAME / f"{INFERENCE_NAME}_1.py"
+
+
+def predictions(package: Path) -> Path:
+    return package / "predictions" / f"{INFERENCE_NAME}_1"
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def edit_json(path: Path, change) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def set_figure(device: str, key: str, value: object):
+    def change(data: dict) -> None:
+        data["per_device"][device][key] = value
+
+    return lambda p: edit_json(predictions(p) / "complexity.json", change)
 
 
 def edit_meta(package: Path, change) -> None:
