@@ -38,7 +38,7 @@ from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, is_made_up_data
 from task1_asc.evaluate import score_network
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, load_run_model, load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, classify_with
-from task1_asc.settings import RampOptimSettings, Task1Settings
+from task1_asc.settings import QuantizedTrainingSettings, RampOptimSettings, Task1Settings
 from task1_asc.train import QuantizedSceneTraining, SceneTraining
 
 Task1Run = Run[Task1Settings]
@@ -162,10 +162,18 @@ def train_quantized(
     """Train a network further with simulated 8 bit, and convert it; the last epoch is used, as published."""
     from common.inference.quantize import convert, prepare_training
 
-    settings = clips.settings
+    own, training = further_settings(clips.settings)
+    prepared = prepare_training(network.cpu(), input_shape(own, clips.sample_rate), KEPT_FLOAT)
+    model = AudioModel(front_end, prepared, CLASSES, name=own.model.name)
+    module = QuantizedSceneTraining(own, clips.sample_rate, model, training.frozen_epochs)
+    learn(module, own, clips.without_held_out(), folder, fast_check)
+    return convert(module.network)
+
+
+def further_settings(settings: Task1Settings) -> tuple[Task1Settings, QuantizedTrainingSettings]:
+    """Settings of the further training with simulated 8 bit: the run's with another optimiser and length."""
     assert settings.quantization is not None and settings.quantization.training is not None
     training = settings.quantization.training
-    prepared = prepare_training(network.cpu(), input_shape(settings, clips.sample_rate), KEPT_FLOAT)
     optim = RampOptimSettings(
         lr=training.lr,
         weight_decay=settings.optim.weight_decay,
@@ -176,11 +184,7 @@ def train_quantized(
         floor=training.floor,
     )
     trainer = settings.trainer.model_copy(update={"epochs": training.epochs, "precision": "32-true"})
-    own = settings.model_copy(update={"optim": optim, "trainer": trainer})
-    model = AudioModel(front_end, prepared, CLASSES, name=settings.model.name)
-    module = QuantizedSceneTraining(own, clips.sample_rate, model, training.frozen_epochs)
-    learn(module, own, clips.without_held_out(), folder, fast_check)
-    return convert(module.network)
+    return settings.model_copy(update={"optim": optim, "trainer": trainer}), training
 
 
 def calibration_batches(clips: TrainingClips, front_end: nn.Module) -> Iterator[Tensor]:

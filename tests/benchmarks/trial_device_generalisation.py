@@ -90,7 +90,8 @@ def made_up_trial(arguments: argparse.Namespace) -> Figures:
 def esc10_trial(arguments: argparse.Namespace) -> Figures:
     """Macro accuracy on clips as they were recorded, and through microphones that training did not use."""
     table = pd.read_csv(arguments.folder / "esc10.csv")
-    waveform, target, fold = read_pieces(arguments.folder, table)
+    waveform, target, row = read_pieces(arguments.folder, table)
+    fold = table["fold"].to_numpy()[row]
     microphones = list_audio(arguments.responses)
     figures: Figures = {}
     for seed in range(arguments.seeds):
@@ -114,18 +115,18 @@ def esc10_trial(arguments: argparse.Namespace) -> Figures:
 
 
 def read_pieces(folder: Path, table: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """One-second pieces (clips, samples), classes (clips,) and folds (clips,); silent pieces are left out."""
+    """One-second pieces (pieces, samples), classes (pieces,) and rows of the table (pieces,), without silent pieces."""
     classes = {name: number for number, name in enumerate(sorted(table["category"].unique()))}
-    pieces, target, fold = [], [], []
-    for row in table.itertuples():
+    pieces, target, rows = [], [], []
+    for number, row in enumerate(table.itertuples()):
         waveform = read_audio(folder / "audio" / row.filename, SAMPLE_RATE)
         for start in range(0, len(waveform) - SAMPLE_RATE + 1, SAMPLE_RATE):
             piece = waveform[start : start + SAMPLE_RATE]
             if np.abs(piece).max() > 1e-3:
                 pieces.append(piece)
                 target.append(classes[row.category])
-                fold.append(row.fold)
-    return torch.from_numpy(np.stack(pieces)), torch.tensor(target), np.array(fold)
+                rows.append(number)
+    return torch.from_numpy(np.stack(pieces)), torch.tensor(target), np.array(rows)
 
 
 def train_on(clips: Pieces, settings: Task1Settings, folder: Path) -> SceneTraining:

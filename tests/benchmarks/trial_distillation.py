@@ -1,65 +1,93 @@
-"""Does distillation help, does 8 bit hurt, do DIR and Freq-MixStyle help teacher or student, do copies for devices?
+"""Does a teacher from AudioSet help a student within 128 kB, and what does 8 bit cost?
 
-    python -m tests.benchmarks.trial_distillation --data made_up --responses MICIRP [--seeds 5] [--clips 600]
-    python -m tests.benchmarks.trial_distillation --data esc10 --folder ESC10 --responses MICIRP [--seeds 5]
+    python -m tests.benchmarks.trial_distillation --folder ESC10 --weights mn04_as_mAP_432.pt [--seeds 0 1 2]
 
-Each seed trains four teachers (low-complexity CP-ResNet with no method, FMS, DIR, both), a student (small CP-Mobile)
-alone and taught by each of them, students with the methods themselves, and 8-bit students. made_up: tested on recording
-devices that were trained with (real, seen) and on others (unseen); also with a copy for each training device. esc10:
-one-second pieces; four folds are trained on as recorded, the fifth is tested as recorded (seen) and through microphones
-whose responses nobody trained with (unseen). Every third piece is used, and few epochs: it is a trial. A stopped call
-goes on with the seeds that are missing.
+The data are one-second pieces of ESC-10 in five folds. An epoch has a new piece of each training clip; all
+pieces of the fold left out are tested. The teacher is logistic regression on the embeddings of the released mn04. Each
+training piece gets its logits from a teacher that was fitted on the other training folds. The student is the CP-Mobile
+of configs/distilled.yaml at half its width, on small spectrograms at 16 kHz, with mixup and roll; it learns with the
+teacher, or for as many steps from the labels alone. Each student becomes int8 after training; the taught one also after
+further training with simulated 8 bit, and after as many further steps in float. The last epoch is tested. A stopped
+call resumes from the figures in WORK.
 """
 
 import argparse
 import copy
 import json
-import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch.utils.data import DataLoader
 
-from common.data.audio import list_audio
-from common.data.files import write_json
-from common.data.loading import make_loader
-from common.features.impulse_responses import DeviceImpulseResponses
-from common.inference.quantize import convert, prepare_training, quantize_trained
-from common.models.audio_model import AudioModel
+from common.data.audio import resample
+from common.data.loading import EpochSampler, make_loader
+from common.inference.prepare import prepare_for_inference
+from common.inference.quantize import quantize_trained
 from common.output import print_table, say
-from common.reports.statistics import mean_interval, paired_difference
+from common.registry import load_audio_model
+from common.registry.weights import read_tensors
+from common.reports.statistics import Interval, bootstrap_interval, paired_difference
 from common.settings import load_settings
-from common.synthetic.synthesize import synthesize
-from common.training.trainer import fit, make_trainer, seed_all
-from task1_asc.data.clips import open_clips
-from task1_asc.data.tau2022 import DEVICE_GROUPS, TRAINING_DEVICES, development_folder, read_split
+from common.training.checkpoints import save_checkpoint
+from common.training.trainer import seed_all
+from task1_asc.data.clips import TrainingClips
 from task1_asc.metrics import macro_accuracy
-from task1_asc.networks.build import KEPT_FLOAT, input_shape
+from task1_asc.networks.build import KEPT_FLOAT, make_model
 from task1_asc.networks.classify import DeviceNetworks, classify_with
-from task1_asc.networks.teachers import each_teacher, make_teacher, teacher_settings
-from task1_asc.settings import RampOptimSettings, Task1Settings
-from task1_asc.train import QuantizedSceneTraining, SceneTraining
-from tests.benchmarks.trial_device_generalisation import METHODS, MIXSTYLE, Figures, read_pieces
+from task1_asc.recipe import further_settings, learn, refuse_over_limits, train_quantized
+from task1_asc.settings import Task1Settings
+from task1_asc.train import SceneTraining
+from tests.benchmarks.trial_device_generalisation import read_pieces
 
-SMALL = Path("task1_asc/configs/distilled_small.yaml")
-SAMPLE_RATE = 32000
-FRONT_END = {"n_fft": 1024, "win_length": 1024, "hop_length": 1000, "n_mels": 32}
+STUDENT_RATE = 16000  # Hz; the teacher has 32,000
+FOLDS = (1, 2, 3, 4, 5)
+NUM_CLASSES = 10
+ARMS = [
+    ("alone", "float"), ("alone", "int8"), ("taught", "float"), ("taught", "int8"), ("taught", "longer"),
+    ("taught", "longer, int8"), ("taught", "int8 trained"),
+]  # fmt: skip
+COMPARED = [
+    (("alone", "float"), ("taught", "float")),
+    (("alone", "int8"), ("taught", "int8")),
+    (("alone", "float"), ("alone", "int8")),
+    (("taught", "float"), ("taught", "int8")),
+    (("taught", "int8"), ("taught", "int8 trained")),
+    (("taught", "longer, int8"), ("taught", "int8 trained")),
+]
 CALIBRATION = 128
+SETTINGS: dict[str, Any] = {
+    "subset": 100, "loader.batch_size": 32, "optim.lr": 3e-3, "model.base_channels": 16,
+    "front_end": {
+        "mel_rate": STUDENT_RATE, "n_fft": 1024, "win_length": 1024, "hop_length": 640, "n_mels": 32, "f_max": 8000.0,
+    },
+    "augment": {"roll_seconds": 0.5, "mixup_alpha": 0.3, "frequency_mask": 6},
+    "quantization.training.lr": 2e-4, "trainer.measure_energy": False, "trainer.accelerator": "cpu",
+}  # fmt: skip
+Forms = dict[str, list[int]]
+"""Form of a student to the predicted class of each test piece."""
+Cells = dict[tuple[int, int, str], Forms]
+"""Seed, fold and student to predictions."""
 
 
 @dataclass
-class Clips:
-    """Clips in memory that give batches as `open_clips` does."""
+class Pieces:
+    """Pieces in memory that give batches as `open_clips` does; `clip` is the clip that each belongs to."""
 
     waveform: torch.Tensor
     target: torch.Tensor
-    recording_device: list[str]
-    sample_rate: int = SAMPLE_RATE
+    clip: NDArray[np.int64]
     teacher_logits: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -67,278 +95,227 @@ class Clips:
 
     def gather(self, indices: list[int]) -> dict[str, Any]:
         """A batch."""
-        devices = [self.recording_device[index] for index in indices]
-        batch = {"waveform": self.waveform[indices], "target": self.target[indices]}
-        if self.teacher_logits is not None:
-            batch["teacher_logits"] = self.teacher_logits[indices]
-        return batch | {"filename": [str(index) for index in indices], "recording_device": devices}
-
-    def only(self, device: str) -> "Clips":
-        """Those of one recording device."""
-        rows = [row for row, own in enumerate(self.recording_device) if own == device]
-        return Clips(self.waveform[rows], self.target[rows], [device] * len(rows))
+        taught = {} if self.teacher_logits is None else {"teacher_logits": self.teacher_logits[indices]}
+        batch = {"waveform": self.waveform[indices], "target": self.target[indices], **taught}
+        return batch | {"filename": [str(index) for index in indices], "recording_device": ["a"] * len(indices)}
 
 
-def settings_of(seed: int, method: str, responses: Path, arguments: argparse.Namespace) -> Task1Settings:
-    """Settings of a student, and of its teacher, both with a method's augmentation."""
-    mixstyle, impulse = METHODS[method]
-    overrides: dict[str, Any] = {"seed": seed, "subset": 100, "trainer.epochs": arguments.epochs}
-    overrides |= {"trainer.measure_energy": False, "distillation.teachers.0.epochs": arguments.epochs}
-    overrides |= {f"front_end.{name}": value for name, value in FRONT_END.items()}
-    overrides["distillation.teachers.0.front_end"] = FRONT_END
-    level = {"folder": str(responses), "probability": 0.6}
-    for place in ("augment", "distillation.teachers.0.augment"):
-        overrides[f"{place}.frequency_mask"] = 4
-        overrides[f"{place}.freq_mixstyle"] = MIXSTYLE if mixstyle else None
-        overrides[f"{place}.impulse_responses"] = level if impulse else None
-    return load_settings(Task1Settings, SMALL, overrides)
+class OnePieceOfEach(EpochSampler):
+    """A random piece of each clip, in random order, drawn from (seed, epoch)."""
+
+    def __init__(self, clip: NDArray[np.int64], seed: int):
+        super().__init__(len(np.unique(clip)), seed)
+        self.clip = clip
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.clip))
+        first = np.unique(self.clip[order], return_index=True)[1]
+        return iter(order[np.sort(first)].tolist())
 
 
-def train(settings: Task1Settings, clips: Any, model: AudioModel | None = None, module: Any = None) -> AudioModel:
-    """Train a network; the trained model, in evaluation mode."""
-    with tempfile.TemporaryDirectory() as folder:
-        seed_all(settings.seed)
-        module = module or SceneTraining(settings, SAMPLE_RATE, model)
-        trainer = make_trainer(settings.trainer, Path(folder), settings.seed)
-        fit(trainer, module, make_loader(clips, settings.loader.batch_size, shuffle_seed=settings.seed))
-    return AudioModel(module.front_end, module.network).eval()
+@dataclass(frozen=True)
+class PieceClips(TrainingClips):
+    """Training pieces in place of clips of the development set."""
+
+    pieces: Pieces | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the pieces."""
+        return STUDENT_RATE
+
+    def training_loader(self, settings: Task1Settings) -> DataLoader:
+        """Batches of an epoch."""
+        assert self.pieces is not None
+        sampler = OnePieceOfEach(self.pieces.clip, settings.seed)
+        return make_loader(self.pieces, settings.loader.batch_size, sampler=sampler)
 
 
-def train_teacher(settings: Task1Settings, clips: Clips) -> AudioModel:
-    """The first teacher of the settings."""
-    _, number, teacher = next(each_teacher(settings))
-    own = teacher_settings(settings, teacher, number)
-    seed_all(own.seed)
-    return train(own, clips, make_teacher(teacher, SAMPLE_RATE, 100))
+class Data:
+    """Pieces of ESC-10 with the teacher's embeddings.
+
+    Args:
+        folder: of ESC-10.
+        weights: of the teacher.
+    """
+
+    def __init__(self, folder: Path, weights: Path):
+        table = pd.read_csv(folder / "esc10.csv")
+        waveform, self.target, self.clip = read_pieces(folder, table)
+        self.fold = table["fold"].to_numpy()[self.clip]
+        self.recording = table["src_file"].to_numpy()[self.clip]
+        teacher = prepare_for_inference(load_audio_model("mn04.as", weights))
+        with torch.inference_mode():
+            self.embedding = torch.cat([teacher(part).embedding for part in waveform.split(32)]).numpy()
+        self.waveform = resample(waveform, teacher.sample_rate, STUDENT_RATE)
+
+    def pieces(self, rows: NDArray[np.bool_], logits: NDArray[np.float32] | None = None) -> Pieces:
+        """Some pieces."""
+        taught = None if logits is None else torch.from_numpy(logits[rows])
+        return Pieces(self.waveform[rows], self.target[rows], self.clip[rows], taught)
+
+    def teacher_logits(self, held_out: set[int]) -> NDArray[np.float32]:
+        """Logits (pieces, classes) of a teacher that was fitted without the folds held out."""
+        rows = ~np.isin(self.fold, list(held_out))
+        teacher = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        teacher.fit(self.embedding[rows], self.target.numpy()[rows])
+        return teacher.decision_function(self.embedding).astype(np.float32)
+
+    def training_pieces(self, fold: int) -> Pieces:
+        """All that train when a fold is tested, with logits of teachers that saw neither this fold nor theirs."""
+        logits = np.zeros((len(self.fold), NUM_CLASSES), dtype=np.float32)
+        for own in set(FOLDS) - {fold}:
+            logits[self.fold == own] = self.teacher_logits({fold, own})[self.fold == own]
+        return self.pieces(self.fold != fold, logits)
 
 
-def logits_of(model: AudioModel, clips: Clips, copies: dict[str, Any] | None = None) -> np.ndarray:
-    """(clips, classes), float32."""
-    networks = {"it": DeviceNetworks(model.network, copies)}
-    return classify_with(model.front_end, networks, make_loader(clips, 64))[0]["it"].astype(np.float32)
+class Student:
+    """A student of a fold, with what it trains on and is tested on.
 
+    Args:
+        data: of the trial.
+        training: pieces of the fold's training.
+        fold: to test.
+        student: alone or taught.
+        seed: of the training.
+        arguments: of the trial.
+    """
 
-def to_int8(model: AudioModel, clips: Clips) -> AudioModel:
-    """The model in 8 bit, as it is."""
-    rows = list(range(0, len(clips), max(1, len(clips) // CALIBRATION)))
-    with torch.no_grad():
-        network = quantize_trained(model.network, [model.front_end(clips.waveform[rows])], KEPT_FLOAT)
-    return AudioModel(model.front_end, network)
+    def __init__(self, data: Data, training: Pieces, fold: int, student: str, seed: int, arguments: argparse.Namespace):
+        overrides = {**SETTINGS, "seed": seed, "trainer.epochs": arguments.epochs}
+        self.settings = load_settings(Task1Settings, Path("task1_asc/configs/distilled.yaml"), overrides)
+        refuse_over_limits(self.settings)
+        self.pieces = training if student == "taught" else replace(training, teacher_logits=None)
+        self.clips = PieceClips(self.settings, pd.DataFrame(), pieces=self.pieces)
+        self.tested = data.pieces(data.fold == fold)
+        self.weights: Path = arguments.work / f"student_{seed}_{fold}_{student}.pt"
 
+    def train(self) -> Forms:
+        """Train, and keep the weights; predictions in float and in int8."""
+        seed_all(self.settings.seed)
+        module = SceneTraining(self.settings, STUDENT_RATE)
+        self._learn(module, self.settings)
+        save_checkpoint(module.network.state_dict(), self.weights)
+        return self._predict(module.front_end, {"float": module.network, "int8": self._quantize(module)})
 
-def train_int8(settings: Task1Settings, model: AudioModel, clips: Any) -> AudioModel:
-    """The model in 8 bit, trained on with simulated 8 bit for a third of the epochs."""
-    epochs = max(2, settings.trainer.epochs // 3)
-    optim = RampOptimSettings(lr=5e-4, rise_epochs=0, fall_from=1, fall_epochs=max(1, epochs - 2), floor=0.1)
-    own = settings.model_copy(
-        update={"optim": optim, "trainer": settings.trainer.model_copy(update={"epochs": epochs})}
-    )
-    prepared = prepare_training(model.network, input_shape(settings), KEPT_FLOAT)
-    module = QuantizedSceneTraining(own, SAMPLE_RATE, AudioModel(copy.deepcopy(model.front_end), prepared), 1)
-    trained = train(own, clips, module=module)
-    return AudioModel(model.front_end, convert(trained.network))
-
-
-def tune_copies(settings: Task1Settings, model: AudioModel, clips: Clips) -> dict[str, Any]:
-    """A copy of the network for each training device, trained on with its clips for half of the epochs."""
-    tuned = settings.model_copy(
-        update={
-            "optim": settings.optim.model_copy(update={"lr": settings.optim.lr / 10}),
-            "trainer": settings.trainer.model_copy(update={"epochs": max(1, settings.trainer.epochs // 2)}),
-        }
-    )
-    copies = {}
-    for device in TRAINING_DEVICES:
-        own = clips.only(device)
-        if len(own):
-            copies[device] = train(tuned, own, copy.deepcopy(model)).network
-    return copies
-
-
-def one_seed(
-    seed: int, clips: Clips, tests: dict[str, Clips], responses: Path, arguments: argparse.Namespace
-) -> dict[str, dict[str, float]]:
-    """Arm to test set to macro accuracy."""
-    found: dict[str, dict[str, float]] = {}
-
-    def note(arm: str, model: AudioModel, copies: dict[str, Any] | None = None) -> None:
-        started = time.monotonic()
-        found[arm] = {
-            name: macro_accuracy(logits_of(model, own, copies), own.target) for name, own in tests.items() if len(own)
-        }
-        figures = ", ".join(f"{name} {100 * value:.1f}" for name, value in found[arm].items())
-        say(f"seed {seed}, {arm}: {figures} ({time.monotonic() - started:.1f} s)")
-
-    plain = settings_of(seed, "none", responses, arguments)
-    alone = train(plain, clips)
-    note("student alone", alone)
-    if arguments.data == "made_up":
-        note("alone, copies for devices", alone, tune_copies(plain, alone, clips))
-    taught_clips = None
-    for method in METHODS:
-        teacher = train_teacher(settings_of(seed, method, responses, arguments), clips)
-        note(f"teacher {method}", teacher)
-        taught_clips = replace(clips, teacher_logits=torch.as_tensor(logits_of(teacher, clips)))
-        student = train(plain, taught_clips)
-        note(f"taught by {method}", student)
-    note("taught by DIR + FMS, int8", to_int8(student, clips))
-    note("taught by DIR + FMS, int8 trained", train_int8(plain, student, taught_clips))
-    for method in ("FMS", "DIR", "DIR + FMS"):
-        student = train(settings_of(seed, method, responses, arguments), taught_clips)
-        note(f"taught by DIR + FMS, student {method}", student)
-    return found
-
-
-def made_up_data(arguments: argparse.Namespace) -> tuple[Clips, dict[str, Clips]]:
-    """Training clips, and those of each group of devices in the test split."""
-    root = arguments.folder or arguments.work / "made_up"
-    synthesize("task1_asc", root, arguments.clips)
-
-    def read(table: pd.DataFrame) -> Clips:
-        from common.data.audio import resample
-
-        dataset = open_clips(table, development_folder(root))
-        batch = dataset.gather(range(len(dataset)))
-        return Clips(resample(batch["waveform"], 44100, SAMPLE_RATE), batch["target"], batch["recording_device"])
-
-    test = read_split(root, "test")
-    groups = {
-        name: test[test["source_label"].isin(members)].reset_index(drop=True) for name, members in DEVICE_GROUPS.items()
-    }
-    return read(read_split(root, 100).reset_index(drop=True)), {
-        "all": read(test.reset_index(drop=True)),
-        **{name: read(own) for name, own in groups.items()},
-    }
-
-
-def made_up_trial(arguments: argparse.Namespace) -> Figures:
-    """See the top."""
-    clips, tests = made_up_data(arguments)
-    say(f"{len(clips)} training clips, {len(tests['all'])} test clips")
-    kept = Kept(arguments)
-    for seed in kept.missing():
-        kept.add(seed, one_seed(seed, clips, tests, arguments.responses, arguments))
-    return collect(kept.found)
-
-
-def esc10_trial(arguments: argparse.Namespace) -> Figures:
-    """See the top."""
-    table = pd.read_csv(arguments.folder / "esc10.csv")
-    waveform, target, fold = read_pieces(arguments.folder, table)
-    some = slice(None, None, 3)
-    waveform, target, fold = waveform[some], target[some], fold[some]
-    microphones = list_audio(arguments.responses)
-    kept = Kept(arguments)
-    for seed in kept.missing():
-        order = np.random.default_rng(seed).permutation(len(microphones))
+    def train_further(self) -> Forms:
+        """Train further in float and with simulated 8 bit; predictions."""
+        further, _ = further_settings(self.settings)
+        model = make_model(self.settings, STUDENT_RATE)
+        model.network.load_state_dict(read_tensors(self.weights))
         with tempfile.TemporaryDirectory() as folder:
-            halves = [Path(folder) / "train", Path(folder) / "test"]
-            for half, chosen in zip(halves, np.array_split(order, 2)):
-                half.mkdir()
-                for number in chosen:
-                    shutil.copy(microphones[number], half / microphones[number].name)
-            tested = torch.from_numpy(fold == 1 + seed % 5)
-            bank = DeviceImpulseResponses(halves[1], SAMPLE_RATE, level="unit_energy")
-            generator = torch.Generator().manual_seed(seed)
-            choice = torch.randint(len(bank.names), (int(tested.sum()),), generator=generator)
-            own = {"seen": waveform[tested], "unseen": bank.convolve(waveform[tested], choice)}
-            tests = {name: Clips(values, target[tested], ["a"] * len(values)) for name, values in own.items()}
-            train_clips = Clips(waveform[~tested], target[~tested], ["a"] * int((~tested).sum()))
-            kept.add(seed, one_seed(seed, train_clips, tests, halves[0], arguments))
-    return collect(kept.found)
+            trained = train_quantized(Path(folder), self.clips, model.front_end, copy.deepcopy(model.network), False)
+        longer = SceneTraining(further, STUDENT_RATE, model)
+        self._learn(longer, further)
+        forms = {"longer": longer.network, "longer, int8": self._quantize(longer), "int8 trained": trained}
+        return self._predict(longer.front_end, forms)
+
+    def _learn(self, module: SceneTraining, settings: Task1Settings) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            learn(module, settings, self.clips, Path(folder), fast_check=False)
+        module.eval()
+
+    def _quantize(self, module: SceneTraining) -> Any:
+        some = self.pieces.waveform[:: max(1, len(self.pieces) // CALIBRATION)]
+        with torch.no_grad():
+            return quantize_trained(module.network, [module.front_end(some)], KEPT_FLOAT)
+
+    def _predict(self, front_end: Any, forms: dict[str, Any]) -> Forms:
+        networks = {form: DeviceNetworks(network) for form, network in forms.items()}
+        logits, _ = classify_with(front_end, networks, make_loader(self.tested, 64))
+        return {form: own.argmax(axis=1).tolist() for form, own in logits.items()}
 
 
-class Kept:
-    """What came of each seed, kept in a file beside the arguments that it was made with."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        self.path = arguments.work / f"figures_{arguments.data}.json"
-        self.seeds = arguments.seeds
-        self.made_with = {key: str(value) for key, value in vars(arguments).items() if key not in ("seeds", "work")}
-        self.found: dict[int, dict[str, dict[str, float]]] = {}
-        if self.path.is_file():
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            if content["made_with"] == self.made_with:
-                self.found = {int(seed): arms for seed, arms in content["seeds"].items()}
-
-    def missing(self) -> list[int]:
-        """Seeds that are still to be done."""
-        return [seed for seed in range(self.seeds) if seed not in self.found]
-
-    def add(self, seed: int, arms: dict[str, dict[str, float]]) -> None:
-        """Keep a seed."""
-        self.found[seed] = arms
-        write_json(self.path, {"made_with": self.made_with, "seeds": self.found})
-
-
-def collect(found: dict[int, dict[str, dict[str, float]]]) -> Figures:
-    """Arm, test set, seed to figure."""
-    figures: Figures = {}
-    for seed, arms in found.items():
-        for arm, values in arms.items():
-            for name, value in values.items():
-                figures.setdefault(arm, {}).setdefault(name, {})[seed] = value
-    return figures
+def run_cells(data: Data, arguments: argparse.Namespace) -> Cells:
+    """Predictions of all students; those in the file of figures are kept."""
+    path: Path = arguments.work / "cells.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells: Cells = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        cell = json.loads(line)
+        cells.setdefault((*cell["key"],), {}).update(cell["forms"])
+    training = {fold: data.training_pieces(fold) for fold in FOLDS}
+    plan = [("int8", *key) for key in product(arguments.seeds, FOLDS, ("alone", "taught"))]
+    plan += [("int8 trained", seed, fold, "taught") for seed, fold in product(arguments.seeds, FOLDS)]
+    for last, *key in plan:
+        seed, fold, name = key
+        if last in cells.setdefault((seed, fold, name), {}):
+            continue
+        started, student = time.process_time(), Student(data, training[fold], fold, name, seed, arguments)
+        forms = student.train() if last == "int8" else student.train_further()
+        cells[seed, fold, name] |= forms
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "forms": forms}) + "\n")
+        target = student.tested.target
+        figures = ", ".join(f"{form} {100 * macro_accuracy(own, target):.1f}" for form, own in forms.items())
+        say(f"seed {seed}, fold {fold}, {name}: {figures} ({time.process_time() - started:.0f} s)")
+    return cells
 
 
-COMPARED = {
-    "distilled": ("student alone", "taught by none"),
-    "distilled, teacher with DIR + FMS": ("student alone", "taught by DIR + FMS"),
-    "teacher: FMS": ("teacher none", "teacher FMS"),
-    "teacher: DIR": ("teacher none", "teacher DIR"),
-    "teacher: DIR + FMS": ("teacher none", "teacher DIR + FMS"),
-    "student taught by FMS, not none": ("taught by none", "taught by FMS"),
-    "student taught by DIR, not none": ("taught by none", "taught by DIR"),
-    "student taught by DIR + FMS, not none": ("taught by none", "taught by DIR + FMS"),
-    "student with FMS": ("taught by DIR + FMS", "taught by DIR + FMS, student FMS"),
-    "student with DIR": ("taught by DIR + FMS", "taught by DIR + FMS, student DIR"),
-    "student with DIR + FMS": ("taught by DIR + FMS", "taught by DIR + FMS, student DIR + FMS"),
-    "int8": ("taught by DIR + FMS", "taught by DIR + FMS, int8"),
-    "int8, trained": ("taught by DIR + FMS", "taught by DIR + FMS, int8 trained"),
-    "copies for devices": ("student alone", "alone, copies for devices"),
-}
+def macro(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over classes of the first half of the sums divided by the second; absent classes do not count."""
+    with np.errstate(invalid="ignore"):
+        return np.nanmean(sums[..., :NUM_CLASSES] / sums[..., NUM_CLASSES:], axis=-1)
 
 
-def tables(figures: Figures) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Means of all arms, and the differences of those that are compared, seed by seed."""
-    means = [
-        {"arm": arm, **{name: _shown(*mean_interval(list(own.values()))) for name, own in values.items()}}
-        for arm, values in figures.items()
+def interval(data: Data, right: NDArray[np.float64]) -> Interval:
+    """Macro accuracy, or a difference of two, of values (pieces,) in per cent; recordings are resampled."""
+    classes = np.eye(NUM_CLASSES)[data.target.numpy()]
+    values = np.concatenate([100 * right[:, None] * classes, classes], axis=1)
+    return bootstrap_interval(macro, values, data.recording, np.random.default_rng(0), 2000)
+
+
+def show(data: Data, cells: Cells, seeds: list[int]) -> None:
+    """Print the tables."""
+    order, target = np.argsort(data.fold, kind="stable"), data.target.numpy()
+
+    def right(student: str, form: str) -> NDArray[np.float64]:
+        """(seeds, pieces), 1 where the class is right."""
+        found = np.zeros((len(seeds), len(target)))
+        for number, seed in enumerate(seeds):
+            predicted = np.concatenate([cells[seed, fold, student][form] for fold in FOLDS])
+            found[number, order] = predicted == target[order]
+        return found
+
+    teacher = np.zeros(len(target))
+    for fold in FOLDS:
+        rows = data.fold == fold
+        teacher[rows] = data.teacher_logits({fold})[rows].argmax(axis=1) == target[rows]
+    rows = [{"arm": "teacher (ceiling)", **_shown(interval(data, teacher))}]
+    rows += [
+        {"arm": f"{student}, {form}", **_shown(interval(data, right(student, form).mean(axis=0)))}
+        for student, form in ARMS
     ]
-    differences = []
-    for what, (first, second) in COMPARED.items():
-        if first in figures and second in figures and len(next(iter(figures[first].values()))) > 1:
-            row = {"what": what}
-            for name in figures[first]:
-                found = paired_difference(figures[first][name], figures[second][name])
-                row[name] = _shown(found.value, found.low, found.high)
-            differences.append(row)
-    return means, differences
+    print_table(rows, f"Macro accuracy in %, mean of {len(seeds)} seeds; chance (floor) {100 / NUM_CLASSES:.0f}")
+    rows = []
+    for first, second in COMPARED:
+        change = right(*second) - right(*first)
+        resampled = interval(data, change.mean(axis=0))
+        row = {"to": ", ".join(second), "from": ", ".join(first), **_shown(resampled)}
+        if len(seeds) > 1:
+            each = {seed: interval(data, own).value for seed, own in zip(seeds, change)}
+            over = paired_difference(dict.fromkeys(each, 0.0), each)
+            row |= {"seeds low": f"{over.low:.1f}", "seeds high": f"{over.high:.1f}"}
+        rows.append(row | {"detectable": f"{2.8 * (resampled.high - resampled.low) / 3.92:.1f}"})
+    print_table(rows, "Differences in points: recordings resampled, t over seeds, detectable = 2.8 standard errors")
 
 
-def _shown(value: float, low: float, high: float) -> str:
-    return f"{100 * value:.1f} ({100 * low:.1f} .. {100 * high:.1f})"
+def _shown(found: Interval) -> dict[str, str]:
+    return {"value": f"{found.value:.1f}", "low": f"{found.low:.1f}", "high": f"{found.high:.1f}"}
 
 
 def main() -> None:
-    """Run the trial, print its tables and keep its figures."""
+    """Run the trial and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=["made_up", "esc10"], required=True)
-    parser.add_argument("--folder", type=Path, help="made_up: root of made-up data; esc10: folder with esc10.csv")
-    parser.add_argument("--responses", type=Path, required=True, help="folder of impulse responses, such as MicIRP's")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--clips", type=int, default=600, help="size of the made-up data")
+    parser.add_argument("--folder", type=Path, required=True, help="folder with esc10.csv")
+    parser.add_argument("--weights", type=Path, required=True, help="released mn04")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/distillation"))
     arguments = parser.parse_args()
-    if arguments.data == "esc10" and arguments.folder is None:
-        parser.error("--data esc10 needs --folder")
-    figures = (made_up_trial if arguments.data == "made_up" else esc10_trial)(arguments)
-    data = "made-up data" if arguments.data == "made_up" else "ESC-10 and MicIRP"
-    means, differences = tables(figures)
-    over = f"{arguments.seeds} seeds with 95 % interval (Student's t)"
-    print_table(means, title=f"{data}: macro accuracy in %, mean over {over}")
-    print_table(differences, title=f"{data}: differences in points of per cent, paired over {over}")
+    torch.set_num_threads(1)
+    data = Data(arguments.folder, arguments.weights)
+    show(data, run_cells(data, arguments), arguments.seeds)
 
 
 if __name__ == "__main__":
