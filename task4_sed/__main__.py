@@ -11,32 +11,34 @@ from task4_sed.systems import SYSTEM, load_recipe
 SMALL = "task4_sed/configs/small.yaml"
 
 
-def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False) -> None:
+def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False, allow_missing: bool = False) -> None:
     """Download MAESTRO Real, cut it into the windows of the challenge, and explain how to get DESED.
 
     Args:
         root: folder of the data (data/dcase/dataset in the official recipe).
         hop: seconds between validation windows; 1 as before June 2024.
         delete_archives: remove each archive after unpacking.
+        allow_missing: continue without missing recordings or annotations.
     """
-    from task4_sed.data.download import HOW_TO_GET_DESED, download_maestro
+    from task4_sed.data.maestro import HOW_TO_GET_DESED, download_maestro
 
-    counts = download_maestro(root, hop, delete_archives)
+    counts = download_maestro(root, hop, delete_archives, allow_missing)
     say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
     say(HOW_TO_GET_DESED)
 
 
-def cut_data(*, source: Path, root: Path, hop: float = 5) -> None:
+def cut_data(*, source: Path, root: Path, hop: float = 5, allow_missing: bool = False) -> None:
     """Cut the unpacked MAESTRO Real into the windows of the challenge.
 
     Args:
         source: folder with development_audio and development_annotation.
         root: folder of the data.
         hop: seconds between validation windows; 1 as before June 2024.
+        allow_missing: continue without missing recordings or annotations.
     """
     from task4_sed.data.maestro import prepare
 
-    counts = prepare(source, root, hop)
+    counts = prepare(source, root, hop, allow_missing=allow_missing)
     say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
 
 

@@ -21,8 +21,7 @@ from common.training.trainer import derive_seed
 class Streams:
     """Generators by name: the same numbers and name give the same generator, whatever else is drawn.
 
-    Args:
-        numbers: such as (seed, epoch, batch number); leave the rank out where all processes must draw alike.
+    Numbers are such as (seed, epoch, batch number); leave the rank out where all processes must draw alike.
     """
 
     def __init__(self, *numbers: int):
@@ -53,17 +52,11 @@ def draw_mixture(clips: int, alpha: float, generator: torch.Generator) -> Mixtur
 def draw_partners(
     clips: int, size: int, probability: float, alpha: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Wavmix partners for some clips of a batch.
-
-    Args:
-        clips: of the batch.
-        size: of the whole set; any of its clips can become a partner, also the clip itself.
-        probability: of mixing a clip.
-        alpha: weights are max(b, 1 - b), b from Beta(alpha, alpha).
-        random: source of the random numbers.
+    """Wavmix partners for some clips of a batch, out of the whole set of `size` clips, also the clip itself.
 
     Returns:
-        partner (clips,), -1 where a clip stays alone, and weight (clips,), float32, of the clip itself.
+        partner (clips,), -1 where a clip stays alone, and weight (clips,), float32, of the clip itself: max(b, 1 - b),
+        b from Beta(alpha, alpha).
     """
     mixed = random.random(clips) < probability
     partner = np.where(mixed, random.integers(size, size=clips), -1)
@@ -72,11 +65,7 @@ def draw_partners(
 
 
 def widen_classes(valid: Tensor, strong: Tensor, partner: Tensor) -> Tensor:
-    """Valid classes of mixed clips: their own, and the classes with strong labels in the partner.
-
-    Args:
-        valid: (clips, classes), bool. strong: (clips, classes, frames), before mixing. partner: (clips,).
-    """
+    """Valid classes (clips, classes) of mixed clips: their own, and those with strong labels in the partner."""
     return valid | (strong.amax(dim=2) > 0)[partner.to(valid.device)]
 
 
@@ -86,13 +75,7 @@ def draw_filter(
     """Random filters (clips, n_mels) in decibels: one set of bands for all clips, gains of each clip at their borders.
 
     Nam et al., "FilterAugment" (ICASSP 2022), linear type. Neighbouring bands have the same gain where they meet.
-
-    Args:
-        clips, n_mels: of the batch.
-        bands: fewest and most bands.
-        min_width: mel bins of a band, at least; fewer where `n_mels` is too small for all bands.
-        decibels: gains are uniform in plus or minus this.
-        generator: source of the random numbers.
+    `bands`: fewest and most; they are narrower than `min_width` where `n_mels` is too small for all of them.
     """
     borders = draw_borders(n_mels, bands, min_width, generator)
     return band_gains((2 * torch.rand(clips, len(borders), generator=generator) - 1) * decibels, borders)
@@ -119,9 +102,7 @@ def band_gains(gains: Tensor, borders: Tensor) -> Tensor:
 def colour(spectrogram: Tensor, curve: Tensor, per_decibel: float | None = None) -> Tensor:
     """Filter a spectrogram (clips, 1, mels, frames) by curves (clips, mels) in decibels.
 
-    Args:
-        spectrogram, curve: see above.
-        per_decibel: rise of a logarithmic spectrogram for 1 dB; None multiplies, which suits magnitudes.
+    `per_decibel`: rise of a logarithmic spectrogram for 1 dB; None multiplies, which suits magnitudes.
     """
     curve = curve.to(spectrogram)[:, None, :, None]
     return spectrogram * 10 ** (curve / 20) if per_decibel is None else spectrogram + curve * per_decibel

@@ -12,22 +12,17 @@ from common.data.files import is_made_up, write_json
 from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
-from task4_sed.data.sets import (
-    SETS,
-    audio_folder,
-    label_file,
-    published_clips,
-    set_durations,
-)
+from task4_sed.data.sets import SETS, audio_folder, label_file, published_clips, set_durations
 from task4_sed.mean_teacher import MeanTeacherTraining
-from task4_sed.metrics.cross_check import versions
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
+from task4_sed.metrics.operating_points import versions
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
+from task4_sed.metrics.resampling import plain_figures
 from task4_sed.metrics.segments import mean_partial_auc, rank_interval, rank_score, segment_f1
 from task4_sed.postprocessing.finisher import Finisher, plain_boxes, tune_finisher
-from task4_sed.scores.reading import read_scores as read_store
 from task4_sed.scores.store import ScoreWriter
+from task4_sed.scores.store import read_scores as read_store
 from task4_sed.scores.tables import ScoreTables
 from task4_sed.scoring import evaluated_classes
 from task4_sed.settings import SystemSettings
@@ -43,17 +38,11 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
 
     evaluation.json: seed, made_up, network (the submitted one), versions; by network and "raw" or "postprocessed" for
     each set `FIGURES` with value, per_class and interval, and clips; `rank_score`. Of more than two networks only the
-    submitted one has intervals.
-
-    Args:
-        folder: with scores/<set>_<network>.h5.
-        settings: of the run.
-        networks: names of the scored networks.
-        missing: number of missing clips by test set.
+    submitted one has intervals. Reads `folder`/scores/<set>_<network>.h5; `missing`: number of clips by test set.
     """
     found = {}
     for network in networks:
-        raw = {name: read_store(_store(folder, name, network)) for name in missing}
+        raw = {name: read_store(folder / "scores" / f"{name}_{network}.h5") for name in missing}
         finisher = tune_finisher(raw.get("validation"), *_reference(settings, "validation"), settings)
         if network == settings.network and finisher.boxes is not None:
             write_json(folder / "boxes.json", plain_boxes(finisher.boxes))
@@ -93,12 +82,10 @@ def desed_figures(scores: ScoreTables, settings: SystemSettings, name: str, draw
     events, durations = _reference(settings, name)
     evaluation = evaluation_set(scores, events, durations, classes=evaluated_classes(settings, False), jobs=jobs)
     psds1, psds2 = polyphonic_scores(evaluation, [PSDS1, PSDS2], draws=draws, jobs=jobs)
-    collar, overlap = (f1(evaluation, draws=draws, jobs=jobs) for f1 in (collar_f1, intersection_f1))
-    figures = {
-        "psds1": _figure(psds1), "psds2": _figure(psds2),
-        "collar_f1": _figure(collar), "intersection_f1": _figure(overlap),
-    }  # fmt: skip
-    return {**figures, "whole": psds1, "clips": evaluation.report.as_json()}
+    found: dict[str, Any] = {"psds1": psds1, "psds2": psds2}
+    found["collar_f1"] = collar_f1(evaluation, draws=draws, jobs=jobs)
+    found["intersection_f1"] = intersection_f1(evaluation, draws=draws, jobs=jobs)
+    return {**plain_figures(found), "whole": psds1, "clips": evaluation.report.as_json()}
 
 
 def maestro_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:
@@ -107,12 +94,8 @@ def maestro_figures(scores: ScoreTables, settings: SystemSettings, name: str, dr
     classes = evaluated_classes(settings, True)
     auc = mean_partial_auc(scores, events, durations, classes=classes, draws=draws)
     best = segment_f1(scores, events, durations, classes=classes, draws=draws)
-    figures = {"mpauc": _figure(auc), "segment_f1": _figure(best)}
+    figures = plain_figures({"mpauc": auc, "segment_f1": best})
     return {**figures, "whole": auc, "clips": {"scored": len(scores.clips), "comparable": True}}
-
-
-def _figure(found: Any) -> dict[str, Any]:
-    return {"value": found.value, "per_class": found.per_class, "interval": found.interval}
 
 
 def _all_figures(
@@ -143,16 +126,11 @@ def write_logits(
             for number, batch in enumerate(loader):
                 if limit is not None and number >= limit:
                     break
-                moved = {
-                    key: value.to(module.device) for key, value in batch.items() if isinstance(value, torch.Tensor)
-                }
+                tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+                moved = {key: value.to(module.device) for key, value in tensors.items()}
                 output = module.detect(moved, student=network == "student", masked=False)
                 writer.write(batch["filename"], output.frame_logits, batch["duration"])
 
 
 def _reference(settings: SystemSettings, name: str) -> tuple[Any, dict[str, float]]:
     return read_events(label_file(settings.data.root, name)), set_durations(settings.data.root, name)
-
-
-def _store(folder: Path, name: str, network: str) -> Path:
-    return folder / "scores" / f"{name}_{network}.h5"

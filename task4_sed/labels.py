@@ -4,7 +4,7 @@ Class and borders in frames of every event are computed once, when a set is open
 operations; the crop of a long clip shifts the borders.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import field_validator
 
 from common.data.labels import DESED, MAESTRO
-from common.errors import unknown
+from common.errors import UserError, unknown
 from common.settings import Field, Settings
 
 if TYPE_CHECKING:  # the command line reads the settings below without pandas
@@ -95,12 +95,9 @@ class Targets:
 class EventTargets:
     """Targets of one set of clips.
 
-    Args:
-        num_clips: of the set.
-        events: table with columns clip (index), onset, offset (seconds), event_label and, for soft labels, confidence;
-            the order of the rows counts for `overlap: last`. For weak labels onset and offset are NaN.
-        domain: decides which classes are valid and which labels have aliases.
-        settings: see there.
+    `events` has the columns clip (index), onset, offset (seconds), event_label and, for soft labels, confidence; the
+    order of the rows counts for `overlap: last`. For weak labels onset and offset are NaN. The domain decides which
+    classes are valid and which labels have aliases.
 
     Raises:
         UserError: for a label that is neither a class of the system nor one of its data sets.
@@ -132,12 +129,7 @@ class EventTargets:
         self._first[kept], self._last[kept] = first, last
 
     def gather(self, clips: np.ndarray, crop_starts: np.ndarray | None = None) -> Targets:
-        """Targets of some clips.
-
-        Args:
-            clips: (batch,) indices.
-            crop_starts: (batch,) seconds at which each clip was cropped; None where none was.
-        """
+        """Targets of clips (batch,), cropped at these seconds (batch,); None where none was."""
         clips = np.asarray(clips, dtype=np.int64)
         counts = self._starts[clips + 1] - self._starts[clips]
         row = np.repeat(np.arange(len(clips)), counts)
@@ -222,22 +214,23 @@ def with_aliases(events: "pd.DataFrame", domain: Domain, settings: LabelSettings
         aliases = MAESTRO_TO_DESED
     if domain == "desed" and settings.desed_to_maestro:
         aliases = DESED_TO_MAESTRO
-    copies = [
-        events[events["event_label"] == name].assign(event_label=alias) for name, alias in aliases.items()
-    ]  # fmt: skip
+    copies = [events[events["event_label"] == name].assign(event_label=alias) for name, alias in aliases.items()]
     return pd.concat([events, *(rows for rows in copies if len(rows))])
 
 
-def refuse_unknown_labels(labels: Collection[str], classes: Collection[str] = CLASSES) -> None:
+def refuse_unknown_labels(
+    labels: Collection[str], classes: Collection[str] = CLASSES, place: Callable[[int], str] | None = None
+) -> None:
     """Demand that labels are classes of DESED, MAESTRO or of the system.
 
     Raises:
-        UserError: for the first that is none, with the nearest ones.
+        UserError: for the first that is none, with the nearest ones and the `place` of its row.
     """
     known = {*CLASSES, *MAESTRO_SYNTH_CLASSES, *classes}
-    for name in labels:
+    for row, name in enumerate(labels):
         if name not in known:
-            raise unknown("class", name, list(dict.fromkeys([*classes, *CLASSES])))
+            error = unknown("class", name, list(dict.fromkeys([*classes, *CLASSES])))
+            raise error if place is None else UserError(f"{place(row)}: {error}")
 
 
 def ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -6,14 +6,11 @@ from torch import Tensor, nn
 
 
 def strong_loss(frame_logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of frames.
+    """Binary cross-entropy of frames: mean over clips, frames and all classes, masked ones included; 0 without clips.
 
     Args:
         frame_logits: (clips, frames, classes); masked classes at -1e4, so that they add nothing.
         target: (clips, classes, frames), 0..1.
-
-    Returns:
-        Mean over clips, frames and all classes, masked ones included; 0 without clips.
 
     Example:
         >>> frame_logits = torch.tensor([[[0.0, -1e4]]])  # one clip, one frame, the second class masked
@@ -57,11 +54,8 @@ def linear_ramp(step: int, ramp_steps: int, limit: float) -> float:
 def teacher_decay(step: int, decay: float, counted_from: int = 1) -> float:
     """Decay of the moving average in a step, counted from 0: 1 - 1 / (n + 1), at most `decay`.
 
-    Args:
-        step: of the optimiser.
-        decay: of later steps.
-        counted_from: n in step 0. The baseline counts from 1; the winner of 2024 from 0, so its first update
-            overwrites the teacher, and the next ones give the plain mean of all students.
+    `counted_from` is n in step 0. The baseline counts from 1; the winner of 2024 from 0, so its first update overwrites
+    the teacher, and the next ones give the plain mean of all students.
 
     Example:
         >>> [round(teacher_decay(step, 0.999), 3) for step in (0, 1, 5000)]
@@ -74,10 +68,7 @@ def teacher_decay(step: int, decay: float, counted_from: int = 1) -> float:
 def update_teacher(teacher: nn.Module, student: nn.Module, decay: float, statistics: bool) -> None:
     """teacher = decay * teacher + (1 - decay) * student.
 
-    Args:
-        teacher, student: networks of one form.
-        decay: 0..1.
-        statistics: also of the batch norms' mean and variance; otherwise of parameters only, as published.
+    `statistics`: also of the batch norms' mean and variance; otherwise of parameters only, as published.
     """
     # What is not trained is shared or equal.
     pairs = [pair for pair in zip(teacher.parameters(), student.parameters()) if pair[1].requires_grad]

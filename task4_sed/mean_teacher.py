@@ -18,11 +18,7 @@ Batch = dict[str, Any]
 class MeanTeacherTraining(LightningModule):
     """Base of every training with student and teacher; logs val_objective and its parts.
 
-    Args:
-        settings: of the whole run.
-        student: network that is trained.
-        average: decay of the teacher, and whether statistics are averaged; None trains without a teacher.
-        validation: ground truth of the held-out sets; None without any.
+    Without `average` there is no teacher. `validation`: ground truth of the held-out sets; None without any.
     """
 
     updates_counted_from = 1
@@ -37,7 +33,9 @@ class MeanTeacherTraining(LightningModule):
         self.average = average
         self.teacher: nn.Module | None = None
         if average is not None:
-            self.teacher = copy.deepcopy(student, shared_parts(student)).requires_grad_(False)
+            shared = getattr(student, "parts_in_common", lambda: ())()
+            memo = {id(part): part for part in shared}
+            self.teacher = copy.deepcopy(student, memo).requires_grad_(False)
         self.validation = validation
         self._scored: dict[str, list[Scored]] = {}
 
@@ -80,12 +78,6 @@ class MeanTeacherTraining(LightningModule):
     def steps_per_epoch(self) -> int:
         """Steps of the optimiser in an epoch."""
         return max(1, int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1))
-
-
-def shared_parts(network: nn.Module) -> dict[int, Any]:
-    """Modules that student and teacher share, as the memo of `copy.deepcopy`."""
-    parts = getattr(network, "parts_in_common", lambda: ())()
-    return {id(part): part for part in parts}
 
 
 def _of_all_processes(scored: dict[str, list[Scored]]) -> dict[str, list[Scored]]:

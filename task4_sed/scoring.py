@@ -1,7 +1,7 @@
 """Score tables from a network's probabilities, and the objective that chooses the best epoch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +13,7 @@ from task4_sed.labels import FRAME_SECONDS, MAESTRO_CLASSES, MAESTRO_EVALUATED, 
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import intersection_f1
 from task4_sed.metrics.segments import segment_f1
-from task4_sed.scores.median_filter import median_filter
-from task4_sed.scores.tables import ScoreTables
+from task4_sed.scores.tables import ScoreTables, make_tables, median_filter
 from task4_sed.settings import SystemSettings
 
 
@@ -28,12 +27,8 @@ class Scored(NamedTuple):
     weak_target: np.ndarray
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Ground truth of a set.
-
-    name: of the set. annotations: of its clips. durations: seconds by clip.
-    """
+class Reference(NamedTuple):
+    """Ground truth of a set; durations: seconds by clip."""
 
     name: str
     annotations: Annotations
@@ -43,32 +38,19 @@ class Reference:
 def make_score_tables(
     filenames: Sequence[str], frames: np.ndarray, durations: Sequence[float], classes: Sequence[str]
 ) -> ScoreTables:
-    """Score tables of clips.
+    """Score tables of clips from probabilities of frames of 64 ms, (clips, 156, classes).
 
-    Args:
-        filenames: one per clip; a repeated clip, from the padded batch of several processes, is left out.
-        frames: (clips, 156, classes), probabilities of frames of 64 ms.
-        durations: seconds of each clip. The last frame ends with the clip: a shorter clip has fewer frames, and beyond
-            9.984 s the last score is held.
-        classes: names.
+    The last frame ends with the clip: a shorter clip has fewer frames, and beyond 9.984 s the last score is held. A
+    repeated clip, from the padded batch of several processes, is left out.
     """
     names = [clip_name(name) for name in filenames]
     order = sorted({name: row for row, name in enumerate(names)}.items())
-    counts = np.array([count_frames(durations[row]) for _, row in order], dtype=np.int64)
-    starts = np.concatenate(([0], np.cumsum(counts)))
-    values = np.empty((len(classes), starts[-1]), dtype=np.float64)
-    borders = []
-    for index, (_, row) in enumerate(order):
-        values[:, starts[index] : starts[index + 1]] = frames[row, : counts[index]].T
-        edges = np.round(np.arange(counts[index] + 1) * FRAME_SECONDS, 6)
-        edges[-1] = durations[row]
-        borders.append(edges)
-    return ScoreTables(tuple(name for name, _ in order), tuple(classes), starts, np.concatenate(borders), values)
-
-
-def count_frames(duration: float) -> int:
-    """Number of frames that begin before the end of a clip."""
-    return int(min(NUM_FRAMES, max(1, np.ceil(duration / FRAME_SECONDS - 1e-6))))
+    borders, scores = [], []
+    for _, row in order:
+        count = int(np.clip(np.ceil(durations[row] / FRAME_SECONDS - 1e-6), 1, NUM_FRAMES))
+        borders.append(np.append(np.round(np.arange(count) * FRAME_SECONDS, 6), durations[row]))
+        scores.append(frames[row, :count])
+    return make_tables((name for name, _ in order), classes, borders, scores)
 
 
 def objective(
@@ -76,19 +58,16 @@ def objective(
 ) -> dict[str, float]:
     """Weak macro F1, intersection macro F1 (both at 0.5), best segment macro F1 on MAESTRO, and their sum.
 
-    As in the baseline, with median-filtered scores.
-
-    Args:
-        scored: batches by name of the set.
-        references: of the held-out sets.
-        settings: classes and median filters.
+    As in the baseline, with median-filtered scores; `scored` has batches by name of the set.
     """
-    found = held_out_figures(scored, references, settings, _intersection_f1, _segment_f1)
-    figures = {_F1.get(name, "segment_f1"): value for name, value in found.items()}
+    found = held_out_figures(
+        scored, references, settings,
+        lambda evaluation: intersection_f1(evaluation, threshold=0.5, draws=0).value,
+        lambda evaluation: segment_f1(evaluation, threshold="best", draws=0).value,
+    )  # fmt: skip
+    names = {"weak": "weak_f1", "synthetic_validation": "intersection_f1"}
+    figures = {names.get(name, "segment_f1"): value for name, value in found.items()}
     return {**figures, "objective": float(sum(figures.values()))}
-
-
-_F1 = {"weak": "weak_f1", "synthetic_validation": "intersection_f1"}
 
 
 def held_out_figures(
@@ -97,11 +76,8 @@ def held_out_figures(
 ) -> dict[str, float]:  # fmt: skip
     """One figure of each held-out set by its name, from median-filtered scores; of weak clips the macro F1.
 
-    A set without events counts 0. MAESTRO windows are scored one by one, up to the end of their last event.
-
-    Args:
-        scored, references, settings: as for `objective`.
-        desed, maestro: the figure of a DESED set, and of MAESTRO windows.
+    A set without events counts 0. MAESTRO windows are scored one by one, up to the end of their last event. `desed` and
+    `maestro` compute the figure of a DESED set, and of MAESTRO windows.
     """
     figures = {}
     for reference in references:
@@ -110,13 +86,22 @@ def held_out_figures(
             weak, target = (np.concatenate([getattr(part, key) for part in parts]) for key in ("weak", "weak_target"))
             figures[name] = weak_f1(weak, target)
             continue
-        tables = median_filter(join_batches(parts, settings), settings.postprocessing.median_frames)
+        names = [file for part in parts for file in part.filenames]
+        seconds = [duration for part in parts for duration in part.durations]
+        frames = np.concatenate([part.frames for part in parts])
+        tables = make_score_tables(names, frames, seconds, settings.labels.classes)
+        tables = median_filter(tables, settings.postprocessing.median_frames)
         is_maestro, durations = name.startswith("maestro"), reference.durations
         classes = evaluated_classes(settings, is_maestro)
-        annotations = select_events(reference.annotations, tables.clips, classes)
         figures[name] = 0.0
-        if annotations.events.empty:
+        events = reference.annotations.events
+        chosen = events["clip"].isin(tables.clips) & events["event_label"].isin(classes)
+        if "confidence" in events:
+            chosen &= events["confidence"] > 0.5
+        if not chosen.any():
             continue
+        events = events[chosen].drop(columns="confidence", errors="ignore")
+        annotations = Annotations(events, tables.clips, reference.annotations.source)
         if is_maestro:
             ends: pd.Series = annotations.events.groupby("clip")["offset"].max()
             annotations, durations = replace(annotations, clips=tuple(ends.index)), ends.to_dict()
@@ -148,28 +133,3 @@ def make_reference(clips: ClipSet, settings: SystemSettings) -> Reference:
     annotations = Annotations(events.reset_index(drop=True), tuple(names), clips.name)
     durations = set_durations(settings.data.root, clips.name) if clips.layout.kind == "strong" else {}
     return Reference(clips.name, annotations, durations)
-
-
-def select_events(annotations: Annotations, clips: Sequence[str], classes: Sequence[str]) -> Annotations:
-    """The events of some clips and classes; of soft labels those above 0.5."""
-    events = annotations.events
-    chosen = events["clip"].isin(clips) & events["event_label"].isin(classes)
-    if "confidence" in events:
-        chosen &= events["confidence"] > 0.5
-    return Annotations(events[chosen].drop(columns="confidence", errors="ignore"), tuple(clips), annotations.source)
-
-
-def join_batches(parts: Sequence[Scored], settings: SystemSettings) -> ScoreTables:
-    """Score tables of the batches of a set."""
-    names = [name for part in parts for name in part.filenames]
-    durations = [seconds for part in parts for seconds in part.durations]
-    frames = np.concatenate([part.frames for part in parts])
-    return make_score_tables(names, frames, durations, settings.labels.classes)
-
-
-def _intersection_f1(evaluation: EvaluationSet) -> float:
-    return intersection_f1(evaluation, threshold=0.5, draws=0).value
-
-
-def _segment_f1(evaluation: EvaluationSet) -> float:
-    return segment_f1(evaluation, threshold="best", draws=0).value

@@ -10,6 +10,8 @@ from common.settings import Field, MachineSettings, RunSettings, Settings
 from task4_sed.labels import POOLING, LabelSettings
 
 TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]
+TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
+"""Settings of the trainer that decide the result of a training."""
 
 
 class SourceSettings(Settings):
@@ -250,3 +252,8 @@ class SystemSettings(RunSettings):
             if absent:
                 raise ValueError(f"postprocessing.median_frames has no length for {absent[0]}")
         return self
+
+
+def validate_each_epoch(settings: Any) -> Any:
+    """The settings of `--fast_check`."""
+    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"validate_every": 1})})

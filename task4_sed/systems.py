@@ -1,7 +1,6 @@
 """The systems of Task 4, the baseline and the winner's two iterations, behind one recipe. No torch until it runs."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from common.settings import Settings
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.settings import SystemSettings
+from task4_sed.settings import SystemSettings, validate_each_epoch
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
     from common.runs.stages import Run, Stage
-    from task4_sed.data.clips import SoundEventClips
     from task4_sed.data.sets import ClipSet
 
 
@@ -31,35 +29,12 @@ SYSTEM: type[SystemSettings] = AnySystem
 """Schema of the YAML files of both systems."""
 
 
-@dataclass(frozen=True)
-class _System:
-    """Functions that differ between the systems."""
+def _system(settings: SystemSettings) -> Any:
+    """The module with make_stages, prepare_stores, predict_logits and complexity_figures of a system."""
+    from task4_sed.baseline import recipe as baseline
+    from task4_sed.iterations import recipe as iterations
 
-    stages: "Callable[[Any], list[Stage]]"
-    check_inputs: Callable[[Any], None]
-    prepare: Callable[[Any], None]
-    predict: "Callable[[Run[Any], SoundEventClips, Path], None]"
-    complexity: Callable[[Any], dict[str, Any]]
-
-
-def _system(settings: SystemSettings) -> _System:
-    if isinstance(settings, Task4Settings):
-        from task4_sed.baseline import recipe as baseline
-        from task4_sed.baseline import scores as baseline_scores
-
-        return _System(
-            baseline.make_stages, _nothing, baseline.prepare_stores, baseline_scores.predict_logits,
-            baseline_scores.complexity_figures,
-        )  # fmt: skip
-    from task4_sed.iterations import data, recipe, scores
-
-    return _System(
-        recipe.make_stages, data.check_inputs, recipe.prepare_stores, scores.predict_logits, scores.complexity_figures
-    )
-
-
-def _nothing(settings: SystemSettings) -> None:
-    return None
+    return baseline if isinstance(settings, Task4Settings) else iterations
 
 
 @cache
@@ -69,31 +44,33 @@ def load_recipe() -> "Recipe[SystemSettings]":
 
     return Recipe(
         SYSTEM, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,
-        for_check=_validated,
+        for_check=validate_each_epoch,
     )  # fmt: skip
 
 
 def make_stages(settings: SystemSettings) -> "list[Stage]":
     """Stages of the system that the settings are of."""
-    return _system(settings).stages(settings)
+    return _system(settings).make_stages(settings)
 
 
 def check_inputs(run: "Run[SystemSettings]") -> None:
     """Look for the files that a run needs, unless it is finished."""
     from common.runs.stages import is_done
 
-    if not is_done(run, "test"):
-        _system(run.settings).check_inputs(run.settings)
+    if isinstance(run.settings, TwoIterations) and not is_done(run, "test"):
+        from task4_sed.iterations.data import check_inputs as look
+
+        look(run.settings)
 
 
 def prepare_stores(settings: SystemSettings) -> None:
     """Make the packed stores and cached embeddings that several runs or stages share."""
-    _system(settings).prepare(settings)
+    _system(settings).prepare_stores(settings)
 
 
 def complexity_figures(settings: SystemSettings) -> dict[str, Any]:
     """Parameters and MACs for 10 s of the submitted network, or the sum over an ensemble."""
-    return _system(settings).complexity(settings)
+    return _system(settings).complexity_figures(settings)
 
 
 def is_made_up(settings: SystemSettings) -> bool:
@@ -134,7 +111,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     from common.runs.stages import read_record
     from task4_sed.data.clips import SoundEventClips
     from task4_sed.evaluate import PREDICTIONS, read_finisher
-    from task4_sed.scores.reading import read_scores
+    from task4_sed.scores.store import read_scores
     from task4_sed.scores.tables import write_score_tables
 
     settings = run.settings
@@ -143,7 +120,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     dataset = SoundEventClips(clips, Path(root), settings.labels, packed=False)
     folder = run.folder / PREDICTIONS
     store = folder / "logits.h5"
-    _system(settings).predict(run, dataset, store)
+    _system(settings).predict_logits(run, dataset, store)
     raw = read_scores(store)
     finished = read_finisher(run).process(raw)
     for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
@@ -171,9 +148,3 @@ def _evaluation_clips(root: Path) -> "ClipSet":
     if nested:
         raise UserError(f"{folder} has no audio/eval24, and its clips lie in further folders ({nested[0]}).")
     return ClipSet("eval24", folder, filenames, no_events())
-
-
-def _validated(settings: SystemSettings) -> SystemSettings:
-    """The settings with a validation after each epoch, for two steps of everything."""
-    trainer = settings.trainer.model_copy(update={"validate_every": 1})
-    return settings.model_copy(update={"trainer": trainer})

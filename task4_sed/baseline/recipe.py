@@ -1,19 +1,28 @@
 """The recipe of Task 4: embeddings where they are wanted, training, tests on both data sets."""
 
+from pathlib import Path
+from typing import Any
+
+import torch
+
 from common.data.loading import make_loader
-from common.models.network import uses_gpu
+from common.features.front_ends import DesedMel
+from common.inference.complexity import measure
+from common.models.network import choose_device, uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
+from common.training.checkpoints import load_weights
 from common.training.trainer import fit, make_trainer, seed_all
-from task4_sed.baseline.scores import score_network
 from task4_sed.baseline.settings import Task4Settings
-from task4_sed.baseline.train import SoundEventTraining
-from task4_sed.data.clips import make_training_loader, open_clips
+from task4_sed.baseline.train import SoundEventTraining, make_network
+from task4_sed.data.clips import SoundEventClips, make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
 from task4_sed.data.sets import ClipSet, hold_out, read_clips
-from task4_sed.evaluate import test_sets
+from task4_sed.evaluate import test_sets, write_evaluation, write_logits
+from task4_sed.labels import CLIP_SAMPLES
 from task4_sed.scoring import make_reference
+from task4_sed.settings import TRAINER
 
 
 def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: bool = False) -> None:
@@ -27,16 +36,11 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
     groups = [[opened[name] for name in group.sets] for group in data.batch]
     counts = [group.clips for group in data.batch]
     loader = make_training_loader(groups, counts, settings.seed, data.num_workers, uses_gpu(settings.trainer))
-    validation = [
-        make_loader(
-            open_clips(clips, settings, settings.cached_embedding), data.scoring_batch, num_workers=data.num_workers
-        )
-        for clips in held_out.values()
-    ]
+    scored = [open_clips(clips, settings, settings.cached_embedding) for clips in held_out.values()]
+    validation = [make_loader(clips, data.scoring_batch, num_workers=data.num_workers) for clips in scored]
     references = [make_reference(clips, settings) for clips in held_out.values()]
-    say(
-        f"train: {', '.join(f'{len(clips)} {name}' for name, clips in training.items())}; {len(loader)} steps per epoch"
-    )
+    shown = ", ".join(f"{len(clips)} {name}" for name, clips in training.items())
+    say(f"train: {shown}; {len(loader)} steps per epoch")
     seed_all(settings.seed)
     frozen = load_frozen(settings.embedding) if settings.embeddings == "live" else None
     module = SoundEventTraining(settings, frozen, references)
@@ -49,9 +53,8 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
 def read_training_sets(settings: Task4Settings) -> tuple[dict[str, ClipSet], dict[str, ClipSet]]:
     """Training and validation sets by name; reports missing clips."""
     names = dict.fromkeys(name for group in settings.data.batch for name in group.sets)
-    training, held_out = hold_out(
-        {name: read_clips(settings, name) for name in names}, settings.validation, settings.data.root
-    )
+    every: dict[str, ClipSet] = {name: read_clips(settings, name) for name in names}
+    training, held_out = hold_out(every, settings.validation, settings.data.root)
     if settings.validation.synthetic:
         held_out = {"synthetic_validation": read_clips(settings, "synthetic_validation"), **held_out}
     return training, held_out
@@ -65,6 +68,55 @@ def prepare_stores(settings: Task4Settings) -> None:
         open_clips(clips, settings, settings.cached_embedding)
 
 
+def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: bool = False) -> None:
+    """Score the test sets with student and teacher, raw and post-processed.
+
+    Reads train/{best,last}.ckpt. Writes test/scores/<set>_<network>.h5 (raw logits), test/evaluation.json, with event
+    boxes test/boxes.json, and the energy of the inference in test/energy.json.
+    """
+    module = load_module(run)
+    folder, data, missing = run.folder / "test", settings.data, {}
+    networks = ["student"] if settings.teacher is None else ["student", "teacher"]
+    with measure_energy(folder, settings.trainer):
+        for name in test_sets(settings):
+            clips = read_clips(settings, name)
+            opened = open_clips(clips, settings, settings.cached_embedding)
+            loader = make_loader(opened, data.scoring_batch, num_workers=data.num_workers)
+            stores = {network: folder / "scores" / f"{name}_{network}.h5" for network in networks}
+            write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
+            missing[name] = len(clips.missing)
+    write_evaluation(folder, settings, networks, missing)
+
+
+def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventTraining:
+    """Student and teacher of a run in evaluation mode, on the GPU if there is one; `embed`: computes all embeddings."""
+    settings, choice = run.settings, run.settings.validation
+    path = run.checkpoint(f"train/{'best' if choice.weak or choice.synthetic or choice.maestro else 'last'}.ckpt")
+    live = settings.embeddings == "live" or (embed and settings.embeddings == "cached")
+    frozen = load_frozen(settings.embedding) if live else None
+    module = SoundEventTraining(settings, frozen)
+    load_weights(module, path)
+    return module.eval().to(choose_device(settings.trainer))
+
+
+def predict_logits(run: Run[Task4Settings], dataset: SoundEventClips, store: Path) -> None:
+    """Write logits of clips by the submitted network."""
+    settings, module = run.settings, load_module(run, embed=True)
+    loader = make_loader(dataset, settings.data.scoring_batch, num_workers=settings.data.num_workers)
+    write_logits(module, loader, {settings.network: store}, settings.labels.classes)
+
+
+def complexity_figures(settings: Task4Settings) -> dict[str, Any]:
+    """Parameters and MACs for 10 s; a frozen model before the network is named, not counted."""
+    shape = DesedMel(n_mels=settings.front_end.n_mels)(torch.zeros(1, CLIP_SAMPLES)).shape
+    reads = {} if settings.embeddings == "none" else {"embeddings": (settings.embedding.dim, 496)}
+    counted = measure(make_network(settings), shape, also_reads=reads)
+    figures: dict[str, Any] = {"total_parameters": counted.parameters, "macs": counted.all_calls["total"]}
+    if reads:
+        figures["embeddings"] = f"of {settings.embedding.model}, frozen, not counted"
+    return figures
+
+
 def make_stages(settings: Task4Settings) -> list[Stage]:
     """The same for all settings."""
     return STAGES
@@ -72,7 +124,6 @@ def make_stages(settings: Task4Settings) -> list[Stage]:
 
 TRAINING = ("seed", "data.root", "data.batch", "data.allow_missing", "labels", "embeddings", "embedding", "front_end",
             "model", "mixup", "loss", "teacher", "optim", "validation", "postprocessing.median_frames")  # fmt: skip
-TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
 
 STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),

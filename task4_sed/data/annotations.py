@@ -5,10 +5,13 @@ empty cells), for soft labels also `confidence`. Durations: `filename duration`.
 so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
 """
 
+import csv
+import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -47,9 +50,13 @@ DurationsSource: TypeAlias = str | Path | pd.DataFrame | pd.Series | Mapping[str
 
 
 def clip_name(filename: str) -> str:
-    """`Y1_30.000_40.000.wav` to `Y1_30.000_40.000`; other dots than that of an audio ending stay."""
-    stem, dot, ending = str(filename).rpartition(".")
-    return stem if dot and f".{ending.lower()}" in ENDINGS | MORE_ENDINGS else str(filename)
+    """`Y1_30.000_40.000.wav` to `Y1_30.000_40.000`; other dots than that of an audio ending stay.
+
+    Names are in the Unicode form NFC: a Mac writes an accent as a character of its own.
+    """
+    name = unicodedata.normalize("NFC", str(filename))
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in ENDINGS | MORE_ENDINGS else name
 
 
 def read_events(source: GroundTruthSource) -> Annotations:
@@ -66,18 +73,20 @@ def read_events(source: GroundTruthSource) -> Annotations:
     if isinstance(source, Mapping):
         rows = [(clip, *event[:3]) for clip, events in source.items() for event in events]
         table = pd.DataFrame(rows, columns=list(EVENT_COLUMNS))
-        return _check_events(table, tuple(clip_name(clip) for clip in source), "ground truth", with_lines=False)
+        return _check_events(table, tuple(clip_name(clip) for clip in source), "ground truth")
     if isinstance(source, pd.DataFrame):
-        return _check_events(source.reset_index(drop=True), None, "ground truth", with_lines=False)
-    path = Path(source)
-    return _check_events(read_table(path, EVENT_COLUMNS, "ground truth"), None, str(path), with_lines=True)
+        return _check_events(source, None, "ground truth")
+    table = read_table(Path(source), EVENT_COLUMNS, "ground truth")
+    return _check_events(table, None, str(source), lines=table.index.to_numpy())
 
 
-def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: str, with_lines: bool) -> Annotations:
+def _check_events(
+    table: pd.DataFrame, clips: tuple[str, ...] | None, source: str, lines: NDArray | None = None
+) -> Annotations:
+    table = table.reset_index(drop=True)
     missing = [name for name in EVENT_COLUMNS if name not in table.columns]
     if missing:
         raise UserError(f"{source} has no column {missing[0]}; events need {', '.join(EVENT_COLUMNS)}.")
-    lines = np.arange(len(table)) + 2 if with_lines else np.zeros(len(table), dtype=int)
     label = table["event_label"].astype("string").str.strip()
     names = table["filename"].astype("string").str.strip()
     events = pd.DataFrame(
@@ -86,7 +95,7 @@ def _check_events(table: pd.DataFrame, clips: tuple[str, ...] | None, source: st
             "onset": pd.to_numeric(table["onset"], errors="coerce").astype(float),
             "offset": pd.to_numeric(table["offset"], errors="coerce").astype(float),
             "event_label": label.mask(label == ""),
-            "line": lines,
+            "line": np.zeros(len(table), dtype=int) if lines is None else lines,
         }
     )
     if "confidence" in table.columns:
@@ -122,7 +131,8 @@ def _refuse(annotations: Annotations, wrong: pd.Series, message: str) -> None:
     who = "the event" if pd.isna(first["event_label"]) else f"the event {first['event_label']}"
     what = message.format(**{key: value for key, value in first.items() if isinstance(value, float)})
     more = f" {len(rows)} rows are like this." if len(rows) > 1 else ""
-    raise UserError(f"{annotations.where(rows[0])}: {who} of {first['clip']} {what}.{more}")
+    end = "" if what.endswith("?") else "."
+    raise UserError(f"{annotations.where(rows[0])}: {who} of {first['clip']} {what}{end}{more}")
 
 
 def read_durations(source: DurationsSource) -> dict[str, float]:
@@ -132,24 +142,23 @@ def read_durations(source: DurationsSource) -> dict[str, float]:
         UserError: with file and line, for a missing file or column, a duration that is no positive number, a clip
             with two different durations.
     """
+    name = "durations"
     if isinstance(source, (Mapping, pd.Series)):
         table = pd.DataFrame(list(source.items()), columns=["filename", "duration"])
-        name, with_lines = "durations", False
     elif isinstance(source, pd.DataFrame):
-        table, name, with_lines = source.reset_index(drop=True), "durations", False
+        table = source
     else:
-        name, with_lines = str(source), True
-        table = read_table(Path(source), ("filename", "duration"), "durations")
+        name, table = str(source), read_table(Path(source), ("filename", "duration"), "durations")
     missing = [column for column in ("filename", "duration") if column not in table.columns]
     if missing:
         raise UserError(f"{name} has no column {missing[0]}; durations need filename and duration.")
     seconds = pd.to_numeric(table["duration"], errors="coerce").to_numpy(dtype=float)
     durations: dict[str, float] = {}
-    for row, (filename, value) in enumerate(zip(table["filename"], seconds)):
-        where = f"{name}:{row + 2}" if with_lines else name
+    for line, filename, value, cell in zip(table.index, table["filename"], seconds, table["duration"]):
+        where = name if name == "durations" else f"{name}:{line}"
         if not (np.isfinite(value) and value > 0):
-            raise UserError(f"{where}: the duration of {filename} is {table['duration'].iloc[row]}, not seconds > 0.")
-        clip = clip_name(filename)
+            raise UserError(f"{where}: the duration of {filename} is {cell}, not seconds > 0.")
+        clip = clip_name(str(filename).strip())
         if durations.setdefault(clip, float(value)) != value:
             raise UserError(f"{where}: {filename} has the durations {durations[clip]:g} s and {value:g} s.")
     return durations
@@ -216,21 +225,51 @@ def merge_touching(clip: NDArray, label: NDArray, onset: NDArray, offset: NDArra
 def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
     """A tab- or comma-separated table with these columns, every cell as text; empty cells become NaN.
 
+    Blank lines and empty cells after the last column are no part of it.
+
+    Returns:
+        The table; the row on line n of the file has the index n.
+
     Raises:
-        UserError: if it is missing, no text or lacks a column.
+        UserError: if it is missing, no text, lacks a column, or has a row with more cells than columns.
     """
     if not path.is_file():
         raise UserError(f"There is no {what} table {path}.")
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            head = file.readline()
+        text = path.read_text(encoding="utf-8-sig")
+        body = text.lstrip()
+        first = text[: len(text) - len(body)].count("\n") + 1
+        head, _, rows = (part.rstrip() for part in body.partition("\n"))
         separator = "," if "\t" not in head and "," in head else "\t"  # older systems left comma-separated tables
-        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=["", "nan", "NaN"])
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" and '"' not in head else csv.QUOTE_MINIMAL
+        names = [name.strip() for name in next(csv.reader([head], delimiter=separator, quoting=quoting), [])]
+        while names and not names[-1]:
+            names.pop()
+        width = max(len(names), *(line.count(separator) + 1 for line in rows.split("\n")))
+        table = pd.read_csv(
+            io.StringIO(rows + "\n"), sep=separator, header=None, names=range(width), index_col=False, dtype=str,
+            keep_default_na=False, na_values=["", "nan", "NaN"], skip_blank_lines=False, quoting=quoting,
+        )  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path} is no tab-separated table with {', '.join(columns)} ({reason}).") from error
-    missing = [name for name in columns if name not in table.columns]
+    if len(table) != rows.count("\n") + 1:
+        raise UserError(f"{path} has a quotation mark that is not closed on its line.")
+    table.index += first + 1
+    table = table.where(table.apply(lambda column: column.str.strip() != ""))
+    table = table[table.notna().any(axis=1)]
+    beyond = table.index[table.iloc[:, len(names) :].notna().any(axis=1)]
+    if len(beyond):
+        cells = int(table.loc[beyond[0]].notna().to_numpy().nonzero()[0][-1]) + 1
+        raise UserError(f"{path}:{beyond[0]} has {cells} cells under {len(names)} columns; is there a tab too many?")
+    table = table.iloc[:, : len(names)].set_axis(names, axis=1)
+    missing = [name for name in columns if name not in names]
     if missing:
-        found = ", ".join(map(str, table.columns))
-        raise UserError(f"{path}:1: no column {missing[0]} in the {what} table; it has {found} (tabs between them?).")
+        found = ", ".join(names)
+        raise UserError(
+            f"{path}:{first}: no column {missing[0]} in the {what} table; it has {found} (tabs between them?)."
+        )
+    for name in columns:
+        if names.count(name) > 1:
+            raise UserError(f"{path}:{first}: the {what} table has two columns {name}.")
     return table

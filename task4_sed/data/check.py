@@ -12,7 +12,16 @@ from common.errors import UserError
 from common.output import Progress
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.maestro import recording_name
-from task4_sed.data.sets import SETS, ClipSet, check_lengths, missing_sentence, published_clips, read_set, set_durations
+from task4_sed.data.sets import (
+    SETS,
+    ClipSet,
+    check_lengths,
+    folder_clips,
+    missing_sentence,
+    published_clips,
+    read_set,
+    set_durations,
+)
 
 SHOWN = 5
 TOLERANCE = 0.11
@@ -29,17 +38,20 @@ class SetsReport(CheckReport):
 def check_data(root: Path, num_workers: int = 8) -> SetsReport:
     """Compare every set with its published number of clips, made-up data with the number made.
 
-    Optional sets (public evaluation, evaluation 2024) may be absent; whatever else cannot be used is a problem.
+    Optional sets (public evaluation, evaluation 2024) may be absent; whatever else cannot be used is a problem. The
+    files of a set without its table are checked, too.
     """
     report = SetsReport(Path(root), is_made_up(root))
     for name, layout in SETS.items():
         try:
             clips = read_set(root, name, allow_missing=True)
         except UserError as error:
-            absent = layout.optional and not any((Path(root) / folder).exists() for folder in layout.audio)
-            report.rows.append({"set": name, "clips": 0, "published": layout.clips})
-            if not absent:
+            if not layout.optional or any((report.root / folder).exists() for folder in layout.audio):
                 report.problems.append(str(error))
+            clips = folder_clips(root, name)
+            report.rows.append({"set": name, "clips": len(clips), "published": published_clips(root, name)})
+            if len(clips):
+                report.problems += _file_problems(report.root, clips, num_workers)
             continue
         _check_set(report, clips, num_workers)
     return report

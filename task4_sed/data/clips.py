@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,14 @@ class SoundEventClips(Dataset):
 
     `gather` returns a batch: ``waveform`` float32 (clips, 160000), 16 kHz; ``strong`` (clips, classes, 156), ``weak``
     (clips, classes), ``valid`` bool (clips, classes); ``filename`` (list), ``duration`` (list, seconds of the whole
-    clip); with a store of embeddings ``embeddings`` float16 (clips, tokens, dim).
-
-    Args:
-        clips: the set.
-        root: of the tree, where packed stores lie.
-        labels: how events become targets.
-        packed: read the packed store, which is made when absent; otherwise the audio files.
-        embeddings: of these clips; None where there are none.
+    clip); with a store of embeddings ``embeddings`` float16 (clips, tokens, dim). `packed`: read the packed store, made
+    when absent; otherwise the audio files.
     """
 
     def __init__(
-        self,
-        clips: ClipSet,
-        root: Path,
-        labels: LabelSettings,
-        packed: bool = True,
+        self, clips: ClipSet, root: Path, labels: LabelSettings, packed: bool = True,
         embeddings: EmbeddingStore | None = None,
-    ):
+    ):  # fmt: skip
         self.clips = clips
         self.embeddings = embeddings
         self.targets = EventTargets(len(clips), clips.events, clips.layout.domain, labels)
@@ -61,18 +52,12 @@ class SoundEventClips(Dataset):
         return {name: value[0] for name, value in batch.items()}
 
     def gather(
-        self,
-        indices: Sequence[int] | np.ndarray,
-        random: np.random.Generator | None = None,
-        out: Tensor | None = None,
+        self, indices: Sequence[int] | np.ndarray, random: np.random.Generator | None = None, out: Tensor | None = None
     ) -> dict[str, Any]:
-        """A batch.
+        """A batch; waveforms are written into `out` (clips, 160000).
 
-        Args:
-            indices: of the clips.
-            random: draws the crop of a clip longer than 10 s (its embeddings stay those of its first 10 s); None takes
-                the first 10 s.
-            out: (clips, 160000) to write the waveforms into.
+        `random` draws the crop of a clip longer than 10 s (its embeddings stay those of its first 10 s); None takes the
+        first 10 s.
         """
         indices = np.asarray(indices, dtype=np.int64)
         starts = np.zeros(len(indices), dtype=np.int64)
@@ -152,9 +137,8 @@ class GroupSampler(Sampler):
             for group, size in enumerate(self.sizes)
         ]
         for number in range(len(self)):
-            rows = tuple(
-                order[number * count : (number + 1) * count] for order, count in zip(orders, self.counts, strict=True)
-            )
+            parts = zip(orders, self.counts, strict=True)
+            rows = tuple(order[number * count : (number + 1) * count] for order, count in parts)
             yield BatchPlan(rows, (self.seed, self.epoch, number))
 
 
@@ -190,9 +174,7 @@ class GroupedBatches(Dataset):
             if name in batch:
                 continue
             values = [part[name] for part in parts]
-            batch[name] = (
-                torch.cat(values) if isinstance(first, Tensor) else [item for value in values for item in value]
-            )
+            batch[name] = torch.cat(values) if isinstance(first, Tensor) else list(chain(*values))
         return batch
 
 

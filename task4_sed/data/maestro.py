@@ -6,16 +6,18 @@ SOURCE/development_annotation/**/*.txt      onset, offset, event, confidence; ta
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from common.data.archives import unpack
 from common.data.audio import audio_info, read_audio, write_wav
+from common.data.download import download, zenodo_files
 from common.data.files import atomic_write
 from common.errors import UserError
-from common.output import Progress
+from common.output import Progress, say
 
 SCENES = ("cafe_restaurant", "city_center", "grocery_store", "metro_station", "residential_area")
 WINDOW_SECONDS = 10
@@ -31,8 +33,7 @@ VALIDATION_RECORDINGS = tuple(
 """Recordings of the official validation set; the other 33 are training data."""
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """A part of a recording: first sample and the sample after the last."""
 
     first: int
@@ -71,15 +72,12 @@ def cut_labels(labels: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
 
 
 def read_soft_labels(path: Path) -> pd.DataFrame:
-    """Columns onset, offset, event_label, confidence of one recording.
-
-    Raises:
-        UserError: with file and line, for a row other than onset, offset, event and confidence, negative or swapped
-            times, and a confidence outside 0..1.
-    """
+    """Columns onset, offset, event_label, confidence of one recording; refuses a wrong row with file and line."""
     rows = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         for line, fields in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+            while fields and not fields[-1].strip():
+                fields.pop()
             if not fields:
                 continue
             try:
@@ -105,10 +103,10 @@ def cut_recordings(
     Returns the number of windows. `annotations` are by name of the recording, `audio` is the folder of the windows.
     """
     parts, count = [], 0
+    if not recordings:
+        raise UserError(f"There is no recording for {table.name}; unpack the missing ones of MAESTRO Real.")
     with Progress("Cutting", len(recordings), "recordings") as progress:
         for path in sorted(recordings, key=lambda recording: recording.stem):
-            if path.stem not in annotations:
-                raise UserError(f"{path} has no annotation {path.stem}.txt; unpack development_annotation beside it.")
             labels = read_soft_labels(annotations[path.stem])
             info, waveform = audio_info(path), None
             for window in split_windows(info.samples, info.sample_rate, hop_seconds):
@@ -132,11 +130,13 @@ def prepare(
     root: Path,
     hop_seconds: float = VALIDATION_HOP,
     validation_recordings: Sequence[str] = VALIDATION_RECORDINGS,
+    allow_missing: bool = False,
 ) -> dict[str, int]:
     """Write the training and validation windows of the challenge below `root`, and the durations of the recordings.
 
     Returns the number of windows by set. `source` holds development_audio and development_annotation; `hop_seconds` is
-    of the validation windows: 1, as before June 2024, makes 3,474 windows.
+    of the validation windows: 1, as before June 2024, makes 3,474 windows. `allow_missing`: continue without validation
+    recordings that are missing, and without recordings that have no annotation; they are named.
     """
     recordings = sorted((source / "development_audio").rglob("*.wav"))
     if not recordings:
@@ -146,8 +146,16 @@ def prepare(
     annotations = {path.stem: path for path in (source / "development_annotation").rglob("*.txt")}
     validation = set(validation_recordings)
     absent = sorted(validation - {path.stem for path in recordings})
-    if absent:
-        raise UserError(f"{len(absent)} validation recordings are not in {source}; the first is {absent[0]}.wav.")
+    silent = sorted({path.stem for path in recordings} - set(annotations))
+    for names, what in ((absent, "validation recordings are missing"), (silent, "recordings have no annotation")):
+        if names and not allow_missing:
+            raise UserError(
+                f"{len(names)} {what} in {source}; the first is {names[0]}. Unpack them, or continue without them with "
+                "--allow_missing."
+            )
+        if names:
+            say(f"{len(names)} {what} in {source} ({', '.join(names)}); scores will not be comparable.")
+    recordings = [path for path in recordings if path.stem in annotations]
     counts = {}
     for split in ("train", "validation"):
         chosen = [path for path in recordings if (path.stem in validation) == (split == "validation")]
@@ -174,3 +182,31 @@ def split_training_windows(clips: Sequence[str], share: float = 0.9, seed: int =
         generator.shuffle(recordings)
         chosen |= set(recordings[: int(share * len(recordings))])
     return np.array([recording_name(clip) in chosen for clip in clips], dtype=bool)
+
+
+MAESTRO_RECORD = 7244360
+MAESTRO_ARCHIVES = ("development_audio.zip", "development_annotation.zip")
+HOW_TO_GET_DESED = (
+    "DESED comes with the package `desed` (pip install desed) or from its Zenodo records, which project.inria.fr/desed "
+    "lists; ask the organisers for YouTube clips that are gone. `data check` names missing clips."
+)
+
+
+def download_maestro(
+    root: Path, hop_seconds: float = 5, delete_archives: bool = False, allow_missing: bool = False
+) -> dict[str, int]:
+    """Download MAESTRO Real and cut it into the windows of the challenge; resumes after an interruption.
+
+    Returns the number of windows by set. Recordings stay in `root/MAESTRO_original`; `hop_seconds` is of the validation
+    windows.
+    """
+    archives, source = Path(root) / "archives", Path(root) / "MAESTRO_original" / "maestro_dev"
+    known = {file.name: file for file in zenodo_files(MAESTRO_RECORD, archives)}
+    for name in MAESTRO_ARCHIVES:
+        if name not in known:
+            raise UserError(f"Zenodo record {MAESTRO_RECORD} has no {name}; it has {', '.join(sorted(known))}.")
+        archive = download(known[name], archives)
+        unpack(archive, source)
+        if delete_archives:
+            archive.unlink()
+    return prepare(source, Path(root), hop_seconds, allow_missing=allow_missing)

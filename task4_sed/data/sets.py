@@ -20,7 +20,7 @@ from common.data.packing import PackReport, pack
 from common.errors import UserError, unknown
 from common.output import say
 from common.settings.yaml_file import read_yaml
-from task4_sed.data.annotations import Annotations, clip_name, read_durations, read_events
+from task4_sed.data.annotations import clip_name, read_durations, read_events
 from task4_sed.data.maestro import split_training_windows
 from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels
 from task4_sed.settings import SystemSettings, ValidationSettings
@@ -91,22 +91,14 @@ class ClipSet:
 
 
 def set_layout(name: str) -> SetLayout:
-    """The layout of a set.
-
-    Raises:
-        UserError: for an unknown name, with the nearest ones.
-    """
+    """The layout of a set; refuses an unknown name."""
     if name not in SETS:
         raise unknown("set", name, SETS)
     return SETS[name]
 
 
 def audio_folder(root: Path, name: str) -> Path:
-    """The audio folder of a set, the 16 kHz copy if there is one.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The audio folder of a set, the 16 kHz copy if there is one; refuses a set without."""
     places = [Path(root) / audio for audio in set_layout(name).audio]
     for place in places:
         for folder in (place.with_name(place.name + "_16k"), place):
@@ -119,11 +111,7 @@ def audio_folder(root: Path, name: str) -> Path:
 
 
 def label_file(root: Path, name: str) -> Path:
-    """The table of a set's labels or clips.
-
-    Raises:
-        UserError: for a set that is a folder only.
-    """
+    """The table of a set's labels or clips; refuses a set that is a folder only."""
     labels = set_layout(name).labels
     if labels is None:
         raise UserError(f"The set {name} has no table.")
@@ -131,19 +119,14 @@ def label_file(root: Path, name: str) -> Path:
 
 
 def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collection[str] = CLASSES) -> ClipSet:
-    """Clips and labels of a set.
-
-    Args:
-        root, name: see `SETS`.
-        allow_missing: continue without clips that have no audio; the result names them.
-        classes: labels that may occur besides those of DESED and MAESTRO.
+    """Clips and labels of a set of `SETS`; `classes` may occur besides those of DESED and MAESTRO.
 
     Raises:
         UserError: for a table that cannot be read (with file and line), unknown labels, soft labels outside 0..1, and
             missing clips unless they are allowed.
     """
     layout, folder = set_layout(name), audio_folder(root, name)
-    present = set(_audio_names(folder))
+    present = _audio_names(folder)
     events = no_events()
     if layout.kind == "unlabeled":
         path = None if layout.labels is None else label_file(root, name)
@@ -164,6 +147,15 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
     index = events["clip"].map(order)
     events = events[index.notna()].assign(clip=index.dropna().astype(int)).reset_index(drop=True)
     return ClipSet(name, folder, tuple(names), events, tuple(missing))
+
+
+def folder_clips(root: Path, name: str) -> ClipSet:
+    """The files in the folder of a set as clips without labels; none if there is no folder."""
+    try:
+        folder = audio_folder(root, name)
+    except UserError:
+        return ClipSet(name, Path(root), (), no_events())
+    return ClipSet(name, folder, tuple(sorted(_audio_names(folder))), no_events())
 
 
 def read_clips(settings: SystemSettings, name: str) -> ClipSet:
@@ -218,11 +210,7 @@ def set_durations(root: Path, name: str) -> dict[str, float]:
 
 
 def file_durations(folder: Path, filenames: Sequence[str]) -> dict[str, float]:
-    """Seconds of each file, from its header.
-
-    Raises:
-        UserError: naming a file that is damaged.
-    """
+    """Seconds of each file, from its header."""
     return {name: audio_info(folder / name).duration for name in filenames}
 
 
@@ -231,8 +219,8 @@ def split_weak(clips: ClipSet, root: Path) -> tuple[ClipSet, ClipSet]:
 
     The draw is over the rows of the table, so missing clips do not change it.
     """
-    chosen = split_filenames(read_tsv(label_file(root, "weak"), ["filename"])["filename"])
-    training = np.array([name in chosen for name in clips.filenames], dtype=bool)
+    chosen = {clip_name(name) for name in split_filenames(read_tsv(label_file(root, "weak"), ["filename"])["filename"])}
+    training = np.array([clip_name(name) in chosen for name in clips.filenames], dtype=bool)
     return clips.select(np.flatnonzero(training)), clips.select(np.flatnonzero(~training))
 
 
@@ -244,11 +232,7 @@ def split_filenames(filenames: Sequence[str] | pd.Series, share: float = 0.9, se
 def pack_set(
     root: Path, name: str, num_workers: int = 1, allow_missing: bool = False, classes: Collection[str] = CLASSES
 ) -> PackReport:
-    """Pack a set at 16 kHz into `store_folder`; every clip is padded to the longest of the set, at least 10 s.
-
-    Raises:
-        UserError: as `read_set` and `common.data.packing.pack`.
-    """
+    """Pack a set at 16 kHz into `store_folder`; every clip is padded to the longest of the set, at least 10 s."""
     clips = read_set(root, name, allow_missing, classes)
     seconds = file_durations(clips.folder, clips.filenames)
     check_lengths(clips, seconds)
@@ -266,11 +250,7 @@ LONGEST_SAMPLES = 15 * SAMPLE_RATE
 
 
 def check_lengths(clips: ClipSet, seconds: Mapping[str, float]) -> None:
-    """Refuse labels after the end of their file: one of the two belongs to another clip.
-
-    Raises:
-        UserError: naming the first clip.
-    """
+    """Refuse labels after the end of their file: one of the two belongs to another clip."""
     events = clips.events
     duration = np.array([seconds[name] for name in clips.filenames])[events["clip"].to_numpy(dtype=np.int64)]
     late = np.flatnonzero(events["onset"].to_numpy(dtype=float) >= duration + 0.05)
@@ -296,28 +276,20 @@ def read_row(row: Mapping[str, Any], folder: Path, num_samples: int) -> Waveform
 def _read_weak(path: Path, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
     table = read_tsv(path, ["filename", "event_labels"], key="filename")
     labels = table["event_labels"].str.split(",").explode().str.strip()
-    _refuse_unknown_labels(labels, [f"{path}:{int(row) + 2}" for row in labels.index], classes)
+    refuse_unknown_labels(labels, classes, lambda row: f"{path}:{int(labels.index[row]) + 2}")
     names = table["filename"].map(clip_name)
     events = pd.DataFrame({"clip": names.loc[labels.index].to_numpy(), "event_label": labels.to_numpy()})
     return table["filename"].tolist(), events.assign(onset=np.nan, offset=np.nan)
 
 
 def _read_strong(path: Path, kind: Kind, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
-    annotations: Annotations = read_events(path)
+    annotations = read_events(path)
     events = annotations.events
     if kind == "soft" and "confidence" not in events:
         raise UserError(f"{path}:1 has no column confidence, which soft labels need.")
-    _refuse_unknown_labels(events["event_label"], [annotations.where(row) for row in range(len(events))], classes)
+    refuse_unknown_labels(events["event_label"], classes, annotations.where)
     columns = ["clip", "onset", "offset", "event_label"] + ["confidence"] * (kind == "soft")
     return list(annotations.clips), events[columns]
-
-
-def _refuse_unknown_labels(labels: "pd.Series[str]", places: Sequence[str], classes: Collection[str]) -> None:
-    for place, name in zip(places, labels):
-        try:
-            refuse_unknown_labels([name], classes)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
 
 
 def _audio_names(folder: Path) -> list[str]:

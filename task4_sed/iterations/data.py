@@ -59,17 +59,10 @@ def read_clips(settings: TwoIterations, name: str, everything: bool = False) -> 
     return clips.select([row for row, file in enumerate(clips.filenames) if clip_name(file) not in excluded])
 
 
-def open_clips(clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None) -> "DistilledClips":
-    """A set as batches; makes a missing packed store."""
-    return DistilledClips(clips, settings, pseudo)
-
-
 class DistilledClips(SoundEventClips):
-    """Clips with pseudo-labels: ``pseudo`` float32 (clips, classes, 156) in each batch.
+    """Clips, and with pseudo-labels ``pseudo`` float32 (clips, classes, 156) in each batch; makes a missing store.
 
-    Args:
-        clips: the set. settings: of the run.
-        pseudo: of these clips; None without. They belong to the first 10 s, so longer clips are not cropped at random.
+    Pseudo-labels belong to the first 10 s, so longer clips are not cropped at random.
     """
 
     def __init__(self, clips: ClipSet, settings: TwoIterations, pseudo: "PseudoLabels | None" = None):
@@ -77,10 +70,7 @@ class DistilledClips(SoundEventClips):
         self.pseudo = pseudo
 
     def gather(
-        self,
-        indices: Sequence[int] | np.ndarray,
-        random: np.random.Generator | None = None,
-        out: Tensor | None = None,
+        self, indices: Sequence[int] | np.ndarray, random: np.random.Generator | None = None, out: Tensor | None = None
     ) -> dict[str, Any]:
         """See `SoundEventClips.gather`."""
         batch = super().gather(indices, None if self.pseudo is not None else random, out)
@@ -90,12 +80,7 @@ class DistilledClips(SoundEventClips):
 
 
 class PseudoLabels:
-    """Pseudo-labels of some clips, held in memory in half precision.
-
-    Args:
-        path: store of logits or scores, see `task4_sed.scores.store`.
-        filenames: the clips, in the order of the indices.
-        classes: expected classes of the last axis.
+    """Pseudo-labels of clips from a store of logits or scores, held in memory in half precision.
 
     Raises:
         UserError: for a missing or damaged store, missing clips, other classes or frames.
@@ -126,9 +111,6 @@ class SharedBatches(DistributedSampler):
 
     Batches are planned as for one process; rank r of n takes the batches r, r + n, ... A step of the optimiser uses the
     same batches on any number of processes that divides its number of batches.
-
-    Args:
-        batches: plan of one process.
     """
 
     def __init__(self, batches: GroupSampler):
@@ -151,9 +133,7 @@ class SharedBatches(DistributedSampler):
 class WavmixedBatches(GroupedBatches):
     """Training batches in which some clips are mixed with another clip of their whole set, as waveforms.
 
-    Args:
-        groups: the sets of each group.
-        mixing: of each group; None leaves its clips alone.
+    `mixing` is of each group; None leaves its clips alone.
     """
 
     def __init__(self, groups: Sequence[Sequence[SoundEventClips]], mixing: Sequence[WavmixSettings | None]):
@@ -186,28 +166,17 @@ class WavmixedBatches(GroupedBatches):
 
 
 def training_loader(
-    settings: TwoIterations,
-    stage: StageSettings,
-    training: Sets,
-    pseudo_folder: Path | None,
-    seed: int,
+    settings: TwoIterations, stage: StageSettings, training: Sets, pseudo_folder: Path | None, seed: int,
     pin_memory: bool,
-) -> DataLoader:
-    """Loader of training batches, in the order of `KINDS`.
-
-    Args:
-        settings: of the run. stage: of the training. training: sets by name.
-        pseudo_folder: of the stores of pseudo-labels; None where they have no weight.
-        seed: of order, crops and mixing.
-        pin_memory: for a GPU.
-    """
+) -> DataLoader:  # fmt: skip
+    """Loader of training batches, in the order of `KINDS`; without a folder of pseudo-labels there are none."""
     classes, batch = settings.labels.classes, stage.batch
     opened = {}
     for name, clips in training.items():
         pseudo = None
         if pseudo_folder is not None:
             pseudo = PseudoLabels(pseudo_folder / f"{STORES[name]}.h5", clips.filenames, classes)
-        opened[name] = open_clips(clips, settings, pseudo)
+        opened[name] = DistilledClips(clips, settings, pseudo)
     kinds = [kind for kind in KINDS if getattr(batch, kind)]
     mixing = [stage.augment.wavmix if kind in WAVMIXED else None for kind in kinds]
     groups = WavmixedBatches([[opened[name] for name in getattr(settings.data.sets, kind)] for kind in kinds], mixing)
@@ -232,13 +201,15 @@ def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
 
 
 def check_inputs(settings: TwoIterations) -> None:
-    """Refuse settings whose files are missing, before training starts.
-
-    Raises:
-        UserError: for sets with other labels than their part of the batch needs, and for missing files of weights,
-            folders of impulse responses or lists of excluded clips.
-    """
-    _check_sets(settings)
+    """Refuse sets with other labels than their part of the batch needs, and missing files, before training starts."""
+    for kind in KINDS:
+        for name in getattr(settings.data.sets, kind):
+            found = set_layout(name).kind
+            if found != KIND_OF_LABELS[kind]:
+                raise UserError(
+                    f"data.sets.{kind} names {name}, whose labels are {found}; it needs sets with "
+                    f"{KIND_OF_LABELS[kind]} labels."
+                )
     for name in settings.names:
         own = settings.transformers[name]
         if own.weights is not None and not own.untrained and not own.weights.is_file():
@@ -246,8 +217,8 @@ def check_inputs(settings: TwoIterations) -> None:
                 f"transformers.{name}.weights: there is no file {own.weights}. Get it, name another, or try the "
                 f"recipe with --transformers.{name}.untrained true."
             )
-        responses = [settings.stage(name, *which).augment.impulse_responses for which in ((1, 1), (1, 2), (2, 1))]
-        for wanted in responses:
+        for which in ((1, 1), (1, 2), (2, 1)):
+            wanted = settings.stage(name, *which).augment.impulse_responses
             if wanted is not None and not wanted.folder.is_dir():
                 raise UserError(
                     f"augment.impulse_responses: there is no folder {wanted.folder}. Put responses of microphones "
@@ -259,14 +230,3 @@ def check_inputs(settings: TwoIterations) -> None:
                 f"data.exclude: there is no {settings.data.root / path}. Get the list from the winner's code, or train "
                 "on all clips with --data.exclude {}."
             )
-
-
-def _check_sets(settings: TwoIterations) -> None:
-    for kind in KINDS:
-        for name in getattr(settings.data.sets, kind):
-            found = set_layout(name).kind
-            if found != KIND_OF_LABELS[kind]:
-                raise UserError(
-                    f"data.sets.{kind} names {name}, whose labels are {found}; it needs sets with "
-                    f"{KIND_OF_LABELS[kind]} labels."
-                )

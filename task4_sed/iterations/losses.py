@@ -40,13 +40,8 @@ def compare_with_teacher(
     In a step with interpolation there is one pair per group: "consistency_joint_frames" of the labelled clips,
     "consistency_weak_frames", "consistency_unlabeled_frames", and the same for clips.
 
-    Args:
-        student, teacher: of what each hears.
-        targets: whose valid classes hold for both networks.
-        mixture: of the student's clips.
-        rows: of the batch.
-        wanted: which clips and classes are compared.
-        desed_classes: (classes,), bool: valid classes of DESED clips.
+    The valid classes of the targets hold for both networks. `mixture` is of the student's clips, `desed_classes`
+    (classes,) bool the valid classes of DESED clips.
     """
     mask = targets.valid if wanted.masked else None
     frames, clips = _logits(student(mask))

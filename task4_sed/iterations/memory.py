@@ -10,7 +10,6 @@ from common.data.files import human_size
 from common.errors import UserError
 from task4_sed.iterations.network import TransformerCrnn
 from task4_sed.iterations.train import StageTraining
-from task4_sed.iterations.views import Rows
 from task4_sed.labels import CLIP_SAMPLES
 
 FOLLOWED = 2
@@ -43,26 +42,12 @@ class MemoryEstimate:
         return (
             f"about {human_size(self.total)} for {clips} clips at a time (weights {human_size(self.weights)}, "
             f"gradients, optimiser {human_size(self.gradients + self.optimiser)}, activations "
-            f"{human_size(self.activations)}, "
-            f"features {human_size(self.batch)})"
+            f"{human_size(self.activations)}, features {human_size(self.batch)})"
         )
 
 
-def estimate_training(module: StageTraining, precision: str) -> MemoryEstimate:
-    """Memory of a training on each device."""
-    silence = torch.zeros(1, CLIP_SAMPLES)
-    features = module.front_end(silence), module.transformer_front_end(silence)
-    return estimate_memory(module.student, module.rows, features, precision)
-
-
-def refuse_large(memory: MemoryEstimate, use_gpu: bool, name: str) -> None:
-    """Refuse a training that does not fit on the GPU, before hours are spent.
-
-    Raises:
-        UserError: if the estimate is more than the GPU has.
-    """
-    if not use_gpu:
-        return
+def refuse_large(memory: MemoryEstimate, name: str) -> None:
+    """Refuse a training that does not fit on the GPU, before hours are spent."""
     available = torch.cuda.get_device_properties(0).total_memory
     if memory.total > available:
         raise UserError(
@@ -72,29 +57,25 @@ def refuse_large(memory: MemoryEstimate, use_gpu: bool, name: str) -> None:
         )
 
 
-def estimate_memory(
-    network: TransformerCrnn, rows: Rows, features: tuple[Tensor, Tensor], precision: str, with_teacher: bool = True
-) -> MemoryEstimate:
-    """Memory of a training step, without that of the libraries (some 0.5 GB on a GPU).
+def estimate_training(module: StageTraining, precision: str) -> MemoryEstimate:
+    """Memory of a training on each device, without that of the libraries (some 0.5 GB on a GPU).
 
-    Args:
-        network: student.
-        rows: of the batch.
-        features: spectrogram and log-mel of one clip, (1, 1, mels, frames) each.
-        precision: of the trainer; mixed ones keep most activations in 2 bytes.
-        with_teacher: has its own copy of trained weights, and no gradients.
+    Mixed precisions keep most activations in 2 bytes. The teacher has its own copy of trained weights, no gradients.
     """
+    network, count = module.student, module.rows.count
+    silence = torch.zeros(1, CLIP_SAMPLES)
+    features = module.front_end(silence), module.transformer_front_end(silence)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stored = sum(p.numel() * p.element_size() for p in network.parameters())
     own = stored - sum(p.numel() * p.element_size() for part in network.parts_in_common() for p in part.parameters())
     clip_bytes = sum(values.numel() * values.element_size() for values in features)
     return MemoryEstimate(
-        weights=stored + (own if with_teacher else 0),
+        weights=stored + own,
         gradients=4 * trained,
         optimiser=8 * trained,
-        activations=_kept_bytes(network, features, FOLLOWED, precision) * rows.count // FOLLOWED,
+        activations=_kept_bytes(network, features, FOLLOWED, precision) * count // FOLLOWED,
         # clean, mixed and coloured features, and those of the teacher
-        batch=rows.count * (4 * clip_bytes + 2 * 4 * CLIP_SAMPLES),
+        batch=count * (4 * clip_bytes + 2 * 4 * CLIP_SAMPLES),
     )
 
 

@@ -74,15 +74,7 @@ class TransformerCrnn(nn.Module):
 
 
 def make_network(settings: TwoIterations, name: str, stage: StageSettings, released: bool = True) -> TransformerCrnn:
-    """The network of one training: a random CRNN around the transformer as its authors released it.
-
-    Args:
-        settings: of the run. name: of the transformer. stage: of the training.
-        released: otherwise the transformer is random too.
-
-    Raises:
-        UserError: if the transformer does not exist, its weights are missing or do not fit, or it has no frames.
-    """
+    """The network of one training: a random CRNN around the transformer as its authors released it, or a random one."""
     own = settings.transformers[name]
     transformer = load_transformer(name, own if released else own.model_copy(update={"untrained": True}))
     width = transformer.dim

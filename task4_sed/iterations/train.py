@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -17,23 +18,20 @@ from common.training.trainer import derive_seed, seed_all
 from task4_sed.augment import Streams
 from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, weigh
 from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_network, make_optimizer
-from task4_sed.iterations.objective import objective
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.iterations.views import Augmenter, Features, Rows, Views
 from task4_sed.labels import valid_classes
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
+from task4_sed.metrics.polyphonic import PSDS1, polyphonic_scores
+from task4_sed.metrics.segments import mean_partial_auc
 from task4_sed.pretraining.networks import rise_per_decibel
-from task4_sed.scoring import Scored
+from task4_sed.scoring import Scored, held_out_figures
 
 
 class StageTraining(MeanTeacherTraining):
     """One training of one transformer; logs train_loss and its parts, of held-out clips val_objective and its parts.
 
-    Args:
-        settings: of the whole run.
-        name: of the transformer. iteration, number: which training it is.
-        validation: ground truth of the held-out sets; None without any.
-        released: start from the released weights of the transformer; otherwise weights are loaded afterwards.
+    Starts from the `released` weights of the transformer; otherwise weights are loaded afterwards.
     """
 
     updates_counted_from = 0
@@ -54,14 +52,8 @@ class StageTraining(MeanTeacherTraining):
         self.per_decibel = rise_per_decibel(self.transformer_front_end)
         self.rows = Rows(stage.batch)
         self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
-        self.augmenter = Augmenter(
-            stage.augment,
-            self.rows,
-            self.front_end,
-            self.transformer_front_end,
-            self.per_decibel,
-            stage.consistency.teacher_hears,
-        )
+        front_ends = self.front_end, self.transformer_front_end, self.per_decibel
+        self.augmenter = Augmenter(stage.augment, self.rows, *front_ends, stage.consistency.teacher_hears)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch."""
@@ -126,8 +118,18 @@ class StageTraining(MeanTeacherTraining):
         return network(spectrogram, log_mel, batch["valid"] if masked else None)
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
-        """See `objective`."""
-        return objective(scored, self.validation, self.settings)
+        """PSDS1 of each strong set, mpAUC of MAESTRO, their sum, and the weak F1, which does not count.
+
+        An undefined figure counts 0.
+        """
+        found = held_out_figures(
+            scored, self.validation, self.settings,
+            lambda evaluation: polyphonic_scores(evaluation, [PSDS1], draws=0)[0].value,
+            lambda evaluation: float(np.nan_to_num(mean_partial_auc(evaluation, draws=0).value)),
+        )  # fmt: skip
+        names = {"weak": "weak_f1", "maestro_train": "mpauc"}
+        figures = {names.get(name, f"{name}_psds1"): value for name, value in found.items()}
+        return {**figures, "objective": sum(value for name, value in found.items() if name != "weak")}
 
     def on_fit_start(self) -> None:
         """Let the statistics of batch norms decay per step as in one process that reads all batches."""

@@ -113,11 +113,7 @@ class Views:
 class Augmenter:
     """Makes `Views` of batches.
 
-    Args:
-        settings: which steps, and how strong.
-        rows: of the batch.
-        front_end: of the CRNN. transformer_front_end: of the transformer. per_decibel: rise of its features for 1 dB.
-        teacher_hears: "augmented" or "clean", see `ConsistencySettings`.
+    per_decibel: rise of the transformer's features for 1 dB. teacher_hears: see `ConsistencySettings`.
     """
 
     settings: StageAugmentSettings

@@ -10,19 +10,23 @@ import numpy as np
 
 from common.errors import UserError
 from common.output import print_json, print_table, say
-from task4_sed.metrics.cross_check import WHY, computed_by, cross_check, versions
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
-from task4_sed.metrics.f1 import F1, collar_f1, intersection_f1
+from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import (
+    WHY,
     Reference,
     collar_f1_of_points,
+    computed_by,
+    cross_check,
     intersection_f1_of_points,
     is_detection_table,
     psds_of_points,
     read_operating_points,
     read_reference,
+    versions,
 )
-from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, Psds, PsdsParameters, polyphonic_scores
+from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, PsdsParameters, polyphonic_scores
+from task4_sed.metrics.resampling import plain_figures
 from task4_sed.scores.tables import score_files
 
 Curves = dict[str, tuple[Curve, dict[str, Curve]]]
@@ -75,9 +79,10 @@ def score_tables(
 ) -> tuple[dict[str, Any], Curves]:
     """All figures of score tables, and the curves behind them by metric."""
     found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
-    result: dict[str, Any] = {name: _part(psds) for name, psds in zip(parameters, found)}
-    result["collar_f1"] = _part(collar_f1(evaluation, draws=draws, jobs=jobs))
-    result["intersection_f1"] = _part(intersection_f1(evaluation, draws=draws, jobs=jobs))
+    scores: dict[str, Any] = dict(zip(parameters, found))
+    scores["collar_f1"] = collar_f1(evaluation, draws=draws, jobs=jobs)
+    scores["intersection_f1"] = intersection_f1(evaluation, draws=draws, jobs=jobs)
+    result: dict[str, Any] = plain_figures(scores)
     result |= {"computed_by": computed_by(operating_points=False), "versions": versions()}
     result["clips"] = evaluation.report.as_json()
     curves = {name: (psds.curve, psds.class_curves) for name, psds in zip(parameters, found)}
@@ -135,6 +140,17 @@ def print_scores(result: Mapping[str, Any], title: str) -> None:
     print(result["computed_by"])
 
 
+def plot_psd_roc(plot: Any, whole: Curve, per_class: Mapping[str, Curve]) -> None:
+    """Plot the curves of up to 20 classes, and of all classes, on axes of matplotlib."""
+    for label, curve in list(per_class.items())[:20]:
+        rate, recall = np.append(curve.rate, whole.rate[-1]), np.append(curve.recall, curve.recall[-1])
+        plot.step(rate, recall, where="post", linewidth=0.8, label=label.replace("$", r"\$"))
+    plot.step(whole.rate, whole.recall, where="post", color="black", linewidth=2, label="all classes (effective)")
+    plot.set(xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02))
+    plot.set_xlim(0, whole.rate[-1])
+    plot.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
 def draw_curves(curves: Curves, folder: Path) -> list[Path]:
     """Draw the PSD-ROC of each metric to <folder>/<metric>.png, with the curves of up to 20 classes."""
     from common.data.files import atomic_path
@@ -144,24 +160,11 @@ def draw_curves(curves: Curves, folder: Path) -> list[Path]:
     for name, (whole, per_class) in curves.items():
         path = folder / f"{name}.png"
         with axes(8, 5) as (figure, plot), atomic_path(path) as temporary:
-            for label, curve in list(per_class.items())[:20]:
-                rate, recall = (np.append(own, last[-1]) for own, last in zip(curve[::-1], whole[::-1]))
-                plot.step(rate, recall, where="post", linewidth=0.8, label=label)
-            plot.step(
-                whole.rate, whole.recall, where="post", color="black", linewidth=2, label="all classes (effective)"
-            )
-            plot.set(
-                xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02), title=name
-            )
-            plot.set_xlim(0, whole.rate[-1])
-            plot.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
+            plot_psd_roc(plot, whole, per_class)
+            plot.set_title(name)
             figure.savefig(temporary, format="png", dpi=120)
         paths.append(path)
     return paths
-
-
-def _part(found: Psds | F1) -> dict[str, Any]:
-    return {"value": found.value, "per_class": found.per_class, "interval": found.interval}
 
 
 def _report_points(points: Mapping[float, Any], reference: Reference) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Input of a metric: scores, events and durations of the same clips, and how complete they are."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ from task4_sed.data.annotations import (
     read_durations,
     read_events,
 )
-from task4_sed.scores.reading import read_score_tables
+from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import ScoreTables
 
 
@@ -50,16 +50,8 @@ class ClipReport:
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "expected": self.expected,
-            "scored": self.scored,
-            "evaluated": self.evaluated,
-            "comparable": self.comparable,
-            "missing": list(self.missing),
-            "unexpected": list(self.unexpected),
-            "without_events": len(self.without_events),
-            "classes_without_reference": list(self.classes_without_reference),
-        }
+        lists = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return lists | {"comparable": self.comparable, "without_events": len(self.without_events)}
 
 
 @dataclass(frozen=True)
@@ -134,11 +126,10 @@ def evaluation_set(
     drop_clips_without_events: bool = True,
     jobs: int = 1,
 ) -> EvaluationSet:
-    """Join scores, ground truth and durations.
+    """Join scores, ground truth (a table, or events by clip) and durations (a table, or seconds by clip).
 
     Args:
-        scores: see `Scores`.
-        ground_truth: table, or events by clip. durations: table, or seconds by clip.
+        scores, ground_truth, durations: see above and `Scores`.
         classes: score only these; by default every class of the tables with an event.
         drop_clips_without_events: as the official recipes do before PSDS; segment scores of whole files keep them.
         jobs: processes that read tables.
@@ -192,7 +183,22 @@ def evaluation_set(
         notes.append(f"{report.sentence()}; without scores: {_few(report.missing)}.")
     if extra := report.unexpected:
         notes.append(f"{len(extra)} score tables belong to no clip of the ground truth: {_few(extra)}.")
-    return _assemble(tables.select(used), evaluated, seconds, events, report, tuple(notes))
+    tables, events = tables.select(used), events[events["event_label"].isin(evaluated)]
+    clip = pd.Categorical(events["clip"], tables.clips).codes.astype(np.int64)
+    label = pd.Categorical(events["event_label"], evaluated).codes.astype(np.int64)
+    onset, offset = (events[name].to_numpy(dtype=np.float64) for name in ("onset", "offset"))
+    order = np.lexsort((onset, label, clip))
+    return EvaluationSet(
+        scores=tables,
+        classes=evaluated,
+        durations=np.array([seconds[clip] for clip in tables.clips]),
+        event_starts=np.searchsorted(clip[order], np.arange(len(tables.clips) + 1)),
+        onsets=onset[order],
+        offsets=offset[order],
+        labels=label[order],
+        report=report,
+        notes=tuple(notes),
+    )
 
 
 def checked_events(
@@ -218,35 +224,6 @@ def checked_events(
     if gone:
         notes.append(f"{gone} events that overlap or touch another of their class and clip were merged with it.")
     return merged, notes
-
-
-def _assemble(
-    tables: ScoreTables,
-    classes: tuple[str, ...],
-    seconds: dict[str, float],
-    events: pd.DataFrame,
-    report: ClipReport,
-    notes: tuple[str, ...],
-) -> EvaluationSet:
-    place = {clip: index for index, clip in enumerate(tables.clips)}
-    number = {name: index for index, name in enumerate(classes)}
-    events = events[events["event_label"].isin(number)]
-    clip_index = events["clip"].map(place).to_numpy(dtype=np.int64)
-    labels = events["event_label"].map(number).to_numpy(dtype=np.int64)
-    onsets = events["onset"].to_numpy(dtype=np.float64)
-    order = np.lexsort((onsets, labels, clip_index))
-    counts = np.bincount(clip_index, minlength=len(tables.clips))
-    return EvaluationSet(
-        scores=tables,
-        classes=classes,
-        durations=np.array([seconds[clip] for clip in tables.clips]),
-        event_starts=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        onsets=onsets[order],
-        offsets=events["offset"].to_numpy(dtype=np.float64)[order],
-        labels=labels[order],
-        report=report,
-        notes=notes,
-    )
 
 
 def _chosen_classes(

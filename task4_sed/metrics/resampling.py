@@ -4,6 +4,9 @@ Nothing is scored again: a draw is the number of times each recording was drawn,
 over recordings. Column 0 of a weight matrix counts each recording once, so a metric computes value and draws alike.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 DRAWS = 1000
@@ -41,3 +44,9 @@ def interval(values: np.ndarray, highest: float = 1.0) -> Interval | None:
 def affordable_draws(draws: int, num_events: int, largest_bytes: int = 256 << 20) -> int:
     """Fewer draws where a metric keeps one number per event and draw and that would not fit."""
     return max(min(draws, largest_bytes // (8 * max(num_events, 1))), min(draws, 50))
+
+
+def plain_figures(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Value, per_class and interval of each score, for JSON."""
+    keys = ("value", "per_class", "interval")
+    return {name: {key: getattr(score, key) for key in keys} for name, score in found.items()}

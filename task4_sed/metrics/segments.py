@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numba import njit
 
 from common.errors import UserError
@@ -29,8 +28,8 @@ from task4_sed.metrics.evaluation_set import EvaluationSet, Scores, evaluation_s
 from task4_sed.metrics.f1 import F1, count_class, f1_of_counts
 from task4_sed.metrics.polyphonic import Psds
 from task4_sed.metrics.resampling import DRAWS, Interval, interval, recording_weights
-from task4_sed.scores.reading import read_score_tables
-from task4_sed.scores.tables import ScoreTables, from_frames
+from task4_sed.scores.store import read_score_tables
+from task4_sed.scores.tables import ScoreTables, make_tables
 
 WINDOW_NAME = re.compile(r"(?P<file>.+)-(?P<start>\d+)-(?P<end>\d+)$")
 """`cafe_restaurant_13-020500-021149`: file, then start and end in hundredths of a second."""
@@ -192,14 +191,10 @@ def segment_tables(scores: ScoreTables, durations: Mapping[str, float], segment_
         means = means[: num - first]
         total[first : first + len(means)] += means
         count[first : first + len(means)] += 1
-    frames = {}
-    for file, total in sums.items():
-        borders = np.minimum(np.arange(len(total) + 1) * segment_length, durations[file])
-        values = total / np.maximum(counts[file], 1)[:, None]
-        frames[file] = pd.DataFrame(
-            np.column_stack((borders[:-1], borders[1:], values)), columns=["onset", "offset", *scores.classes]
-        )
-    return from_frames(frames)
+    files = sorted(sums)
+    borders = [np.minimum(np.arange(len(sums[file]) + 1) * segment_length, durations[file]) for file in files]
+    values = [sums[file] / np.maximum(counts[file], 1)[:, None] for file in files]
+    return make_tables(files, scores.classes, borders, values)
 
 
 def rank_score(psds1: float, mpauc: float) -> float:

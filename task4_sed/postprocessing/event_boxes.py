@@ -5,7 +5,7 @@ finds where the score rises and falls, candidates with a shallow gap between the
 box is its mean score. Boxes do not get longer as the threshold falls: extent and confidence are independent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,7 @@ from numba import njit
 
 from common.errors import UserError
 from task4_sed.metrics.detections import Runs
-from task4_sed.scores.median_filter import choose_by_class
-from task4_sed.scores.tables import ScoreTables
+from task4_sed.scores.tables import ScoreTables, choose_by_class, make_tables
 
 LEVEL_OFFSET = 1e-3
 """Added to both sides of the relative threshold, so that the ratio of near-silent gaps stays finite."""
@@ -54,18 +53,13 @@ class Candidates(NamedTuple):
 
 
 def event_boxes(scores: ScoreTables, settings: ClassSettings = BoxSettings(), jobs: int = 1) -> pd.DataFrame:  # noqa: B008
-    """Boxes of all clips and classes.
-
-    Args:
-        scores: frame scores; no -inf.
-        settings: for all classes or by class name.
-        jobs: threads, one class each.
+    """Boxes of all clips and classes, from frame scores without -inf.
 
     Returns:
         Table with clip, onset, offset, event_label, confidence; sorted by clip, class (as in `scores`) and onset.
     """
     runs = Parallel(n_jobs=jobs, backend="threading")(
-        delayed(class_boxes)(scores, name, choose_by_class(settings, name, "box setting")) for name in scores.classes
+        delayed(_class_boxes)(scores, name, choose_by_class(settings, name, "box setting")) for name in scores.classes
     )
     clips = np.array(scores.clips, dtype=object)
     parts = []
@@ -78,8 +72,7 @@ def event_boxes(scores: ScoreTables, settings: ClassSettings = BoxSettings(), jo
     return table.drop(columns="order").reset_index(drop=True)
 
 
-def class_boxes(scores: ScoreTables, name: str, settings: BoxSettings) -> Runs:
-    """Boxes of one class as detections that exist up to their confidence."""
+def _class_boxes(scores: ScoreTables, name: str, settings: BoxSettings) -> Runs:
     return join(candidates(scores, name, settings.step_filter_length), settings)
 
 
@@ -106,12 +99,8 @@ def join(found: Candidates, settings: BoxSettings) -> Runs:
 def box_scores(scores: ScoreTables, boxes: pd.DataFrame, fill_value: float = -np.inf) -> ScoreTables:
     """Score tables with the confidence inside each box and `fill_value` elsewhere.
 
-    Frames begin and end with the boxes of any class, so their lengths differ.
-
-    Args:
-        scores: source of the boxes; gives clips, classes, start and end.
-        boxes: as from `event_boxes`.
-        fill_value: -inf is never a detection; submissions need a number, 0.
+    Frames begin and end with the boxes of any class, so their lengths differ. `scores` gives clips, classes, start and
+    end; -inf is never a detection, submissions need a number, 0.
     """
     number = {name: index for index, name in enumerate(scores.classes)}
     groups = dict(iter(boxes.groupby("clip", sort=False)))
@@ -131,15 +120,6 @@ def box_scores(scores: ScoreTables, boxes: pd.DataFrame, fill_value: float = -np
         borders.append(edges)
         values.append(frames)
     return make_tables(scores.clips, scores.classes, borders, values)
-
-
-def make_tables(
-    clips: Sequence[str], classes: Sequence[str], borders: Sequence[np.ndarray], values: Sequence[np.ndarray]
-) -> ScoreTables:
-    """Score tables from (frames + 1,) borders and (frames, classes) scores per clip."""
-    starts = np.concatenate(([0], np.cumsum([len(frames) for frames in values]))).astype(np.int64)
-    joined = np.ascontiguousarray(np.concatenate(values).T)
-    return ScoreTables(tuple(clips), tuple(classes), starts, np.concatenate(borders), joined)
 
 
 @njit(cache=True, nogil=True)

@@ -1,19 +1,19 @@
 """Post-processing of a run: median filters, or event boxes that were tuned on the validation set."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from common.errors import UserError
 from task4_sed.metrics.evaluation_set import evaluation_set
-from task4_sed.postprocessing.event_boxes import BoxSettings
-from task4_sed.postprocessing.filters import join_classes, to_event_boxes, to_segments
+from task4_sed.metrics.segments import segment_means
+from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, event_boxes
 from task4_sed.postprocessing.tuning import box_grid, tune_boxes
-from task4_sed.scores.median_filter import median_filter
-from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
+from task4_sed.scores.tables import ScoreTables, from_frames, make_tables, median_filter, only_classes
 from task4_sed.scoring import evaluated_classes
 from task4_sed.settings import SystemSettings
 
@@ -36,7 +36,10 @@ class Finisher:
     @classmethod
     def read(cls, settings: SystemSettings, plain: Mapping[str, Any] | None) -> "Finisher":
         """The reverse of `plain_boxes`; None for median filters."""
-        return cls(settings, None if plain is None else {name: _box(values) for name, values in plain.items()})
+        if plain is None:
+            return cls(settings)
+        numbers = {name: (np.inf if value is None else value for value in box) for name, box in plain.items()}
+        return cls(settings, {name: BoxSettings(*map(float, box)) for name, box in numbers.items()})
 
     def process_set(self, scores: ScoreTables, name: str) -> ScoreTables:
         """Post-process the scores of a test set; clips of the validation set with boxes tuned on the others."""
@@ -60,7 +63,8 @@ class Finisher:
         jobs = len(os.sched_getaffinity(0))
         desed = evaluated_classes(self.settings, maestro=False)
         complete = {name: boxes.get(name, BoxSettings()) for name in desed}
-        parts = [to_event_boxes(only_classes(scores, desed), complete, fill_value=0.0, jobs=jobs)]
+        raw = only_classes(scores, desed)
+        parts = [box_scores(raw, event_boxes(raw, complete, jobs), fill_value=0.0)]
         others = [name for name in scores.classes if name not in desed]
         if others:
             parts.append(to_segments(only_classes(scores, others)))
@@ -84,5 +88,40 @@ def plain_boxes(boxes: Boxes) -> dict[str, list[float | None]]:
     return {name: [value if np.isfinite(value) else None for value in box] for name, box in boxes.items()}
 
 
-def _box(values: list[float | None]) -> BoxSettings:
-    return BoxSettings(*(np.inf if value is None else float(value) for value in values))
+def to_segments(scores: ScoreTables, segment_length: float = 1.0) -> ScoreTables:
+    """Time-weighted mean per segment of each clip: the winner's post-processing of MAESTRO classes."""
+    borders, values = [], []
+    for index in range(len(scores.clips)):
+        edges = scores.borders_of(index)
+        means = segment_means(edges, scores.scores_of(index), edges[-1], segment_length)
+        borders.append(np.minimum(np.arange(len(means) + 1) * segment_length, edges[-1]))
+        values.append(means)
+    return make_tables(scores.clips, scores.classes, borders, values)
+
+
+def join_classes(parts: Sequence[ScoreTables], order: Sequence[str] | None = None) -> ScoreTables:
+    """Tables of the same clips with the classes of all parts, in an order; frames have the borders of all parts.
+
+    The last score of a part that ends before another is held.
+    """
+    clips = parts[0].clips
+    for part in parts[1:]:
+        if part.clips != clips:
+            other = sorted(set(part.clips) ^ set(clips))
+            raise UserError(f"Score tables of different clips cannot be joined; {other[0]} is in one of them only.")
+    classes = tuple(name for part in parts for name in part.classes)
+    if len(set(classes)) < len(classes):
+        twice = next(name for name in classes if classes.count(name) > 1)
+        raise UserError(f"The class {twice} is in two of the score tables that are to be joined.")
+    borders, values = [], []
+    for index in range(len(clips)):
+        edges = np.unique(np.round(np.concatenate([part.borders_of(index) for part in parts]), 8))
+        columns = []
+        for part in parts:
+            own = np.round(part.borders_of(index), 8)
+            frame = np.clip(np.searchsorted(own, edges[:-1], side="right") - 1, 0, len(own) - 2)
+            columns.append(part.scores_of(index)[frame])
+        borders.append(edges)
+        values.append(np.concatenate(columns, axis=1))
+    joined = make_tables(clips, classes, borders, values)
+    return joined if order is None else only_classes(joined, order)

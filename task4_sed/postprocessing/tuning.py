@@ -47,15 +47,7 @@ GRID = box_grid((0.32, 0.48, 0.64), (0.15, 0.2, 0.3), (1.5, 2.0, 3.0))
 def tune_boxes(
     evaluation: EvaluationSet, grid: Sequence[BoxSettings] = GRID, folds: int = 5, seed: int = 0, jobs: int = 1
 ) -> TunedBoxes:
-    """Settings with the best PSDS1 of each class; the first of equals wins.
-
-    Args:
-        evaluation: unprocessed scores with their ground truth.
-        grid: settings to try.
-        folds: parts of the clips; 0 for none.
-        seed: of the folds.
-        jobs: threads.
-    """
+    """Settings with the best PSDS1 of each class on unprocessed scores; the first of equals wins; 0 folds for none."""
     if not grid:
         raise UserError("The grid of box settings is empty.")
     num_clips = len(evaluation.clips)

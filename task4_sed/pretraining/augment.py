@@ -77,7 +77,8 @@ def draw(settings: AugmentSettings, streams: Streams, joint: int, n_mels: int, f
     """Random numbers of a step for a batch of `joint` clips."""
     shift = stretch = curve = crop = None
     if settings.frame_shift:
-        shift = draw_shift(joint, frames, settings.frame_shift, streams["frame_shift"])
+        normal = torch.randn(joint, dtype=torch.float64, generator=streams["frame_shift"])
+        shift = shift_frames(normal, frames, settings.frame_shift)
     if (mask := settings.time_mask) is not None:
         stretch = draw_stretch(frames // FRAMES_PER_TARGET, mask.smallest, mask.largest, streams["time_mask"])
     random, colouring = streams["filter_augment"], settings.filter
@@ -86,14 +87,9 @@ def draw(settings: AugmentSettings, streams: Streams, joint: int, n_mels: int, f
     random, warping = streams["frequency_warp"], settings.frequency_warp
     if warping is not None and decide(warping.probability, random):
         crop = draw_crop(n_mels, warping.smallest, random)
-    return Draws(
-        shift=shift,
-        mixture=_draw_mixture(settings.mixup, joint, streams["mixup"]),
-        style=_draw_mixture(settings.mixstyle, joint, streams["mixstyle"]),
-        stretch=stretch,
-        curve=curve,
-        crop=crop,
-    )
+    mixture = _draw_mixture(settings.mixup, joint, streams["mixup"])
+    style = _draw_mixture(settings.mixstyle, joint, streams["mixstyle"])
+    return Draws(shift, mixture, style, stretch, curve, crop)
 
 
 def _draw_mixture(
@@ -102,11 +98,6 @@ def _draw_mixture(
     if wanted is None or not decide(wanted.probability, generator):
         return None
     return draw_mixture(clips, wanted.alpha, generator)
-
-
-def draw_shift(clips: int, frames: int, deviation: float, generator: torch.Generator) -> Tensor:
-    """(clips,) feature frames, int64; see `shift_frames`."""
-    return shift_frames(torch.randn(clips, dtype=torch.float64, generator=generator), frames, deviation)
 
 
 def shift_frames(normal: Tensor, frames: int, deviation: float) -> Tensor:
@@ -128,8 +119,7 @@ def augment(
     Args:
         features: (count, 1, mels, frames).
         targets: labels and, with distillation, the teachers' targets; (count, classes, frames / 4) each.
-        settings, draws: see `draw`.
-        share: of the batch.
+        settings, draws, share: see `draw` and `Share`.
         per_decibel: rise of the features for 1 dB.
     """
     moved = list(targets)

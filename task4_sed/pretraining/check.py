@@ -27,10 +27,8 @@ SHOWN_CLASSES = 15
 class StrongReport(CheckReport):
     """Result of `check_strong`.
 
-    Attributes:
-        classes: those with the largest share of missing clips.
-        missing: names of missing clips, by part.
-        missing_by_class: missing and listed clips, by part and class.
+    classes: with the largest share of missing clips. missing: names, by part. missing_by_class: missing and listed
+    clips, by part and class.
     """
 
     classes: list[dict[str, Any]] = field(default_factory=list)
@@ -45,10 +43,7 @@ class StrongReport(CheckReport):
 
 
 def check_strong(root: Path, decode: bool = False) -> StrongReport:
-    """Compare the clips with the tables, and the tables with the published (or made-up) numbers.
-
-    `decode`: decode every listed clip too.
-    """
+    """Compare the clips with the tables, and the tables with the published (or made-up) numbers; may decode all."""
     data = StrongDataSettings(root=Path(root))
     report = StrongReport(Path(root), is_made_up(root))
     parts = {"training": (data.train_table, data.train_audio), "evaluation": (data.eval_table, data.eval_audio)}
@@ -74,13 +69,8 @@ def check_strong(root: Path, decode: bool = False) -> StrongReport:
 def pack_strong(audio: Path, root: Path, encode_rate: int | None = None) -> list[EncodedReport]:
     """Pack the clips of a folder that the tables list into train_segments_mp3.hdf and eval_segments_mp3.hdf.
 
-    Args:
-        audio: folder; names with or without "Y" in front.
-        root: folder with the tables; receives the HDF5 files.
-        encode_rate: sample rate in Hz to encode mp3 at; None stores the files unchanged.
-
-    Raises:
-        UserError: if a table is missing, or no clip of it is in the folder.
+    Names may lack the "Y" in front. `root` has the tables and receives the HDF5 files. `encode_rate`: sample rate in Hz
+    to encode mp3 at; None stores the files unchanged.
     """
     data = StrongDataSettings(root=Path(root))
     paths = {}

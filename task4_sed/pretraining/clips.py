@@ -1,6 +1,7 @@
 """Batches of AudioSet strong: mp3 out of HDF5, frame targets from the tables, targets of the teachers."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from common.data.encoded_store import EncodedClips, read_clip_names
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex
 from common.data.labels import label_set
-from common.data.loading import EpochDraws, make_plan_loader
+from common.data.loading import EpochDraws, make_plan_loader, rank_and_count
 from common.errors import UserError
 from common.features.augment import wavmix
+from task4_sed.augment import draw_partners
 from task4_sed.data.annotations import read_durations
 from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
-from task4_sed.pretraining.sampler import BatchPlan, JointBatches, OrderedBatches
 from task4_sed.pretraining.settings import PretrainSettings, StrongDataSettings
-from task4_sed.pretraining.tables import StrongEvents, read_strong_table
-from task4_sed.pretraining.targets import FRAMES, FrameTargets, temporal_weights
+from task4_sed.pretraining.tables import FRAMES, FrameTargets, StrongEvents, read_strong_table, temporal_weights
+from task4_sed.settings import WavmixSettings
 
 CLASSES = label_set("audioset_strong")
 """The 447 with training clips: the outputs of the networks."""
@@ -54,30 +55,18 @@ class StrongSet:
 
 
 def read_training_set(data: StrongDataSettings) -> StrongSet:
-    """Training clips with audio.
-
-    Raises:
-        UserError: for mistakes in the files, and for missing clips unless `allow_missing`.
-    """
+    """Training clips with audio; refuses missing clips unless `allow_missing`."""
     return _read_set("training", data, data.train_table, data.train_audio)
 
 
 def read_evaluation_set(data: StrongDataSettings) -> tuple[StrongSet, dict[str, float]]:
-    """Evaluation clips with audio, and the seconds of each.
-
-    Raises:
-        UserError: as `read_training_set`; if a clip has no duration.
-    """
+    """Evaluation clips with audio, and the seconds of each; refuses missing clips as `read_training_set`."""
     clips = _read_set("evaluation", data, data.eval_table, data.eval_audio)
     return clips, read_evaluation_durations(data, clips.events.clips)
 
 
 def read_evaluation_durations(data: StrongDataSettings, names: Sequence[str]) -> dict[str, float]:
-    """Seconds of evaluation clips, by name.
-
-    Raises:
-        UserError: if a clip has no duration.
-    """
+    """Seconds of evaluation clips, by name; refuses clips without."""
     path = data.root / data.eval_durations
     durations = read_durations(path)
     absent = [name for name in names if name not in durations]
@@ -87,11 +76,7 @@ def read_evaluation_durations(data: StrongDataSettings, names: Sequence[str]) ->
 
 
 def audio_files(root: Path, pattern: str) -> tuple[Path, ...]:
-    """HDF5 files below `root` that fit a pattern.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """HDF5 files below `root` that fit a pattern, at least one."""
     paths = tuple(sorted(Path(root).glob(pattern)))
     if not paths:
         raise UserError(f"{root} has no file {pattern}; `data pack_strong` makes it from a folder of clips.")
@@ -101,6 +86,87 @@ def audio_files(root: Path, pattern: str) -> tuple[Path, ...]:
 def names_in(paths: Sequence[Path]) -> KeyIndex:
     """Names of the clips of HDF5 files."""
     return KeyIndex([name for path in paths for name in read_clip_names(path)], ", ".join(map(str, paths)))
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The part of a batch that one process reads.
+
+    rows: (clips,) of the data set. joint: clips of the whole batch. first: place of the first row in it.
+    partner, partner_weight: (clips,) partner of wavmix, -1 for none, and the weight of the clip itself.
+    seeds: (clips,) of random parts of long clips.
+    """
+
+    rows: NDArray[np.int64]
+    joint: int
+    first: int
+    partner: NDArray[np.int64]
+    partner_weight: NDArray[np.float32]
+    seeds: NDArray[np.int64]
+
+
+class JointBatches(DistributedSampler):
+    """Plans the batches of each epoch; a `DistributedSampler`, so that Lightning leaves it as it is.
+
+    `draws` are of an epoch, `batch_size` of all processes together.
+    """
+
+    def __init__(self, draws: EpochDraws, batch_size: int, seed: int, wavmix: WavmixSettings | None = None):
+        # Not the initialiser above: it asks for processes before they have found each other.
+        self.draws, self.batch_size, self.seed, self.wavmix, self.epoch = draws, batch_size, seed, wavmix, 0
+
+    def __len__(self) -> int:
+        world = rank_and_count()[1]
+        if self.batch_size % world:
+            raise UserError(f"data.batch_size {self.batch_size} cannot be shared by {world} processes; change it.")
+        last = self.draws.count % self.batch_size
+        return self.draws.count // self.batch_size + int(last >= world)
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        order = self.draws.order(self.seed, self.epoch)
+        rank, world = rank_and_count()
+        for number in range(len(self)):
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            rows = rows[: len(rows) // world * world]  # only the last batch can lose clips: fewer than processes
+            yield self._part(rows, number, rank, world)
+
+    def _part(self, rows: NDArray, number: int, rank: int, world: int) -> BatchPlan:
+        count = len(rows)
+        random = np.random.default_rng((self.seed, self.epoch, number))
+        seeds = random.integers(2**62, size=count)
+        partner, weight = np.full(count, -1), np.ones(count, dtype=np.float32)
+        if self.wavmix is not None:
+            mixing = self.wavmix.probability, self.wavmix.alpha
+            partner, weight = draw_partners(count, self.draws.num_clips, *mixing, random)
+        own = slice(rank * count // world, (rank + 1) * count // world)
+        return BatchPlan(rows[own], count, own.start, partner[own], weight[own], seeds[own])
+
+
+class OrderedBatches(DistributedSampler):
+    """Batches of all clips in their order, for scoring; the last batch is filled up with the last clip.
+
+    `batch_size` is of all processes together, rounded up to a multiple of their number.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int):
+        self.num_clips, self.batch_size, self.epoch = num_clips, batch_size, 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_clips / self._joint())
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        (rank, world), joint = rank_and_count(), self._joint()
+        for number in range(len(self)):
+            # A last batch that is not full has fewer clips, but as many for each process.
+            left = min(joint, math.ceil((self.num_clips - number * joint) / world) * world)
+            first = rank * left // world
+            count = left // world
+            rows = np.minimum(number * joint + first + np.arange(count), self.num_clips - 1)
+            yield BatchPlan(rows, left, first, np.full(count, -1), np.ones(count, np.float32), np.zeros(count, int))
+
+    def _joint(self) -> int:
+        world = rank_and_count()[1]
+        return math.ceil(self.batch_size / world) * world
 
 
 class TeacherTargets:
@@ -151,10 +217,7 @@ class PlannedClips(Dataset):
 class StrongClips(PlannedClips):
     """Clips of a set of AudioSet strong.
 
-    Args:
-        clips: the set.
-        random_parts: take any 10 s of longer clips; otherwise the first.
-        teachers: file of their logits; None without.
+    `random_parts`: take any 10 s of longer clips; otherwise the first. `teachers`: file of their logits.
     """
 
     def __init__(self, clips: StrongSet, random_parts: bool = False, teachers: Path | None = None):

@@ -22,9 +22,6 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
     """Front end and network with new heads, still with random weights.
 
     The head for clips is frozen: it gets no gradient from the loss, and distributed training waits for every gradient.
-
-    Raises:
-        UserError: if there is no such model, or it has no frames.
     """
     model = create_audio_model(settings.name, front_end=settings.front_end, labels=labels, **settings.options)
     network = model.network
@@ -39,11 +36,7 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
 
 
 def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
-    """Load the blocks below the heads, strictly; heads and recurrent layers stay random.
-
-    Raises:
-        UserError: if the weights are absent, damaged, or of another network.
-    """
+    """Load the blocks below the heads, strictly; heads and recurrent layers stay random."""
     if settings.untrained:
         return
     released = find_released(settings.name)

@@ -34,8 +34,9 @@ from task4_sed.pretraining.clips import (
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
-from task4_sed.pretraining.targets import FRAMES
+from task4_sed.pretraining.tables import FRAMES
 from task4_sed.pretraining.train import Batch, FrameTraining, Pretraining, score_batch
+from task4_sed.settings import TRAINER, validate_each_epoch
 
 TARGETS = "targets/logits.h5"
 WEIGHTS = "train/weights.pt"
@@ -45,10 +46,7 @@ Module = TypeVar("Module", bound=FrameTraining)
 
 
 def write_targets(run: Run[PretrainSettings], settings: PretrainSettings, fast_check: bool = False) -> None:
-    """Mean of the teachers' frame logits for every training clip.
-
-    Reads the teachers' runs. Writes targets/logits.h5: filenames, strong_logits (clips, 447, 250) float16.
-    """
+    """Write targets/logits.h5: the mean of the teachers' frame logits for every training clip, float16."""
     assert settings.distillation is not None
     run.notes["teachers"] = write_teacher_logits(settings.distillation.teachers, settings, run.folder / TARGETS)
 
@@ -132,11 +130,7 @@ def write_evaluation(run: Run[FrameSettings], figures: dict[str, Any]) -> None:
 def write_teacher_logits(teachers: Sequence[Path], settings: PretrainSettings, out: Path) -> list[dict[str, Any]]:
     """Write the mean of the frame logits of finished runs for every training clip of `settings.data`.
 
-    Returns:
-        Folder, model and PSDS1 of each teacher.
-
-    Raises:
-        UserError: if a run is not finished.
+    Returns folder, model and PSDS1 of each teacher.
     """
     runs = [RECIPE.open(folder) for folder in teachers]
     facts = [{"run": str(run.folder), "model": run.settings.model.name, **result_row(run)} for run in runs]
@@ -163,11 +157,7 @@ def empty_scores(clips: StrongSet, durations: dict[str, float], settings: Pretra
 
 
 def load_module(run: Run[PretrainSettings]) -> Pretraining:
-    """The trained network of a run in evaluation mode, on the GPU if there is one.
-
-    Raises:
-        UserError: if it is not trained yet.
-    """
+    """The trained network of a run in evaluation mode, on the GPU if there is one."""
     return load_trained(Pretraining(run.settings, make_model(run.settings.model, CLASSES)), run)
 
 
@@ -184,14 +174,9 @@ def result_row(run: Run[PretrainSettings]) -> dict[str, Any]:
 
 
 def make_stages(settings: PretrainSettings) -> list[Stage]:
-    """The stages of a run: targets are only written where teachers are named."""
+    """Targets are only written where teachers are named."""
     teachers = settings.distillation is not None and settings.distillation.teachers
     return [stage for stage in STAGES if teachers or stage.name != "targets"]
-
-
-def validate_each_epoch(settings: FrameSettings) -> FrameSettings:
-    """Settings of `--fast_check`."""
-    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"validate_every": 1})})
 
 
 def uses_made_up_data(settings: PretrainSettings | OfficeSettings) -> bool:
@@ -208,7 +193,6 @@ def _reported(clips: StrongSet) -> StrongSet:
 CLIPS = tuple(f"data.{name}" for name in ("root", "train_audio", "train_table", "allow_missing"))
 TRAINING = (*CLIPS, "data.eval_audio", "data.eval_table", "data.long_clips", "data.batch_size", "seed", "model",
             "sampler", "augmentation", "optim", "distillation")  # fmt: skip
-TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
 
 STAGES = [
     Stage("targets", write_targets, uses=(*CLIPS, "distillation"), alone=True),

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from task4_sed.metrics.evaluation_set import ClipReport, EvaluationSet
 from task4_sed.metrics.polyphonic import PSDS1, PSDS1_MACRO, polyphonic_scores
+from task4_sed.metrics.resampling import plain_figures
 from task4_sed.metrics.segments import mean_partial_auc
-from task4_sed.pretraining.tables import StrongEvents
-from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
+from task4_sed.pretraining.tables import FRAME_SECONDS, FRAMES, StrongEvents
 from task4_sed.scores.tables import ScoreTables, empty_values
 
 FIGURES = ("psds1_macro", "psds1", "pauroc")
@@ -27,10 +27,8 @@ class EvaluationScores:
     """Scores of all clips of a set, class by class.
 
     Args:
-        events: of the clips, with their 456 classes.
-        durations: seconds by clip.
-        classes: columns of the logits that are added.
-        scored: classes to score; classes without events are left out.
+        events: of the clips, with their 456 classes. durations: seconds by clip.
+        classes: columns of the logits that are added. scored: classes to score, without those that have no events.
         median_frames: length of the median filter, odd.
         missing: clips of the table without audio, for the report.
     """
@@ -75,9 +73,7 @@ class EvaluationScores:
     def figures(self, draws: int = 0, with_segments: bool = True) -> dict[str, Any]:
         """psds1_macro, psds1 and (with segments of 1 s) pauroc: value, per_class, interval; and clips.
 
-        Args:
-            draws: resamplings of the clips behind the 95 % intervals.
-            with_segments: pauroc too, the area under the segment-based ROC up to a false positive rate of 0.1.
+        pauroc is the area under the segment-based ROC up to a false positive rate of 0.1.
         """
         evaluation = self.evaluation_set()
         jobs = len(os.sched_getaffinity(0))
@@ -85,11 +81,7 @@ class EvaluationScores:
         found: dict[str, Any] = {"psds1_macro": macro, "psds1": penalised}
         if with_segments:
             found["pauroc"] = mean_partial_auc(evaluation, max_fpr=0.1, draws=draws)
-        figures: dict[str, Any] = {
-            name: {"value": part.value, "per_class": part.per_class, "interval": part.interval}
-            for name, part in found.items()
-        }
-        return {**figures, "clips": evaluation.report.as_json()}
+        return {**plain_figures(found), "clips": evaluation.report.as_json()}
 
     def evaluation_set(self) -> EvaluationSet:
         """Scores and events for the metrics; only clips that were added."""

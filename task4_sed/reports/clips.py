@@ -15,10 +15,11 @@ from common.runs.stages import Run
 from task4_sed.data.annotations import clip_name, read_events
 from task4_sed.data.sets import label_file, read_set, set_durations
 from task4_sed.labels import SAMPLE_RATE
+from task4_sed.metrics.command import plot_psd_roc
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
-from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, polyphonic_scores
+from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
 from task4_sed.postprocessing.finisher import Finisher
-from task4_sed.scores.reading import read_scores as read_store
+from task4_sed.scores.store import read_scores as read_store
 from task4_sed.scoring import evaluated_classes
 
 SHOWN = 2
@@ -33,12 +34,7 @@ def psd_roc(run: Run, finisher: Finisher) -> list[Markup]:
     found = polyphonic_scores(evaluation, [PSDS1, PSDS2], draws=0)
     for title, score in zip(("PSDS1", "PSDS2"), found, strict=True):
         with axes(5.4, 3.8) as (plot, grid):
-            for name, curve in score.class_curves.items():
-                grid.step(*_steps(curve, score.curve.rate[-1]), where="post", linewidth=0.9, label=name)
-            whole = _steps(score.curve, score.curve.rate[-1])
-            grid.step(*whole, where="post", color="black", linewidth=2, label="all (effective)")
-            grid.set(xlabel="effective false positives per hour", ylabel="true positive rate", ylim=(0, 1.02))
-            grid.legend(fontsize=7)
+            plot_psd_roc(grid, score.curve, score.class_curves)
         parts.append(html.figure(plot, f"{title} = {100 * score.value:.1f}", f"PSD-ROC of {title}"))
     return [html.side_by_side(*parts)]
 
@@ -100,7 +96,9 @@ def draw_clip(waveform: np.ndarray, evaluation: EvaluationSet, clip: int) -> Any
         above.set_ylabel("mel band")
         for number, name in enumerate(shown):
             column = scores[:, evaluation.scores.classes.index(name)]
-            line = below.step(borders, np.append(column, column[-1]), where="post", label=name.replace("_", " "))[0]
+            line = below.step(
+                borders, np.append(column, column[-1]), where="post", label=name.replace("_", " ").replace("$", r"\$")
+            )[0]
             for event in events:
                 if evaluation.classes[evaluation.labels[event]] == name:
                     times = [evaluation.onsets[event], evaluation.offsets[event]]
@@ -132,7 +130,3 @@ def _evaluation(run: Run, finisher: Finisher) -> EvaluationSet:
     classes = evaluated_classes(settings, maestro=False)
     durations = set_durations(settings.data.root, "validation")
     return evaluation_set(finisher.process(raw), read_events(path), durations, classes=classes)
-
-
-def _steps(curve: Curve, last: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.append(curve.rate, last), np.append(curve.recall, curve.recall[-1])

@@ -9,17 +9,19 @@ The first two are the layout of the system that won DCASE 2024 Task 4; its files
 given. See common/data/keyed_outputs.py.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.errors import UserError
 from task4_sed.data.annotations import clip_name
+from task4_sed.scores.tables import ScoreTables, empty_values, from_frames, read_folder
 
 FRAME_SECONDS = 0.064
 KINDS = ("logits", "scores")
@@ -29,9 +31,7 @@ CLIPS_AT_ONCE = 64
 class ScoreWriter(OutputWriter):
     """Writes a store within a `with` block; it appears whole or not at all.
 
-    Args:
-        path: of the store. classes: names, in the order of the last axis.
-        frame_seconds: length of a frame. kind: "logits" or "scores" (probabilities). dtype: float16 or float32.
+    Classes are those of the last axis. `kind`: "logits" or "scores" (probabilities). `dtype`: float16 or float32.
     """
 
     def __init__(
@@ -46,12 +46,9 @@ class ScoreWriter(OutputWriter):
         self._ends: list[float] = []
 
     def write(self, filenames: Sequence[str], values: Any, ends: Sequence[float] | None = None) -> None:
-        """Add clips.
+        """Add clips: (clips, frames, classes) array or tensor, and the seconds at which each clip's last frame ends.
 
-        Args:
-            filenames: one per clip; endings of audio files are cut.
-            values: (clips, frames, classes) array or tensor.
-            ends: seconds at which each clip's last frame ends; all frames whole when None.
+        Endings of audio files are cut. Without `ends` all frames are whole.
         """
         if len(values.shape) != 3 or values.shape[2] != len(self.classes):
             raise ValueError(f"{self.path.name}: {len(self.classes)} classes cannot have scores of {values.shape}")
@@ -71,11 +68,6 @@ class ScoreStore:
         path: of the store.
         classes: what the last axis must mean; needed for files that do not say it.
         frame_seconds: what a frame must last; None takes what the file says, else 64 ms.
-
-    Attributes:
-        filenames: names of the clips, without audio ending.
-        kind: "logits" or "scores".
-        ends: (clips,) seconds at which each clip's last frame ends.
 
     Raises:
         UserError: for a file that is cut off or no store, has other classes, another frame rate or doubled names.
@@ -133,10 +125,6 @@ class ScoreStore:
         """Seconds at which the clip's last frame ends."""
         return float(self.ends[self._row(filename)])
 
-    def num_frames_of(self, filename: str) -> int:
-        """Frames that a clip really has; later ones are padding."""
-        return int(min(self.num_frames, max(1, np.ceil(self.end_of(filename) / self.frame_seconds - 1e-6))))
-
     def _row(self, filename: str) -> int:
         return int(self._outputs.rows([filename])[0])
 
@@ -151,3 +139,68 @@ def logit(probabilities: np.ndarray) -> np.ndarray:
     """The inverse of `sigmoid`; 0 and 1 become about -23 and 23."""
     clipped = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-10, 1 - 1e-10)
     return np.log(clipped) - np.log1p(-clipped)
+
+
+def read_score_tables(source: "ScoreTables | str | Path | Mapping[str, pd.DataFrame]", jobs: int = 1) -> ScoreTables:
+    """Score tables of a folder of .tsv files, of a score store (.h5), or from data frames by clip name.
+
+    `jobs`: processes that parse files, from 256 MB on.
+
+    Raises:
+        UserError: with file and line, for a gap between frames, a frame without length, NaN, wrong columns, text.
+    """
+    if isinstance(source, ScoreTables):
+        return source
+    if isinstance(source, Mapping):
+        return from_frames(source)
+    source = Path(source)
+    if source.is_file() and source.suffix in (".h5", ".hdf5"):
+        return read_scores(source)
+    return read_folder(source, jobs)
+
+
+def read_scores(path: Path, classes: Sequence[str] | None = None) -> ScoreTables:
+    """Probabilities of a store as score tables, sorted by clip name; float32."""
+    store = ScoreStore(path, classes)
+    clips = tuple(sorted(store.filenames))
+    ends = np.array([store.end_of(clip) for clip in clips])
+    counts = np.ceil(ends / store.frame_seconds - 1e-6).clip(1, store.num_frames).astype(np.int64)  # others are padding
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    values = empty_values(len(store.classes), int(starts[-1]), np.float32)
+    borders = []
+    for first in range(0, len(clips), CLIPS_AT_ONCE):
+        block = clips[first : first + CLIPS_AT_ONCE]
+        rows = [store.read_as("scores", clip)[: counts[first + place]] for place, clip in enumerate(block)]
+        values[:, starts[first] : starts[first + len(block)]] = np.concatenate(rows).T
+        for place in range(len(block)):
+            edges = np.round(np.arange(counts[first + place] + 1) * store.frame_seconds, 6)
+            edges[-1] = ends[first + place]
+            borders.append(edges)
+    return ScoreTables(clips, store.classes, starts, np.concatenate(borders), values)
+
+
+def mean_logits(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over systems before the sigmoid, as in the winner's pseudo-labels; float64."""
+    if not len(members):
+        raise UserError("An ensemble needs at least one member.")
+    return np.asarray(np.mean(members, axis=0, dtype=np.float64))
+
+
+def ensemble_stores(paths: Sequence[Path], out: Path) -> None:
+    """Mean of score stores as a float32 store of logits; one clip in memory at a time.
+
+    The stores are of the same clips, classes and frames; the order of clips may differ.
+    """
+    first = ScoreStore(paths[0])
+    members = [first, *(ScoreStore(path, first.classes, first.frame_seconds) for path in paths[1:])]
+    for member in members[1:]:
+        if other := sorted(set(member.filenames) ^ set(first.filenames)):
+            raise UserError(
+                f"{member.path} differs from the first member of the ensemble in {len(other)} clips, as {other[0]}."
+            )
+        if member.num_frames != first.num_frames:
+            raise UserError(f"{member.path} has {member.num_frames} frames per clip, {first.path} {first.num_frames}.")
+    with ScoreWriter(out, first.classes, frame_seconds=first.frame_seconds, dtype="float32") as writer:
+        for name in first.filenames:
+            mean = mean_logits([member.read_as("logits", name) for member in members])
+            writer.write([name], mean[None], [first.end_of(name)])

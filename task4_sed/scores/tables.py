@@ -7,8 +7,11 @@ memory all clips form one array, class by class, so a metric reads one class at 
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,7 @@ from joblib import Parallel, delayed
 
 from common.data.files import atomic_write
 from common.errors import UserError, nearest, unknown
+from task4_sed.data.annotations import clip_name
 
 LARGEST_IN_MEMORY = 1 << 30
 """Largest array in bytes that is kept in memory."""
@@ -61,10 +65,6 @@ class ScoreTables:
         for index, clip in enumerate(self.clips):
             yield clip, _frame(self.borders_of(index), self.scores_of(index), self.classes)
 
-    def with_values(self, values: np.ndarray) -> "ScoreTables":
-        """The same clips, classes and frames with other scores, (classes, frames)."""
-        return ScoreTables(self.clips, self.classes, self.starts, self.borders, values)
-
     def select(self, clips: Sequence[str]) -> "ScoreTables":
         """Only these clips, in this order."""
         if tuple(clips) == self.clips:
@@ -84,7 +84,8 @@ class ScoreTables:
 
 def from_frames(frames: "Mapping[str, pd.DataFrame] | Iterable[tuple[str, pd.DataFrame]]") -> ScoreTables:
     """Score tables from data frames by clip name, as sed_scores_eval takes them; checked like files."""
-    items = sorted(frames.items() if isinstance(frames, Mapping) else frames, key=lambda item: item[0])
+    items = [(clip_name(clip), frame) for clip, frame in (frames.items() if isinstance(frames, Mapping) else frames)]
+    items.sort(key=lambda item: item[0])
     if not items:
         raise UserError("There are no score tables to evaluate.")
     classes = _check_columns(list(items[0][1].columns), f"the score table of {items[0][0]}")
@@ -93,7 +94,7 @@ def from_frames(frames: "Mapping[str, pd.DataFrame] | Iterable[tuple[str, pd.Dat
         where = f"the score table of {clip}"
         order = _column_order(list(frame.columns), classes, where)
         array = frame.to_numpy(dtype=np.float64)[:, order]
-        _check_frames(array, where, with_lines=False)
+        _check_frames(array, where)
         arrays.append(array)
     return _join([clip for clip, _ in items], classes, arrays)
 
@@ -106,23 +107,30 @@ def score_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder of score tables {folder}.")
-    files = sorted(file for file in folder.iterdir() if file.suffix == ".tsv" and not file.name.startswith("."))
+    found = (file for file in folder.iterdir() if file.suffix == ".tsv" and file.name[0] != "." and file.is_file())
+    files = sorted(found, key=lambda file: clip_name(file.stem))
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("*.tsv")))
         hint = f" Its sub-folders {', '.join(inside)} do; give one of them." if inside else ""
         raise UserError(f"{folder} holds no score tables (.tsv).{hint}")
+    for file, other in pairwise(files):
+        if clip_name(file.stem) == clip_name(other.stem):
+            raise UserError(f"{file} and {other.name} are two tables of one clip; take one out.")
     return files
 
 
-def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | None = None) -> None:
-    """One table per clip, each written whole or not at all.
+def read_folder(folder: Path, jobs: int = 1) -> ScoreTables:
+    """The score tables of a folder; large ones by several processes."""
+    files = score_files(folder)
+    with files[0].open("rb") as stream:
+        classes = _check_columns(_split(stream.readline(), files[0]), f"{files[0]}:1")
+    if sum(file.stat().st_size for file in files) < SMALL_FOLDER:
+        return _join([clip_name(file.stem) for file in files], classes, [_parse(file, classes) for file in files])
+    return _read_large(files, classes, jobs)
 
-    Args:
-        scores: tables to write.
-        folder: made if missing.
-        fill_value: replaces -inf (submissions use 0).
-    """
-    folder = Path(folder)
+
+def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | None = None) -> None:
+    """One table per clip, each written whole or not at all; `fill_value` replaces -inf (submissions use 0)."""
     folder.mkdir(parents=True, exist_ok=True)
     for clip, table in scores.tables():
         if fill_value is not None:
@@ -144,13 +152,21 @@ def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64)
         return np.memmap(file, dtype=dtype, mode="w+", shape=(classes, frames))
 
 
-def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) -> ScoreTables:
-    starts = np.concatenate(([0], np.cumsum([len(array) for array in arrays]))).astype(np.int64)
-    borders = np.concatenate([np.append(array[:, 0], array[-1, 1]) for array in arrays])
+def make_tables(
+    clips: Iterable[str], classes: Iterable[str], borders: Sequence[np.ndarray], scores: Sequence[np.ndarray]
+) -> ScoreTables:
+    """Score tables from (frames + 1,) borders and (frames, classes) scores of each clip."""
+    classes = tuple(classes)
+    starts = np.concatenate(([0], np.cumsum([len(frames) for frames in scores]))).astype(np.int64)
     values = empty_values(len(classes), int(starts[-1]))
-    for array, start in zip(arrays, starts):
-        values[:, start : start + len(array)] = array[:, 2:].T
-    return ScoreTables(tuple(clips), classes, starts, borders, values)
+    for frames, start in zip(scores, starts):
+        values[:, start : start + len(frames)] = frames.T
+    return ScoreTables(tuple(clips), classes, starts, np.concatenate(borders), values)
+
+
+def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) -> ScoreTables:
+    borders = [np.append(array[:, 0], array[-1, 1]) for array in arrays]
+    return make_tables(clips, classes, borders, [array[:, 2:] for array in arrays])
 
 
 def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
@@ -161,7 +177,7 @@ def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> Score
     borders = np.empty(int(starts[-1]) + len(files))
     batches = [range(first, min(first + 64, len(files))) for first in range(0, len(files), 64)]
     parsed = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_parse_batch)([files[index] for index in batch], classes) for batch in batches
+        delayed(_parse_files)([files[index] for index in batch], classes) for batch in batches
     )
     for batch, arrays in zip(batches, parsed):
         rows = np.concatenate(arrays)
@@ -170,61 +186,65 @@ def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> Score
             first = starts[index] + index
             borders[first : first + len(array)] = array[:, 0]
             borders[first + len(array)] = array[-1, 1]
-    return ScoreTables(tuple(file.stem for file in files), classes, starts, borders, values)
+    return ScoreTables(tuple(clip_name(file.stem) for file in files), classes, starts, borders, values)
 
 
 def _count_rows(file: Path) -> int:
-    data = file.read_bytes()
-    return data.count(b"\n") - (1 if data.endswith(b"\n") else 0)
+    return sum(1 for line in file.read_bytes().split(b"\n") if line.strip()) - 1
 
 
-def _parse_batch(files: list[Path], classes: tuple[str, ...]) -> list[np.ndarray]:
+def _parse_files(files: list[Path], classes: tuple[str, ...]) -> list[np.ndarray]:
     return [_parse(file, classes) for file in files]
 
 
 def _parse(file: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """(frames, 2 + classes) of one table, checked; numpy's text reader is several times faster than a csv parser."""
-    data = file.read_bytes()
-    head, _, body = data.partition(b"\n")
-    order = _column_order(_split(head, file), classes, f"{file}:1")
-    width = len(head.split(b"\t"))
-    lines = body.count(b"\n") + (0 if body.endswith(b"\n") or not body else 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # before numpy 2.3, text ends the reading early
-            numbers = np.fromstring(body, sep="\t")
-    except ValueError:
-        numbers = np.empty(0)
-    if lines == 0 or numbers.size != lines * width:
-        _refuse_bad_line(file, body, width)
-    array = numbers.reshape(lines, width)
-    if order != list(range(width)):
+    """(frames, 2 + classes) of one table, checked."""
+    head, _, body = file.read_bytes().partition(b"\n")
+    columns = _split(head, file)
+    order = _column_order(columns, classes, f"{file}:1")
+    array, lines = _read_numbers(file, body, len(columns))
+    if order != list(range(len(columns))):
         array = array[:, order]
-    _check_frames(array, str(file), with_lines=True)
+    _check_frames(array, str(file), lines)
     return array
 
 
-def _refuse_bad_line(file: Path, body: bytes, width: int) -> None:
-    """Name the cell that stopped the fast reader."""
+def _read_numbers(file: Path, body: bytes, width: int) -> tuple[np.ndarray, Sequence[int]]:
+    """Numbers (rows, width), and the line of each row; blank lines and empty cells after the last column are skipped.
+
+    numpy's text reader is several times faster than a csv parser, but takes any white space for a tab or a new line. It
+    reads tables in which these stand between numbers alone, with as many tabs in each line.
+    """
     if not body.strip():
         raise UserError(f"{file} has a header but no frames.")
-    for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=2):
-        cells = line.split("\t")
+    tabs = [line.count(b"\t") for line in body.removesuffix(b"\n").split(b"\n")]
+    doubtful = (b" ", b"\t\t", b"\t\n", b"\t\r", b"\n\t")
+    if set(tabs) == {width - 1} and not body.startswith(b"\t") and not any(part in body for part in doubtful):
+        with warnings.catch_warnings(), suppress(ValueError):
+            warnings.simplefilter("ignore", DeprecationWarning)  # before numpy 2.3, text ends the reading early
+            numbers = np.fromstring(body, sep="\t")
+            if numbers.size == len(tabs) * width:
+                return numbers.reshape(-1, width), range(2, len(tabs) + 2)
+    rows, lines = [], []
+    for number, line in enumerate(body.decode("utf-8", "replace").split("\n"), start=2):
+        cells = line.rstrip().split("\t")
+        if cells == [""]:
+            continue
         if len(cells) != width:
             raise UserError(f"{file}:{number}: {len(cells)} cells, but the header has {width} columns.")
-        for cell in cells:
-            try:
-                float(cell)
-            except ValueError:
-                raise UserError(f"{file}:{number}: {cell!r} is not a number.") from None
-    raise UserError(f"{file} is no table of numbers.")
+        try:
+            rows.append([float(cell) for cell in cells])
+        except ValueError as error:
+            raise UserError(f"{file}:{number}: {str(error).partition(': ')[2]} is not a number.") from None
+        lines.append(number)
+    return np.array(rows), lines
 
 
-def _check_frames(array: np.ndarray, where: str, with_lines: bool) -> None:
+def _check_frames(array: np.ndarray, where: str, lines: Sequence[int] | None = None) -> None:
     onset, offset = array[:, 0], array[:, 1]
 
     def place(row: int) -> str:
-        return f"{where}:{row + 2}" if with_lines else f"{where}, frame {row + 1}"
+        return f"{where}, frame {row + 1}" if lines is None else f"{where}:{lines[row]}"
 
     if not len(array):
         raise UserError(f"{where} has no frames.")
@@ -244,14 +264,9 @@ def _check_frames(array: np.ndarray, where: str, with_lines: bool) -> None:
         )
 
 
-def _header(file: Path) -> list[str]:
-    with file.open("rb") as stream:
-        return _split(stream.readline(), file)
-
-
 def _split(head: bytes, file: Path) -> list[str]:
     try:
-        return head.decode("utf-8-sig").rstrip("\r\n").split("\t")
+        return [name.strip() for name in head.decode("utf-8-sig").rstrip().split("\t")]
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is no text table.") from error
 
@@ -294,3 +309,32 @@ def only_classes(scores: ScoreTables, classes: Sequence[str]) -> ScoreTables:
             raise unknown("class", name, scores.classes)
     rows = [scores.classes.index(name) for name in classes]
     return ScoreTables(scores.clips, tuple(classes), scores.starts, scores.borders, np.asarray(scores.values[rows]))
+
+
+T = TypeVar("T")
+
+
+def median_filter(scores: ScoreTables, frames: int | Mapping[str, int]) -> ScoreTables:
+    """Median over neighbouring frames of equal length, mirrored at the ends, as scipy and the baseline do."""
+    from scipy.ndimage import median_filter as over_frames
+
+    lengths = {name: choose_by_class(frames, name, "median filter length") for name in scores.classes}
+    counts = np.diff(scores.starts)
+    values = empty_values(len(scores.classes), int(scores.starts[-1]), scores.values.dtype)
+    for index, name in enumerate(scores.classes):
+        if lengths[name] < 1 or lengths[name] != int(lengths[name]):
+            raise UserError(f"The median filter of {name} must be 1 frame or more, not {lengths[name]}.")
+        column = np.asarray(scores.values[index])
+        for count in np.unique(counts):  # clips of one length together
+            rows = scores.starts[:-1][counts == count, None] + np.arange(count)
+            values[index][rows] = over_frames(column[rows], size=(1, int(lengths[name])), mode="reflect")
+    return replace(scores, values=values)
+
+
+def choose_by_class(values: T | Mapping[str, T], name: str, what: str) -> T:
+    """The value of a class; `values` may be one for all classes."""
+    if not isinstance(values, Mapping):
+        return values
+    if name not in values:
+        raise unknown(f"class with a {what}", name, values)
+    return values[name]

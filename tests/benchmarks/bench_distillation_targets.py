@@ -20,7 +20,7 @@ from common.data.files import human_size
 from common.data.keyed_outputs import OutputWriter
 from common.output import print_table, say
 from task4_sed.pretraining.clips import CLASSES, KIND, TeacherTargets
-from task4_sed.pretraining.targets import FRAMES
+from task4_sed.pretraining.tables import FRAMES
 
 
 def write_store(path: Path, clips: int) -> list[str]:

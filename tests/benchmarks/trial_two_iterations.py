@@ -33,11 +33,10 @@ from common.runs.stages import Run, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from task4_sed.evaluate import desed_figures, maestro_figures, test_sets
-from task4_sed.iterations.data import open_clips, read_clips
-from task4_sed.iterations.recipe import make_stages
-from task4_sed.iterations.scores import load_training, write_scores
+from task4_sed.iterations.data import DistilledClips, read_clips
+from task4_sed.iterations.recipe import load_training, make_stages, write_scores
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.scores.reading import read_scores as read_store
+from task4_sed.scores.store import read_scores as read_store
 from task4_sed.systems import AnySystem
 from tests.benchmarks.trial_office_scenes import write_tree
 
@@ -79,7 +78,7 @@ def score(run: Run, name: str, iteration: int, number: int) -> dict[str, float]:
     found = {}
     for test in test_sets(run.settings):
         path = run.folder / "trial" / f"{test}_{iteration}{number}{name}.h5"
-        write_scores(module, open_clips(read_clips(run.settings, test), run.settings), path, run.settings)
+        write_scores(module, DistilledClips(read_clips(run.settings, test), run.settings), path, run.settings)
         found |= figures_of(path, run.settings, test)
     return found
 

@@ -21,11 +21,10 @@ from task4_sed.pretraining.augment import Draws, Share, augment, label_shift, sh
 from task4_sed.pretraining.clips import CLASSES
 from task4_sed.pretraining.networks import freeze_below_heads, make_model, parameter_groups
 from task4_sed.pretraining.office.data import Recordings
-from task4_sed.pretraining.office.scores import FIGURES, find_events, office_figures
+from task4_sed.pretraining.office.recipe import FIGURES, find_events, office_figures
 from task4_sed.pretraining.scoring import EvaluationScores
 from task4_sed.pretraining.settings import ModelSettings, OfficeSettings, PretrainSettings
-from task4_sed.pretraining.tables import StrongEvents, read_strong_table
-from task4_sed.pretraining.targets import FrameTargets, temporal_weights
+from task4_sed.pretraining.tables import FrameTargets, StrongEvents, read_strong_table, temporal_weights
 from task4_sed.pretraining.train import training_loss
 from tests.check_training.fixtures import Fixture, check
 from tests.check_training.task4_baseline import draw

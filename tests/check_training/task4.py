@@ -33,9 +33,8 @@ from task4_sed.iterations.views import (
 )
 from task4_sed.labels import valid_classes
 from task4_sed.losses import teacher_decay, update_teacher
-from task4_sed.scores.ensemble import mean_logits
-from task4_sed.scores.median_filter import median_filter
-from task4_sed.scores.store import sigmoid
+from task4_sed.scores.store import mean_logits, sigmoid
+from task4_sed.scores.tables import median_filter
 from task4_sed.scoring import make_score_tables
 from task4_sed.systems import AnySystem
 from tests.check_training.fixtures import Fixture, check

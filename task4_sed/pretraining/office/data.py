@@ -14,9 +14,8 @@ from common.data.audio import audio_info, read_fixed
 from common.errors import UserError, unknown
 from task4_sed.labels import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE
 from task4_sed.pretraining.clips import PlannedClips
-from task4_sed.pretraining.targets import FRAME_SECONDS, FRAMES
+from task4_sed.pretraining.tables import FRAME_SECONDS, FRAMES
 
-SPLITS = ("train", "valid", "test")
 END_TOLERANCE = 1e-7
 """Seconds added to the end of an event, so that a frame with its centre there counts (0.0001 ms in HEAR)."""
 
@@ -51,11 +50,7 @@ class Recordings:
 
 
 def read_vocabulary(root: Path) -> tuple[str, ...]:
-    """Names of the classes in the order of their numbers.
-
-    Raises:
-        UserError: if the table is missing or is no list of numbers from 0 on.
-    """
+    """Names of the classes in the order of their numbers."""
     path = Path(root) / "labelvocabulary.csv"
     if not path.is_file():
         raise UserError(f"There is no {path}; data.root is dcase2016_task2-hear2021-full of HEAR (hearbenchmark.com).")

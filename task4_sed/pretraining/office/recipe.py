@@ -1,10 +1,12 @@
 """Fine-tuning of a frame model on DCASE 2016 Task 2, the downstream test of the pre-training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from torch import Tensor
 
 from common.data.files import write_json
@@ -12,28 +14,108 @@ from common.data.loading import EpochDraws, make_plan_loader, rank_and_count
 from common.models.audio_model import AudioModel
 from common.models.network import uses_gpu
 from common.output import say
+from common.reports.statistics import bootstrap_interval
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.trainer import seed_all
 from task4_sed.pretraining.augment import Share, joined
-from task4_sed.pretraining.clips import scoring_loader
+from task4_sed.pretraining.clips import JointBatches, scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights
-from task4_sed.pretraining.office.data import FixedPieces, RandomCrops, read_recordings, read_vocabulary
-from task4_sed.pretraining.office.scores import FIGURES, find_events, office_figures
+from task4_sed.pretraining.office.data import (
+    Event,
+    FixedPieces,
+    RandomCrops,
+    Recordings,
+    read_recordings,
+    read_vocabulary,
+)
 from task4_sed.pretraining.recipe import (
-    TRAINER,
     batches_on_device,
     fit_network,
     load_trained,
     takes_part_in_scoring,
     uses_made_up_data,
-    validate_each_epoch,
     write_evaluation,
 )
-from task4_sed.pretraining.sampler import JointBatches
-from task4_sed.pretraining.settings import OfficeSettings
-from task4_sed.pretraining.targets import FRAMES
+from task4_sed.pretraining.settings import OfficeEventSettings, OfficeSettings
+from task4_sed.pretraining.tables import FRAME_SECONDS, FRAMES
 from task4_sed.pretraining.train import Batch, FrameTraining
+from task4_sed.settings import TRAINER, validate_each_epoch
+
+COLLARS = {"onset_f1": 0.2, "onset_f1_50ms": 0.05}
+FIGURES = (*COLLARS, "segment_error_rate")
+
+
+def find_events(logits: NDArray, classes: Sequence[str], settings: OfficeEventSettings) -> list[Event]:
+    """Events of a recording from frame logits (frames, classes).
+
+    The median filter is scipy's: of an even number of frames it takes the upper of the two middle ones.
+    """
+    width = round(settings.median_ms / 1000 / FRAME_SECONDS)
+    scores = median_filter(logits, size=(width, 1)) if width > 1 else logits
+    if settings.scores == "probabilities":
+        scores = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    active = np.pad(scores > settings.threshold, ((1, 1), (0, 0)))
+    changes = np.diff(active.astype(np.int8), axis=0)
+    events = []
+    for index, label in enumerate(classes):
+        first, last = np.flatnonzero(changes[:, index] == 1), np.flatnonzero(changes[:, index] == -1)
+        if settings.borders == "centres":
+            onsets, offsets = (first + 0.5) * FRAME_SECONDS, (last - 0.5) * FRAME_SECONDS
+        else:
+            onsets, offsets = first * FRAME_SECONDS, last * FRAME_SECONDS
+        long = offsets - onsets >= settings.min_duration_ms / 1000 - 1e-9
+        events += [(float(a), float(b), label) for a, b in zip(onsets[long], offsets[long])]
+    return sorted(events)
+
+
+def office_figures(found: Sequence[Sequence[Event]], recordings: Recordings, draws: int = 1000) -> dict[str, Any]:
+    """Onset F1 with collars of 200 and 50 ms, and error rate of segments of 1 s: value and 95 % interval each.
+
+    `found`: events of each recording; `draws`: resamplings of the recordings, 0 for none.
+    """
+    counts: dict[str, list[tuple[float, float]]] = {name: [] for name in FIGURES}
+    for own, right in zip(found, recordings.events, strict=True):
+        for name, collar in COLLARS.items():
+            matched = sum(_matched(own, right, label, collar) for label in recordings.classes)
+            counts[name].append((2 * matched, len(own) + len(right)))
+        end = max((int(np.ceil(offset)) for _, offset, _ in (*own, *right)), default=0)
+        detected, there = _activity(own, recordings.classes, end), _activity(right, recordings.classes, end)
+        # Missed and false classes of one second make substitutions; the rest are deletions or insertions.
+        errors = np.maximum((there & ~detected).sum(axis=1), (detected & ~there).sum(axis=1))
+        counts["segment_error_rate"].append((float(errors.sum()), float(there.sum())))
+    groups = np.arange(len(recordings))
+    figures = {}
+    for name, rows in counts.items():
+        random = np.random.default_rng(0)
+        value, low, high = bootstrap_interval(_ratio, np.array(rows, dtype=float), groups, random, max(draws, 2))
+        figures[name] = {"value": value, "interval": None if np.isnan(low) or not draws else (low, high)}
+    return figures
+
+
+def _ratio(sums: NDArray) -> NDArray:
+    return sums[..., 0] / np.maximum(sums[..., 1], 1)
+
+
+def _matched(own: Sequence[Event], right: Sequence[Event], label: str, collar: float) -> int:
+    """Most pairs of events whose onsets lie at most `collar` apart; each event is in one pair at most."""
+    found = sorted(onset for onset, _, name in own if name == label)
+    wanted = sorted(onset for onset, _, name in right if name == label)
+    count = position = 0
+    for onset in wanted:  # with one collar for all, taking the earliest that fits is best
+        while position < len(found) and found[position] < onset - collar - 1e-9:
+            position += 1
+        if position < len(found) and found[position] <= onset + collar + 1e-9:
+            count += 1
+            position += 1
+    return count
+
+
+def _activity(events: Sequence[Event], classes: Sequence[str], seconds: int) -> NDArray[np.bool_]:
+    active = np.zeros((seconds, len(classes)), dtype=bool)
+    for onset, offset, label in events:
+        active[int(np.floor(onset)) : int(np.ceil(offset)), classes.index(label)] = True
+    return active
 
 
 class OfficeTraining(FrameTraining):

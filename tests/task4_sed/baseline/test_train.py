@@ -15,8 +15,7 @@ from common.features.augment import mix
 from common.runs.stages import Run, run_stages
 from common.settings import SettingsError, load_settings
 from common.training.checkpoints import read_checkpoint
-from task4_sed.baseline.recipe import STAGES
-from task4_sed.baseline.scores import score_network
+from task4_sed.baseline.recipe import STAGES, score_network
 from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
 from task4_sed.baseline.train import (
     BatchParts,

@@ -23,17 +23,16 @@ from task4_sed.augment import Streams, draw_partners
 from task4_sed.data.clips import BatchPlan, GroupedBatches, GroupSampler
 from task4_sed.iterations.data import (
     STORES,
+    DistilledClips,
     PseudoLabels,
     SharedBatches,
     WavmixedBatches,
-    open_clips,
     training_loader,
     training_sets,
 )
 from task4_sed.iterations.memory import estimate_training
 from task4_sed.iterations.network import decay_groups, make_network, parameter_groups
-from task4_sed.iterations.recipe import make_stages
-from task4_sed.iterations.scores import system_names
+from task4_sed.iterations.recipe import make_stages, system_names
 from task4_sed.iterations.settings import StageSettings, TwoIterations
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Rows
@@ -215,7 +214,7 @@ def test_a_filter_multiplies_the_transformers_features_or_adds_decibels(quick):
 def test_partners_of_wavmix_are_any_clips_of_the_whole_set_and_stay_with_their_row(quick):
     settings = quick()
     sets, _ = training_sets(settings, settings.stage1.batch)
-    clips = open_clips(sets["strong"], settings)
+    clips = DistilledClips(sets["strong"], settings)
     groups = WavmixedBatches([[clips, clips]], [WavmixSettings(probability=1.0)])
     plain = GroupedBatches([[clips, clips]])
     size, partners = len(clips), set()
@@ -397,7 +396,7 @@ def test_clips_with_pseudo_labels_are_not_cropped_at_random(quick, tmp_path):
     sets, _ = training_sets(settings, settings.stage1.batch)
     clips = sets["weak"]
     path = write_store(tmp_path / "weak.h5", list(clips.filenames))
-    opened = open_clips(clips, settings, PseudoLabels(path, clips.filenames, CLASSES))
+    opened = DistilledClips(clips, settings, PseudoLabels(path, clips.filenames, CLASSES))
     opened.durations = opened.durations + 3  # as if they were longer than 10 s
     batch = opened.gather([0, 1], np.random.default_rng(0))
     assert torch.equal(batch["waveform"], opened.gather([0, 1])["waveform"])

@@ -7,8 +7,8 @@ import pytest
 
 from common.cli import run
 from task4_sed.__main__ import VERBS
-from task4_sed.metrics.cross_check import detections_at
-from task4_sed.scores.reading import read_score_tables
+from task4_sed.metrics.operating_points import detections_at
+from task4_sed.scores.store import read_score_tables
 from tests.support.golden_sed import expected, golden_set, write_golden
 from tests.support.made_up_scores import write_tables_as_store
 

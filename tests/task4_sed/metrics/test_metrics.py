@@ -23,15 +23,16 @@ from task4_sed.metrics import (
     rank_score,
     segment_f1,
 )
-from task4_sed.metrics.cross_check import by_sed_scores_eval, score_frames
 from task4_sed.metrics.operating_points import (
+    by_sed_scores_eval,
     collar_f1_of_points,
     intersection_f1_of_points,
     read_reference,
+    score_frames,
 )
 from task4_sed.metrics.resampling import affordable_draws, interval, recording_weights
 from task4_sed.metrics.segments import file_events, segment_evaluation_set
-from task4_sed.scores.reading import read_score_tables
+from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import from_frames
 from tests.support.golden_sed import arrays, expected, golden_scores, golden_set, golden_table, write_golden
 from tests.support.made_up_scores import made_up_scores
@@ -286,7 +287,7 @@ def test_collar_f1_of_1168_real_clips_is_the_published_figure(shared):
 
 @pytest.mark.parametrize("name", CLIP_SETS)
 def test_the_cross_check_gives_what_psds_eval_and_sed_eval_gave(name):
-    from task4_sed.metrics.cross_check import cross_check, detections_at, evaluated_reference
+    from task4_sed.metrics.operating_points import cross_check, detections_at, evaluated_reference
 
     evaluation, figures = golden_set(name), expected(name)
     rows = cross_check(evaluation, {"psds1": PSDS1, "psds2": PSDS2})

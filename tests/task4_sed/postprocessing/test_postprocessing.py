@@ -7,16 +7,13 @@ import pytest
 from common.errors import UserError
 from task4_sed.metrics import collar_f1, evaluation_set, psds
 from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes
-from task4_sed.postprocessing.filters import (
+from task4_sed.postprocessing.finisher import (
     join_classes,
-    to_event_boxes,
     to_segments,
 )
 from task4_sed.postprocessing.tuning import GRID, box_grid, tune_boxes
-from task4_sed.scores.ensemble import ensemble_stores
-from task4_sed.scores.median_filter import median_filter
-from task4_sed.scores.store import ScoreStore, ScoreWriter
-from task4_sed.scores.tables import ScoreTables, from_frames, only_classes
+from task4_sed.scores.store import ScoreStore, ScoreWriter, ensemble_stores
+from task4_sed.scores.tables import ScoreTables, from_frames, median_filter, only_classes
 from tests.support.golden_sed import expected, golden_scores, golden_set, golden_table
 from tests.support.made_up_scores import made_up_scores
 from tests.support.quick_task4 import BASELINE_MEDIAN_FRAMES
@@ -90,7 +87,7 @@ def test_tuning_chooses_what_the_reference_chose():
     assert tuned.settings == settings_of_fixture(figures)
     assert tuned.per_class == pytest.approx(figures["best_per_class"], abs=CLOSE)
     scores = golden_scores("desed_public20")
-    found = psds(score(to_event_boxes(scores, tuned.settings)), draws=0)
+    found = psds(score(box_scores(scores, event_boxes(scores, tuned.settings))), draws=0)
     assert found.value == pytest.approx(figures["psds1"], abs=CLOSE)
 
 

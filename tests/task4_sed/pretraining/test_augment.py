@@ -5,7 +5,7 @@ import torch
 
 from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
 from task4_sed.augment import Mixture, Streams
-from task4_sed.pretraining.augment import Draws, Share, augment, draw, draw_shift, label_shift
+from task4_sed.pretraining.augment import Draws, Share, augment, draw, label_shift, shift_frames
 from task4_sed.pretraining.networks import rise_per_decibel
 from task4_sed.settings import (
     AugmentSettings,
@@ -60,7 +60,7 @@ def test_labels_roll_by_a_fourth_of_the_shift(features, targets):
 
 
 def test_the_deviation_of_the_shift_is_an_eighth_of_the_frames():
-    shift = draw_shift(4000, 1000, 0.125, seeded()).double()
+    shift = shift_frames(torch.randn(4000, dtype=torch.float64, generator=seeded()), 1000, 0.125).double()
     assert float(shift.std()) == pytest.approx(125, rel=0.05)
     assert float(shift.mean()) == pytest.approx(0, abs=6)  # 3 standard errors
 

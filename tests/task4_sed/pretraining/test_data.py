@@ -20,15 +20,15 @@ from task4_sed.pretraining.clips import (
     CLASSES,
     KIND,
     SCORED_CLASSES,
+    JointBatches,
+    OrderedBatches,
     StrongClips,
     TeacherTargets,
     read_evaluation_set,
     read_training_set,
 )
-from task4_sed.pretraining.sampler import JointBatches, OrderedBatches
 from task4_sed.pretraining.settings import StrongDataSettings
-from task4_sed.pretraining.tables import StrongEvents, read_strong_table
-from task4_sed.pretraining.targets import FrameTargets, event_frames, temporal_weights
+from task4_sed.pretraining.tables import FrameTargets, StrongEvents, event_frames, read_strong_table, temporal_weights
 from task4_sed.settings import WavmixSettings
 
 DOG, SPEECH = "/m/0bt9lr", "/m/09x0r"
@@ -180,7 +180,7 @@ def plans(monkeypatch, world, batches):
     """The plans of every process."""
     found = []
     for rank in range(world):
-        monkeypatch.setattr("task4_sed.pretraining.sampler.rank_and_count", lambda rank=rank: (rank, world))
+        monkeypatch.setattr("task4_sed.pretraining.clips.rank_and_count", lambda rank=rank: (rank, world))
         found.append((len(batches), list(batches)))
     return found
 
@@ -204,7 +204,7 @@ def test_the_parts_of_all_processes_are_the_batch_of_one(monkeypatch, world):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
-    monkeypatch.setattr("task4_sed.pretraining.sampler.rank_and_count", lambda: (0, 5))
+    monkeypatch.setattr("task4_sed.pretraining.clips.rank_and_count", lambda: (0, 5))
     with pytest.raises(UserError, match=r"data.batch_size 12 cannot be shared by 5 processes"):
         len(JointBatches(EpochDraws(100, 45), 12, seed=0))
 

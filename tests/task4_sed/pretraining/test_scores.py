@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from task4_sed.metrics import mean_partial_auc, psds
 from task4_sed.pretraining.office.data import Recordings
-from task4_sed.pretraining.office.scores import find_events, office_figures
+from task4_sed.pretraining.office.recipe import find_events, office_figures
 from task4_sed.pretraining.scoring import EvaluationScores, median_filter
 from task4_sed.pretraining.settings import OfficeEventSettings
 from task4_sed.pretraining.tables import StrongEvents

@@ -31,11 +31,10 @@ from common.training.schedules import WarmupCosine
 from common.training.trainer import leave_other_processes
 from task4_sed.__main__ import VERBS
 from task4_sed.pretraining import recipe
-from task4_sed.pretraining.clips import CLASSES, StrongClips, read_training_set
+from task4_sed.pretraining.clips import CLASSES, OrderedBatches, StrongClips, read_training_set
 from task4_sed.pretraining.networks import make_model, parameter_groups, start_from_weights
 from task4_sed.pretraining.office import recipe as office
 from task4_sed.pretraining.recipe import RECIPE, STAGES, load_module, make_stages
-from task4_sed.pretraining.sampler import OrderedBatches
 from task4_sed.pretraining.settings import ModelSettings, OfficeSettings, OptimSettings, PretrainSettings
 from task4_sed.pretraining.train import FrameTraining, Pretraining, training_loss
 from tests.support.places import ROOT

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from task4_sed.scores.reading import read_score_tables, read_scores
-from task4_sed.scores.store import ScoreStore, ScoreWriter
+from task4_sed.scores.store import ScoreStore, ScoreWriter, read_score_tables, read_scores
 from task4_sed.scores.tables import from_frames, write_score_tables
 from tests.support.made_up_scores import made_up_scores, write_tables_as_store
 
