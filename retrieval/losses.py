@@ -31,7 +31,7 @@ def contrastive_loss(audio: Tensor, text: Tensor, group: Tensor, temperature: fl
     Returns:
         Scalar >= 0.
     """
-    logits = _cosines(audio, text) / abs(temperature)
+    logits = _cosines(audio, text) / _positive(temperature)
     positive = _same(group, len(audio))
     return -0.5 * (logits.log_softmax(dim=0)[positive].mean() + logits.log_softmax(dim=1)[positive].mean())
 
@@ -57,8 +57,8 @@ def distillation_loss(audio: Tensor, text: Tensor, correspondences: Tensor, temp
         raise ValueError(
             f"correspondences {tuple(correspondences.shape)} do not fit {len(audio)} clips, {len(text)} captions"
         )
-    logits = _cosines(audio, text) / abs(temperature)
-    targets = correspondences / abs(temperature)
+    logits = _cosines(audio, text) / _positive(temperature)
+    targets = correspondences / _positive(temperature)
     by_caption = functional.cross_entropy(logits, targets.softmax(dim=1))
     by_clip = functional.cross_entropy(logits.mT, targets.mT.softmax(dim=1))
     return 0.5 * (by_caption + by_clip)
@@ -103,7 +103,7 @@ def imitation_loss(imitation: Tensor, recording: Tensor, label: Tensor, temperat
     Returns:
         Scalar >= 0.
     """
-    logits = _cosines(imitation, recording) / abs(temperature)
+    logits = _cosines(imitation, recording) / _positive(temperature)
     itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(_same(label, len(logits)) & ~itself, -torch.inf)
     return functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
@@ -119,3 +119,7 @@ def _same(group: Tensor, batch: int) -> Tensor:
     if group.shape != (batch,):
         raise ValueError(f"group {tuple(group.shape)} must be ({batch},)")
     return group[:, None] == group[None, :]
+
+
+def _positive(temperature: float | Tensor) -> float | Tensor:
+    return temperature.abs() if isinstance(temperature, Tensor) else abs(temperature)

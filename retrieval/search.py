@@ -86,7 +86,8 @@ def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
         UserError: if there is none, or it is one of another task.
     """
     path = folder / SETTINGS_FILE
-    if path.is_file() and read_yaml(path).data.get("kind") == "imitation":
+    data = read_yaml(path).data if path.is_file() else None
+    if isinstance(data, dict) and data.get("kind") == "imitation":
         return imitation_recipe.RECIPE.open(folder)
     return text_recipe.RECIPE.open(folder)
 

@@ -4,7 +4,7 @@ All mistakes are reported together, one per line, each with file and line, dotte
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +15,18 @@ from pydantic_core import to_jsonable_python
 from common.errors import UserError
 from common.settings.mistakes import describe_mistakes
 from common.settings.schema import AnySettings, Settings, setting_fields
-from common.settings.yaml_file import Place, YamlFile, dotted, read_yaml, to_yaml
+from common.settings.yaml_file import Place, dotted, read_yaml, to_yaml
 
 _AFTER_THE_FILE = 10**9  # sorts mistakes of the command line after all lines of the file
 
 
+_MOST_SHOWN = 20
+
+
 class SettingsError(UserError):
-    """Mistakes in settings, one per line."""
+    """Mistakes in settings, one per line; `places` are those of settings inside other settings."""
+
+    places: Sequence[tuple[Place, str]] = ()
 
 
 def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, Any] | None = None) -> AnySettings:
@@ -38,14 +43,18 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
     """
     file = read_yaml(path)
     if file.data is None:
-        raise SettingsError(f"{path} is empty; it needs settings such as {', '.join(list(cls.model_fields)[:3])}.")
+        raise SettingsError(
+            f"{path}:1: the file is empty; it needs settings such as {', '.join(list(cls.model_fields)[:3])}."
+        )
     if not isinstance(file.data, dict):
         found = "a list" if isinstance(file.data, list) else "a single value"
         raise SettingsError(f"{path}:1: settings are needed, lines of the form `name: value`, not {found}.")
     known = [(line, f"{path}:{line}: {sentence}") for line, sentence in file.mistakes]
     cls = cast(type[AnySettings], cls.for_data(file.data))
+    lines = {tuple(map(str, place)): line for place, line in file.lines.items()}
+    data = _with_text_keys(file.data)
     try:
-        return _validate(cls, file.data, lambda place: _source(file, path, place), overrides or {}, known)
+        return _validate(cls, data, lambda place: _source(lines, path, place), overrides or {}, known)
     except SettingsError as error:
         mistakes = [line for line in str(error).splitlines() if line.startswith(f"{path}:")]
         if path.name != "settings.yaml" or not mistakes:  # the file of a run, which nobody wrote by hand
@@ -60,7 +69,17 @@ def load_settings(cls: type[AnySettings], path: Path, overrides: Mapping[str, An
 
 def parse_settings(cls: type[AnySettings], data: Mapping[str, Any], origin: str = "settings") -> AnySettings:
     """Settings from a plain mapping, such as a row of a sweep; `origin` starts the line of each mistake."""
-    return _validate(cls, dict(data), lambda place: (0, f"{origin}: "), {}, [])
+    places: list[Place] = []
+
+    def source(place: Place) -> tuple[int, str]:
+        places.append(place)
+        return 0, f"{origin}: "
+
+    try:
+        return _validate(cls, dict(data), source, {}, [])
+    except SettingsError as error:
+        error.places = [((*origin.split("."), *place), line) for place, line in zip(places, str(error).splitlines())]
+        raise
 
 
 def dump_settings(settings: Settings) -> str:
@@ -102,24 +121,37 @@ def _validate(
             from_call.add(_lay_over(cls, data, tuple(name.split(".")), value))
         except LookupError as error:
             mistakes.append((_AFTER_THE_FILE, str(error.args[0])))
-    settings = None
+    settings, found = None, []
     try:
         # Strict JSON: 5 is a number for a float and "a/b" a path, but "5" is no number and true is no 1.
         settings = cls.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        for place, sentence in describe_mistakes(cls, data, error):
-            called = any(place[: len(option)] == option for option in from_call)
-            order, prefix = (_AFTER_THE_FILE, "--") if called else source(place)
-            mistakes.append((order, prefix + sentence))
+        found = describe_mistakes(cls, data, error)
+    except SettingsError as error:  # of settings inside these
+        found = list(error.places)
+    for place, sentence in found:
+        called = any(place[: len(option)] == option for option in from_call)
+        order, prefix = (_AFTER_THE_FILE, "--") if called else source(place)
+        mistakes.append((order, prefix + sentence))
     if mistakes or settings is None:
-        raise SettingsError("\n".join(line for _, line in sorted(mistakes, key=itemgetter(0))))
+        lines = [line for _, line in sorted(mistakes, key=itemgetter(0))]
+        more = [f"There are {len(lines) - _MOST_SHOWN:,} more mistakes."] if len(lines) > _MOST_SHOWN else []
+        raise SettingsError("\n".join([*lines[:_MOST_SHOWN], *more]))
     return settings
 
 
-def _source(file: YamlFile, path: Path, place: Place) -> tuple[int, str]:
-    while place and place not in file.lines:
-        place = place[:-1]
-    line = file.lines.get(place, 1)
+def _with_text_keys(data: Any) -> Any:
+    """Names such as `1:` and `true:` as text, as in JSON."""
+    if isinstance(data, list):
+        return [_with_text_keys(value) for value in data]
+    return {str(key): _with_text_keys(value) for key, value in data.items()} if isinstance(data, dict) else data
+
+
+def _source(lines: Mapping[tuple[str, ...], int], path: Path, place: Place) -> tuple[int, str]:
+    words = tuple(map(str, place))
+    while words and words not in lines:
+        words = words[:-1]
+    line = lines.get(words, 1)
     return line, f"{path}:{line}: "
 
 

@@ -11,6 +11,8 @@ from common.errors import nearest
 from common.settings.schema import iterate_settings, setting_fields
 from common.settings.yaml_file import Place, dotted
 
+_MOST_COMPARED = 20
+"""Unknown names of a file that are compared with the known ones, which takes some milliseconds each."""
 _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -64,8 +66,11 @@ def describe_mistakes(cls: type[BaseModel], data: Any, error: ValidationError) -
         found.setdefault(place, []).append(item)
     misspelled: dict[Place, list[str | None]] = {place[:-1]: [] for place in found}
     sentences: list[tuple[Place, str]] = []
-    for place, items in found.items():
-        if items[0]["type"] == "extra_forbidden":
+    unknown = [place for place, items in found.items() if items[0]["type"] == "extra_forbidden"]
+    for number, place in enumerate(unknown):
+        if number >= _MOST_COMPARED:
+            sentences.append((place, f"{dotted(place)} is not a setting."))
+        else:
             sentence, meant = _unknown_setting(cls, place, data)
             sentences.append((place, sentence))
             misspelled[place[:-1]].append(meant)

@@ -15,16 +15,29 @@ from common.errors import UserError, nearest
 Place = tuple[str | int, ...]
 """Path of a value: keys and list positions from the top, such as ("optim", "betas", 0)."""
 
+_DIGITS = "[0-9]+(_[0-9]+)*"
 _SCALARS = {
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    "int": (rf"[-+]?{_DIGITS}", "-+0123456789"),
     "float": (
-        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+        rf"[-+]?({_DIGITS}\.({_DIGITS})?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?{_DIGITS}[eE][-+]?[0-9]+"
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 }
+
+
+# Files beyond these are accidents or attacks; eight lines of aliases can stand for a hundred million values.
+_MOST_VALUES = 100_000
+_MOST_DEEP = 50
+_OPENED = re.compile(r"(?:[\[{]\s*)" + f"{{{_MOST_DEEP + 1}}}")
+_NESTED = f"lists and groups are nested more than {_MOST_DEEP} deep"
+_MOST_DIGITS = 18  # of a whole number in 64 bits
+
+
+class _TooLarge(yaml.YAMLError):
+    """More values or levels than a file of settings has: a sentence, and the line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,18 +74,32 @@ def read_yaml(path: Path) -> YamlFile:
         UserError: the file is missing, is not text, or is not YAML; with the line.
     """
     text = _read_text(Path(path))
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        return _parse(text)
+    except _TooLarge as error:
+        sentence, line = error.args
+        raise UserError(f"{path}:{line}: {sentence}.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise UserError(f"{path}:{line}: this is not YAML: {error.problem}{_tab_hint(text, line)}.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{path}:{line}: this is not YAML: it holds the control character {error.character:#04x}."
+        ) from None
+
+
+def _parse(text: str) -> YamlFile:
+    if opened := _OPENED.search(text):  # quicker than the parser, which looks far ahead at each bracket
+        raise _TooLarge(_NESTED, text.count("\n", 0, opened.start()) + 1)
+    file, loader = YamlFile(), _Loader(text)
+    try:
+        node = loader.get_single_node()
+    except RecursionError:
+        raise _TooLarge(_NESTED, loader.get_mark().line + 1) from None
     finally:
         loader.dispose()
-    file = YamlFile()
     if node is not None:
         file.data = _construct(node, (), file, parents=())
     return file
@@ -81,10 +108,10 @@ def read_yaml(path: Path) -> YamlFile:
 def parse_value(text: str) -> Any:
     """Read a value as in a YAML file: "1e-3" is a number, "[1, 2]" a list, "null" None."""
     try:
-        node = _Loader(text).get_single_node()
+        file = _parse(text)
     except yaml.YAMLError:
         return text
-    return None if node is None else _construct(node, (), YamlFile(), parents=())
+    return text if file.mistakes else file.data
 
 
 def to_yaml(data: object) -> str:
@@ -104,8 +131,9 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. {_files_in(path.parent, path.name)}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8.") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: this is not text in UTF-8.") from None
 
 
 def _files_in(folder: Path, name: str) -> str:
@@ -130,6 +158,10 @@ def _construct(node: yaml.Node, place: Place, file: YamlFile, parents: tuple[int
     if id(node) in parents:
         file.mistakes.append((line, f"{dotted(place)} refers to itself."))
         return None
+    if len(parents) > _MOST_DEEP:
+        raise _TooLarge(_NESTED, line)
+    if len(file.lines) > _MOST_VALUES:
+        raise _TooLarge(f"aliases make more than {_MOST_VALUES:,} values of it", line)
     parents = (*parents, id(node))
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*place, index), file, parents) for index, item in enumerate(node.value)]
@@ -169,4 +201,8 @@ def _construct_scalar(node: yaml.ScalarNode, place: Place, file: YamlFile) -> An
         return None
     if tag == "bool":
         return text.lower() == "true"
+    if tag == "int" and sum(map(str.isdigit, text)) > _MOST_DIGITS:
+        sentence = f"{dotted(place)} has {len(text)} digits; a whole number has at most {_MOST_DIGITS}."
+        file.mistakes.append((node.start_mark.line + 1, sentence))
+        return 0
     return int(text) if tag == "int" else float(re.sub(r"\.(?=inf|nan)", "", text.lower()))

@@ -155,7 +155,7 @@ def test_a_name_far_from_all_others_gets_the_list_of_names(tmp_path):
 
 def test_an_empty_file_says_what_it_needs(tmp_path):
     assert mistakes(tmp_path, "# nothing\n") == [
-        "config.yaml is empty; it needs settings such as name, subset, deterministic."
+        "config.yaml:1: the file is empty; it needs settings such as name, subset, deterministic."
     ]
 
 
@@ -178,7 +178,7 @@ def test_a_missing_folder_a_folder_and_a_binary_file_are_told_as_such(tmp_path):
     with pytest.raises(UserError, match="is a folder; a YAML file is needed"):
         load_settings(Training, tmp_path)
     (tmp_path / "clip.yaml").write_bytes(b"RIFF\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="not a text file in UTF-8"):
+    with pytest.raises(UserError, match="this is not text in UTF-8"):
         load_settings(Training, tmp_path / "clip.yaml")
 
 
