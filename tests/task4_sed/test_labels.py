@@ -160,3 +160,20 @@ def test_an_unknown_label_is_told_with_the_nearest_class():
 def test_a_class_named_twice_is_refused():
     with pytest.raises(SettingsError, match="Dog is named twice"):
         parse_settings(LabelSettings, {"classes": ["Dog", "Cat", "Dog"]})
+
+
+def test_an_event_before_the_crop_teaches_nothing():
+    first, last = frame_span(np.array([-3.0, -0.5, 11.0]), np.array([-1.0, 0.03, 12.0]))
+    assert (first.tolist(), last.tolist()) == ([0, 0, 156], [0, 1, 156])
+    found = targets(events((0, 1.0, 3.0, "Speech"), (0, 4.0, 6.0, "Dog")), crop=[4.0])
+    assert active(found.strong, "Speech") == []
+    assert active(found.strong, "Dog")[0] == 0
+    assert found.weak[0, CLASSES.index("Speech")] == 0
+    assert found.weak[0, CLASSES.index("Dog")] == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_targets_are_in_single_precision_and_weak_labels_give_no_warning():
+    found = targets(events((0, np.nan, np.nan, "Dog")))
+    assert (found.strong.dtype, found.weak.dtype, found.valid.dtype) == (np.float32, np.float32, bool)
+    assert found.weak.sum() == 1 and found.strong.sum() == 0

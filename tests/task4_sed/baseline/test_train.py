@@ -223,6 +223,16 @@ def test_the_published_ramp_and_learning_rate():
     assert RateFactor(50 * per_epoch, None, total)(10**6) == 1.0
 
 
+def test_the_learning_rate_falls_from_the_step_in_which_the_epoch_starts():
+    rate = RateFactor(warmup_steps=4, decay_from=10, total_steps=20)
+    assert [rate(step) for step in (3, 8, 9)] == [1.0, 1.0, 1.0]
+    assert rate(0) == pytest.approx(math.exp(-5 * (1 - 1 / 4) ** 2))
+    assert rate(10) == pytest.approx(math.cos(math.pi / 20))
+    assert rate(14) == pytest.approx(math.cos(math.pi / 4))
+    assert [rate(19), rate(25)] == pytest.approx([0, 0], abs=1e-12)
+    assert RateFactor(warmup_steps=0, decay_from=20, total_steps=20)(19) == 1.0
+
+
 def test_weak_f1_counts_classes_that_do_not_occur_as_zero():
     probabilities = np.array([[0.9, 0.1, 0.2], [0.8, 0.9, 0.1]])
     target = np.array([[1, 0, 0], [0, 1, 0]])

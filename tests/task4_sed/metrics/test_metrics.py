@@ -31,7 +31,7 @@ from task4_sed.metrics.operating_points import (
     score_frames,
 )
 from task4_sed.metrics.resampling import affordable_draws, interval, recording_weights
-from task4_sed.metrics.segments import file_events, segment_evaluation_set
+from task4_sed.metrics.segments import file_events, segment_evaluation_set, segment_tables
 from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import from_frames
 from tests.support.golden_sed import arrays, expected, golden_scores, golden_set, golden_table, write_golden
@@ -425,3 +425,58 @@ def test_the_fixtures_kept_here_are_those_of_the_reference_folder(shared):
     assert json.loads((shared / "reference/metrics/sed/expected.json").read_text())["sets"]["ties"] == expected("ties")
     tables = read_score_tables(shared / "reference/metrics/sed/desed_public20/scores")
     assert np.array_equal(tables.values, golden_scores("desed_public20").values)
+
+
+def test_classes_choose_what_is_scored():
+    scores = {"a": frame_table([0.1, 0.9, 0.2], 1.0).assign(cat=[0.8, 0.1, 0.2])}
+    reference = ({"a": [(1.0, 2.0, "dog"), (2.0, 3.0, "cat")]}, {"a": 3.0})
+    for metric in (collar_f1, intersection_f1, segment_f1, mean_partial_auc, psds):
+        assert set(metric(scores, *reference, classes=["dog"], draws=0).per_class) == {"dog"}
+        assert set(metric(scores, *reference, draws=0).per_class) == {"dog", "cat"}
+    assert collar_f1(scores, *reference, classes=["dog"], draws=0).value == 1.0
+    assert collar_f1(scores, *reference, draws=0).value == 0.5
+
+
+def test_micro_f1_and_counts_are_of_all_recordings_also_with_draws():
+    hits = {f"hit{index}": frame_table([0.1, 0.9, 0.2], 1.0) for index in range(3)}
+    scores = {**hits, "miss": frame_table([0.1, 0.2, 0.9], 1.0)}
+    reference = ({clip: [(1.0, 2.0, "dog")] for clip in scores}, dict.fromkeys(scores, 3.0))
+    found = collar_f1(scores, *reference, draws=50)
+    assert found.counts["dog"] == (3, 1, 4)
+    assert found.micro == found.value == pytest.approx(0.75)
+    assert found.precision["dog"] == found.recall["dog"] == pytest.approx(0.75)
+    whole = intersection_f1(golden_set("ties"), draws=20)
+    alone = intersection_f1(golden_set("ties"), draws=0)
+    assert (whole.micro, whole.counts, whole.per_class) == (alone.micro, alone.counts, alone.per_class)
+
+
+def test_a_rate_at_the_very_end_of_the_curve_belongs_to_it():
+    # One false positive in 36 s is exactly 100 an hour, the end of the curve.
+    scores = {"a": frame_table([0.9, 0.1, 0.8, 0.1], 9.0)}
+    reference = ({"a": [(18.0, 27.0, "dog")]}, {"a": 36.0})
+    for non_oracle in (False, True):
+        curve = psds(scores, *reference, draws=0, non_oracle=non_oracle).class_curves["dog"]
+        assert curve.rate[-1] == 100.0 and curve.recall[-1] == 1.0
+        shorter = psds(scores, *reference, draws=0, non_oracle=non_oracle, max_efpr=99.0).class_curves["dog"]
+        assert shorter.rate[-1] < 99.0 and shorter.recall[-1] == 0.0
+
+
+def test_an_unknown_interpolation_and_a_name_without_times_are_refused():
+    scores, reference = {"a": frame_table([0.1, 0.9], 1.0)}, ({"a": [(1.0, 2.0, "dog")]}, {"a": 2.0})
+    with pytest.raises(UserError, match=r"No interpolation named cubic. There are: staircase, linear"):
+        mean_partial_auc(scores, *reference, interpolation="cubic")
+    tables = from_frames({"cafe_01-000000-001000": frame_table([0.1] * 10, 1.0), "cafe": frame_table([0.1], 1.0)})
+    with pytest.raises(UserError, match=r"cafe is no window file-start-end of a file with a known duration"):
+        segment_tables(tables, {"cafe_01": 10.0})
+    with pytest.raises(UserError, match=r"cafe_01-000000-001000 is no window"):
+        segment_tables(tables.select(tables.clips[1:]), {"cafe": 10.0})
+
+
+def test_windows_that_start_after_200_s_lie_where_their_names_say():
+    frames = {"x-000000-001000": [0.1] * 10, "x-020500-021500": [*([0.2] * 4), 0.9, *([0.2] * 5)]}
+    tables = from_frames({name: frame_table(values, 1.0) for name, values in frames.items()})
+    joined = segment_tables(tables, {"x": 215.0})
+    values = joined.scores_of(0)[:, 0]
+    assert np.flatnonzero(values == 0.9).tolist() == [209]
+    assert values[:10].tolist() == pytest.approx([0.1] * 10)
+    assert np.flatnonzero(values).tolist() == [*range(10), *range(205, 215)]
