@@ -86,6 +86,24 @@ def test_teachers_of_different_sizes_are_averaged():
     torch.testing.assert_close(estimated_correspondences(narrow, texts), mean)
 
 
+def test_every_teacher_needs_clips_and_captions():
+    one = torch.ones(2, 3)
+    for audio, text in (([one, one], [one]), ([one], [one, one])):
+        with pytest.raises(ValueError, match="shorter|longer"):
+            estimated_correspondences(audio, text)
+    with pytest.raises(ValueError, match=r"correspondences \(2, 3\) do not fit 2 clips, 2 captions"):
+        distillation_loss(one, one, torch.zeros(2, 3), 0.05)
+
+
+def test_losses_stay_on_the_device_of_the_embeddings():
+    one, group = torch.ones(2, 3, device="meta"), torch.zeros(2, device="meta")
+    losses = [
+        distillation_loss(one, one, estimated_correspondences([one], [one]), 0.05),
+        imitation_loss(one, one, group, 0.05),
+    ]
+    assert {loss.device.type for loss in losses} == {"meta"}
+
+
 def test_recordings_of_the_same_label_leave_the_denominator():
     imitation, recording = torch.eye(3), torch.eye(3)
     alone = imitation_loss(imitation[:1], recording[:1], torch.tensor([0]), 0.07)

@@ -92,6 +92,15 @@ def test_a_missed_recording_lowers_the_score():
     assert mean_average_precision(torch.tensor([[0.9, 0.1, 0.5]]), relevant, k=2) == pytest.approx(1 / 2)
 
 
+def test_a_list_of_ten_is_scored_unless_another_length_is_given():
+    similarity = torch.arange(12.0, 0, -1)[None]
+    tenth, eleventh = own_item(torch.tensor([9]), 12), own_item(torch.tensor([10]), 12)
+    for metric in (mean_average_precision, average_precision):
+        assert metric(similarity, tenth).item() == pytest.approx(1 / 10)
+        assert metric(similarity, eleventh).item() == 0
+    assert mean_average_precision(similarity, eleventh, None) == pytest.approx(1 / 11)
+
+
 def test_negative_similarities_count_like_positive_ones():
     relevant = torch.tensor([[False, True, True], [True, False, False]])
     similarity = torch.tensor([[0.3, 0.2, 0.1], [0.5, 0.9, 0.4]])
@@ -104,6 +113,8 @@ def test_negative_similarities_count_like_positive_ones():
         (torch.zeros(2, 3), torch.ones(3, 2), "must both be"),
         (torch.zeros(2, 3), torch.tensor([[1, 0, 0], [0, 0, 0]]), "query 1 has no relevant"),
         (torch.tensor([[0.0, float("nan")]]), torch.tensor([[1, 0]]), "query 0 is not a number"),
+        (torch.tensor([[0.0, 1], [2, 3], [float("nan"), 0]]), torch.tensor([[1, 0]] * 3), "query 2 is not a number"),
+        (torch.tensor([0.0, 1]), torch.tensor([1, 0]), "must both be"),
     ],
 )
 def test_bad_input_is_refused(similarity, relevant, message):
