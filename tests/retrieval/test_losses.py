@@ -89,7 +89,7 @@ def test_teachers_of_different_sizes_are_averaged():
 def test_every_teacher_needs_clips_and_captions():
     one = torch.ones(2, 3)
     for audio, text in (([one, one], [one]), ([one], [one, one])):
-        with pytest.raises(ValueError, match="shorter|longer"):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
             estimated_correspondences(audio, text)
     with pytest.raises(ValueError, match=r"correspondences \(2, 3\) do not fit 2 clips, 2 captions"):
         distillation_loss(one, one, torch.zeros(2, 3), 0.05)
