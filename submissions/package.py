@@ -53,11 +53,7 @@ def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
 def new_system(label: str, rules: Rules, out: Path = OUT, made_up: Mapping[str, Any] | None = None) -> Iterator[Path]:
     """Yield a folder to fill; it is renamed to `place_of_system` when the block ends without an error.
 
-    Args:
-        label: Lastname_INST_task1_1.
-        rules: of the task and year.
-        out: folder of the packages.
-        made_up: made-up evaluation set, declared at the top of the package: files, and durations or queries.
+    A made-up evaluation set (files, and durations or queries) is declared at the top of the package.
 
     Raises:
         UserError: if the label is wrong, the system exists, another system of the team belongs to another evaluation
@@ -88,17 +84,10 @@ def _declare(path: Path, declaration: dict[str, Any]) -> None:
     write_json(path, declaration)
 
 
-def finish_package(
-    package: Path, evaluation: EvaluationFiles | None = None, rules: Rules | None = None, run_code: bool = False
-) -> Path:
+def finish_package(package: Path, evaluation: EvaluationFiles | None = None, run_code: bool = False) -> Path:
     """Check and zip a team's package; returns the zip.
 
-    Args:
-        package: folder.
-        evaluation: files of an evaluation set whose list is not public. It is written beside the package, for
-            `--evaluation_set`.
-        rules: of the task and year; None recognises them.
-        run_code: whether to run an inference package.
+    An evaluation set that is not public is also written beside the package, for `--evaluation_set`.
 
     Raises:
         CheckFailed: if the package breaks a rule; its folder stays.
@@ -108,7 +97,7 @@ def finish_package(
         write_json(path, evaluation.model_dump())
         say(f"To check or pack it again, give --evaluation_set {path}.")
     try:
-        return pack(package, rules, evaluation, run_code)
+        return pack(package, None, evaluation, run_code)
     except CheckFailed:
         say(f"The package is in {package}.")
         raise

@@ -102,7 +102,7 @@ class System:
 
     @property
     def table_names(self) -> list[str]:
-        """Output tables, in the order of the numbers in their names; Unreadable if there is none."""
+        """Output tables, by the numbers in their names; Unreadable if there is none."""
         pattern = self.pattern(self.rules.tables.files)
         names = [name for name in self.files if matches(name, pattern)]
         if not names:

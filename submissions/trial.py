@@ -40,16 +40,7 @@ def try_module(
     stated: Mapping[str, int],
     timeout_s: float,
 ) -> tuple[str, str]:
-    """Let a module predict its dummy clip for every device.
-
-    Args:
-        files: of the whole package, by official name.
-        package: name of the Python package.
-        module: name of the module in it.
-        devices: ids to predict for.
-        classes: expected classes, in any order.
-        stated: device to its network's bytes, as submitted.
-        timeout_s: limit in seconds; then the process and its group are killed.
+    """Let a module of a package, given by its files, predict its dummy clip for every device.
 
     Returns:
         What is wrong, or an empty text; and what kept the code from doing harm.
@@ -61,9 +52,7 @@ def try_module(
             shutil.copyfile(path, copy / name)
         walls, protection = shut_in(copy)
         result = copy / "result_of_the_trial.json"
-        program = copy / "trial_program.py"
-        shutil.copyfile(PROGRAM, program)
-        command = [*walls, sys.executable, "-I", "-B", str(program), package, module, json.dumps(list(devices))]
+        command = [*walls, sys.executable, "-I", "-B", str(PROGRAM), package, module, json.dumps(list(devices))]
         code, output = run_group([*command, str(result)], copy, timeout_s)
         if code is None:
             return f"did not end within {timeout_s:g} s", protection

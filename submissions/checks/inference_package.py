@@ -3,7 +3,6 @@
 import ast
 import glob
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import soundfile
@@ -52,9 +51,7 @@ def package_is_named(package: Package, *, pattern_in_words: str) -> Iterator[Fin
 def modules_have_the_interface(package: Package) -> Iterator[Finding]:
     """Each module has load_model, load_inputs, get_model_for_device and predict with their arguments."""
     elsewhere = []
-    for name, path in modules(package):
-        tree = parse(name, path)
-        defined, imported = functions(tree), imports(tree)
+    for name, defined, imported in modules(package):
         for function, wanted in INTERFACE.items():
             if function in defined:
                 yield from _argument_mistakes(name, defined[function], wanted)
@@ -69,15 +66,15 @@ def modules_have_the_interface(package: Package) -> Iterator[Finding]:
 def predict_takes_what_the_script_gives(package: Package) -> Iterator[Finding]:
     """predict accepts the argument use_cuda of the official script."""
     elsewhere = []
-    for name, path in modules(package):
-        predict = functions(parse(name, path)).get("predict")
-        if predict is None:
+    for name, defined, _ in modules(package):
+        if "predict" not in defined:
             elsewhere.append(f"{name} does not define predict itself")
-        elif predict.args.kwarg is None:
-            names = [argument.arg for argument in (*predict.args.args, *predict.args.kwonlyargs)]
-            if "use_cuda" not in names:
-                sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
-                yield Finding(f"{name}:{predict.lineno}", sentence)
+            continue
+        arguments = defined["predict"].args
+        names = [argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)]
+        if arguments.kwarg is None and "use_cuda" not in names:
+            sentence = "predict does not take use_cuda, which evaluate_submission.py passes; add **kwargs"
+            yield Finding(f"{name}:{defined['predict'].lineno}", sentence)
     _tried_by_running(package, elsewhere)
 
 
@@ -141,9 +138,8 @@ def package_runs(package: Package, *, devices: list[str], classes: list[str], ti
             stated = {device: figures["Params"] for device, figures in per_device.items()}
         except (Unreadable, AttributeError, KeyError, TypeError):  # another rule reports it
             stated = {}
-        failure, protection = try_module(
-            package.files, system.package, system.label, devices, classes, stated, timeout_s
-        )
+        name = system.package
+        failure, protection = try_module(package.files, name, system.label, devices, classes, stated, timeout_s)
         place = f"{system.package}/{system.label}.py"
         if failure:
             yield Finding(place, failure)
@@ -157,30 +153,22 @@ def package_names(package: Package) -> list[str]:
     return sorted({system.package for system in package.systems})
 
 
-def modules(package: Package) -> list[tuple[str, Path]]:
-    """Name and file of each system's module; Unreadable if there is none."""
+def modules(package: Package) -> Iterator[tuple[str, dict[str, ast.FunctionDef], set[str]]]:
+    """Each system's module: its file, its functions, and the names that it imports; nothing is run.
+
+    Raises:
+        Unreadable: if there is none. Broken: if one is not Python.
+    """
     package_names(package)
-    names = [f"{system.package}/{system.label}.py" for system in package.systems]
-    return [(name, package.files[name]) for name in names]
-
-
-def parse(name: str, path: Path) -> ast.Module:
-    """Syntax tree of a module; nothing is run. Broken if it is not Python."""
-    try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise Broken(name, f"is not Python: {error or type(error).__name__}") from error
-
-
-def imports(tree: ast.Module) -> set[str]:
-    """Names that a module takes from others."""
-    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name for node in nodes for alias in node.names}
-
-
-def functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:
-    """A module's functions by name."""
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for system in package.systems:
+        name = f"{system.package}/{system.label}.py"
+        try:
+            tree = ast.parse(package.files[name].read_bytes())
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise Broken(name, f"is not Python: {error or type(error).__name__}") from error
+        defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        yield name, defined, {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
 def _tried_by_running(package: Package, elsewhere: list[str]) -> None:
