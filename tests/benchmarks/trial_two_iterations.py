@@ -1,219 +1,220 @@
-"""What each step of the winner's recipe of Task 4 brings, at a size that one processor core can do.
+"""Does the second iteration of the winner's recipe gain, and how far is the first iteration's ensemble ahead of it?
 
-    python -m tests.benchmarks.trial_two_iterations --out FILE.json [--pack office_sed_mixtures] [--seeds 5]
-        [--epochs 20] [--clips 200] [--whole_only]
+    python -m tests.benchmarks.trial_two_iterations [--seeds 5] [--work DIR]
 
-Untrained transformers of two narrow blocks, a narrow CRNN and some hundred steps for each training: far too little to
-find events well, so that little can be expected of what builds on them (pseudo-labels, agreement with a teacher). The
-trial shows that the parts work together, and in which direction each of them moves the figures here.
-
-Without --pack: made-up data, the same for all seeds, whose training differs. With it: 60 office scenes (audio/ and
-events.tsv) of which half are labelled, 20 to test on; each seed parts them anew. Compared are stage 2 with stage 1,
-iteration 2 with iteration 1, the ensemble with its members, and the whole with each part of the loss left out once.
-
-Figures: mean over classes of their own PSDS1 (the official one takes the deviation over classes away, which leaves 0
-of scores this low), and mpAUC on MAESTRO where there is any; raw scores.
+Two narrow ATST-F are pre-trained on made-up AudioSet strong, once. Each seed draws 24 labelled, 400 unlabelled and 150
+test clips from a pool of made-up ones with the ten DESED classes. Both transformers then go through two iterations of
+two stages, each of new convolutions beside them: stage 1 trains the convolutions, stage 2 everything, on the 24 labels;
+stage 1 of iteration 2 also learns the pseudo-labels of the ensemble of iteration 1. Iteration 1 is the control: it has
+as many steps. Ceiling: the true labels of all clips as pseudo-labels. Floors: iteration 1 with transformers that were
+not pre-trained, and chance. Figure: mean of the classes' PSDS1 after a median of 7 frames, of each stage 2.
 """
 
 import argparse
-import json
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
-from common.data.files import write_json
-from common.output import print_table, say
-from common.reports.statistics import mean_interval, paired_difference
-from common.runs.stages import Run, run_stages
+from common.data.labels import DESED
+from common.models.audio_model import AudioModel
+from common.output import print_table
 from common.settings import load_settings
+from common.synthetic.events import EVENT_SOUNDS, mix, place_events
 from common.synthetic.synthesize import synthesize
-from task4_sed.evaluate import desed_figures, maestro_figures, test_sets
-from task4_sed.iterations.data import DistilledClips, read_clips
-from task4_sed.iterations.recipe import load_training, make_stages, write_scores
-from task4_sed.iterations.settings import TwoIterations
-from task4_sed.scores.store import read_scores as read_store
-from task4_sed.systems import AnySystem
-from tests.benchmarks.trial_office_scenes import write_tree
+from common.training.trainer import seed_all
+from task4_sed.iterations.network import TransformerCrnn
+from task4_sed.labels import CLIP_SECONDS
+from task4_sed.pretraining.clips import CLASSES
+from task4_sed.pretraining.networks import make_model, start_from_weights
+from task4_sed.pretraining.recipe import RECIPE, WEIGHTS
+from task4_sed.pretraining.settings import PretrainSettings
+from tests.benchmarks.small_sed import (
+    Cells,
+    Clips,
+    NoTransformer,
+    SmallBatches,
+    SmallTraining,
+    TimeConvolutions,
+    difference_row,
+    make_clips,
+    make_settings,
+    psds1,
+    train,
+)
 
-SMALL = Path("task4_sed/configs/two_iterations_small.yaml")
-MEMBERS = ["atst", "beats"]
-FIGURES = ("PSDS1, mean of classes", "mpAUC")
-LEFT_OUT = {  # stage in which it is left out (2: of the first iteration, 1: of the second), and its weight
-    "without MAESTRO labels": (2, "maestro"),
-    "without strong labels": (2, "strong"),
-    "without synthetic labels": (2, "synthetic"),
-    "without weak labels": (2, "weak"),
-    "without consistency": (2, "consistency"),
-    "without pseudo-labels": (1, "pseudo"),
-}
-
-Found = dict[str, dict[str, dict[int, float]]]
-"""Figure, then name of a system, then seed, to its value."""
+SMALL = Path("task4_sed/configs/pretrain_small.yaml")
+MEMBERS = (0, 1)
+POOL, LABELLED, UNLABELLED, TEST = 650, 24, 400, 150
+BATCH = {"strong": 8, "unlabeled": 12}
+STEPS = {1: 400, 2: 100}
+EPOCHS, PRETRAINING_CLIPS = 20, 200
 
 
-def make_settings(root: Path, work: Path, seed: int, epochs: int, classes: list[str] | None) -> TwoIterations:
-    """The whole recipe, small."""
-    batch = {"maestro": 1, "strong": 2, "synthetic": 2, "weak": 2, "unlabeled": 1}
-    if classes is not None:
-        batch = {"maestro": 0, "strong": 4, "synthetic": 0, "weak": 0, "unlabeled": 4}
-    plain: dict[str, Any] = {
-        "data.root": str(root), "runs": str(work), "name": f"whole_{seed}", "seed": seed, "members": MEMBERS,
-        "stage1.batch": batch, "stage2.batch": batch, "stage1.epochs": epochs, "stage2.epochs": epochs,
-        "validation": {"weak": False, "synthetic": False, "maestro": False, "external": False},
-        "postprocessing.boxes": None, "trainer.measure_energy": False, "trainer.accelerator": "cpu",
+def pretraining(work: Path, member: int) -> PretrainSettings:
+    """Settings of the pre-training of a member."""
+    plain = {
+        "name": f"member{member}", "runs": str(work / "pretraining"), "seed": member, "evaluation.draws": 0,
+        "data.root": str(work / "audioset_strong"), "trainer.epochs": EPOCHS, "trainer.validate_every": EPOCHS,
+        "trainer.measure_energy": False, "trainer.accelerator": "cpu",
     }  # fmt: skip
-    if classes is not None:
-        plain["labels.classes"] = classes
-    return load_settings(AnySystem, SMALL, plain)
+    return load_settings(PretrainSettings, SMALL, plain)
 
 
-def score(run: Run, name: str, iteration: int, number: int) -> dict[str, float]:
-    """Figures of one training, raw."""
-    module = load_training(run, name, iteration, number)
-    found = {}
-    for test in test_sets(run.settings):
-        path = run.folder / "trial" / f"{test}_{iteration}{number}{name}.h5"
-        write_scores(module, DistilledClips(read_clips(run.settings, test), run.settings), path, run.settings)
-        found |= figures_of(path, run.settings, test)
-    return found
+def load_transformer(work: Path, member: int, pretrained: bool = True) -> AudioModel:
+    """A narrow ATST-F with its front end."""
+    settings = pretraining(work, member)
+    seed_all(member)
+    model = make_model(settings.model, CLASSES)
+    if pretrained:
+        weights = {"weights": settings.folder / WEIGHTS, "untrained": False}
+        start_from_weights(model, settings.model.model_copy(update=weights))
+    return model
 
 
-def figures_of(path: Path, settings: TwoIterations, test: str) -> dict[str, float]:
-    """Mean of the classes' PSDS1 of a DESED set, or mpAUC of MAESTRO."""
-    tables = read_store(path)
-    if test == "maestro_validation":
-        return {"mpAUC": float(np.nan_to_num(maestro_figures(tables, settings, test, draws=0)["mpauc"]["value"]))}
-    per_class = desed_figures(tables, settings, test, draws=0)["psds1"]["per_class"]
-    return {"PSDS1, mean of classes": float(np.mean(list(per_class.values())))}
+def read_pool(work: Path) -> Clips:
+    """Made-up clips, kept in a file."""
+    path = work / "pool.pt"
+    if not path.is_file():
+        random, waveforms, rows = np.random.default_rng(3), [], []
+        for row in range(POOL):
+            labels = [DESED[row % len(DESED)], *random.choice(DESED, 3)][: random.integers(1, 5)]
+            events = place_events(map(str, labels), CLIP_SECONDS, EVENT_SOUNDS, random)
+            waveforms.append(mix(events, CLIP_SECONDS, EVENT_SOUNDS, random, levels=(3, 20), peaks=(0.15, 0.8)))
+            rows += [(row, *event) for event in events]
+        events = pd.DataFrame(rows, columns=["clip", "onset", "offset", "event_label"])
+        front_end = load_transformer(work, 0, pretrained=False).front_end.eval()
+        torch.save(make_clips(waveforms, events, make_settings(work, 0, DESED), "desed", front_end), path)
+    return torch.load(path, weights_only=False)
 
 
-def read_figures(path: Path, made_with: Mapping[str, Any]) -> Found:
-    """The seeds that an earlier call with the same arguments has done."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"made_with": made_with, "figures": {}}
-    if kept["made_with"] != made_with:
-        raise SystemExit(f"{path} was made with {kept['made_with']}; give another --out.")
-    return {
-        figure: {system: {int(seed): value for seed, value in values.items()} for system, values in systems.items()}
-        for figure, systems in kept["figures"].items()
-    }
+@torch.no_grad()
+def embed(encoder: Any, clips: Clips) -> Clips:
+    """Clips with the frozen transformer's sequences, computed once, in place of its input."""
+    sequences = torch.cat([encoder(part) for part in clips.log_mel.split(32)])
+    return replace(clips, log_mel=sequences[:, None])
 
 
-def note(found: Found, system: str, seed: int, figures: Mapping[str, float]) -> None:
-    """Keep the figures of a system."""
-    for figure, value in figures.items():
-        found.setdefault(figure, {}).setdefault(system, {})[seed] = value
+class Seed:
+    """The clips of a seed, and its trainings.
 
+    Args:
+        pool: to draw from. cells: keeps the figures. work: folder. number: the seed.
+    """
 
-def try_whole(run: Run, found: Found, seed: int) -> None:
-    """Train and test the whole recipe; every training and ensemble counts."""
-    settings = run.settings
-    run_stages(run, make_stages(settings))
-    for iteration in (1, 2):
-        for number in (1, 2):
-            for member in (*MEMBERS, "ensemble"):
-                system = f"iteration{iteration}_stage{number}_{member}"
-                for test in test_sets(settings):
-                    path = run.folder / "test" / "scores" / f"{test}_{system}.h5"
-                    note(found, system, seed, figures_of(path, settings, test))
+    def __init__(self, pool: Clips, cells: Cells, work: Path, number: int):
+        self.cells, self.work, self.number = cells, work, number
+        order = np.random.default_rng(number).permutation(POOL)
+        ends = np.cumsum([LABELLED, UNLABELLED, TEST])
+        labelled, unlabelled, test, _ = np.split(order, ends)
+        self.clips = {"strong": pool.select(labelled), "unlabeled": pool.select(unlabelled)}
+        self.test = pool.select(test)
 
+    def iterate(
+        self, member: int, iteration: int, pseudo: Mapping[str, Tensor] | None, pretrained: bool = True
+    ) -> SmallTraining:
+        """Both stages of a member."""
+        encoder: Any = load_transformer(self.work, member, pretrained).network.model.eval()
+        embedded = {kind: embed(encoder, clips) for kind, clips in self.clips.items()}
+        seed_all(self.number, member, iteration)
+        network = TransformerCrnn(TimeConvolutions(len(DESED), encoder.dim), NoTransformer(), None, frozen=True)
+        module = self.train(network, embedded, 1, 10 * member + iteration, pseudo)
+        whole = TransformerCrnn(module.student.crnn, encoder, None, frozen=False)
+        return self.train(whole, self.clips, 2, 10 * member + iteration, None)
 
-def try_without(run: Run, found: Found, seed: int, what: str) -> None:
-    """Leave one part of the loss out of the training that it belongs to; what comes before it is the same."""
-    number, weight = LEFT_OUT[what]
-    changes = {f"{'stage2' if number == 2 else 'stage1_distilled'}.loss.weights.{weight}": 0.0}
-    settings = load_settings(AnySystem, run.folder / "settings.yaml", changes)
-    folder = run.folder.with_name(f"{run.folder.name}_without_{weight}")
-    iteration = 1 if number == 2 else 2
-    wanted = f"iteration{iteration}_stage{number}_atst"
-    before = ["iteration1_stage1_atst"] if number == 2 else ["iteration1_*", "pseudo_labels"]
-    kept = [path for pattern in before for path in run.folder.glob(pattern)]
-    for path in kept:
-        shutil.copytree(path, folder / path.name)
-    shutil.copy(run.folder / "settings.yaml", folder)
-    names = {wanted, *(path.name for path in kept)}
-    arm = Run(folder, settings)
-    run_stages(arm, [stage for stage in make_stages(settings) if stage.name in names])
-    note(found, what, seed, score(arm, "atst", iteration, number))
-    shutil.rmtree(folder)
+    def train(
+        self, network: TransformerCrnn, clips: Mapping[str, Clips], stage: int, other: int,
+        pseudo: Mapping[str, Tensor] | None,
+    ) -> SmallTraining:  # fmt: skip
+        """One stage; `other` is part of its seed."""
+        batch = {**BATCH, "unlabeled": BATCH["unlabeled"] if pseudo else 0}
+        counts = dict.fromkeys(("maestro", "synthetic", "weak"), 0) | batch
+        weights = {"maestro": 0.0, "strong": 1.0, "synthetic": 0.0, "weak": 0.0, "consistency": 0.0}
+        weights["pseudo"] = 1.0 if pseudo else 0.0
+        settings = make_settings(self.work, self.number, DESED, stage, batch=counts, loss__weights=weights)
+        settings = settings.model_copy(update={"seed": 100 * self.number + other})
+        batches = SmallBatches(clips, batch, STEPS[stage], settings.seed + stage, pseudo)
+        return train(settings, batches, number=stage, start=network)
 
+    def member(self, number: int, iteration: int, pseudo: Mapping[str, Tensor] | None) -> dict[str, Any]:
+        """A member's figure; its logits of all clips are kept in a file."""
+        module = self.iterate(number, iteration, pseudo)
+        logits = {kind: module.logits(clips) for kind, clips in (*self.clips.items(), ("test", self.test))}
+        torch.save(logits, self.work / f"logits_{iteration}_{number}_{self.number}.pt")
+        return {"psds1": psds1(logits["test"], self.test, DESED)}
 
-def show(found: Found) -> None:
-    """Means with 95 % intervals over seeds, and differences in pairs."""
-    pairs = [
-        ("stage 2 - stage 1, iteration 1, atst", "iteration1_stage1_atst", "iteration1_stage2_atst"),
-        ("stage 2 - stage 1, iteration 1, beats", "iteration1_stage1_beats", "iteration1_stage2_beats"),
-        ("stage 2 - stage 1, iteration 2, ensemble", "iteration2_stage1_ensemble", "iteration2_stage2_ensemble"),
-        ("iteration 2 - 1, stage 1, atst", "iteration1_stage1_atst", "iteration2_stage1_atst"),
-        ("iteration 2 - 1, stage 1, beats", "iteration1_stage1_beats", "iteration2_stage1_beats"),
-        ("iteration 2 - 1, stage 2, ensemble", "iteration1_stage2_ensemble", "iteration2_stage2_ensemble"),
-        ("ensemble - atst, last stage", "iteration2_stage2_atst", "iteration2_stage2_ensemble"),
-        ("ensemble - beats, last stage", "iteration2_stage2_beats", "iteration2_stage2_ensemble"),
-    ]
-    wholes = {2: "iteration1_stage2_atst", 1: "iteration2_stage1_atst"}
-    pairs += [(f"{what} - whole", wholes[number], what) for what, (number, _) in LEFT_OUT.items()]
-    for figure in FIGURES:
-        if figure not in found:
-            continue
-        systems = found[figure]
-        rows = []
-        for system, values in systems.items():
-            mean = mean_interval(list(values.values()))
-            row = {"system": system.replace("_", " "), "per cent": 100 * mean.value}
-            rows.append(row | {"95 % from": _percent(mean.low), "to": _percent(mean.high)})
-        print_table(rows, title=figure)
-        rows = []
-        for title, first, second in pairs:
-            if first in systems and second in systems and len(systems[first]) > 1:
-                difference = paired_difference(systems[first], systems[second])
-                row = {"comparison": title, "difference, points": 100 * difference.value}
-                rows.append(row | {"95 % from": _percent(difference.low), "to": _percent(difference.high)})
-        print_table(rows, title=f"{figure}: differences in pairs")
+    def ensemble(self, iteration: int) -> dict[str, Tensor]:
+        """Mean logits of the members, by kind of clips."""
+        paths = [self.work / f"logits_{iteration}_{member}_{self.number}.pt" for member in MEMBERS]
+        members = [torch.load(path, weights_only=True) for path in paths]
+        return {kind: torch.stack([logits[kind] for logits in members]).mean(dim=0) for kind in members[0]}
 
+    def run(self) -> dict[str, float]:
+        """Figures by name."""
+        figures = {}
+        for iteration in (1, 2):
+            pseudo = None
+            if iteration == 2:
+                ensemble = self.ensemble(1)
+                pseudo = {kind: ensemble[kind].sigmoid().mT.contiguous() for kind in BATCH}
+            for member in MEMBERS:
+                name = f"iteration {iteration}, member {member}"
+                figures[name] = self.figure(name, lambda: self.member(member, iteration, pseudo))  # noqa: B023
+            name = f"iteration {iteration}, ensemble"
+            figures[name] = self.figure(name, lambda: self.score(self.ensemble(iteration)["test"]))  # noqa: B023
+        truth = {kind: clips.strong for kind, clips in self.clips.items()}
+        for name, work in (
+            ("oracle, member 0", lambda: self.score(self.iterate(0, 2, truth).logits(self.test))),
+            ("not pre-trained, member 0", lambda: self.score(self.iterate(0, 1, None, False).logits(self.test))),
+            ("chance", lambda: self.score(torch.randn(TEST, 156, len(DESED)))),
+        ):
+            figures[name] = self.figure(name, work)
+        for iteration in (1, 2):
+            members = [figures[f"iteration {iteration}, member {member}"] for member in MEMBERS]
+            figures[f"iteration {iteration}, mean of members"] = float(np.mean(members))
+        return figures
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+    def figure(self, name: str, work: Callable[[], dict[str, Any]]) -> float:
+        """PSDS1 of a cell."""
+        return self.cells(f"{name} {self.number}", work)["psds1"]
+
+    def score(self, logits: Tensor) -> dict[str, Any]:
+        """PSDS1 of logits of the test clips."""
+        return {"psds1": psds1(logits, self.test, DESED)}
 
 
 def main() -> None:
-    """Run the trial."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pack", type=Path, default=None)
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20, help="of each training")
-    parser.add_argument("--clips", type=int, default=200, help="of the made-up data")
-    parser.add_argument("--whole_only", action="store_true", help="leave no part of the loss out")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures; seeds in it are kept")
+    parser.add_argument("--work", type=Path, default=Path("runs/trials/two_iterations"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    made_with = {key: str(value) for key, value in vars(arguments).items() if key not in ("seeds", "out")}
-    found = read_figures(arguments.out, made_with)
-    done = {seed for systems in found.values() for values in systems.values() for seed in values}
-    with tempfile.TemporaryDirectory() as folder:
-        work, classes = Path(folder), None
-        if arguments.pack is None:
-            synthesize("task4_sed", work / "data", clips=arguments.clips)
-            shutil.rmtree(work / "data" / "eval")  # the public evaluation set, which is not needed
-        for seed in sorted(set(range(arguments.seeds)) - done):
-            root = work / "data"
-            if arguments.pack is not None:
-                root = work / f"data_{seed}"
-                classes = write_tree(arguments.pack, root, seed, labelled_share=0.5)
-            settings = make_settings(root, work, seed, arguments.epochs, classes)
-            run = Run(settings.folder, settings)
-            try_whole(run, found, seed)
-            for what, (_, weight) in LEFT_OUT.items():
-                kind = {"consistency": "unlabeled", "pseudo": "unlabeled"}.get(weight, weight)
-                if getattr(settings.stage2.batch, kind) and not arguments.whole_only:
-                    try_without(run, found, seed, what)
-            say(f"seed {seed} done")
-            write_json(arguments.out, {"made_with": made_with, "figures": found})
-    say("Made-up data." if arguments.pack is None else "Office scenes, mixed from real sounds.")
-    show(found)
+    work = arguments.work
+    cells = Cells(work / "cells.jsonl", {"steps": list(STEPS.values())})
+    synthesize("audioset_strong", work / "audioset_strong", clips=PRETRAINING_CLIPS)
+    for member in MEMBERS:
+        cells(f"pre-training {member}", lambda: {"psds1": RECIPE.cell(pretraining(work, member))["psds1_macro"]})  # noqa: B023
+    pool = read_pool(work)
+    found = {number: Seed(pool, cells, work, number).run() for number in range(arguments.seeds)}
+    arms = {name: {seed: figures[name] for seed, figures in found.items()} for name in found[0]}
+    title = f"mean of the classes' PSDS1 in %, {len(found)} seeds, {STEPS[1]} + {STEPS[2]} steps"
+    pairs = [
+        ("iteration 2 - 1, member 0", "iteration 1, member 0", "iteration 2, member 0"),
+        ("iteration 2 - 1, mean of members", "iteration 1, mean of members", "iteration 2, mean of members"),
+        ("iteration 2 - 1, ensemble", "iteration 1, ensemble", "iteration 2, ensemble"),
+        ("lead of the ensemble", "iteration 1, mean of members", "iteration 1, ensemble"),
+        ("oracle - iteration 1, member 0", "iteration 1, member 0", "oracle, member 0"),
+        ("pre-trained - not, member 0", "not pre-trained, member 0", "iteration 1, member 0"),
+    ]
+    means = [{"system": name, "mean": f"{100 * np.mean(list(values.values())):.1f}"} for name, values in arms.items()]
+    print_table(means, title=title)
+    print_table([{**difference_row("", arms[a], arms[b]), "arm": name} for name, a, b in pairs], title="Differences")
 
 
 if __name__ == "__main__":
