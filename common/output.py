@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+LONGEST_LINE = 2000
+LONGEST_CELL = 1000
 _quiet = False
 
 
@@ -22,8 +24,16 @@ def say(text: str) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print an error on stderr, on every rank."""
-    print(escape(text, keep="\n\t"), file=sys.stderr, flush=True)
+    """Print an error on stderr, on every rank; the middle of a line that quotes a huge value is left out."""
+    lines = (escape(shorten(line, LONGEST_LINE), keep="\t") for line in text.split("\n"))
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def shorten(text: str, longest: int) -> str:
+    """The beginning and the end of a text with more characters than `longest`, and how many lie between."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} ... ({len(text) - longest // 2 - 200:,} more characters) ... {text[-200:]}"
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -63,7 +73,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         numeric = any(_is_number(value) for value in values) and all(_is_number(v) or v is None for v in values)
         table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[Text(escape(_cell(row.get(column)))) for column in columns])
+        table.add_row(*[Text(escape(shorten(_cell(row.get(column)), LONGEST_CELL))) for column in columns])
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(80, console.measure(table, options=console.options.update(width=10_000)).maximum))
@@ -107,7 +117,8 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
-            columns = (TextColumn(self.what), BarColumn(), MofNCompleteColumn(), TextColumn(self.unit))
+            what = TextColumn("{task.description}", markup=False)
+            columns = (what, BarColumn(), MofNCompleteColumn(), TextColumn(self.unit))
             self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
             self._bar.start()
             self._bar.add_task(self.what, total=self.total, completed=self.done)
@@ -117,7 +128,8 @@ class Progress:
         """Count `count` more units. A line with a `note` is also printed when all units are done."""
         self.done += count
         if self._bar is not None:
-            self._bar.advance(self._bar.tasks[0].id, count)
+            shown = escape(f"{self.what} {note}".rstrip())
+            self._bar.update(self._bar.tasks[0].id, advance=count, description=shown)
             return
         is_last = note and self.done == self.total
         if not self.quiet and (is_last or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):

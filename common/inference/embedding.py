@@ -14,13 +14,13 @@ from common.inference.hear import get_scene_embeddings
 from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
 from common.inference.prepare import prepare_for_inference
-from common.inference.tagging import load_model, names_a_folder
+from common.inference.tagging import load_model, names_a_folder, read_noted
 from common.models.network import choose_device
 from common.output import Progress
 from common.registry import list_models
 from common.registry.models import is_model_name
 
-Embed = Callable[[Path], np.ndarray]
+Embed = Callable[[Path, Progress], np.ndarray]
 ENDINGS = (".npz", ".parquet")
 
 
@@ -37,7 +37,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
             raise unknown("model or HEAR embedding", name, [*list_models(), *LIKE_PUBLISHED]) from error
         hear_model = load_hear_model(weights or "", name)
 
-        def embed_at_once(path: Path) -> np.ndarray:
+        def embed_at_once(path: Path, progress: Progress) -> np.ndarray:
             waveform = torch.from_numpy(read_audio(path, hear_model.sample_rate))
             return get_scene_embeddings(waveform[None], hear_model)[0].cpu().numpy()
 
@@ -45,9 +45,9 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
     model = prepare_for_inference(load_model(name, weights))
     model.to(choose_device())
 
-    def embed_in_windows(path: Path) -> np.ndarray:
+    def embed_in_windows(path: Path, progress: Progress) -> np.ndarray:
         with torch.inference_mode():
-            return model.clip_scores(path).embedding[0].float().cpu().numpy()
+            return model.clip_scores(read_noted(model, path, progress)).embedding[0].float().cpu().numpy()
 
     return embed_in_windows
 
@@ -58,7 +58,7 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> np.ndarray:
     embeddings = []
     with Progress("Embedding", len(paths), "files") as progress:
         for path in paths:
-            embeddings.append(embed(path))
+            embeddings.append(embed(path, progress))
             if not np.isfinite(embeddings[-1]).all():
                 raise UserError(f"The embedding of {path} holds NaN or infinity; use another model or other weights.")
             progress.advance()

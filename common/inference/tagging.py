@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from common.data.audio import audio_info, list_audio
+from common.data.audio import audio_info, list_audio, read_blocks
 from common.data.files import atomic_write
 from common.errors import UserError
 from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel, ClipScores, Passage, WindowPolicy
 from common.models.network import ModelOutput, choose_device
-from common.output import escape, say
+from common.output import Progress, escape, say
 from common.registry import load_audio_model
 from common.registry.models import is_model_name
 
@@ -77,18 +78,31 @@ def names_a_folder(name: str) -> bool:
     return not is_model_name(name) and Path(name).is_dir()
 
 
+def read_noted(model: AudioModel, path: Path, progress: Progress) -> Iterator[Tensor]:
+    """Blocks of a file for a model; `progress` says how far a long file has been read."""
+    duration, seconds = audio_info(path).duration, 0.0
+    for block in read_blocks(path, model.windows.window, model.sample_rate):
+        yield torch.from_numpy(block)
+        seconds += len(block) / model.sample_rate
+        progress.advance(0, f"({path.name}: {seconds:,.0f} of {duration:,.0f} s)")
+
+
 @torch.inference_mode()
-def tag_file(model: AudioModel, path: Path, top: int = 10, events: EventOptions | None = None) -> Tags:
+def tag_file(
+    model: AudioModel, path: Path, top: int = 10, events: EventOptions | None = None, progress: Progress | None = None
+) -> Tags:
     """The `top` labels of one file of any length and rate, in constant memory; with `events` also its events."""
     duration = audio_info(path).duration
+    progress = progress or Progress("Tagging", None, quiet=True)
     scores = ClipScores(model.activation)
     found: list[Event] = []
     if events is None or model.windows.frame is None:
-        output = model.clip_scores(path)
+        output = model.clip_scores(read_noted(model, path, progress))
         if events is not None:
-            found = _events_of_windows(model, path, duration, events)
+            found = _events_of_windows(model, path, duration, events, progress)
     else:
-        found = list(_events_of_frames(model, _scored(model.stream(path), scores), duration, events))
+        passages = _scored(model.stream(read_noted(model, path, progress)), scores)
+        found = list(_events_of_frames(model, passages, duration, events))
         output = ModelOutput(*scores.result())
     if output.logits is None:
         raise UserError(f"{model.name} has no clip classifier, so it cannot tag.")
@@ -120,20 +134,22 @@ def tag_files(
     model = load_tagger(name, weights)
     options = options or EventOptions()
     rows, found, failed = list[dict[str, Any]](), list[dict[str, Any]](), []
-    for path in paths:
-        try:
-            tagged = tag_file(model, path, top, None if events_file is None else options)
-        except UserError as error:
-            say(str(error))
-            failed.append(path)
-            continue
-        tags = [{"label": label, "score": score} for label, score in tagged.tags]
-        rows.append({"filename": tagged.filename, "duration": tagged.duration, "tags": tags})
-        for event in tagged.events:
-            values = tagged.filename, event.onset, event.offset, model.labels[event.index], event.score
-            found.append(dict(zip(EVENT_COLUMNS, values, strict=True)))
-        if events_file is not None:
-            rows[-1]["events"] = found[len(found) - len(tagged.events) :]
+    with Progress("Tagging", len(paths), "files") as progress:
+        for path in paths:
+            try:
+                tagged = tag_file(model, path, top, None if events_file is None else options, progress)
+            except UserError as error:
+                say(str(error))
+                failed.append(path)
+                continue
+            tags = [{"label": label, "score": score} for label, score in tagged.tags]
+            rows.append({"filename": tagged.filename, "duration": tagged.duration, "tags": tags})
+            for event in tagged.events:
+                values = tagged.filename, event.onset, event.offset, model.labels[event.index], event.score
+                found.append(dict(zip(EVENT_COLUMNS, values, strict=True)))
+            if events_file is not None:
+                rows[-1]["events"] = found[len(found) - len(tagged.events) :]
+            progress.advance()
     if failed and not rows:
         raise UserError(f"None of {len(paths)} files could be tagged." if len(paths) > 1 else "Nothing was tagged.")
     if events_file is not None:
@@ -167,7 +183,9 @@ def _events_of_frames(
     yield from finder.finish(duration)
 
 
-def _events_of_windows(model: AudioModel, path: Path, duration: float, options: EventOptions) -> list[Event]:
+def _events_of_windows(
+    model: AudioModel, path: Path, duration: float, options: EventOptions, progress: Progress
+) -> list[Event]:
     """Events of a clip model: every window is a frame of `hop` seconds around the window's centre."""
     kept = model.windows
     shortest = min(kept.shortest, options.window)
@@ -177,7 +195,7 @@ def _events_of_windows(model: AudioModel, path: Path, duration: float, options: 
     before = (options.window - options.hop) / 2  # the first window also covers the time before its centre
     events: list[Event] = []
     try:
-        for passage in model.stream(path):
+        for passage in model.stream(read_noted(model, path, progress)):
             assert passage.output.logits is not None
             events += finder.add(model.probabilities(passage.output.logits).cpu())
     finally:

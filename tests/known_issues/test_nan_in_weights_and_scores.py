@@ -89,7 +89,7 @@ def test_scores_that_are_nan_are_no_tags(tmp_path, monkeypatch, capsys):
 def test_an_embedding_that_is_nan_is_refused_with_its_file(tmp_path):
     vectors = {"a.wav": np.zeros(3), "b.wav": np.array([0, np.nan, 0])}
     with pytest.raises(UserError, match=r"The embedding of b\.wav holds NaN"):
-        embed_files(list(vectors), vectors.__getitem__)
+        embed_files(list(vectors), lambda path, progress: vectors[path])
 
 
 MADE_BY = {"model": "beats", "weights": "untrained", "options": {}}
