@@ -6,7 +6,9 @@ from common.reports.statistics import (
     bootstrap_interval,
     bootstrap_mean,
     mean_interval,
+    over_runs,
     paired_difference,
+    percentile_limits,
     ratio,
     resample_sums,
     sums_by_group,
@@ -106,3 +108,60 @@ def test_runs_with_other_seeds_do_not_pair():
 def test_the_same_difference_in_every_pair_needs_no_test():
     assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.5, 2: 0.75}) == (0.25, 0.25, 0.25, 0.0, 2)
     assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.25, 2: 0.5}).p_value == 1
+
+
+def test_small_integers_and_truths_are_summed_without_overflow():
+    assert sums_by_group(np.full((300, 1), 200, np.uint8), [0] * 300).tolist() == [[60000.0]]
+    assert sums_by_group(np.array([True, True, False]), ["a", "a", "b"]).tolist() == [[2.0], [0.0]]
+
+
+def test_values_and_groups_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="3 rows of values and 2 groups"):
+        sums_by_group([1, 2, 3], [0, 1])
+
+
+def test_two_groups_have_an_interval():
+    interval = bootstrap_mean([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1], random())
+    assert (interval.low, interval.value, interval.high) == (0.0, 0.5, 1.0)
+
+
+def test_a_lower_level_gives_a_narrower_interval():
+    values = np.stack([random(1).normal(size=400), np.ones(400)], axis=1)
+    wide, narrow = (bootstrap_interval(ratio, values, range(400), random(), level=level) for level in (0.95, 0.5))
+    assert wide.low < narrow.low < narrow.high < wide.high
+    # Quantiles of a normal distribution: 1.96 and 0.674.
+    assert (narrow.high - narrow.low) / (wide.high - wide.low) == pytest.approx(0.674 / 1.96, abs=0.05)
+
+
+def test_limits_lie_at_the_quantiles_and_leave_nan_out():
+    resampled = np.append(np.arange(101.0), np.nan)
+    assert percentile_limits(resampled) == pytest.approx([2.5, 97.5])
+    assert percentile_limits(resampled, level=0.5) == pytest.approx([25, 75])
+    assert np.isnan(percentile_limits([np.nan, np.nan])).all()
+
+
+def test_seeds_with_another_level_and_none_at_all():
+    low, high = mean_interval([1.0, 2.0, 3.0], level=0.5)[1:]
+    assert high - 2 == 2 - low == pytest.approx(stats.t.ppf(0.75, 2) / np.sqrt(3))
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([])
+
+
+@pytest.mark.parametrize("figures", [{}, {3: 0.5}])
+def test_fewer_than_two_seeds_are_not_compared(figures):
+    with pytest.raises(ValueError, match="at least two seeds"):
+        paired_difference(figures, figures)
+
+
+def test_two_seeds_are_compared():
+    difference = paired_difference({1: 0.0, 2: 0.0}, {1: 0.1, 2: 0.3})
+    expected = stats.ttest_1samp([0.1, 0.3], 0)
+    assert difference.pairs == 2 and difference.p_value == pytest.approx(expected.pvalue)
+    narrow = paired_difference({1: 0.0, 2: 0.0}, {1: 0.1, 2: 0.3}, level=0.5)
+    assert difference.low < narrow.low < 0.2 < narrow.high < difference.high
+
+
+def test_one_run_keeps_its_interval_and_several_get_that_over_seeds():
+    one = bootstrap_mean([0.0, 1.0, 1.0], [0, 1, 2], random())
+    assert over_runs([one]) == one
+    assert over_runs([one, one._replace(value=0.0)]) == mean_interval([one.value, 0.0])
