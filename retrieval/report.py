@@ -1,6 +1,5 @@
 """The report of a run or a sweep: figures of each model and stage, ranks of the right clips, hardest queries."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from common.errors import UserError
 from common.reports import html
 from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs
+from common.runs.energy import read_energy
 from common.runs.stages import Run, read_finished
 from common.settings import dump_settings
 from retrieval.clips import read_clips
@@ -118,7 +118,7 @@ def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
 def cost_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
     """Energy and time of each training."""
     return [
-        {"run": run.folder.name, "stage": path.parent.name, **html.cost(json.loads(path.read_text(encoding="utf-8")))}
+        {"run": run.folder.name, "stage": path.parent.name, **html.cost(read_energy(path.parent))}
         for run, _ in runs
         for path in sorted(run.folder.glob("*/energy.json"))
     ]

@@ -1,6 +1,5 @@
 """The report of a run or a sweep: figures per subset, class and device beside the published ones."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from common.data.files import read_json
 from common.reports import html
 from common.reports.plots import Point, plot_confusion, plot_lines
 from common.reports.statistics import Interval, over_runs
+from common.runs.energy import read_energy
 from common.runs.stages import Run, open_run
 from common.runs.stages import read_finished as finished_runs
 from common.settings import dump_settings
@@ -150,7 +151,8 @@ def exported_part(scored: Scored) -> list[html.Section]:
         for run, _ in runs:
             path = run.folder / "export" / "table.json"
             if path.is_file():
-                parts.append(html.table(json.loads(path.read_text(encoding="utf-8")), caption=run.folder.name))
+                rows = read_json(path, "write it again with `export`", kind=list)
+                parts.append(html.table(rows, caption=run.folder.name))
     return [html.Section("Precisions and latency", parts)] if parts else []
 
 
@@ -159,8 +161,7 @@ def cost_rows(scored: Scored) -> list[dict[str, Any]]:
     rows = []
     for subset, runs in scored.items():
         for run, _ in runs:
-            path = run.folder / "train" / "energy.json"
-            energy = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            energy = read_energy(run.folder / "train")
             (measured,) = measure_networks([run], run.settings.precision)
             rows.append(
                 {

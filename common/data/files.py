@@ -111,27 +111,28 @@ def paths_in(folder: Path, names: Iterable[str]) -> list[Path]:
     ]
 
 
-def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The object in a JSON file that the kit wrote.
+def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None, kind: type = dict) -> Any:
+    """The content of a JSON file that the kit wrote, usually a dict.
 
     Args:
         path: of the file.
         remedy: what to do when it is missing or damaged, such as "delete it and train again".
         keys: names that it must have, with the types of their values (as for `isinstance`).
+        kind: list for a file that holds one.
 
     Raises:
-        UserError: if it is missing, is not JSON, or is not such an object.
+        UserError: if it is missing, cannot be read, is not JSON, or is of another form.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {remedy}.") from error
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno} is damaged, not JSON ({error.msg}); {remedy}.") from error
+        raise UserError(f"{path} is damaged in line {error.lineno} ({error.msg}); {remedy}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); {remedy}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: it holds no group of named values; {remedy}.")
+    if not isinstance(content, kind):
+        raise UserError(f"{path} is damaged: it holds a {type(content).__name__}, not a {kind.__name__}; {remedy}.")
     for name, kind in (keys or {}).items():
         if name not in content:
             raise UserError(f"{path} is damaged: it has no {name}; {remedy}.")
@@ -175,7 +176,7 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separat
     path = Path(path)
     columns = list(columns)
     if not path.is_file():
-        raise UserError(f"{path} does not exist.")
+        raise UserError(f"{path} is a folder, not a table." if path.is_dir() else f"{path} does not exist.")
     try:
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig",

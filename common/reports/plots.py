@@ -1,6 +1,5 @@
 """Plots of the reports, in one style; matplotlib without a screen and without its global state."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from common.data.files import read_tsv
+from common.errors import UserError
 
 Point = tuple[float, float, float | None, float | None]
 """x, value, and the limits of its interval."""
@@ -72,14 +74,21 @@ def plot_lines(
 
 
 def read_curves(path: Path) -> dict[str, list[Point]]:
-    """Columns of a training's metrics.csv over its epochs, for `plot_lines`; empty without the file."""
+    """Columns of a training's metrics.csv over its epochs, for `plot_lines`; empty without the file.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    if not path.exists():
+        return {}
     curves: dict[str, list[Point]] = {}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                for column, value in row.items():
-                    if value:
-                        curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
+    for line, row in enumerate(read_tsv(path, ["epoch"], separator=",").to_dict("records"), start=2):
+        for column, value in row.items():
+            try:
+                if value:
+                    curves.setdefault(str(column), []).append((float(row["epoch"]), float(value), None, None))
+            except ValueError:
+                raise UserError(f"{path}:{line} is damaged: {column} is {value!r}; leave the run out.") from None
     return curves
 
 

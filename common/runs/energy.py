@@ -1,13 +1,14 @@
 """Energy of a training, by codecarbon's offline tracker; an error in it never stops a training."""
 
-import json
 import logging
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from common.data.files import write_json
+from common.data.files import read_json, write_json
+from common.errors import UserError
+from common.output import say
 from common.runs.folder import is_main_process
 from common.settings import MachineSettings
 
@@ -91,11 +92,28 @@ class EnergyMeter:
 
 
 def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """Sessions of an energy.json; none if it is missing or unreadable."""
+    """Sessions of an energy.json; none if it is missing or damaged, which must not stop a training."""
     try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
-    except (OSError, ValueError, KeyError):
+        sessions = read_json(path, "it is begun anew", {"sessions": list})["sessions"]
+        summary(sessions)
+    except (UserError, KeyError, TypeError) as error:
+        if path.exists():
+            say(str(error) if isinstance(error, UserError) else f"{path} is damaged; it is begun anew.")
         return []
+    return sessions
+
+
+def read_energy(folder: Path) -> dict[str, Any]:
+    """The energy.json in the folder of a stage; empty if it was not measured.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    path = folder / "energy.json"
+    if not path.exists():
+        return {}
+    keys = {"energy_kwh": int | float | None, "components": dict, "seconds": int | float}
+    return read_json(path, "delete it to go on without its figures", keys)
 
 
 def summary(sessions: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from common.data.files import human_size
+from common.data.files import human_size, read_json
 from common.errors import UserError
 from common.output import say
 
@@ -79,8 +79,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     folders = []
     for path in map(Path, paths):
         if (path / "sweep.json").is_file():
-            runs = json.loads((path / "sweep.json").read_text(encoding="utf-8"))["runs"]
-            folders += [Path(run) for run in runs.values() if (Path(run) / SETTINGS_FILE).is_file()]
+            folders += [run for run in read_sweep(path)["runs"].values() if (run / SETTINGS_FILE).is_file()]
         elif path.is_dir():
             folders.append(path)
         else:
@@ -88,6 +87,23 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     if not folders:
         raise UserError(f"{', '.join(map(str, paths))} has no runs yet.")
     return folders
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """The content of sweep.json, with the folder of each run: over, settings, runs.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    path = folder / "sweep.json"
+    remedy = "delete it and call `sweep` again, which keeps finished runs"
+    content = read_json(path, remedy, {"over": list, "settings": dict, "runs": dict})
+    wrong = [name for name, run in content["runs"].items() if not isinstance(run, str)]
+    if wrong:
+        raise UserError(f"{path} is damaged: the run {wrong[0]} has no folder; {remedy}.")
+    # Relative to the sweep; to the working directory in sweeps of earlier versions.
+    runs = {name: (folder / run, Path(run)) for name, run in content["runs"].items()}
+    return {**content, "runs": {name: own if own.is_dir() else earlier for name, (own, earlier) in runs.items()}}
 
 
 def is_main_process() -> bool:
@@ -142,7 +158,7 @@ def _holder(file: IO[str]) -> str:
         file.seek(0)
         holder = json.load(file)
         return f"process {holder['process']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return "another process"
 
 

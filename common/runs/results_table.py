@@ -59,9 +59,13 @@ class ResultsTable:
             self._write()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole, newline, rest = content.rpartition(b"\n")
-        lines = list(csv.reader(io.StringIO((whole + newline).decode("utf-8"), newline="")))
+        try:
+            whole, newline, rest = self.path.read_bytes().rpartition(b"\n")
+            lines = list(csv.reader(io.StringIO((whole + newline).decode("utf-8"), newline="")))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(
+                f"{self.path} is damaged ({error}); delete it and call `sweep` again, which keeps finished runs."
+            ) from error
         if not lines:
             self.path.unlink()
             return

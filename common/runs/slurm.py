@@ -1,6 +1,5 @@
 """Tasks as array jobs of SLURM, by submitit."""
 
-import json
 import shutil
 import subprocess
 import time
@@ -8,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.files import write_json
+from common.data.files import read_json, write_json
 from common.errors import UserError
 from common.output import say
 from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
@@ -45,7 +44,7 @@ def run_on_slurm(tasks: Sequence[Task], folder: Path, settings: SlurmSettings) -
         )
     folder.mkdir(parents=True, exist_ok=True)
     submitted = folder / "submitted.json"
-    known: dict[str, str] = json.loads(submitted.read_text(encoding="utf-8")) if submitted.exists() else {}
+    known: dict[str, str] = read_json(submitted, "delete it to submit all tasks anew") if submitted.exists() else {}
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=1000)
     executor.update_parameters(**_parameters(settings))
     waiting, done = list(tasks), set[str]()

@@ -20,14 +20,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
-from common.data.files import atomic_write, compute_sha256, write_json
+from common.data.files import atomic_write, compute_sha256, read_json, write_json
 from common.errors import CheckFailed, UserError, unknown
 from common.output import say, silence_rank
 from common.runs.folder import (
@@ -94,10 +94,14 @@ class Run(Generic[AnySettings]):
         """The content of a stage's evaluation.json.
 
         Raises:
-            UserError: if the stage is not finished.
+            UserError: if the stage is not finished, or the file is not as its stage wrote it.
         """
-        read_record(self.folder, stage)
-        return json.loads((self.folder / stage / "evaluation.json").read_text(encoding="utf-8"))
+        record, path = read_record(self.folder, stage), self.folder / stage / "evaluation.json"
+        remedy = f"write it again with --resume {self.folder} --redo {stage}"
+        scores = read_json(path, remedy)
+        if record.get("evaluation_sha256") not in (None, compute_sha256(path)):
+            raise UserError(f"{path} was changed after its stage wrote it; {remedy}.")
+        return scores
 
 
 @dataclass(frozen=True)
@@ -188,12 +192,25 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     """The run in a folder.
 
     Raises:
-        UserError: if there is none, or it is one of another task.
+        UserError: if there is none, it is one of another task, or its settings are not those of its finished stages.
     """
-    path = Path(folder) / SETTINGS_FILE
+    folder = Path(folder)
+    path = folder / SETTINGS_FILE
     if not path.is_file():
         raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
-    return Run(Path(folder), load_settings(settings_class, path))
+    settings = load_settings(settings_class, path)
+    for record_path in sorted(folder.glob(f"*/{RECORD}")):
+        stage = record_path.parent.name
+        used = read_record(folder, stage)["settings"]
+        changed = changed_settings(used, {name: _value_of(settings, name) for name in used})
+        # Settings that came with a later version of the kit are in no earlier record.
+        changed = [change for change in changed if ": (none) -> " not in change]
+        if changed:
+            raise UserError(
+                f"{path} was changed after the stage {stage} ran: {', '.join(changed)}. Change it back, or run the "
+                f"stage again with --resume {folder} --redo {stage}."
+            )
+    return Run(folder, settings)
 
 
 def read_finished(
@@ -215,9 +232,9 @@ def read_finished(
     finished, unfinished = [], []
     for folder in run_folders(paths):
         run = open_one(folder)
-        try:
+        if is_done(run, stage):
             finished.append((run, run.read_evaluation(stage)))
-        except UserError:
+        else:
             say(f"{folder} is not finished: left out")
             unfinished.append(folder)
     if not finished:
@@ -231,7 +248,7 @@ def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
     Raises:
         UserError: the stage is not finished.
     """
-    record = _read_json(run_folder / stage / RECORD)
+    record = _read_settings_of(run_folder / stage / RECORD)
     if record is None:
         raise UserError(f"{run_folder} has no finished stage {stage}; finish it with --resume {run_folder}.")
     return record
@@ -243,7 +260,7 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
     refused: dict[str, list[str]] = {}
     for stage in stages:
         folder = run.folder / stage.name
-        record, begun = _read_json(folder / RECORD), _read_json(folder / _BEGUN)
+        record, begun = _read_settings_of(folder / RECORD), _read_settings_of(folder / _BEGUN)
         earlier = record or begun
         if (folder / _REDO).exists() or earlier is None:
             plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
@@ -255,7 +272,7 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
         elif record is None:
             plan[stage.name] = "resume"
         else:
-            plan[stage.name] = "keep" if record["inputs"] == _inputs(run, stage, stages) else "redo"
+            plan[stage.name] = "keep" if record.get("inputs") == _inputs(run, stage, stages) else "redo"
     if refused:
         changes = ", ".join(dict.fromkeys(change for changed in refused.values() for change in changed))
         raise UserError(
@@ -355,7 +372,7 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
     except (KeyboardInterrupt, SystemExit):
         say(f"{stage.name} is not finished; resume with --resume {run.folder}.")
         raise
-    energy = _read_json(folder / "energy.json") or {}
+    evaluation = folder / "evaluation.json"
     record = {
         "stage": stage.name,
         "settings": settings,
@@ -364,10 +381,18 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),  # of the last call, when there were several
         "interrupted_before": action == "resume",
-        "energy_kwh": energy.get("energy_kwh"),
+        "energy_kwh": _energy_kwh(folder),
+        **({"evaluation_sha256": compute_sha256(evaluation)} if evaluation.is_file() else {}),
         **run.notes,
     }
     write_json(folder / RECORD, record)
+
+
+def _energy_kwh(folder: Path) -> float | None:
+    """Of energy.json; None if it was not measured, or cannot be read, which must not undo the stage."""
+    with suppress(UserError):
+        return read_json(folder / "energy.json", "").get("energy_kwh")
+    return None
 
 
 _STARTS = {"start": "starts", "resume": "resumes", "redo": "starts again"}
@@ -442,13 +467,15 @@ def _write_settings(run: Run[Any]) -> None:
 
 def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
     """The settings that a stage names in `uses`, by their dotted names."""
-    used = {}
-    for name in stage.uses:
-        value: Any = plain_settings(settings)
-        for key in name.split("."):
-            value = value[key]
-        used[name] = value
-    return used
+    return {name: _value_of(settings, name) for name in stage.uses}
+
+
+def _value_of(settings: Settings, name: str) -> Any:
+    """The value of a dotted name, plain; None where there is none."""
+    value: Any = plain_settings(settings)
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
@@ -468,10 +495,8 @@ def _inputs(run: Run[Any], stage: Stage, stages: Sequence[Stage]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _read_settings_of(path: Path) -> dict[str, Any] | None:
+    """The record of a stage, with its settings; None where there is none."""
+    if not path.exists():
         return None
-    except ValueError:
-        raise UserError(f"{path} is damaged; remove it to run its stage again.") from None
+    return read_json(path, "remove it to run its stage again", {"settings": dict})

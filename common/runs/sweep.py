@@ -8,7 +8,7 @@ grid and the folder of each cell's run. `run` must resume where an earlier call 
 """
 
 import itertools
-import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any
 from common.data.files import atomic_write, write_json
 from common.errors import CheckFailed, UserError
 from common.output import say
-from common.runs.folder import lock_folder, prepare_folder
+from common.runs.folder import lock_folder, prepare_folder, read_sweep
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
 from common.runs.tasks import Outcome, Task, run_task
@@ -84,7 +84,7 @@ def make_cells(settings: AnySettings, over: Mapping[str, Sequence[Any]]) -> list
             missing = [
                 f"{key.split('.')[-1]}{text}" for key, text in zip(over, texts) if f"{{{key}}}" not in data["name"]
             ]
-            data["name"] = "_".join([data["name"], *missing]).replace("/", "-")
+            data["name"] = "_".join([data["name"], *(re.sub(r"[{}/\\\x00-\x1f]", "-", text) for text in missing)])
         cells.append(Cell(tuple(over), texts, parse_settings(type(settings), data, origin="--over")))
     return cells
 
@@ -169,15 +169,17 @@ def _note_sweep(folder: Path, settings: Settings, over: Mapping[str, Sequence[An
     base = plain_settings(settings)
     for name in over:
         _put(base, name, "swept")
-    runs = {cell.title: str(getattr(cell.settings, "folder", "")) for cell in cells}
+    runs = {cell.title: cell.settings.folder for cell in cells if hasattr(cell.settings, "folder")}
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_sweep(folder)
         changed = changed_settings(before["settings"], base)
         if changed or before["over"] != list(over):
             what = "; ".join(changed) or f"over {', '.join(before['over'])} -> {', '.join(over)}"
             raise UserError(f"{folder} holds a sweep of other settings ({what}). Give this one another --name.")
         runs = {**before["runs"], **runs}
-    write_json(path, {"over": list(over), "settings": base, "runs": runs})
+    # Relative to the sweep, so that they hold in any working directory.
+    places = {title: os.path.relpath(run, folder) for title, run in runs.items()}
+    write_json(path, {"over": list(over), "settings": base, "runs": places})
 
 
 def _note_failure(folder: Path, outcome: Outcome) -> None:

@@ -6,9 +6,9 @@ No torch here, so that `--help` is quick.
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
@@ -64,12 +64,27 @@ class TrainerSettings(MachineSettings):
 class RunSettings(Settings):
     """Base class of the settings of a recipe; a task gives `runs` a default."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")
+    name: str = Field(min_length=1)
     """Name of the run's folder; {seed}, or any other setting in braces, stands for its value."""
     runs: Path
     """Folder of the runs."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, order of clips and augmentation."""
+    short_names: ClassVar[tuple[str, ...]] = ()
+    """What braces in the name may hold beside settings; see `value_in_name`."""
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name != name.strip() or name[:1] in ("-", "."):
+            raise ValueError("a run's name cannot begin with a dash, a dot or a space, nor end with a space")
+        if found := re.search(r"[/\\\x00-\x1f\x7f]", name):
+            raise ValueError(f"a run's name cannot hold {found[0]!r}")
+        known = {*cls.short_names, *(setting for setting, _ in iterate_settings(cls))}
+        rest = re.sub(r"\{([\w.]+)\}", lambda found: "" if found[1] in known else found[0], name)
+        if found := re.search(r"\{[^{}]*\}?|\}", rest):
+            raise ValueError(f"{found[0]} names no setting; braces stand for the value of a setting, as in {{seed}}")
+        return name
 
     @property
     def folder(self) -> Path:
@@ -85,7 +100,7 @@ class RunSettings(Settings):
 
     def _part(self, field: str, otherwise: str) -> str:
         value = self.value_in_name(field)
-        return otherwise if value is None else str(value).replace("/", "-")
+        return otherwise if value is None else re.sub(r"[{}/\\\x00-\x1f]", "-", str(value))
 
 
 def setting_fields(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -1,7 +1,7 @@
 """Settings of query by vocal imitation."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from common.settings import Field, RunSettings, Settings, TrainerSettings
 from retrieval.settings import AudioEncoder
@@ -113,6 +113,8 @@ class ImitationSettings(RunSettings):
     """Epoch that is tested: highest MRR of held-out imitations, or the last one, with none of VimSketch held out."""
     eval_batch: int = Field(32, gt=0)
     """Sounds encoded at once in validation and test."""
+
+    short_names: ClassVar[tuple[str, ...]] = ("fold",)
 
     def value_in_name(self, field: str) -> Any:
         """The fold stands in the name without its group, too."""

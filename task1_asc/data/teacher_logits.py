@@ -8,7 +8,6 @@ A student takes them only for the subset they were made for, and only if no teac
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, compute_sha256, read_tsv, write_json
+from common.data.files import atomic_write, compute_sha256, read_json, read_tsv, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.errors import UserError
 from task1_asc.data.tau2022 import CLASSES, read_split
@@ -149,9 +148,10 @@ def read_origin(path: Path) -> dict[str, Any]:
     """The origin.json of a file of logits.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or it is damaged.
     """
     place = Path(path).with_name(ORIGIN)
-    if not place.is_file():
+    if not place.exists():
         raise UserError(f"{path} has no {ORIGIN} beside it, which says what its teachers have seen.")
-    return json.loads(place.read_text(encoding="utf-8"))
+    keys = {"subset": int, "subset_sha256": str, "classes": list, "seen_sha256": str, "logits_sha256": str}
+    return read_json(place, "write the logits again", keys)

@@ -40,7 +40,7 @@ def write_run(folder: Path, subset: int, seed: int) -> Path:
     scores = score_scenes(logits, target, devices, segments, random, resamples=20)
     facts = {"subset": subset, "seed": seed, "made_up": True, "float32": scores, "float16": scores}
     for stage in ("train", "test"):
-        write_json(folder / stage / "stage.json", {"seconds": 1.0, "energy_kwh": 0.001})
+        write_json(folder / stage / "stage.json", {"settings": {}, "seconds": 1.0, "energy_kwh": 0.001})
     write_json(folder / "test" / "evaluation.json", facts)
     write_json(folder / "train" / "energy.json", {"energy_kwh": 0.001, "seconds": 60.0, "components": {}})
     (folder / "train" / "metrics.csv").write_text("epoch,step,train_loss\n1,10,2.2\n2,20,2.0\n")
