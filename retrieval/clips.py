@@ -163,10 +163,9 @@ def _open_cache(manifest: Manifest, sample_rate: int, settings: Data, folder: Pa
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Items to a batch of pairs.
 
-    Returns:
-        ``windows`` (windows, samples) of all clips, ``window_clip`` (windows,) position of the clip in the batch,
-        ``samples`` (clips,) samples of each clip before padding, ``captions`` list of pairs, ``caption_clip`` (pairs,)
-        position of the clip, ``clip`` (clips,) in the manifest.
+    ``windows`` (windows, samples) of all clips, ``window_clip`` (windows,) position of the clip in the batch,
+    ``samples`` (clips,) samples of each clip before padding, ``captions`` list of pairs, ``caption_clip`` (pairs,)
+    position of the clip, ``clip`` (clips,) in the manifest.
     """
     positions = torch.arange(len(items))
     return {

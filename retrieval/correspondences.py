@@ -40,7 +40,6 @@ class EstimatedCorrespondences:
     Args:
         teachers: folders that `write_teacher` filled, at least one.
         clips: keys of the clips of the training manifest, in its order.
-        captions: all training captions.
         caption_rule: rule of the student; a teacher with another rule is refused.
 
     Raises:

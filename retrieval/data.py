@@ -100,12 +100,12 @@ def read_caption_table(path: Path) -> pd.DataFrame:
     caption_columns = [column for column in table.columns if column.startswith("caption")]
     if "file_name" not in table.columns or not caption_columns:
         raise UserError(f"{path} needs the columns file_name, caption_1, ...; it has {', '.join(table.columns)}")
-    for row, values in enumerate(table[caption_columns].itertuples(index=False), start=2):
-        for column, caption in zip(caption_columns, values, strict=True):
+    captions = list(table[caption_columns].itertuples(index=False, name=None))
+    for row, texts in enumerate(captions):
+        for column, caption in zip(caption_columns, texts):
             if not caption.strip():
-                raise UserError(f"{path}:{row}: {column} of {table['file_name'][row - 2]!r} is empty")
+                raise UserError(f"{path}:{row + 2}: {column} of {table['file_name'][row]!r} is empty")
     _refuse_repeated(table["file_name"], path)
-    captions = [tuple(row) for row in table[caption_columns].itertuples(index=False)]
     return pd.DataFrame({"file_name": table["file_name"], "captions": captions})
 
 

@@ -32,12 +32,9 @@ class DualEncoder(nn.Module):
 
     Args:
         audio: any audio model; the vector of a clip is the mean over its windows, or over the frames of a frame model.
-        text: text encoder.
         audio_dim: size of the audio model's embedding.
-        dim: size of the common space.
         hidden_layers: of both projections; 0 as published.
-        temperature: divides the cosines in the losses.
-        learn_temperature: whether training may change it (published: no).
+        temperature: divides the cosines in the losses; trained with `learn_temperature`.
     """
 
     def __init__(
@@ -86,8 +83,7 @@ def mean_over_signal(steps: Tensor, clip: Tensor, samples: Tensor, window: int) 
 
     Args:
         steps: (windows, steps, dim).
-        clip: (windows,), as for `DualEncoder.embed_audio`.
-        samples: (clips,), samples of each clip before it was padded.
+        clip, samples: as for `DualEncoder.embed_audio`.
         window: samples of a window.
 
     Returns:

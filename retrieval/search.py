@@ -198,9 +198,7 @@ def top_k(queries: Tensor, vectors: np.ndarray, k: int, chunk: int = 131072) -> 
 
     Args:
         queries: (queries, dim), unit length.
-        vectors: (vectors, dim) float32 or float16, may be memory-mapped.
-        k: at most as many as there are vectors.
-        chunk: vectors compared at once.
+        vectors: (vectors, dim) float32 or float16, may be memory-mapped; `chunk` of them are compared at once.
 
     Returns:
         Similarities and rows, both (queries, k), best first; equal similarities in the order of the rows.

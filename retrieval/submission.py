@@ -31,12 +31,8 @@ PREDICTIONS = "predictions/similarity.npz"
 def predict(run: TextRun, root: Path) -> Path:
     """Mean similarity of the run's models (of their last stage) between the queries and clips of an evaluation set.
 
-    Args:
-        run: finished run.
-        root: holds `retrieval_captions.csv` (column caption) and a folder `test` of audio, or the audio itself.
-
-    Returns:
-        predictions/similarity.npz of the run: similarity (queries, clips), captions, file_names, made_up.
+    `root` holds `retrieval_captions.csv` (column caption) and a folder `test` of audio, or the audio itself. Returns
+    predictions/similarity.npz of the run: similarity (queries, clips), captions, file_names, made_up.
     """
     run.read_evaluation()
     queries = read_queries(root / "retrieval_captions.csv")
@@ -61,7 +57,6 @@ def package(folders: Sequence[Path], label: str, meta: Path, year: Literal[2024,
 
     Args:
         folders: runs or sweeps with predictions (`predict`); the system is the mean of their similarities.
-        label: Lastname_INST_task8_1 (2024) or Lastname_INST_task6_1 (2025).
         meta: META.yaml with names and methods, from `python -m submissions template`.
         year: 2024 submits ten file names per query, 2025 all similarities.
         out: folder of the packages.

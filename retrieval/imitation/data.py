@@ -40,12 +40,8 @@ class Search:
 def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training pairs, and other imitations of the same sounds to choose the best epoch by; read once in a process.
 
-    The published lists of QBV hold every imitation twice, and an epoch trains on every row.
-
-    Args:
-        data: layout and folders.
-        held_out: of VimSketch, which has no list for it: hold out the last imitation of each sound; otherwise the
-            second table is empty, as in QVIM's baseline.
+    The published lists of QBV hold every imitation twice, and an epoch trains on every row. VimSketch has no list of
+    held-out imitations: with `held_out` it is the last one of each sound, otherwise none, as in QVIM's baseline.
 
     Raises:
         UserError: if tables or files are missing.
