@@ -1,6 +1,5 @@
 """Writing a package: a system's folder, complete or not at all, and the zip to submit."""
 
-import json
 import re
 import shutil
 import zipfile
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.data.files import atomic_path, write_json
+from common.data.files import atomic_path, read_json, write_json
 from common.errors import CheckFailed, UserError
 from common.output import escape, say
 from submissions.checks import Result, run_checks
@@ -79,7 +78,7 @@ def new_system(label: str, rules: Rules, out: Path = OUT, made_up: Mapping[str, 
 
 
 def _declare(path: Path, declaration: dict[str, Any]) -> None:
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != declaration:
+    if path.exists() and read_json(path, f"remove {path.parent} and package again") != declaration:
         raise UserError(f"{path} lists another evaluation set. Put systems of different sets in different packages.")
     write_json(path, declaration)
 

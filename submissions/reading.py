@@ -23,6 +23,8 @@ from submissions.schema import MetaFile
 DECLARATION = "made_up_evaluation_set.json"
 """File at the top of a package on a made-up evaluation set; see EvaluationFiles."""
 
+MAX_LINE = 2_000_000
+
 
 class Unreadable(Exception):
     """A rule cannot be checked, because a file that it needs is missing or broken; another rule reports that."""
@@ -216,7 +218,9 @@ def open_package(
 
 
 def read_table(path: Path, separator: str) -> pd.DataFrame:
-    """Read an output table; Unreadable if the rows do not have one length or the file is not UTF-8."""
+    """Read an output table; Unreadable if rows are huge or do not have one length, or the file is not UTF-8."""
+    if has_a_huge_line(path.read_bytes()):
+        raise Unreadable(f"{path.name} has a line of more than {MAX_LINE:,} bytes")
     text_columns = {"filename": str, "scene_label": str, "caption": str, "index": str}
     text_columns |= {f"file_name_{rank}": str for rank in range(1, 11)}
     try:
@@ -231,6 +235,11 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     words = table.select_dtypes(bool).columns  # True and False are text, no numbers
     table[words] = table[words].astype(str).astype(object)
     return table
+
+
+def has_a_huge_line(content: bytes) -> bool:
+    """Whether a line is too long for a row of a table, which would take much memory to read."""
+    return len(content) > MAX_LINE and max(map(len, content.splitlines())) > MAX_LINE
 
 
 def csv_quoting(separator: str) -> Literal[0, 3]:

@@ -4,7 +4,7 @@ import re
 import zlib
 from collections.abc import Iterator
 
-MAX_STREAM = 4 * 2**20
+MAX_STREAM, MAX_UNPACKED = 4 * 2**20, 256 * 2**20
 PAGE = re.compile(rb"/Type\s*/Page\b")
 SHOWN = re.compile(rb"\bT[jJ]\b|\bDo\b|\bID\b|['\"]\s")
 """Operators that show text or an image."""
@@ -18,12 +18,13 @@ def pdf_mistake(content: bytes) -> str | None:
         return "is a PDF that is cut off"
     if b"/Encrypt" in content:
         return None  # its streams cannot be read
-    streams = list(_streams(content))
-    if not any(PAGE.search(part) for part in (content, *streams)):
-        return "is a PDF without a page"
-    if not any(SHOWN.search(part) for part in streams):
-        return "is a PDF whose pages show neither text nor images"
-    return None
+    has_page, shows, unpacked = bool(PAGE.search(content)), False, 0
+    for part in _streams(content):
+        has_page, shows = has_page or bool(PAGE.search(part)), shows or bool(SHOWN.search(part))
+        unpacked += len(part)
+        if (has_page and shows) or unpacked > MAX_UNPACKED:
+            return None
+    return "is a PDF whose pages show neither text nor images" if has_page else "is a PDF without a page"
 
 
 def _streams(content: bytes) -> Iterator[bytes]:

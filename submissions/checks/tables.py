@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from submissions.checks.registry import Finding, check, row_findings
-from submissions.reading import System, Unreadable, csv_quoting, read_table
+from submissions.reading import MAX_LINE, System, Unreadable, csv_quoting, has_a_huge_line, read_table
 
 COPIED_SHARE = 0.1
 """Independent trainings share the scores of fewer clips than this."""
@@ -163,6 +163,8 @@ def first_odd_row(system: System, name: str) -> Finding | None:
     content = system.files[name].read_bytes()
     if content.startswith(codecs.BOM_UTF8):
         return Finding(system.place(name, 1), "starts with a byte order mark, on which the organisers' scripts stop")
+    if has_a_huge_line(content):
+        return Finding(system.place(name), f"has a line of more than {MAX_LINE:,} bytes")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,6 +1,5 @@
 """The package of 2024: output tables and a meta file of five runs, one per subset."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.data.files import atomic_write, compute_sha256
+from common.data.files import atomic_write, compute_sha256, read_json
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -177,11 +176,11 @@ def measure_networks(runs: Sequence[Task1Run], precision: str) -> list[Any]:
 
 def _with_predictions(run: Task1Run) -> SubsetRun:
     scores = run.read_evaluation()
-    facts_path = run.folder / PREDICTIONS / "predictions.json"
-    if not facts_path.is_file() or _is_stale(run, json.loads(facts_path.read_text(encoding="utf-8"))):
+    path, keys = run.folder / PREDICTIONS / "predictions.json", {"precision": str, "made_up": bool}
+    if not path.is_file() or _is_stale(run, read_json(path, "predict again", keys)):
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
         predict(run, run.settings.data.root)
-    facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    facts = read_json(path, "predict again", keys)
     return SubsetRun(run, scores[facts["precision"]], {**facts, "made_up": facts["made_up"] or scores["made_up"]})
 
 
@@ -208,7 +207,12 @@ def _training_energy(run: Task1Run) -> float | None:
     """Energy of all training stages, teachers included; None if one was not measured."""
     trained = [run.folder / stage.name for stage in RECIPE.stages(run.settings) if stage.name in TRAINING_STAGES]
     files = [folder / "energy.json" for folder in trained]
-    energy = [json.loads(path.read_text(encoding="utf-8"))["energy_kwh"] for path in files if path.is_file()]
+    keys = {"energy_kwh": (int, float, type(None))}
+    energy = [
+        read_json(path, "delete it: the energy is not measured then", keys)["energy_kwh"]
+        for path in files
+        if path.is_file()
+    ]
     return sum(energy) if len(energy) == len(trained) and None not in energy else None
 
 

@@ -7,7 +7,6 @@ submissions/out/<Lastname>_<INST>_task1_2025/
 """
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import write_wav
-from common.data.files import atomic_write, is_made_up, write_json
+from common.data.files import atomic_write, is_made_up, read_json, write_json
 from common.errors import CheckFailed, UserError
 from common.output import say
 from common.registry.models import find_architecture, find_network
@@ -193,7 +192,7 @@ def compare_with_run(folder: Path, run: Task1Run) -> None:
     Raises:
         CheckFailed: if they differ.
     """
-    told = json.loads((folder / "test_accuracy.json").read_text(encoding="utf-8"))["Test Accuracy"]
+    told = read_json(folder / "test_accuracy.json", "package again", {"Test Accuracy": float})["Test Accuracy"]
     tested = 100 * run.read_evaluation()[run.settings.precision]["accuracy"]["value"]
     clips = run.read_evaluation()[run.settings.precision]["clips"]
     if abs(told - tested) > max(AGREEMENT, 200 / clips):

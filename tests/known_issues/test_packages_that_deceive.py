@@ -21,6 +21,9 @@ from tests.support.packages import (
     write_task1,
     write_task4,
 )
+from tests.support.places import SHARED
+
+HOSTILE = SHARED / "cases" / "hostile"
 
 
 def table(package: Path, split: int) -> Path:
@@ -178,3 +181,13 @@ def test_a_declaration_that_is_none(tmp_path, capsys, content):
     assert run("python -m submissions", VERBS, ["check", str(package)]) == 2
     told = capsys.readouterr().err
     assert told.startswith("made_up_evaluation_set.json is not the list of an evaluation set") and len(told) < 400
+
+
+@pytest.mark.skipif(not HOSTILE.is_dir(), reason="../shared/cases is not there")
+@pytest.mark.parametrize("name", ["int_", "int5000", "float_", "nul", "deep", "taggedkey", "bomb"])
+def test_a_hostile_meta_file(tmp_path, capsys, name):
+    package = write_task1(tmp_path)
+    meta = next(package.rglob("*.meta.yaml"))
+    meta.write_bytes((HOSTILE / f"{name}.yaml").read_bytes())
+    assert run("python -m submissions", VERBS, ["check", str(package)]) == 1
+    assert "✗ meta_" in capsys.readouterr().out

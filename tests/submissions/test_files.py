@@ -14,7 +14,7 @@ from submissions.files import list_folder
 from submissions.package import check_package, make_zip, pack
 from submissions.report import lines
 from submissions.rules import matches
-from tests.support.damage import broken
+from tests.support.damage import broken, edit_line
 from tests.support.packages import write_task1
 
 
@@ -70,7 +70,7 @@ def test_a_pipe_is_refused(package):
 def test_a_file_larger_than_the_challenge_needs_is_refused_unread(package, tmp_path):
     path = package / "task1" / "Lastname_INST_task1_1" / "Lastname_INST_task1_1.output.split_5.csv"
     os.truncate(path, 3 * 2**30)  # a hole: takes no room on the disk
-    with pytest.raises(UserError, match=r"split_5\.csv has 3\.0 GiB; a file of task1_2024 has at most 100 MB"):
+    with pytest.raises(UserError, match=r"split_5\.csv has 3\.0 GiB; such a file of task1_2024 has at most 100 MB"):
         check_package(package)
 
 
@@ -85,6 +85,27 @@ def test_a_zip_of_a_large_file_is_refused_before_it_is_unpacked(package, tmp_pat
     assert bomb.stat().st_size < 2**20
     with pytest.raises(UserError, match=r"zeros\.pdf has 150\.0 MiB"):
         check_package(bomb)
+
+
+@pytest.mark.parametrize("name", ["Lastname_INST_task1_1.meta.yaml", "notes.json", "x.py"])
+def test_a_text_that_takes_long_to_parse_is_refused_unread(package, name):
+    os.truncate(package / "task1" / "Lastname_INST_task1_1" / "Lastname_INST_task1_1.meta.yaml", 10)
+    path = package / "task1" / "Lastname_INST_task1_1" / name
+    path.touch()
+    os.truncate(path, 11_000_000)
+    with pytest.raises(UserError, match=r"has 10\.5 MiB; such a file of task1_2024 has at most 10? MB"):
+        check_package(package)
+
+
+@pytest.mark.parametrize("line", [1, 4])
+def test_a_row_of_a_million_cells_is_not_read(package, line):
+    path = package / "task1" / "Lastname_INST_task1_1" / "Lastname_INST_task1_1.output.split_5.csv"
+    edit_line(path, line, lambda row: row + "\t" * 3_000_000)
+    results = {result.name: result for result in check_package(package)[1]}
+    assert "split_5.csv has a line of more than 2,000,000 bytes" in broken(package)["table_form"][0].place + " " + (
+        broken(package)["table_form"][0].sentence
+    )
+    assert results["numbers"].state == "not checked"
 
 
 def test_a_package_larger_than_the_challenge_needs_is_refused(package):
