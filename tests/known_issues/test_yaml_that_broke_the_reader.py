@@ -9,6 +9,8 @@ import pytest
 from common.cli import run
 from common.cli.arguments import config_verb
 from common.errors import UserError
+from common.inference.complexity import describe
+from common.output import print_table
 from common.settings import load_settings
 from common.settings.yaml_file import parse_value, read_yaml
 from retrieval.settings import RetrievalSettings
@@ -109,3 +111,16 @@ def test_a_huge_value_is_shown_shortened(tmp_path, capsys):
     assert run("kit", {"train": config_verb(RetrievalSettings, train)}, ["train", str(path)]) == 2
     shown = capsys.readouterr().err
     assert len(shown) < 10_000 and "more characters" in shown and "seed is" in shown
+
+
+def test_a_huge_cell_of_a_table_is_shown_shortened(capsys):
+    print_table([{"caption": "x" * 200_000, "rank": 1}])
+    shown = capsys.readouterr().out
+    assert len(shown) < 10_000 and "more characters" in shown
+
+
+@pytest.mark.parametrize("text", ["\0", "- a", "model: x", "5", "[" * 1000])
+def test_a_run_with_a_broken_settings_file_has_no_complexity(tmp_path, text):
+    write(tmp_path / "settings.yaml", text)
+    with pytest.raises(UserError, match=r"settings\.yaml"):
+        describe(str(tmp_path))
