@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 import unicodedata
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,8 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separat
         The table; the row on line n of the file has the index n - 2.
 
     Raises:
-        UserError: if the file is missing or no text, lacks a column, has an empty row or cell, or a doubled key.
+        UserError: if the file is missing or no text, lacks a column, has an empty row above others, an empty cell,
+            a row with more cells than columns, or a doubled key.
     """
     import pandas as pd
 
@@ -178,10 +180,12 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separat
     if not path.is_file():
         raise UserError(f"{path} is a folder, not a table." if path.is_dir() else f"{path} does not exist.")
     try:
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig",
-            quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
-        ).fillna("")  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells beyond the last column
+            table = pd.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig",
+                quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL, index_col=False,
+            ).fillna("")  # fmt: skip
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path} is empty; it needs the header {' '.join(columns)}.") from error
     except pd.errors.ParserError as error:
@@ -190,12 +194,16 @@ def read_tsv(path: Path, columns: Iterable[str], key: str | None = None, separat
         raise UserError(f"{path}{place} has {what}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a table of text ({error.reason} at byte {error.start}).") from error
+    except pd.errors.ParserWarning as error:
+        raise UserError(f"{path} has rows with more cells than its header has columns.") from error
     for column in columns:
         if column not in table.columns:
             raise UserError(
                 f"{path}:1 has no column {column}; it has {' '.join(map(str, table.columns))} (between {separator!r})."
             )
     blank = table.apply(lambda column: column.str.strip() == "")
+    while len(table) and blank.iloc[-1].all():  # blank lines at the end
+        table, blank = table.iloc[:-1], blank.iloc[:-1]
     rows = table.index[blank.all(axis=1)]
     if len(rows):
         raise UserError(f"{path}:{rows[0] + 2} is an empty row; take it out.")

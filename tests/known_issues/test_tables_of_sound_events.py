@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from common.cli import run
+from common.data.files import read_tsv
 from common.errors import UserError
 from task4_sed.__main__ import VERBS
 from task4_sed.data.annotations import read_durations, read_events, read_table
@@ -216,3 +217,17 @@ def test_a_class_with_dollars_is_drawn(tmp_path):
     whole = Curve(np.array([0.5, 0.5]), np.array([0.0, 100.0]))
     paths = draw_curves({"psds1": (whole, {"a$_{$": Curve(np.array([0.5]), np.array([0.0]))})}, tmp_path)
     assert paths[0].stat().st_size > 1000
+
+
+def test_lists_of_clips_may_end_with_tabs_and_blank_lines(tmp_path):
+    path = tmp_path / "weak.tsv"
+    path.write_text("filename\tevent_labels\na.wav\tSpeech\t\nb.wav\tDog\t\n\n \n")
+    table = read_tsv(path, ["filename", "event_labels"], key="filename")
+    assert table["filename"].tolist() == ["a.wav", "b.wav"]
+    assert table["event_labels"].tolist() == ["Speech", "Dog"]
+    path.write_text("filename\tevent_labels\na.wav\tSpeech\tDog\nb.wav\tDog\n")
+    with pytest.raises(UserError, match="rows with more cells than its header has columns"):
+        read_tsv(path, ["filename", "event_labels"])
+    path.write_text("filename\tevent_labels\na.wav\tSpeech\n\nb.wav\tDog\n")
+    with pytest.raises(UserError, match=r"weak.tsv:3 is an empty row"):
+        read_tsv(path, ["filename", "event_labels"])
