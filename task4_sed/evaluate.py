@@ -1,6 +1,5 @@
 """Evaluation of a run: logits of clips, figures of the test sets, and the tuned post-processing."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from common.data.files import is_made_up, write_json
+from common.data.files import is_made_up, read_json, write_json
 from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
@@ -71,9 +70,14 @@ def test_sets(settings: SystemSettings) -> list[str]:
 
 def read_finisher(run: Run[Any]) -> Finisher:
     """The post-processing of a finished run."""
+    if run.settings.postprocessing.boxes is None:
+        return Finisher(run.settings)
     path = run.folder / "test" / "boxes.json"
-    boxes = json.loads(path.read_text(encoding="utf-8")) if run.settings.postprocessing.boxes is not None else None
-    return Finisher.read(run.settings, boxes)
+    remedy = "test again with --resume RUN --redo test"
+    try:
+        return Finisher.read(run.settings, read_json(path, remedy))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: a class has no three numbers or nulls; {remedy}.") from error
 
 
 def desed_figures(scores: ScoreTables, settings: SystemSettings, name: str, draws: int = DRAWS) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Packaging for the challenge: raw and post-processed score tables of three runs, energy, and the meta file."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.data.files import atomic_write
+from common.data.files import atomic_write, read_json
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -56,7 +55,8 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
     seeds = [run.settings.seed for run in runs]
     if len(set(seeds)) < NUM_RUNS:
         raise UserError(f"The three runs have the seeds {seeds}; independent runs have different ones.")
-    facts = [json.loads((run.folder / PREDICTIONS / "predictions.json").read_text(encoding="utf-8")) for run in runs]
+    keys = {"durations": dict, "made_up": bool}
+    facts = [read_json(run.folder / PREDICTIONS / "predictions.json", "predict again", keys) for run in runs]
     for run, other in zip(runs, facts):
         if set(other["durations"]) != set(facts[0]["durations"]):
             raise UserError(

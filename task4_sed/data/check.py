@@ -10,18 +10,9 @@ from common.data.check_report import CheckReport
 from common.data.files import is_made_up
 from common.errors import UserError
 from common.output import Progress
+from task4_sed.data import sets
 from task4_sed.data.annotations import clip_name
 from task4_sed.data.maestro import recording_name
-from task4_sed.data.sets import (
-    SETS,
-    ClipSet,
-    check_lengths,
-    folder_clips,
-    missing_sentence,
-    published_clips,
-    read_set,
-    set_durations,
-)
 
 SHOWN = 5
 TOLERANCE = 0.11
@@ -42,14 +33,14 @@ def check_data(root: Path, num_workers: int = 8) -> SetsReport:
     files of a set without its table are checked, too.
     """
     report = SetsReport(Path(root), is_made_up(root))
-    for name, layout in SETS.items():
+    for name, layout in sets.SETS.items():
         try:
-            clips = read_set(root, name, allow_missing=True)
+            clips = sets.read_set(root, name, allow_missing=True)
         except UserError as error:
             if not layout.optional or any((report.root / folder).exists() for folder in layout.audio):
                 report.problems.append(str(error))
-            clips = folder_clips(root, name)
-            report.rows.append({"set": name, "clips": len(clips), "published": published_clips(root, name)})
+            clips = sets.folder_clips(root, name)
+            report.rows.append({"set": name, "clips": len(clips), "published": sets.published_clips(root, name)})
             if len(clips):
                 report.problems += _file_problems(report.root, clips, num_workers)
             continue
@@ -57,13 +48,13 @@ def check_data(root: Path, num_workers: int = 8) -> SetsReport:
     return report
 
 
-def _check_set(report: SetsReport, clips: ClipSet, num_workers: int) -> None:
-    listed, published = len(clips) + len(clips.missing), published_clips(report.root, clips.name)
+def _check_set(report: SetsReport, clips: sets.ClipSet, num_workers: int) -> None:
+    listed, published = len(clips) + len(clips.missing), sets.published_clips(report.root, clips.name)
     row = {"set": clips.name, "clips": len(clips), "missing": len(clips.missing), "published": published}
     report.rows.append(row | {"events": len(clips.events), "labels": clips.layout.kind})
     if clips.missing:
         report.missing[clips.name] = clips.missing
-        report.problems.append(missing_sentence(clips.name, len(clips.missing), listed, clips.missing))
+        report.problems.append(sets.missing_sentence(clips.name, len(clips.missing), listed, clips.missing))
     if published is not None and listed != published:
         report.problems.append(
             f"The set {clips.name} lists {listed} clips, published are {published}; get its table (or folder) again."
@@ -71,7 +62,7 @@ def _check_set(report: SetsReport, clips: ClipSet, num_workers: int) -> None:
     report.problems += _file_problems(report.root, clips, num_workers)
 
 
-def _file_problems(root: Path, clips: ClipSet, num_workers: int) -> Iterator[str]:
+def _file_problems(root: Path, clips: sets.ClipSet, num_workers: int) -> Iterator[str]:
     """Files that are damaged, differ from their duration, or end before their labels."""
     seconds: dict[str, float] = {}
     damaged = []
@@ -88,20 +79,20 @@ def _file_problems(root: Path, clips: ClipSet, num_workers: int) -> Iterator[str
         yield f"{damaged[0]}{more}"
         return
     try:
-        check_lengths(clips, seconds)
+        sets.check_lengths(clips, seconds)
     except UserError as error:
         yield str(error)
     if clips.layout.durations is None:
         return
     try:
-        table = set_durations(root, clips.name)
+        table = sets.set_durations(root, clips.name)
     except UserError as error:
         yield str(error)
         return
     yield from _compare_durations(clips, seconds, table)
 
 
-def _compare_durations(clips: ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:
+def _compare_durations(clips: sets.ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:
     maestro = clips.layout.domain == "maestro"
     rows = {name: recording_name(name) if maestro else clip_name(name) for name in clips.filenames}
     absent = [name for name, row in rows.items() if row not in table]

@@ -15,7 +15,7 @@ import pandas as pd
 from common.data.archives import unpack
 from common.data.audio import audio_info, read_audio, write_wav
 from common.data.download import download, zenodo_files
-from common.data.files import atomic_write
+from common.data.files import atomic_write, walk_files
 from common.errors import UserError
 from common.output import Progress, say
 
@@ -138,12 +138,13 @@ def prepare(
     of the validation windows: 1, as before June 2024, makes 3,474 windows. `allow_missing`: continue without validation
     recordings that are missing, and without recordings that have no annotation; they are named.
     """
-    recordings = sorted((source / "development_audio").rglob("*.wav"))
+    audio, texts = source / "development_audio", source / "development_annotation"
+    recordings = sorted(path for path in walk_files(audio) if path.suffix == ".wav") if audio.is_dir() else []
     if not recordings:
         raise UserError(
             f"{source} has no development_audio with wav files; give the folder where MAESTRO was unpacked."
         )
-    annotations = {path.stem: path for path in (source / "development_annotation").rglob("*.txt")}
+    annotations = {path.stem: path for path in walk_files(texts) if path.suffix == ".txt"} if texts.is_dir() else {}
     validation = set(validation_recordings)
     absent = sorted(validation - {path.stem for path in recordings})
     silent = sorted({path.stem for path in recordings} - set(annotations))

@@ -4,7 +4,7 @@ Equal to `sed_scores_eval.intersection_based.psds` 0.0.4, the reference of the t
 place of frames at every threshold make it fast; one class after another is reduced to its curve, so hundreds fit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -117,9 +117,8 @@ def polyphonic_scores(
     *,
     draws: int = DRAWS,
     jobs: int = 1,
-    find: Callable[[EvaluationSet, int], Runs] = class_runs,
 ) -> list[Psds]:
-    """One `Psds` per set of parameters; the detections of a class are found once for all of them, by `find`."""
+    """One `Psds` per set of parameters; the detections of a class are found once for all of them."""
     for wanted in parameters:
         if (wanted.cttc is None) != (wanted.alpha_ct == 0):
             raise UserError("alpha_ct and cttc belong together: give both, or leave alpha_ct 0 and cttc away.")
@@ -127,21 +126,14 @@ def polyphonic_scores(
         draws = affordable_draws(draws, len(evaluation.onsets) * len(parameters))
     weights = recording_weights(len(evaluation.clips), draws)
     reference = ReferenceTotals(evaluation, weights)
+
+    def of_class(index: int) -> list[ClassLevels]:
+        runs = class_runs(evaluation, index)
+        return [class_levels(evaluation, reference, wanted, index, runs) for wanted in parameters]
+
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        levels = list(
-            pool.map(
-                lambda index: [
-                    class_levels(evaluation, reference, wanted, index, runs)
-                    for runs in [find(evaluation, index)]
-                    for wanted in parameters
-                ],
-                range(len(evaluation.classes)),
-            )
-        )
-    return [
-        _combine(evaluation.classes, [of_class[number] for of_class in levels], wanted)
-        for number, wanted in enumerate(parameters)
-    ]
+        levels = list(pool.map(of_class, range(len(evaluation.classes))))
+    return [_combine(evaluation.classes, found, wanted) for found, wanted in zip(zip(*levels), parameters)]
 
 
 class ReferenceTotals:
@@ -247,7 +239,7 @@ def _lowest_rates(
     return lowest
 
 
-def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsParameters) -> Psds:
+def _combine(classes: tuple[str, ...], levels: Sequence[ClassLevels], wanted: PsdsParameters) -> Psds:
     areas = np.stack([of_class.areas for of_class in levels])
     curves = {name: of_class.curve for name, of_class in zip(classes, levels)}
     curve = _mean_curve(list(curves.values()), wanted)
@@ -256,10 +248,9 @@ def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsPa
     else:
         values = np.array([area_over_classes(levels, draw, wanted) for draw in range(areas.shape[1])])
     values[0] = _area(curve, wanted.max_efpr)
-    per_class = dict(zip(classes, areas))
     return Psds(
         value=float(values[0]),
-        per_class={name: float(area[0]) for name, area in per_class.items()},
+        per_class=dict(zip(classes, areas[:, 0].tolist())),
         curve=curve,
         class_curves=curves,
         interval=interval(values),
@@ -267,7 +258,7 @@ def _combine(classes: tuple[str, ...], levels: list[ClassLevels], wanted: PsdsPa
     )
 
 
-def area_over_classes(levels: list[ClassLevels], draw: int, wanted: PsdsParameters) -> float:
+def area_over_classes(levels: Sequence[ClassLevels], draw: int, wanted: PsdsParameters) -> float:
     """PSDS of one draw; classes that have no event in it are left out."""
     rates, labels, steps = [], [], []
     present = [of_class for of_class in levels if of_class.events[draw] > 0]

@@ -91,16 +91,10 @@ def mean_partial_auc(
         order = np.argsort(-maxima, kind="stable")
         ranked = maxima[order], active[order], segments.clips[order]
         areas[name] = _roc_areas(*ranked, weights, limit, interpolation == "linear") / limit
-    defined = np.stack(list(areas.values()))
     with np.errstate(invalid="ignore"):
-        means = np.nanmean(defined, axis=0)
-    return SegmentAuc(
-        value=float(means[0]),
-        per_class={name: float(area[0]) for name, area in areas.items()},
-        interval=interval(means),
-        interpolation=interpolation,
-        samples=means[1:],
-    )
+        means = np.nanmean(np.stack(list(areas.values())), axis=0)
+    per_class = {name: float(area[0]) for name, area in areas.items()}
+    return SegmentAuc(float(means[0]), per_class, interval(means), interpolation, means[1:])
 
 
 def segment_f1(
@@ -155,19 +149,16 @@ def file_events(annotations: Annotations) -> Annotations:
     A window starts at the whole second of its name, as in the official evaluation.
     """
     hard = _hard_labels(annotations)
-    parts = {}
+    file, start = {}, {}
     for clip in hard.clips:
         match = WINDOW_NAME.match(clip)
         if match is None:
             raise UserError(f"{annotations.source}: {clip} is not named file-start-end, so its file is unknown.")
-        parts[clip] = (match["file"], int(match["start"]) // 100)
-    events = hard.events.copy()
-    start = events["clip"].map({clip: part[1] for clip, part in parts.items()}).to_numpy(dtype=float)
-    events["clip"] = events["clip"].map({clip: part[0] for clip, part in parts.items()})
-    events["onset"] += start
-    events["offset"] += start
-    merged, _ = merge_overlapping(events)
-    return Annotations(merged, tuple(dict.fromkeys(part[0] for part in parts.values())), annotations.source)
+        file[clip], start[clip] = match["file"], int(match["start"]) // 100
+    events, shift = hard.events, hard.events["clip"].map(start).astype(float)
+    onset, offset = events["onset"] + shift, events["offset"] + shift
+    merged, _ = merge_overlapping(events.assign(clip=events["clip"].map(file), onset=onset, offset=offset))
+    return Annotations(merged, tuple(dict.fromkeys(file.values())), annotations.source)
 
 
 def segment_tables(scores: ScoreTables, durations: Mapping[str, float], segment_length: float = 1.0) -> ScoreTables:

@@ -55,15 +55,12 @@ class ScoreTables:
         """(frames, classes) scores of a clip."""
         return np.asarray(self.values[:, self.starts[index] : self.starts[index + 1]]).T
 
-    def table(self, clip: str) -> pd.DataFrame:
-        """The score table of a clip."""
-        index = self.clips.index(clip)
-        return _frame(self.borders_of(index), self.scores_of(index), self.classes)
-
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
         """(clip, table) of all clips."""
         for index, clip in enumerate(self.clips):
-            yield clip, _frame(self.borders_of(index), self.scores_of(index), self.classes)
+            borders, scores = self.borders_of(index), self.scores_of(index).astype(np.float64)
+            table = np.column_stack((borders[:-1], borders[1:], scores))
+            yield clip, pd.DataFrame(table, columns=["onset", "offset", *self.classes])
 
     def select(self, clips: Sequence[str]) -> "ScoreTables":
         """Only these clips, in this order."""
@@ -137,11 +134,6 @@ def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | No
             table = table.replace(-np.inf, fill_value)
         with atomic_write(folder / f"{clip}.tsv") as file:
             table.to_csv(file, sep="\t", index=False, lineterminator="\n")
-
-
-def _frame(borders: np.ndarray, scores: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    data = np.column_stack((borders[:-1], borders[1:], scores.astype(np.float64)))
-    return pd.DataFrame(data, columns=["onset", "offset", *classes])
 
 
 def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
@@ -227,9 +219,11 @@ def _read_numbers(file: Path, body: bytes, width: int) -> tuple[np.ndarray, Sequ
                 return numbers.reshape(-1, width), range(2, len(tabs) + 2)
     rows, lines = [], []
     for number, line in enumerate(body.decode("utf-8", "replace").split("\n"), start=2):
-        cells = line.rstrip().split("\t")
-        if cells == [""]:
+        if not line.strip():
             continue
+        cells = line.rstrip("\r").split("\t")
+        while len(cells) > width and not cells[-1].strip():
+            cells.pop()
         if len(cells) != width:
             raise UserError(f"{file}:{number}: {len(cells)} cells, but the header has {width} columns.")
         try:

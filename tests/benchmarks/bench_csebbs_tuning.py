@@ -18,7 +18,7 @@ import numpy as np
 from task4_sed.metrics import PSDS1, EvaluationSet, evaluation_set
 from task4_sed.metrics.operating_points import by_sed_scores_eval
 from task4_sed.postprocessing.event_boxes import box_scores, event_boxes
-from task4_sed.postprocessing.tuning import GRID, tune_boxes
+from task4_sed.postprocessing.finisher import GRID, tune_boxes
 from tests.support.made_up_scores import made_up_scores
 
 

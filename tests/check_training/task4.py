@@ -17,10 +17,9 @@ from common.registry.models import create_front_end, create_model, find_architec
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Mixture, band_gains, blank, colour, warp_frequency
-from task4_sed.iterations.losses import Scores, compare, compare_with_teacher, consistency_weight, weigh
 from task4_sed.iterations.network import TransformerCrnn, make_optimizer
 from task4_sed.iterations.settings import StageSettings, TwoIterations
-from task4_sed.iterations.train import StageTraining
+from task4_sed.iterations.train import Scores, StageTraining, compare, compare_with_teacher, consistency_weight, weigh
 from task4_sed.iterations.views import (
     SPECTROGRAMS,
     Augmenter,

@@ -140,7 +140,7 @@ def test_a_score_table_of_a_spreadsheet_is_read(tmp_path, text):
         ("1\t3\t.9\t.3\n3\t4\t.2\t.1", "1\t3\t.9\n3\t4\t.2\t.1\t.5", "a.tsv:3: 3 cells, but the header has 4 columns"),
         ("1\t3\t.9\t.3", "1\t3\t.9\t\t.3", "a.tsv:3: 5 cells"),
         ("1\t3\t.9\t.3\n3\t4\t.2\t.1", "1\t3\t\t.9\n3\t4\t.2 .1\t.5", "a.tsv:3: '' is not a number"),
-        ("3\t4\t.2\t.1", "3\t4\t.2 .3\t", "a.tsv:4: 3 cells"),
+        ("3\t4\t.2\t.1", "3\t4\t.2 .3\t", "a.tsv:4: '.2 .3' is not a number"),
         ("1\t3\t.9\t.3", "1\t3\tnan\t.3", "a.tsv:3: column 3 is nan; scores must be numbers"),
         ("\n1\t3\t.9\t.3", "\n\n1\t3\tinf\t.3", "a.tsv:4: column 3 is inf; scores must be numbers"),
         ("1\t3\t.9\t.3", "1\t3\tTrue\t.3", "a.tsv:3: 'True' is not a number"),

@@ -15,7 +15,7 @@ from task4_sed.iterations.data import check_inputs
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.iterations.settings import KINDS, PseudoLabelSettings, StageSettings, TwoIterations
 from task4_sed.labels import CLASSES
-from task4_sed.postprocessing.tuning import box_grid
+from task4_sed.postprocessing.finisher import box_grid
 from task4_sed.systems import AnySystem, load_recipe
 from tests.support.places import ROOT
 from tests.support.quick_task4 import BASELINE_MEDIAN_FRAMES

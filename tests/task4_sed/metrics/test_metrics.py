@@ -186,10 +186,10 @@ def test_intervals_are_those_of_scoring_each_draw_again():
     macro = []
     for draw in range(1, draws + 1):
         tables, events, durations = {}, {}, {}
-        reference = evaluation.reference()
+        reference, frames = evaluation.reference(), dict(whole.tables())
         for clip, times in zip(evaluation.clips, weights[:, draw]):
             for copy in range(times):
-                tables[f"{clip}_{copy}"] = whole.table(clip)
+                tables[f"{clip}_{copy}"] = frames[clip]
                 events[f"{clip}_{copy}"] = reference[clip]
                 durations[f"{clip}_{copy}"] = evaluation.durations_by_clip()[clip]
         again = evaluation_set(tables, events, durations)

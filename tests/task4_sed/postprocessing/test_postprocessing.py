@@ -8,10 +8,12 @@ from common.errors import UserError
 from task4_sed.metrics import collar_f1, evaluation_set, psds
 from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes
 from task4_sed.postprocessing.finisher import (
+    GRID,
+    box_grid,
     join_classes,
     to_segments,
+    tune_boxes,
 )
-from task4_sed.postprocessing.tuning import GRID, box_grid, tune_boxes
 from task4_sed.scores.store import ScoreStore, ScoreWriter, ensemble_stores
 from task4_sed.scores.tables import ScoreTables, from_frames, median_filter, only_classes
 from tests.support.golden_sed import expected, golden_scores, golden_set, golden_table
