@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError, unknown
-from common.settings.yaml_file import read_yaml
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 COUNTED = {torch.float32: 4, torch.int32: 4, torch.float16: 2, torch.bfloat16: 2, torch.int8: 1, torch.uint8: 1,
@@ -199,6 +198,8 @@ def _model_settings(name_or_run: str) -> tuple[str, dict[str, Any], dict[str, An
     file = folder / "settings.yaml"
     if not file.exists():
         raise UserError(f"{folder} is a folder without settings.yaml; name a run folder or a model.")
+    from common.settings.yaml_file import read_yaml  # not part of an inference package
+
     data = read_yaml(file).data
     settings = data if isinstance(data, dict) else {}
     model = settings.get("model")
