@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.data.audio import list_audio
 from common.data.files import paths_in, read_tsv
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationData
@@ -105,7 +106,8 @@ def _read_fine(root: Path) -> Search:
         items += candidates
         labels += [concept] * len(candidates)
     first = {concept: labels.index(concept) for concept in references}
-    queries = [path for path in sorted((root / "vocal_imitations").rglob("*.wav")) if path.name[:3] in references]
+    voices = list_audio(root / "vocal_imitations")
+    queries = [path for path in sorted(voices) if path.suffix == ".wav" and path.name[:3] in references]
     concepts = [path.name[:3] for path in queries]
     return _checked(Search(queries, items, [first[c] for c in concepts], labels, concepts, labels), root)
 

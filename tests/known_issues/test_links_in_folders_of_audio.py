@@ -11,6 +11,7 @@ from common.audioset.packing import _find_clips
 from common.data.audio import AudioError, list_audio, read_audio
 from common.data.files import walk_files
 from common.errors import UserError
+from task4_sed.data.maestro import prepare
 from tests.support.places import SHARED
 from tests.support.verbs import verb
 
@@ -108,3 +109,15 @@ def test_the_case_of_the_pack_is_tagged_whole(tmp_path, shared, capsys):
     assert verb("tag", tmp_path / "case" / "data", "--model", "mn04.as", "--weights", weights, "--top", "1") == 0
     shown = capsys.readouterr().out
     assert shown.count(".wav") == 2 and "more/b.wav" in shown
+
+
+def test_recordings_and_annotations_of_maestro_in_linked_folders_are_cut(tmp_path):
+    for name in ("audio", "annotation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "source" / f"development_{name}").mkdir(parents=True)
+        (tmp_path / "source" / f"development_{name}" / "more").symlink_to(tmp_path / name)
+    for stem in ("cafe_restaurant_00", "cafe_restaurant_01"):
+        soundfile.write(tmp_path / "audio" / f"{stem}.wav", np.zeros(16000 * 12), 16000)
+        (tmp_path / "annotation" / f"{stem}.txt").write_text("0\t1\tcoffee machine\t0.5\n")
+    counts = prepare(tmp_path / "source", tmp_path / "out", 1, validation_recordings=["cafe_restaurant_01"])
+    assert list(counts.values()) == [3, 3]  # windows of 10 s, each second
