@@ -132,12 +132,12 @@ def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None, ki
         raise UserError(f"{path} is damaged in line {error.lineno} ({error.msg}); {remedy}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}); {remedy}.") from error
-    if not isinstance(content, kind):
+    if not issubclass(type(content), kind):
         raise UserError(f"{path} is damaged: it holds a {type(content).__name__}, not a {kind.__name__}; {remedy}.")
-    for name, kind in (keys or {}).items():
+    for name, expected in (keys or {}).items():
         if name not in content:
             raise UserError(f"{path} is damaged: it has no {name}; {remedy}.")
-        if not isinstance(content[name], kind):
+        if not isinstance(content[name], expected):
             raise UserError(f"{path} is damaged: its {name} is {json.dumps(content[name])[:40]}; {remedy}.")
     return content
 
