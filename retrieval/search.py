@@ -1,6 +1,5 @@
 """Search a folder of audio: by words, by example, by voice. Exact, by matrix products in pieces."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.data.audio import AudioError, list_audio, read_blocks
-from common.data.files import compute_sha256, write_json
+from common.data.files import compute_sha256, read_json, write_json
 from common.errors import UserError
 from common.output import Progress, say
 from common.runs.folder import SETTINGS_FILE
@@ -117,7 +116,7 @@ def build_index(searcher: Searcher, run: Path, folder: Path, out: Path, skip_unr
     _claim(out, plan)
     state: dict[str, Any] = {"done": 0, "unreadable": {}}
     if (out / STATE).is_file():
-        state = json.loads((out / STATE).read_text(encoding="utf-8"))
+        state = read_json(out / STATE, f"delete {out} and index again", {"done": int, "unreadable": dict})
     unreadable: dict[str, str] = state["unreadable"]
     with Progress("Indexing", len(names), unit="files") as progress:
         progress.advance(state["done"])
@@ -168,18 +167,16 @@ class Index:
         if not path.is_file():
             state = "is not finished; run the same `index` again" if (folder / PLAN).is_file() else "is no index"
             raise UserError(f"{folder} {state}.")
+        info = read_json(path, "index again", {"files": list, "model": str, "run": str})
         try:
-            info = json.loads(path.read_text(encoding="utf-8"))
             vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-            count, dim = len(info["files"]), vectors.shape[1]
-            index = cls(folder, info["files"], vectors[:count], str(info["model"]), folder / info["run"])
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{folder} is damaged ({error!r}). Index again.") from error
-        if vectors.dtype.kind != "f" or len(vectors) < count or not dim:
-            raise UserError(
-                f"{folder} is damaged: vectors {vectors.dtype} {vectors.shape}, {count} files. Index again."
-            )
-        return index
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{folder / 'vectors.npy'} is missing or cut off; index again.") from error
+        count = len(info["files"])
+        if vectors.dtype.kind != "f" or vectors.ndim != 2 or len(vectors) < count or not vectors.size:
+            found = f"vectors {vectors.dtype} {vectors.shape}, {count} files"
+            raise UserError(f"{folder} is damaged: {found}; index again.")
+        return cls(folder, info["files"], vectors[:count], info["model"], folder / info["run"])
 
     def searcher(self) -> Searcher:
         """The model that made the index.
@@ -278,7 +275,7 @@ def _claim(out: Path, plan: dict[str, Any]) -> None:
     """Resume an index of the same model and files, refuse any other."""
     path = out / PLAN
     if path.is_file():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json(path, f"delete {out} and index again")
         if old == plan:
             return
         changed = [key for key in plan if old.get(key) != plan[key]]

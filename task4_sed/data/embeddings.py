@@ -5,7 +5,6 @@
 See common/data/keyed_outputs.py. Stores of earlier versions (embeddings.npy, clips.tsv, store.json) are read as well.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.audio import resample
-from common.data.files import compute_sha256
+from common.data.files import compute_sha256, read_json
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
 from common.models.audio_model import AudioModel
@@ -146,13 +145,11 @@ class _OldStore:
         names = (folder / "clips.tsv").read_text(encoding="utf-8").splitlines()[1:]
         self.rows = KeyIndex(names, str(folder), clip_name).rows
         self._path = folder / "embeddings.npy"
+        self.attributes = read_json(folder / "store.json", f"delete {folder} to embed again")
         try:
-            self.attributes = dict(json.loads((folder / "store.json").read_text(encoding="utf-8")))
             self.read([0])
-        except (OSError, ValueError, TypeError, IndexError) as error:
-            raise UserError(
-                f"{self._path} or store.json beside it is cut off; delete {folder} to embed again."
-            ) from error
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            raise UserError(f"{self._path} is cut off; delete {folder} to embed again.") from error
 
     def read(self, rows: Sequence[int] | NDArray) -> NDArray[np.float16]:
         """(len(rows), tokens, dim)."""

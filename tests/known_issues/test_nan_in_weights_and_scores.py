@@ -15,7 +15,7 @@ from common.inference.embedding import embed_files
 from common.inference.tagging import tag_files
 from common.registry import create_audio_model, load_audio_model
 from common.training.checkpoints import load_weights
-from retrieval.search import Index, top_k
+from retrieval.search import Index, Searcher, build_index, top_k
 from task4_sed.data.embeddings import EmbeddingStore
 from tests.support.verbs import verb
 
@@ -133,7 +133,7 @@ def test_an_earlier_store_with_a_damaged_record_is_refused(tmp_path, record):
     np.save(tmp_path / "embeddings.npy", np.zeros((1, 4, 3), np.float16))
     (tmp_path / "clips.tsv").write_text("filename\na.wav\n")
     (tmp_path / "store.json").write_text(record)
-    with pytest.raises(UserError, match=r"store\.json beside it is cut off|does not say which model"):
+    with pytest.raises(UserError, match=r"store\.json is damaged|does not say which model"):
         EmbeddingStore(tmp_path, ["a.wav"], MADE_BY)
 
 
@@ -169,7 +169,7 @@ def test_an_index_with_nan_is_not_searched(tmp_path):
      (np.zeros((2, 3)), {"files": 3}), (np.zeros((2, 3)), {"run": None})],
 )  # fmt: skip
 def test_a_damaged_index_is_refused(tmp_path, vectors, more):
-    with pytest.raises(UserError, match=r"is damaged.*Index again"):
+    with pytest.raises(UserError, match=r"is damaged.*index again"):
         Index.read(index_with(tmp_path, vectors, **more))
 
 
@@ -177,5 +177,17 @@ def test_a_damaged_index_is_refused(tmp_path, vectors, more):
 def test_a_damaged_record_of_an_index_is_refused(tmp_path, content):
     index_with(tmp_path, np.zeros((2, 3)))
     (tmp_path / "index.json").write_text(content)
-    with pytest.raises(UserError, match=r"is damaged.*Index again"):
+    with pytest.raises(UserError, match=r"index\.json is damaged.*index again"):
         Index.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "state.json"])
+def test_a_damaged_record_of_an_unfinished_index_is_refused(tmp_path, name):
+    (tmp_path / "a.wav").touch()
+    plan = {"model": "x", "folder": str(tmp_path), "files": ["a.wav"]}
+    out = tmp_path / "index"
+    out.mkdir()
+    (out / "plan.json").write_text(json.dumps(plan))
+    (out / name).write_text("[")
+    with pytest.raises(UserError, match=rf"{name} is damaged in line 1 .*; delete {out} and index again"):
+        build_index(Searcher(None, 1.0, "x"), tmp_path / "run", tmp_path, out)
