@@ -5,7 +5,7 @@
 Real recordings of 21 classes (`--data`: folder with the packs esc10, dcase2016_task2_events and micirp), made-up
 imitations: a synthetic voice follows loudness, brightness and noisiness of the recording, through a real microphone.
 The trained part is a residual layer pair on each side, over cached embeddings of the released mn04 (`--weights`).
-Tested are other recordings of the classes, seven of each: mAP over the recordings of the query's class.
+Tested are other recordings of the classes, up to seven of each: mAP over the recordings of the query's class.
 
 Each finished cell is a line of a JSON file in `--work`, and is not computed again.
 """
