@@ -112,7 +112,7 @@ def paths_in(folder: Path, names: Iterable[str]) -> list[Path]:
     ]
 
 
-def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None, kind: type = dict) -> Any:
+def read_json(path: Path, remedy: str, keys: Mapping[str, Any] | None = None, kind: type[Any] = dict) -> Any:
     """The content of a JSON file that the kit wrote, usually a dict.
 
     Args:

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import random
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 import torch
 
 from common.errors import UserError
+from common.models.network import ModelOutput
 from common.runs.stages import Run, run_stages
 from common.settings import load_settings
 from common.training.checkpoints import read_checkpoint
@@ -19,7 +21,7 @@ from task1_asc.networks.build import load_run_model, make_model
 from task1_asc.networks.classify import DeviceNetworks, InHalf, classify_with
 from task1_asc.recipe import RECIPE
 from task1_asc.settings import Task1Settings
-from task1_asc.train import SceneTraining
+from task1_asc.train import QuantizedSceneTraining, SceneTraining
 from tests.support.places import ROOT
 
 CONFIGS = sorted((ROOT / "task1_asc" / "configs").glob("*.yaml"))
@@ -282,6 +284,62 @@ def test_the_tested_network_is_not_augmented(module_with):
 def test_a_folder_of_responses_that_is_not_there_is_told_with_its_setting(module_with, tmp_path):
     with pytest.raises(UserError, match=r"augment\.impulse_responses\.folder: There is no folder"):
         module_with(impulse_responses={"folder": str(tmp_path / "micirp")})
+
+
+def logits_of(classes):
+    """Logits (clips, 10) with a margin of 2 for one class each."""
+    logits = torch.zeros(len(classes), 10)
+    logits[torch.arange(len(classes)), torch.tensor(classes)] = 2.0
+    return ModelOutput(logits, embedding=logits)
+
+
+def replace(module, **parts):
+    """Put functions in the place of parts, which torch refuses for modules."""
+    for name, part in parts.items():
+        module._modules.pop(name, None)
+        object.__setattr__(module, name, part)
+
+
+def validated(module, batches):
+    """The figures that a module logs for batches of (predicted, target)."""
+    logged = {}
+    replace(module, front_end=lambda waveform: waveform)
+    module.log = logged.__setitem__
+    module.all_gather = lambda counts: counts
+    for predicted, target in batches:
+        module.validation_step({"waveform": predicted, "target": torch.tensor(target)}, 0)
+    module.on_validation_epoch_end()
+    return {name: float(value) for name, value in logged.items()}
+
+
+def test_the_validation_counts_correct_clips_of_each_class_over_all_batches(module_with):
+    module = module_with()
+    replace(module, network=logits_of)
+    # Class 0: 2 of 3 correct, class 1: 1 of 1, class 2: 0 of 2; the other classes have no clip.
+    batches = [([0, 0, 1], [0, 0, 1]), ([3, 3, 3], [0, 2, 2])]
+    right, wrong = (-np.log(np.exp(value) / (np.exp(2) + 9)) for value in (2.0, 0.0))
+    figures = {"val_macro_accuracy": (2 / 3 + 1 + 0) / 3, "val_loss": (3 * right + 3 * wrong) / 6}
+    assert validated(module, batches) == pytest.approx(figures, rel=1e-5)
+    # The next epoch begins at zero.
+    assert validated(module, [([5, 5], [5, 6])])["val_macro_accuracy"] == pytest.approx(0.5)
+
+
+def test_the_moving_average_is_validated_where_there_is_one(module_with):
+    module = module_with()
+    replace(module, network=lambda _: logits_of([9]), average=logits_of)
+    assert validated(module, [([4], [4])])["val_macro_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(("frozen_epochs", "frozen"), [(2, [4, 5]), (0, []), (6, [1, 2, 3, 4, 5])])
+def test_the_last_epochs_of_8_bit_training_are_frozen_but_never_the_first(frozen_epochs, frozen, monkeypatch):
+    networks = []
+    monkeypatch.setattr("common.inference.quantize.freeze", networks.append)
+    for epoch in range(6):
+        training = SimpleNamespace(
+            current_epoch=epoch, trainer=SimpleNamespace(max_epochs=6), frozen_epochs=frozen_epochs, network=epoch
+        )
+        QuantizedSceneTraining.on_train_epoch_start(training)
+    assert networks == frozen
 
 
 def test_the_scores_in_half_precision_are_the_half_precision_networks(module_with):

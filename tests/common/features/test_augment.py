@@ -119,6 +119,20 @@ def test_a_roll_by_nothing_changes_nothing_and_one_beyond_the_clip_is_refused(wa
         augment.time_roll(waveform, 501, seeded())
 
 
+def test_a_clip_may_be_rolled_by_its_whole_length(waveform):
+    assert sorted(augment.time_roll(waveform, 500, seeded())[0].tolist()) == sorted(waveform[0].tolist())
+
+
+def test_freq_mixstyle_adds_a_millionth_to_the_variance():
+    """A band that never changes has the deviation 0.001, so that its partner's is reached by that factor."""
+    quiet, loud = torch.tensor([0.001, -0.001]), torch.tensor([1.0, -1.0])
+    spectrogram = torch.stack([quiet, loud])[:, None, None]
+    mixed = augment.mix_statistics(spectrogram, torch.zeros(2), torch.tensor([1, 0]))
+    # Unbiased variances 2e-6 and 2: with the millionth 3e-6 and 2.000001.
+    expected = 0.001 * (2.000001 / 3e-6) ** 0.5
+    assert mixed[0].flatten().tolist() == pytest.approx([expected, -expected], rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["frequency", "time"])
 def test_a_mask_is_torchaudios_with_one_draw_per_clip(kind, spectrogram):
     masks = {"frequency": (augment.frequency_mask, torchaudio.transforms.FrequencyMasking),

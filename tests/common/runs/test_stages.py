@@ -14,6 +14,7 @@ import pytest
 
 from common import output
 from common.errors import UserError
+from common.output import say
 from common.runs import folder as run_folder
 from common.runs import stages
 from common.runs.folder import is_main_process
@@ -277,6 +278,17 @@ def test_files_of_a_run_come_sorted_and_their_absence_is_told(tmp_path):
 def test_a_stage_that_is_not_finished_has_no_record(tmp_path):
     with pytest.raises(UserError, match="has no finished stage train"):
         read_record(tmp_path, "train")
+
+
+def test_further_processes_of_a_run_say_nothing(tmp_path, diary, monkeypatch, capsys):
+    diary.go(tmp_path / "run", redo=["train"])
+    capsys.readouterr()
+    further_process(monkeypatch)
+    monkeypatch.setattr(output, "_quiet", False)
+    first_process_that_is_where_it_is_waited_for(monkeypatch)
+    diary.go(tmp_path / "run", redo=["train"])
+    say("a word of a stage")
+    assert capsys.readouterr().err == ""
 
 
 def test_further_processes_of_a_run_work_but_keep_no_records(tmp_path, diary, monkeypatch):
