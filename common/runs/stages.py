@@ -202,7 +202,7 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     for record_path in sorted(folder.glob(f"*/{RECORD}")):
         stage = record_path.parent.name
         used = read_record(folder, stage)["settings"]
-        changed = changed_settings(used, {name: _value_of(settings, name) for name in used})
+        changed = changed_settings(used, _values(settings, used))
         # Settings that came with a later version of the kit are in no earlier record.
         changed = [change for change in changed if ": (none) -> " not in change]
         if changed:
@@ -266,7 +266,7 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
             plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
         elif stage.name in redo or any(plan[name] != "keep" for name in required_stages(stage, stages)):
             plan[stage.name] = "redo"
-        elif changed := changed_settings(earlier["settings"], _used(run.settings, stage)):
+        elif changed := changed_settings(earlier["settings"], _values(run.settings, stage.uses)):
             refused[stage.name] = changed
             plan[stage.name] = "resume" if record is None else "keep"
         elif record is None:
@@ -362,7 +362,7 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{stage.name}: {_STARTS[action]}")
-    settings = _used(run.settings, stage)
+    settings = _values(run.settings, stage.uses)
     inputs = _inputs(run, stage, stages)
     write_json(folder / _BEGUN, {"settings": settings})
     run.notes = {}
@@ -465,17 +465,15 @@ def _write_settings(run: Run[Any]) -> None:
         file.write(dump_settings(run.settings))
 
 
-def _used(settings: Settings, stage: Stage) -> dict[str, Any]:
-    """The settings that a stage names in `uses`, by their dotted names."""
-    return {name: _value_of(settings, name) for name in stage.uses}
-
-
-def _value_of(settings: Settings, name: str) -> Any:
-    """The value of a dotted name, plain; None where there is none."""
-    value: Any = plain_settings(settings)
-    for key in name.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+def _values(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """The plain values of dotted names; None where there is none."""
+    plain, values = plain_settings(settings), {}
+    for name in names:
+        value: Any = plain
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        values[name] = value
+    return values
 
 
 def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
@@ -491,7 +489,7 @@ def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
 def _inputs(run: Run[Any], stage: Stage, stages: Sequence[Stage]) -> str:
     """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
     records = {name: compute_sha256(run.folder / name / RECORD) for name in required_stages(stage, stages)}
-    content = json.dumps([_used(run.settings, stage), records], sort_keys=True)
+    content = json.dumps([_values(run.settings, stage.uses), records], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
