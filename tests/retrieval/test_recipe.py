@@ -136,7 +136,7 @@ def test_a_sweep_has_a_row_for_each_seed_and_its_report_an_interval(run, setting
     def finish(chosen):  # a finished run, without training it
         for folder, name in ((chosen.folder, "settings.yaml"), (chosen.folder / "test", "stage.json")):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(dump_settings(chosen) if name == "settings.yaml" else "{}")
+            (folder / name).write_text(dump_settings(chosen) if name == "settings.yaml" else '{"settings": {}}')
         (chosen.folder / "test" / "evaluation.json").write_text(figures)
         shutil.copyfile(run / "test" / "queries.csv", chosen.folder / "test" / "queries.csv")
         return RECIPE.result_row(Run(chosen.folder, chosen))

@@ -213,8 +213,8 @@ def test_a_system_is_not_written_over(packed, finished):
 
 def test_only_the_subset_that_2025_allows_is_packed(finished, tmp_path):
     run = Run(tmp_path / "run", finished.settings)
-    shutil.copytree(finished.folder, run.folder)
-    text = (run.folder / "settings.yaml").read_text().replace("subset: 25", "subset: 100")
+    run.folder.mkdir()
+    text = (finished.folder / "settings.yaml").read_text().replace("subset: 25", "subset: 100")
     (run.folder / "settings.yaml").write_text(text)
     with pytest.raises(UserError, match="no run of subset 25"):
         choose_run([run.folder])
