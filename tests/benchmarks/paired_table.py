@@ -1,43 +1,31 @@
-"""Cells of a trial, kept as they are computed, and their table: means, paired differences, what can be detected."""
+"""Table of a trial: means, paired differences, what can be detected."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.reports.statistics import bootstrap_mean, mean_interval, paired_difference
+from tests.benchmarks.cells import Cells
 
 Figures = Mapping[str, Any]
 """Metric to value; `<metric> by group` to [values, groups] of queries, for intervals over groups."""
 
 
-class Cells:
-    """Figures of arms and seeds in a file with one JSON line a cell; what is there is not computed again."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.is_file() else []
-        self.figures: dict[tuple[str, int], Figures] = {
-            (cell["arm"], cell["seed"]): cell["figures"] for cell in map(json.loads, lines)
-        }
+class PairedCells(Cells):
+    """Figures of arms and seeds."""
 
     def compute(self, arm: str, seed: int, work: Callable[[], Figures]) -> None:
-        """The cell by `work`, if it is not there."""
-        if (arm, seed) not in self.figures:
-            self.figures[arm, seed] = work()
-            with self.path.open("a") as file:
-                file.write(json.dumps({"arm": arm, "seed": seed, "figures": self.figures[arm, seed]}) + "\n")
+        """The cell of an arm and a seed by `work`, if it is not there."""
+        self(f"{arm}, seed {seed}", lambda: dict(work()))
 
     def has(self, arms: Sequence[str], seed: int) -> bool:
         """Whether all arms of a seed are there."""
-        return all((arm, seed) in self.figures for arm in arms)
+        return all(f"{arm}, seed {seed}" in self.found for arm in arms)
 
     def column(self, arm: str, seeds: Sequence[int], metric: str) -> dict[int, Any]:
         """Seed to figure."""
-        return {seed: self.figures[arm, seed][metric] for seed in seeds}
+        return {seed: self.found[f"{arm}, seed {seed}"][metric] for seed in seeds}
 
     def print_table(self, title: str, arms: Sequence[str], seeds: Sequence[int], metric: str, control: str) -> None:
         """Each arm's mean over seeds, and its difference from the control with 95 % intervals.
@@ -59,7 +47,7 @@ class Cells:
 
     def _over_groups(self, arm: str, seeds: Sequence[int], metric: str, control: str) -> str:
         name = f"{metric} by group"
-        if name not in self.figures[arm, seeds[0]] or name not in self.figures[control, seeds[0]]:
+        if any(name not in self.found[f"{which}, seed {seeds[0]}"] for which in (arm, control)):
             return ""
         after, before = (self.column(which, seeds, name) for which in (arm, control))
         values = np.concatenate([np.subtract(after[seed][0], before[seed][0]) for seed in seeds])

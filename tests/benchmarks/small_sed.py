@@ -5,8 +5,7 @@ convolutions over time, and in place of waveforms are mel magnitudes that were c
 """
 
 import copy
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from common.features.front_ends import DesedMel
 from common.models.crnn import score_heads
 from common.models.frame_prediction import SequenceModel
 from common.models.network import ModelOutput
-from common.output import say
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
@@ -282,29 +280,6 @@ def psds1(logits: Tensor, clips: Clips, classes: Sequence[str]) -> float:
     durations = {clip_name(row): CLIP_SECONDS for row in range(len(clips))}
     evaluation = evaluation_set(tables, clips.truth(), durations, classes=DESED_CLASSES)
     return float(polyphonic_scores(evaluation, [PSDS1_MACRO], draws=0)[0].value)
-
-
-class Cells:
-    """Figures by name of a cell in a file of JSON lines, so that an interrupted trial goes on where it stopped."""
-
-    def __init__(self, path: Path, made_with: Mapping[str, Any]):
-        self.path = path
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else [dict(made_with)]
-        if lines[0] != dict(made_with):
-            raise SystemExit(f"{path} was made with {lines[0]}; give another --work.")
-        self.found = {line["cell"]: line["figures"] for line in lines[1:]}
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(lines[0]) + "\n")
-
-    def __call__(self, cell: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The figures of a cell, from the file or from `work`."""
-        if cell not in self.found:
-            self.found[cell] = work()
-            with self.path.open("a") as file:
-                file.write(json.dumps({"cell": cell, "figures": self.found[cell]}) + "\n")
-            say(f"{cell} is done")
-        return self.found[cell]
 
 
 def difference_row(name: str, control: Mapping[int, float], values: Mapping[int, float]) -> dict[str, Any]:

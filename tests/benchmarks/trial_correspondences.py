@@ -39,7 +39,7 @@ from retrieval.metrics import average_precision
 from retrieval.model import DualEncoder, load_checkpoint, make_text_encoder
 from retrieval.settings import Correspondences, Data, DataSource, RetrievalSettings, TextEncoderSettings, Training
 from retrieval.train import STAGE_1, RetrievalModule, embed_captions, embed_clips, train
-from tests.benchmarks.paired_table import Cells, Figures
+from tests.benchmarks.paired_table import Figures, PairedCells
 
 RATE, VIEW = 16000, 384
 # Chosen on seeds 100 and 101 from stage 1 and the oracle alone: the noise at which stage 1 is far below the oracle, and
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/trials"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cells, seeds = Cells(arguments.work / "correspondences.jsonl"), range(arguments.seeds)
+    cells, seeds = PairedCells(arguments.work / "correspondences.jsonl", {}), range(arguments.seeds)
     encoder = None
     for seed in seeds:
         if cells.has(ARMS, seed):

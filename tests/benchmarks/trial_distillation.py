@@ -13,9 +13,7 @@ call resumes from the figures in WORK.
 
 import argparse
 import copy
-import json
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -49,6 +47,7 @@ from task1_asc.networks.classify import DeviceNetworks, classify_with
 from task1_asc.recipe import further_settings, learn, refuse_over_limits, train_quantized
 from task1_asc.settings import Task1Settings
 from task1_asc.train import SceneTraining
+from tests.benchmarks.cells import Cells, interval_cells
 from tests.benchmarks.trial_device_generalisation import read_pieces
 
 STUDENT_RATE = 16000  # Hz; the teacher has 32,000
@@ -77,7 +76,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 Forms = dict[str, list[int]]
 """Form of a student to the predicted class of each test piece."""
-Cells = dict[tuple[int, int, str], Forms]
+Predicted = dict[tuple[int, int, str], Forms]
 """Seed, fold and student to predictions."""
 
 
@@ -226,30 +225,21 @@ class Student:
         return {form: own.argmax(axis=1).tolist() for form, own in logits.items()}
 
 
-def run_cells(data: Data, arguments: argparse.Namespace) -> Cells:
+def run_cells(data: Data, arguments: argparse.Namespace) -> Predicted:
     """Predictions of all students; those in the file of figures are kept."""
-    path: Path = arguments.work / "cells.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells: Cells = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        cell = json.loads(line)
-        cells.setdefault((*cell["key"],), {}).update(cell["forms"])
+    cells = Cells(arguments.work / "cells.jsonl", {"epochs": arguments.epochs})
+    predicted: Predicted = {}
     training = {fold: data.training_pieces(fold) for fold in FOLDS}
-    plan = [("int8", *key) for key in product(arguments.seeds, FOLDS, ("alone", "taught"))]
-    plan += [("int8 trained", seed, fold, "taught") for seed, fold in product(arguments.seeds, FOLDS)]
-    for last, *key in plan:
-        seed, fold, name = key
-        if last in cells.setdefault((seed, fold, name), {}):
-            continue
-        started, student = time.process_time(), Student(data, training[fold], fold, name, seed, arguments)
-        forms = student.train() if last == "int8" else student.train_further()
-        cells[seed, fold, name] |= forms
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "forms": forms}) + "\n")
+    plan = [("train", *key) for key in product(arguments.seeds, FOLDS, ("alone", "taught"))]
+    plan += [("train_further", seed, fold, "taught") for seed, fold in product(arguments.seeds, FOLDS)]
+    for method, seed, fold, name in plan:
+        student = Student(data, training[fold], fold, name, seed, arguments)
+        forms = cells(f"seed {seed}, fold {fold}, {name}, {method}", getattr(student, method))
+        predicted.setdefault((seed, fold, name), {}).update(forms)
         target = student.tested.target
         figures = ", ".join(f"{form} {100 * macro_accuracy(own, target):.1f}" for form, own in forms.items())
-        say(f"seed {seed}, fold {fold}, {name}: {figures} ({time.process_time() - started:.0f} s)")
-    return cells
+        say(f"seed {seed}, fold {fold}, {name}: {figures}")
+    return predicted
 
 
 def macro(sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -265,7 +255,7 @@ def interval(data: Data, right: NDArray[np.float64]) -> Interval:
     return bootstrap_interval(macro, values, data.recording, np.random.default_rng(0), 2000)
 
 
-def show(data: Data, cells: Cells, seeds: list[int]) -> None:
+def show(data: Data, predicted: Predicted, seeds: list[int]) -> None:
     """Print the tables."""
     order, target = np.argsort(data.fold, kind="stable"), data.target.numpy()
 
@@ -273,17 +263,17 @@ def show(data: Data, cells: Cells, seeds: list[int]) -> None:
         """(seeds, pieces), 1 where the class is right."""
         found = np.zeros((len(seeds), len(target)))
         for number, seed in enumerate(seeds):
-            predicted = np.concatenate([cells[seed, fold, student][form] for fold in FOLDS])
-            found[number, order] = predicted == target[order]
+            answers = np.concatenate([predicted[seed, fold, student][form] for fold in FOLDS])
+            found[number, order] = answers == target[order]
         return found
 
     teacher = np.zeros(len(target))
     for fold in FOLDS:
         rows = data.fold == fold
         teacher[rows] = data.teacher_logits({fold})[rows].argmax(axis=1) == target[rows]
-    rows = [{"arm": "teacher (ceiling)", **_shown(interval(data, teacher))}]
+    rows = [{"arm": "teacher (ceiling)", **interval_cells(interval(data, teacher))}]
     rows += [
-        {"arm": f"{student}, {form}", **_shown(interval(data, right(student, form).mean(axis=0)))}
+        {"arm": f"{student}, {form}", **interval_cells(interval(data, right(student, form).mean(axis=0)))}
         for student, form in ARMS
     ]
     print_table(rows, f"Macro accuracy in %, mean of {len(seeds)} seeds; chance (floor) {100 / NUM_CLASSES:.0f}")
@@ -291,17 +281,13 @@ def show(data: Data, cells: Cells, seeds: list[int]) -> None:
     for first, second in COMPARED:
         change = right(*second) - right(*first)
         resampled = interval(data, change.mean(axis=0))
-        row = {"to": ", ".join(second), "from": ", ".join(first), **_shown(resampled)}
+        row = {"to": ", ".join(second), "from": ", ".join(first), **interval_cells(resampled)}
         if len(seeds) > 1:
             each = {seed: interval(data, own).value for seed, own in zip(seeds, change)}
             over = paired_difference(dict.fromkeys(each, 0.0), each)
             row |= {"seeds low": f"{over.low:.1f}", "seeds high": f"{over.high:.1f}"}
         rows.append(row | {"detectable": f"{2.8 * (resampled.high - resampled.low) / 3.92:.1f}"})
     print_table(rows, "Differences in points: recordings resampled, t over seeds, detectable = 2.8 standard errors")
-
-
-def _shown(found: Interval) -> dict[str, str]:
-    return {"value": f"{found.value:.1f}", "low": f"{found.low:.1f}", "high": f"{found.high:.1f}"}
 
 
 def main() -> None:

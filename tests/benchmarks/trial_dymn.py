@@ -14,9 +14,8 @@ tested. A stopped call resumes from the figures in WORK.
 """
 
 import argparse
-import json
 import tempfile
-import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from common.registry import load_audio_model
 from common.reports.statistics import Interval, bootstrap_mean, mean_interval, paired_difference
 from common.settings import load_settings
 from common.training.trainer import seed_all
+from tests.benchmarks.cells import Cells, interval_cells
 
 SAMPLE_RATE = 32000
 TABLE = Path("common/audioset/configs/table.yaml")
@@ -96,7 +96,7 @@ def draw_clips(clips: LabelledClips, per_class: int, seed: int) -> tuple[NDArray
 
 def run_cell(
     settings: FineTuneSettings, weights: Path, clips: LabelledClips, per_class: int, arm: str
-) -> dict[int, int]:
+) -> dict[str, int]:
     """Train an arm; tested clips, and whether each was right."""
     training, tested = draw_clips(clips, per_class, settings.seed)
     seed_all(settings.seed)
@@ -114,27 +114,20 @@ def run_cell(
     loader = make_loader(open_labelled(settings, clips, tested, SAMPLE_RATE), **loader_options(settings))
     logits, facts = tag_clips(model, loader)
     right = logits.argmax(axis=1) == facts["target"].argmax(axis=1)
-    return dict(zip(tested.tolist(), right.astype(int).tolist()))
+    return dict(zip(map(str, tested.tolist()), right.astype(int).tolist()))
 
 
 def run_cells(arguments: argparse.Namespace, clips: LabelledClips) -> Right:
     """Results of all arms and seeds; those in the file of figures are kept."""
-    path: Path = arguments.work / f"cells_{arguments.clips}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made_with = {"clips": arguments.clips, "epochs": arguments.epochs, "lr": arguments.lr}
+    cells = Cells(arguments.work / "cells.jsonl", made_with)
     found: Right = {arm: {} for arm in ARMS}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        cell = json.loads(line)
-        found[cell["arm"]][cell["seed"]] = {int(clip): right for clip, right in cell["right"].items()}
     for seed, arm in product(arguments.seeds, ARMS):
-        if seed in found[arm]:
-            continue
-        started = time.process_time()
         settings = make_settings(arguments, arm, seed)
-        right = found[arm][seed] = run_cell(settings, arguments.weights, clips, arguments.clips, arm)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"arm": arm, "seed": seed, "right": right}) + "\n")
-        accuracy = 100 * np.mean(list(right.values()))
-        say(f"seed {seed}, {arm}: {accuracy:.1f} of {len(right)} clips ({time.process_time() - started:.0f} s)")
+        work = partial(run_cell, settings, arguments.weights, clips, arguments.clips, arm)
+        right = {int(clip): value for clip, value in cells(f"seed {seed}, {arm}", work).items()}
+        say(f"seed {seed}, {arm}: {100 * np.mean(list(right.values())):.1f} of {len(right)} clips")
+        found[arm][seed] = right
     return found
 
 
@@ -167,14 +160,14 @@ def show(clips: LabelledClips, found: Right, limit: NDArray[np.float64], argumen
         return {seed: 100 * float(np.mean(list(found[arm][seed].values()))) for seed in seeds}
 
     bound = bootstrap_mean(limit, clips.recordings, np.random.default_rng(0))
-    rows: list[dict[str, Any]] = [{"arm": "all labels (ceiling)", **_shown(bound)}]
-    rows += [{"arm": arm, **_shown(mean_interval(list(accuracies(arm).values())))} for arm in ARMS]
+    rows: list[dict[str, Any]] = [{"arm": "all labels (ceiling)", **interval_cells(bound)}]
+    rows += [{"arm": arm, **interval_cells(mean_interval(list(accuracies(arm).values())))} for arm in ARMS]
     print_table(rows, f"Accuracy in %, {arguments.clips} clips a class, {len(seeds)} seeds; chance (floor) 10")
     rows = []
     for first, second in COMPARED if len(seeds) > 1 else ():
         over = paired_difference(accuracies(first), accuracies(second))
         detectable = 2.8 * float(np.std([accuracies(second)[s] - accuracies(first)[s] for s in seeds], ddof=1))
-        row = {"to": second, "from": first, **_shown(Interval(over.value, over.low, over.high))}
+        row = {"to": second, "from": first, **interval_cells(Interval(over.value, over.low, over.high))}
         of_clip = pd.DataFrame(
             [
                 {"clip": clip, "change": 100.0 * (right - found[first][seed][clip])}
@@ -187,10 +180,6 @@ def show(clips: LabelledClips, found: Right, limit: NDArray[np.float64], argumen
         row |= {"clips low": f"{resampled.low:.1f}", "clips high": f"{resampled.high:.1f}"}
         rows.append(row | {"detectable": f"{detectable / len(seeds) ** 0.5:.1f}"})
     print_table(rows, "Differences in points: t over seeds, recordings resampled, detectable = 2.8 standard errors")
-
-
-def _shown(found: Interval) -> dict[str, str]:
-    return {"value": f"{found.value:.1f}", "low": f"{found.low:.1f}", "high": f"{found.high:.1f}"}
 
 
 def main() -> None:

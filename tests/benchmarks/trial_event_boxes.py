@@ -33,8 +33,8 @@ from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, event_
 from task4_sed.postprocessing.finisher import GRID
 from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import ScoreTables, from_frames, median_filter
+from tests.benchmarks.cells import Cells
 from tests.benchmarks.small_sed import (
-    Cells,
     Clips,
     SmallBatches,
     SmallTraining,

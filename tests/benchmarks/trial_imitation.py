@@ -42,7 +42,7 @@ from retrieval.imitation.settings import (
 from retrieval.imitation.train import ImitationModel, ImitationModule
 from retrieval.losses import contrastive_loss
 from retrieval.metrics import average_precision, reciprocal_rank
-from tests.benchmarks.paired_table import Cells, Figures
+from tests.benchmarks.paired_table import Figures, PairedCells
 
 RATE, SECONDS = 32000, 5
 VOICES = 6  # made-up imitations of each recording
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/trials"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    cells, seeds = Cells(arguments.work / "imitation.jsonl"), range(arguments.seeds)
+    cells, seeds = PairedCells(arguments.work / "imitation.jsonl", {}), range(arguments.seeds)
     recordings, cache = list_recordings(arguments.data), arguments.work / "imitation_embeddings.pt"
     if not cache.is_file():
         torch.save(embed_sounds(recordings, arguments.data, arguments.weights), cache)

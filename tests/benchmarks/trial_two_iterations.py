@@ -34,8 +34,8 @@ from task4_sed.pretraining.clips import CLASSES
 from task4_sed.pretraining.networks import make_model, start_from_weights
 from task4_sed.pretraining.recipe import RECIPE, WEIGHTS
 from task4_sed.pretraining.settings import PretrainSettings
+from tests.benchmarks.cells import Cells
 from tests.benchmarks.small_sed import (
-    Cells,
     Clips,
     NoTransformer,
     SmallBatches,
