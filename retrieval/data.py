@@ -7,13 +7,12 @@ captions (a tuple) and source_id (text).
 import ast
 import hashlib
 import io
-import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from common.data.files import is_made_up, paths_in
+from common.data.files import is_made_up, paths_in, read_json
 from common.errors import UserError, unknown
 
 COLUMNS = ["dataset", "split", "file_name", "path", "captions", "source_id"]
@@ -127,10 +126,9 @@ def read_audiocaps(root: Path, split: str) -> pd.DataFrame:
 def read_wavcaps(root: Path, split: str) -> pd.DataFrame:
     """WavCaps: `split` is one of its four sources; `json_files/<source>/*.json`, `<id>.flac` in the source's folder."""
     path = _find(root, f"json_files/{split}/{WAVCAPS[split][0]}", WAVCAPS[split][0])
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))["data"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not a WavCaps table ({{"data": [...]}}): {error}') from error
+    items = read_json(path, "take it from WavCaps again", {"data": list})["data"]
+    if unnamed := next((n for n, item in enumerate(items, 1) if not isinstance(item, dict) or "id" not in item), None):
+        raise UserError(f"{path}: entry {unnamed} of data has no id; take it from WavCaps again.")
     folders = _folders(root, split)
     rows = []
     for number, item in enumerate(items):
@@ -197,8 +195,10 @@ def read_exclusions(path: Path) -> frozenset[str]:
     if not path.is_file():
         raise UserError(f"{path} does not exist. It should list the ids that may not be trained on.")
     if path.suffix == ".json":
-        data = json.loads(path.read_text(encoding="utf-8"))
-        lists = data.values() if isinstance(data, dict) else [data]
+        data = read_json(path, "give a list of ids, or lists by name", kind=object)
+        lists = list(data.values()) if isinstance(data, dict) else [data]
+        if not all(isinstance(items, list) for items in lists):
+            raise UserError(f"{path} holds no lists of ids; give a list of ids, or lists by name.")
         ids = {str(item) for items in lists for item in items}
     else:
         # As text: read as integers, a membership test against file names would exclude nothing without a word.

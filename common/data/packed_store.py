@@ -10,7 +10,6 @@ Packing resumes after an interruption, also by kill -9. No torch here: worker pr
 
 import hashlib
 import io
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from common.data.files import read_json
 from common.errors import UserError
 
 VERSION = 1
@@ -97,8 +97,9 @@ def read_info(folder: Path) -> StoreInfo:
         if (folder / "packing.jsonl").is_file():
             raise UserError(f"Packing of {folder} was not finished; `data pack` resumes it.")
         raise UserError(f"{folder} is not a packed store (no store.json); make it with `data pack`.")
+    remedy = f"delete {folder} and run `data pack` again"
+    content = read_json(path, remedy, {"plan": dict})
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
         if content["plan"]["version"] != VERSION:
             raise UserError(
                 f"{folder} was packed in version {content['plan']['version']} of the layout, this kit reads {VERSION}; "
@@ -106,7 +107,7 @@ def read_info(folder: Path) -> StoreInfo:
             )
         return StoreInfo(Plan(**content["plan"]), content["block_sha256"], content["clipped"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete {folder} and run `data pack` again.") from error
+        raise UserError(f"{path} is damaged ({error}); {remedy}.") from error
 
 
 def open_store(folder: Path) -> tuple[StoreInfo, pd.DataFrame]:

@@ -106,6 +106,17 @@ def test_exclusions_are_compared_as_text(tmp_path, made_up):
     assert removed == 2 and len(kept) == len(manifest) - 2
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('["1",\n', "damaged in line 2"), ('{"a": 3}', "holds no lists of ids"), ("7", "holds no lists of ids")],
+)
+def test_exclusions_that_are_no_lists_are_refused(tmp_path, text, message):
+    path = tmp_path / "ids.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_exclusions(path)
+
+
 def test_an_exclusion_that_removes_nothing_is_an_error(made_up):
     with pytest.raises(UserError, match="removes nothing from 12 clips"):
         exclude(read_manifest("clotho", made_up, "development"), {"12345"}, "list.csv")
@@ -190,6 +201,17 @@ def test_wavcaps_ids_lose_their_wav_and_broken_files_are_left_out(tmp_path):
     pd.Series({"num_captions_per_audio": 1, "data": items}).to_json(folder / "as_final.json")
     manifest = read_manifest("wavcaps", tmp_path, "AudioSet_SL")
     assert list(manifest["file_name"]) == ["Yabc.flac"] and list(manifest["source_id"]) == ["Yabc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [('{"data": [{"caption": "a dog"}]}', "entry 1 of data has no id"), ("{}", "it has no data")]
+)
+def test_a_damaged_wavcaps_table_is_refused(tmp_path, text, message):
+    folder = tmp_path / "json_files" / "AudioSet_SL"
+    folder.mkdir(parents=True)
+    (folder / "as_final.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_manifest("wavcaps", tmp_path, "AudioSet_SL")
 
 
 def test_a_clip_longer_than_the_cache_gives_a_drawn_part_in_training(tmp_path):
