@@ -25,7 +25,7 @@ def download_data(*, root: Path, evaluation: bool = False, delete_archives: bool
         evaluation: the evaluation set instead of Clotho.
         delete_archives: remove each archive after unpacking.
     """
-    from retrieval.download import download_data as download
+    from retrieval.data.download import download_data as download
 
     say(f"The data are in {download(root, evaluation, delete_archives)}.")
 
@@ -45,7 +45,7 @@ def check_data(
         exclude: list of source ids excluded from training; may be repeated.
         json: print the report as JSON.
     """
-    from retrieval.check import check_data as check
+    from retrieval.data.check import check_data as check
 
     if config is not None or root is None:
         raise UserError("`data check CONFIG` is now `data check --root DIR`, with the folder of the data.")

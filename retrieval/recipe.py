@@ -21,9 +21,9 @@ from common.registry.models import create_front_end
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.trainer import derive_seed, seed_all
-from retrieval.clips import CaptionedClips, Manifest, read_clips
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
-from retrieval.data import leaks, read_relevance
+from retrieval.data.captions import leaks, read_relevance
+from retrieval.data.clips import CaptionedClips, Manifest, read_clips
 from retrieval.evaluate import TIE_RULE, as_json, per_query, rank_histogram, score
 from retrieval.model import DualEncoder, load_checkpoint, make_model, make_text_encoder
 from retrieval.settings import RetrievalSettings

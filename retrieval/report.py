@@ -16,7 +16,7 @@ from common.reports.statistics import Interval, over_runs
 from common.runs.energy import read_energy
 from common.runs.stages import Run, read_finished
 from common.settings import dump_settings
-from retrieval.clips import read_clips
+from retrieval.data.clips import read_clips
 from retrieval.search import open_run
 from retrieval.settings import RetrievalSettings
 

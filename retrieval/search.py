@@ -21,7 +21,7 @@ from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
 from retrieval import recipe as text_recipe
-from retrieval.clips import split_windows
+from retrieval.data.clips import split_windows
 from retrieval.imitation import recipe as imitation_recipe
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.imitation.train import ImitationModel

@@ -14,8 +14,8 @@ from common.data.files import atomic_write, is_made_up
 from common.errors import UserError
 from common.runs.folder import run_folders
 from common.settings.yaml_file import to_yaml
-from retrieval.clips import Manifest
-from retrieval.data import COLUMNS, read_queries, read_relevance
+from retrieval.data.captions import COLUMNS, read_queries, read_relevance
+from retrieval.data.clips import Manifest
 from retrieval.evaluate import score
 from retrieval.model import make_model
 from retrieval.recipe import RECIPE, TextRun, load_model, similarities, write_similarity

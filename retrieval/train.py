@@ -17,8 +17,8 @@ from common.runs.energy import measure_energy
 from common.settings import MachineSettings, TrainerSettings
 from common.training.schedules import WarmupCosine
 from common.training.trainer import fit, make_trainer, seed_all
-from retrieval.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.correspondences import EstimatedCorrespondences
+from retrieval.data.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
 from retrieval.model import DualEncoder

@@ -29,8 +29,8 @@ FLOORS = {
         "labels losses augment",
     ],
     "retrieval": [
-        "__main__", "report submission search", "imitation", "recipe", "evaluate train check",
-        "correspondences model metrics", "losses", "clips download", "data", "settings",
+        "__main__", "moments", "report submission search", "imitation", "recipe", "evaluate train",
+        "correspondences model metrics", "losses", "data", "settings",
     ],
 }  # fmt: skip
 PACKAGES = " ".join(FLOORS[""]).split()

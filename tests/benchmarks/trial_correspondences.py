@@ -31,9 +31,9 @@ from common.models.network import ModelOutput
 from common.models.text import TextEncoder
 from common.settings.schema import MachineSettings
 from common.training.trainer import derive_seed, seed_all
-from retrieval.clips import CaptionedClips, read_clips
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
-from retrieval.data import read_caption_table, read_relevance
+from retrieval.data.captions import read_caption_table, read_relevance
+from retrieval.data.clips import CaptionedClips, read_clips
 from retrieval.evaluate import several_relevant
 from retrieval.metrics import average_precision
 from retrieval.model import DualEncoder, load_checkpoint, make_text_encoder

@@ -15,8 +15,8 @@ from common.models.text import TextEncoder, pool
 from common.registry.models import create_front_end
 from common.settings import TrainerSettings, load_settings
 from common.training.trainer import fit, make_trainer
-from retrieval.clips import CaptionSampler, split_windows
 from retrieval.correspondences import EstimatedCorrespondences, write_teacher
+from retrieval.data.clips import CaptionSampler, split_windows
 from retrieval.model import DualEncoder
 from retrieval.settings import Correspondences, RetrievalSettings, TextEncoderSettings, Training
 from retrieval.train import MONITOR, STAGE_1, RetrievalModule, make_optimizer, rate_factor, trainer_settings

@@ -7,8 +7,8 @@ import pytest
 
 from common.data.audio import write_wav
 from common.synthetic.synthesize import synthesize
-from retrieval.check import check_data as check_retrieval
-from retrieval.data import check_split, read_manifest
+from retrieval.data.captions import check_split, read_manifest
+from retrieval.data.check import check_data as check_retrieval
 from task1_asc.data.check import check_data as check_scenes
 from task1_asc.data.tau2022 import DEVELOPMENT
 

@@ -15,7 +15,7 @@ from common.runs.sweep import sweep
 from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml
 from common.synthetic.synthesize import synthesize
-from retrieval.clips import CaptionSampler
+from retrieval.data.clips import CaptionSampler
 from retrieval.imitation import recipe as imitation
 from retrieval.imitation.data import read_training
 from retrieval.imitation.recipe import STAGES, load_imitation_model

@@ -279,7 +279,7 @@ def test_a_missing_part_for_7z_is_named(tmp_path, monkeypatch):
 
 
 def test_clotho_is_fetched_into_the_layout_that_is_read(server, tmp_path, monkeypatch):
-    from retrieval import download as clotho
+    from retrieval.data import download as clotho
 
     py7zr = pytest.importorskip("py7zr")
     packed = io.BytesIO()

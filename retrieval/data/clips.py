@@ -17,7 +17,7 @@ from common.data.audio import Waveform, audio_info, read_audio, read_fixed
 from common.data.loading import PackedClips, make_plan_loader
 from common.data.packing import pack
 from common.errors import UserError
-from retrieval.data import check_split, exclude, missing_files, read_exclusions, read_manifest
+from retrieval.data.captions import check_split, exclude, missing_files, read_exclusions, read_manifest
 from retrieval.settings import Data, DataSource
 
 
@@ -25,7 +25,7 @@ from retrieval.settings import Data, DataSource
 class Manifest:
     """Clips of one or several sources.
 
-    clips: columns as `retrieval.data` names them.
+    clips: columns as `retrieval.data.captions` names them.
     notes: clips that were left out, and why.
     """
 

@@ -10,9 +10,7 @@ import torch
 from common.data.audio import write_wav
 from common.errors import UserError
 from common.synthetic.synthesize import synthesize
-from retrieval.check import check_data
-from retrieval.clips import CaptionedClips, CaptionSampler, collate, evaluation_loader, read_clips, split_windows
-from retrieval.data import (
+from retrieval.data.captions import (
     CLOTHO,
     check_split,
     exclude,
@@ -22,6 +20,8 @@ from retrieval.data import (
     read_manifest,
     read_relevance,
 )
+from retrieval.data.check import check_data
+from retrieval.data.clips import CaptionedClips, CaptionSampler, collate, evaluation_loader, read_clips, split_windows
 from retrieval.evaluate import several_relevant
 from retrieval.model import mean_over_signal
 from retrieval.settings import Data, DataSource

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.data.archives import unpack, unpacked_and_deleted
 from common.data.download import RemoteFile, download
-from retrieval.data import CLOTHO
+from retrieval.data.captions import CLOTHO
 
 ZENODO = "https://zenodo.org/records"
 CLOTHO_RECORD = 4783391

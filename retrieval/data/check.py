@@ -8,7 +8,7 @@ from common.data.audio import ENDINGS
 from common.data.check_report import CheckReport
 from common.data.files import is_made_up, walk_files
 from common.errors import UserError
-from retrieval.data import (
+from retrieval.data.captions import (
     CLOTHO,
     COUNTS,
     MissingTable,

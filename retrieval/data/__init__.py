@@ -1,0 +1,1 @@
+"""Captioned audio: tables, clips as batches, checks, downloads."""
