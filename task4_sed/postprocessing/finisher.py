@@ -10,10 +10,11 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from common.errors import UserError
+from common.inference.event_boxes import BoxSettings
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.polyphonic import PSDS1, ReferenceTotals, class_levels
 from task4_sed.metrics.segments import segment_means
-from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes, join
+from task4_sed.postprocessing.event_boxes import box_scores, candidates, event_boxes, join
 from task4_sed.scores.tables import ScoreTables, from_frames, make_tables, median_filter, only_classes
 from task4_sed.scoring import evaluated_classes
 from task4_sed.settings import SystemSettings

@@ -23,13 +23,14 @@ import soundfile
 import torch
 import torchaudio
 
+from common.inference.event_boxes import BoxSettings
 from common.output import print_table
 from common.reports.statistics import paired_difference, percentile_limits
 from task4_sed.data.annotations import read_durations, read_events
 from task4_sed.metrics import PSDS1, PSDS1_MACRO, EvaluationSet, evaluation_set, polyphonic_scores
 from task4_sed.metrics.detections import class_runs
 from task4_sed.metrics.polyphonic import ReferenceTotals, class_levels
-from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, event_boxes
+from task4_sed.postprocessing.event_boxes import box_scores, event_boxes
 from task4_sed.postprocessing.finisher import GRID
 from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import ScoreTables, from_frames, median_filter

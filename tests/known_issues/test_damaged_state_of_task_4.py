@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
+from common.inference.event_boxes import BoxSettings
 from common.settings import load_settings
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.evaluate import read_finisher
-from task4_sed.postprocessing.event_boxes import BoxSettings
 from tests.support.quick_task4 import SMALL
 
 

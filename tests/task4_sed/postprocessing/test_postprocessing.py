@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
+from common.inference.event_boxes import BoxSettings
 from task4_sed.metrics import collar_f1, evaluation_set, psds
-from task4_sed.postprocessing.event_boxes import BoxSettings, box_scores, candidates, event_boxes
+from task4_sed.postprocessing.event_boxes import box_scores, candidates, event_boxes
 from task4_sed.postprocessing.finisher import (
     GRID,
     box_grid,
