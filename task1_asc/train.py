@@ -118,8 +118,7 @@ class SceneTraining(LightningModule):
             target = torch.cat([F.one_hot(target, len(CLASSES)).to(taught), taught], dim=1)
         waveform, target = self.augmentation.waveforms(batch["waveform"], target, batch["recording_device"], generator)
         self.front_end.mask = partial(self.augmentation.power, generator=generator)
-        with torch.autocast(self.device.type, enabled=False):
-            spectrogram = self.front_end(waveform)
+        spectrogram = self.front_end(waveform)
         self.front_end.mask = None
         if (mixstyle := self.settings.augment.freq_mixstyle) is not None:
             spectrogram = augment.freq_mixstyle(spectrogram, mixstyle.probability, mixstyle.alpha, generator)

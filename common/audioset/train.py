@@ -171,7 +171,7 @@ class TaggingTraining(LightningModule):
         self.front_end.mask = lambda log_mel: augment.time_mask(
             augment.frequency_mask(log_mel, change.frequency_mask, generator), change.time_mask, generator
         )
-        spectrogram = self._hear(batch["waveform"])
+        spectrogram = self.front_end(batch["waveform"])
         self.front_end.mask = None
         targets = {key: batch[key] for key in TARGETS if key in batch}
         if change.mixup_alpha is not None:
@@ -192,7 +192,7 @@ class TaggingTraining(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Keep logits and targets of a batch."""
         network = self.average if self.average is not None and self.tested_prefix == AVERAGE else self.network
-        logits = self._logits(network, self._hear(batch["waveform"]))
+        logits = self._logits(network, self.front_end(batch["waveform"]))
         self._seen.append({"logits": logits, **{key: batch[key] for key in ("target", "weight", "index")}})
 
     def on_validation_epoch_end(self) -> None:
@@ -223,10 +223,6 @@ class TaggingTraining(LightningModule):
         optimizer = make_optimizer(self.network.parameters(), self.settings.optim)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(self.settings.optim))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-    def _hear(self, waveform: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False):
-            return self.front_end(waveform)
 
     @staticmethod
     def _logits(network: nn.Module, spectrogram: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """From waveforms to the spectrograms that networks were trained on: (batch, samples) to (batch, 1, mels, frames).
 
 `sample_rate` is the rate of the waveform that a front end takes. Tables are made once; none is in a state dict. All
-computation is in float32, and no clip's features depend on the clips beside it (AtstMel can be asked for that).
+computation is in float32, also under autocast, and no clip's features depend on the clips beside it (AtstMel can be
+asked for that).
 `mask`, where there is one, is applied in training mode only, on the (batch, 1, mels, frames) that its authors mask.
 """
 
@@ -16,6 +17,7 @@ from common.features.mel import (
     MelSpectrum,
     Resampler,
     compute_spectrum,
+    float32,
     in_pieces,
     kaldi_mel_bank,
     pre_emphasis,
@@ -26,10 +28,15 @@ Mask = Callable[[Tensor], Tensor]
 
 
 class FrontEnd(nn.Module):
-    """Base of all front ends."""
+    """Base of all front ends; switches autocast and TF32 off."""
 
     sample_rate: int
     mask: Mask | None = None
+
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) at `sample_rate` to (batch, 1, mels, frames)."""
+        with float32(waveform) as waveform:
+            return super().__call__(waveform)
 
 
 class ResampledMel(FrontEnd):
@@ -275,7 +282,8 @@ class DesedMel(FrontEnd):
 
     def magnitude(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to mel magnitudes (batch, 1, n_mels, frames); mix these."""
-        return _as_image(self.mel(waveform))
+        with float32(waveform) as waveform:
+            return _as_image(self.mel(waveform))
 
     @staticmethod
     def decibel(magnitude: Tensor) -> Tensor:

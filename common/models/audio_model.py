@@ -269,13 +269,11 @@ class AudioModel(nn.Module):
 
     def run(self, waveform: Tensor) -> ModelOutput:
         """Front end and network on (batch, samples), without windows or padding."""
-        device = waveform.device.type
-        with torch.autocast(device, enabled=False):
-            spectrogram = self.front_end(waveform.float())
+        spectrogram = self.front_end(waveform)
         if self.memory_format is not torch.contiguous_format:
             spectrogram = spectrogram.contiguous(memory_format=self.memory_format)
         dtype = self.autocast_dtype
-        with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
+        with torch.autocast(waveform.device.type, dtype=dtype) if dtype else nullcontext():
             output = self.network(spectrogram)
         if dtype is None:
             return output

@@ -135,7 +135,7 @@ class ImitationModule(LightningModule):
         imitation = time_roll(batch["imitation"], augmentation.roll, generator)
         sides = (self.model.voice.front_end, imitation), (self.model.recording.front_end, batch["recording"])
         mixstyle = augmentation.mixstyle_probability, augmentation.mixstyle_alpha, generator
-        voice, recording = (freq_mixstyle(compute_spectrogram(*side), *mixstyle) for side in sides)
+        voice, recording = (freq_mixstyle(front_end(waveform), *mixstyle) for front_end, waveform in sides)
         loss = self.compute_loss(voice, recording, batch["label"])
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(imitation))
         return loss
@@ -172,12 +172,6 @@ def contrast(imitation: Tensor, recording: Tensor, label: Tensor, settings: Imit
     if not settings.mask_same_label:
         label = torch.arange(len(label), device=label.device)
     return imitation_loss(imitation, recording, label, settings.temperature)
-
-
-def compute_spectrogram(front_end: nn.Module, waveform: Tensor) -> Tensor:
-    """(batch, samples) to (batch, 1, mels, frames) in full precision, in training with jitter and masks."""
-    with torch.autocast(waveform.device.type, enabled=False):
-        return front_end(waveform.float())
 
 
 def make_optimizer(parameters: Any, settings: AdamRamps | AdamWCosine) -> torch.optim.Optimizer:

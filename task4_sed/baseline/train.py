@@ -17,7 +17,7 @@ from common.training.schedules import exponential_rise
 from common.training.trainer import step_generator
 from task4_sed.baseline.settings import GroupSettings, LossSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames
-from task4_sed.data.sets import SETS
+from task4_sed.data.sets import set_layout
 from task4_sed.losses import consistency_loss, strong_loss, weak_loss
 from task4_sed.mean_teacher import Batch, MeanTeacherTraining
 
@@ -38,7 +38,7 @@ class BatchParts:
     """
 
     def __init__(self, groups: Sequence[GroupSettings], maestro_consistent: bool):
-        kinds = [SETS[group.sets[0]].kind for group in groups for _ in range(group.clips)]
+        kinds = [set_layout(group.sets[0]).kind for group in groups for _ in range(group.clips)]
         self.clips = len(kinds)
         self.strong = _where(kinds, "strong", "soft")
         self.weak = _where(kinds, "weak")
@@ -103,8 +103,7 @@ class SoundEventTraining(MeanTeacherTraining):
     def _mixed(self, batch: Batch, batch_index: int) -> Batch:
         """The batch with ``magnitude`` (clips, 1, mels, 626) and ``embeddings`` (clips, dim, tokens), mixed or not."""
         generator = step_generator(self, self.settings.seed, batch_index)
-        with torch.autocast(self.device.type, enabled=False):
-            batch = {**batch, "magnitude": self.front_end.magnitude(batch["waveform"])}
+        batch = {**batch, "magnitude": self.front_end.magnitude(batch["waveform"])}
         embeddings = self._embeddings(batch)
         if embeddings is not None:
             batch["embeddings"] = embeddings.mT

@@ -122,8 +122,7 @@ class StageTraining(MeanTeacherTraining):
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
         """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
         network = self.student if student or self.teacher is None else self.teacher
-        with torch.autocast(self.device.type, enabled=False):
-            spectrogram, log_mel = self.front_end(batch["waveform"]), self.transformer_front_end(batch["waveform"])
+        spectrogram, log_mel = self.front_end(batch["waveform"]), self.transformer_front_end(batch["waveform"])
         return network(spectrogram, log_mel, batch["valid"] if masked else None)
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:

@@ -80,8 +80,7 @@ class FrameTraining(LightningModule):
         """
         if streams is not None and hasattr(self.front_end, "generator"):
             self.front_end.generator = streams["front_end"]  # type: ignore[assignment]
-        with torch.autocast(waveform.device.type, enabled=False):
-            return self.front_end(waveform.float())
+        return self.front_end(waveform)
 
     @torch.no_grad()
     def detect(self, waveform: Tensor) -> Tensor:

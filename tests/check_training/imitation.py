@@ -22,7 +22,6 @@ from retrieval.imitation.settings import AdamRamps, AdamWCosine, ImitationSettin
 from retrieval.imitation.train import (
     ImitationModel,
     ImitationModule,
-    compute_spectrogram,
     contrast,
     make_optimizer,
     rate_factor,
@@ -78,7 +77,7 @@ def compute_view(fixture: Fixture, side: str) -> Tensor:
     front_end: Any = create_front_end("mn10.as").train()
     front_end.draw_edges = lambda: tuple(draws["mel_edges"])
     front_end.mask = lambda log_mel: cover_all(log_mel, draws)
-    spectrogram = compute_spectrogram(front_end, roll(waveform, shift, int(shift.abs().max())))
+    spectrogram = front_end(roll(waveform, shift, int(shift.abs().max())))
     if draws.get("mixstyle", settings.get("mixstyle", False)):
         style = fixture.tensor(f"style_weight_{side}"), fixture.tensor(f"style_partner_{side}")
         spectrogram = mix_statistics(spectrogram, *style)

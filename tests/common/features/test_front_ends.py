@@ -147,6 +147,21 @@ def test_every_front_end_gives_finite_images_of_silence_and_noise(name):
     assert features.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_does_not_reach_a_front_end(name, dtype):
+    front_end = create_front_end(name)
+    time = torch.arange(front_end.sample_rate) / front_end.sample_rate
+    tone = 0.9 * torch.sin(2 * torch.pi * 440 * time)[None]  # its mel power is above 65,504, the end of half precision
+    expected = features_of(front_end, tone)
+    with torch.autocast("cpu", dtype=dtype):
+        features = features_of(front_end, tone)
+        if isinstance(front_end, DesedMel):
+            steps = front_end.scale(front_end.decibel(front_end.magnitude(tone)))
+            assert steps.equal(expected)
+    assert features.equal(expected)
+
+
 @pytest.mark.parametrize(("seconds", "frames"), [(10, 1000), (5, 500), (1, 100), (0.16, 16)])
 def test_mn_gets_100_frames_a_second(seconds, frames):
     assert features_of(KaldiLogMel(), noise(seconds, 32000)).shape == (2, 1, 128, frames)
