@@ -36,10 +36,17 @@ class MachineSettings(Settings):
     """Nodes, each started by torchrun or srun."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Number format of the training."""
+    matmul: Literal["highest", "high"] = "highest"
+    """Matrix products of float32 on a GPU: high computes them in TF32, with 10 instead of 23 bits; spectrograms never."""
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations."""
-    deterministic: bool = True
-    """Use deterministic algorithms, which are slower on a GPU."""
+    deterministic: bool | Literal["warn"] = True
+    """Repeat a training bit for bit. On a CPU every training does, with any value, as long as machine and number of
+    threads stay. On a GPU true uses deterministic algorithms only (attention too; slower) and stops at an operation
+    that has none, warn names that operation and goes on; bits differ between kinds of GPUs, and from a CPU."""
+    keep_memory: bool = True
+    """Keep freed memory for the next step instead of returning it to the system: faster on a CPU, up to a fifth more
+    memory at the peak (needs glibc; nothing changes without it)."""
     measure_energy: bool = True
     """Measure the energy of the training with codecarbon, in kWh, into energy.json."""
     country: str = Field("AUT", pattern="^[A-Z]{3}$")

@@ -5,9 +5,11 @@ on (seed, epoch), all random numbers of a step on (seed, step), and each epoch e
 """
 
 import atexit
+import ctypes
 import gc
 import logging
 import random
+import re
 import sys
 import time
 import warnings
@@ -60,6 +62,10 @@ def make_trainer(
         UserError: if the requested devices or loggers are not available.
     """
     silence_lightning()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a training reads no memory before it is written
+    torch.set_float32_matmul_precision(settings.matmul)
+    if settings.keep_memory:
+        keep_freed_memory()
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = sys.stderr.isatty() and current_process().name == "MainProcess"
     progress = RichProgressBar(leave=False, console_kwargs={"stderr": True}) if bar else PlainProgress()
@@ -77,7 +83,7 @@ def make_trainer(
             gradient_clip_val=settings.gradient_clip,
             accumulate_grad_batches=settings.accumulate,
             check_val_every_n_epoch=settings.validate_every,
-            deterministic="warn" if settings.deterministic else False,
+            deterministic=settings.deterministic,
             logger=_loggers(settings, Path(folder)) or False,
             callbacks=[*callbacks, *own, progress],
             plugins=[WholeCheckpointIO(), *_environment(settings)],
@@ -111,12 +117,33 @@ def fit(trainer: Trainer, module: LightningModule, train: Any, validation: Any =
     atexit.unregister(leave_other_processes)  # a process that fails must not wait for others
     try:
         trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    except RuntimeError as error:
+        if found := re.match(r"(\S+) does not have a deterministic implementation", str(error)):
+            raise UserError(
+                f"{found[1]} has no deterministic algorithm on this device; set trainer.deterministic to warn or false."
+            ) from error
+        raise
     except SystemExit as stop:
         if stop.code == 1:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from stop
         raise
+    finally:  # figures and predictions after a training may use any algorithm
+        torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled(), warn_only=True)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         atexit.register(leave_other_processes)
+
+
+def keep_freed_memory() -> bool:
+    """Keep large buffers in the process when they are freed, so that the next step need not ask the system for pages.
+
+    Lasts as long as the process. Returns False where the C library is not glibc, and nothing changes.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(mmap_threshold, 1 << 30)) and bool(mallopt(trim_threshold, (1 << 31) - 1))
 
 
 def leave_other_processes() -> None:
@@ -168,7 +195,7 @@ def silence_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
-    warnings.filterwarnings("ignore", message=r".*(LeafSpec|does not have a deterministic implementation).*")
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*")
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # of channels last
 
 

@@ -1,5 +1,7 @@
+import ctypes
 import math
 import pickle
+import platform
 import warnings
 
 import numpy as np
@@ -13,6 +15,7 @@ from common.data.loading import make_loader
 from common.errors import UserError
 from common.settings import TrainerSettings
 from common.training import schedules
+from common.training import trainer as trainer_module
 from common.training.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
 from common.training.trainer import derive_seed, fit, make_trainer, seed_all, step_generator, update_average
 
@@ -116,6 +119,60 @@ def test_each_epoch_goes_through_all_clips_in_another_order(tmp_path):
     orders = [[clip for when, clips in seen if when == epoch for clip in clips] for epoch in range(6)]
     assert all(sorted(order) == list(range(40)) for order in orders)
     assert len({tuple(order) for order in orders}) == 6
+
+
+class FillEmptyTensors(Callback):
+    """PyTorch's default with deterministic algorithms, which `make_trainer` switches off."""
+
+    def on_train_start(self, *_):
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+        torch.utils.deterministic.fill_uninitialized_memory = True
+
+    def on_train_end(self, *_):
+        torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def test_empty_tensors_are_not_filled_and_the_weights_are_the_same(tmp_path):
+    assert_equal_weights(train(tmp_path / "a"), train(tmp_path / "b", callbacks=[FillEmptyTensors()]))
+
+
+def test_freed_memory_is_kept_where_there_is_glibc(monkeypatch):
+    assert trainer_module.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without mallopt
+    assert not trainer_module.keep_freed_memory()
+
+
+def test_freed_memory_is_kept_unless_the_settings_say_no_and_the_weights_are_the_same(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(trainer_module, "keep_freed_memory", lambda: calls.append("kept"))
+    settings = TrainerSettings(epochs=6, accelerator="cpu", measure_energy=False, keep_memory=False)
+    without = train(tmp_path / "a", settings)
+    assert calls == []
+    monkeypatch.undo()
+    assert_equal_weights(without, train(tmp_path / "b"))
+
+
+class NoDeterministicAlgorithm(Regression):
+    """Calls an operation that has a deterministic algorithm on no device."""
+
+    def training_step(self, batch, batch_index):
+        torch.zeros(4).put_(torch.tensor([0]), torch.ones(1))
+        return super().training_step(batch, batch_index)
+
+
+@pytest.mark.parametrize("value", [True, "warn", False])
+def test_an_operation_without_a_deterministic_algorithm_is_refused_named_or_passed(value, tmp_path):
+    settings = TrainerSettings(epochs=1, accelerator="cpu", measure_energy=False, deterministic=value)
+    module, loader = NoDeterministicAlgorithm(0), make_loader(Points(), 8, shuffle_seed=0)
+    trainer = make_trainer(settings, tmp_path, 0)
+    if value is True:
+        with pytest.raises(UserError, match="put_.* has no deterministic algorithm"):
+            fit(trainer, module, loader)
+    elif value == "warn":
+        with pytest.warns(UserWarning, match="put_"):
+            fit(trainer, module, loader)
+    else:
+        fit(trainer, module, loader)
 
 
 def test_another_seed_gives_other_weights(tmp_path):
