@@ -37,7 +37,7 @@ class MachineSettings(Settings):
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     """Number format of the training."""
     matmul: Literal["highest", "high"] = "highest"
-    """Matrix products of float32 on a GPU: high computes them in TF32, with 10 instead of 23 bits; spectrograms never."""
+    """Products of float32 matrices on a GPU: high computes them in TF32 (10 bits, not 23), spectrograms excepted."""
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations."""
     deterministic: bool | Literal["warn"] = True

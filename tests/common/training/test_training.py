@@ -166,7 +166,7 @@ def test_an_operation_without_a_deterministic_algorithm_is_refused_named_or_pass
     module, loader = NoDeterministicAlgorithm(0), make_loader(Points(), 8, shuffle_seed=0)
     trainer = make_trainer(settings, tmp_path, 0)
     if value is True:
-        with pytest.raises(UserError, match="put_.* has no deterministic algorithm"):
+        with pytest.raises(UserError, match=r"put_.* has no deterministic algorithm"):
             fit(trainer, module, loader)
     elif value == "warn":
         with pytest.warns(UserWarning, match="put_"):
