@@ -1,6 +1,6 @@
 """When pseudo-labels and a mean teacher help: made-up clips, 24 of them labelled, and teachers of different strength.
 
-    python -m tests.benchmarks.trial_pseudo_labels [--seeds 5] [--steps 600] [--work DIR]
+    python -m tests.benchmarks.trial_pseudo_labels [--seeds 5] [--steps 600] [--mean_teacher_steps 3000] [--work DIR]
 
 Each seed draws its clips anew from a pool: 24 labelled, 400 unlabelled and 150 test clips of the ten DESED classes, and
 300 more labelled clips for the leading teacher. A batch has 8 labelled and 12 unlabelled clips.
@@ -9,10 +9,13 @@ Each seed draws its clips anew from a pool: 24 labelled, 400 unlabelled and 150 
     leading         pseudo-labels of one network that was trained on 24 + 300 labels
     equal           pseudo-labels of one network that was trained on the same 24 labels
     leading, one    as leading, with one unlabelled clip a batch
+Floor: an untrained network. The second table is about the mean teacher, over more steps:
+    supervised      the 24 labels alone; control
+    oracle          pseudo-labels are the true labels of all 424 clips; ceiling
+    average         the moving average of `supervised`
     consistency w   no pseudo-labels: agreement with the moving average at weight w, tested is the student
     both w          the same training, tested is the average
-    average         the average of `supervised`
-Floor: an untrained network. The second table joins MAESTRO: 60 windows of public places, 4 a batch. In a third of all
+The third table joins MAESTRO: 60 windows of public places, 4 a batch. In a third of all
 clips and windows there is an event of the other data set, which nobody labelled. Pseudo-labels come from one network
 that was trained on 300 clips and 200 windows more, and are masked (classes that are not valid for a clip teach nothing,
 as published) or not; the oracle's are all that is to be heard, not masked.
@@ -22,7 +25,6 @@ Figures: mean of the classes' PSDS1 after a median of 7 frames, and mpAUC of the
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,11 @@ from tests.benchmarks.small_sed import (
 
 LABELLED, UNLABELLED, EXTRA, TEST = 24, 400, 300, 150
 WINDOWS, EXTRA_WINDOWS, TEST_WINDOWS, FOREIGN = 60, 200, 60, 1 / 3
+TABLES = {
+    "pseudo-labels": ("oracle", "teacher leading", "leading", "leading, one", "teacher equal", "equal"),
+    "mean teacher": ("oracle", "consistency 0.5", "consistency 2.0"),
+    "joint": ("oracle", "teacher leading", "masked", "unmasked"),
+}
 POOL = {"strong": 950, "maestro": 350}
 BATCH = {"strong": 8, "unlabeled": 12}
 JOINT = {"maestro": 4, **BATCH}
@@ -187,29 +194,29 @@ class Seed:
         untrained = SmallTraining(module.settings)
         return {"student": self.test(module), "average": self.test(module, False), "untrained": self.test(untrained)}
 
-    def run(self) -> dict[str, dict[str, float]]:
+    def run(self, table: str) -> dict[str, dict[str, float]]:
         """Figures by arm."""
         arms: dict[str, Callable[[], dict[str, Any]]] = {
             "supervised": self.student_and_average,
             "oracle": lambda: self.test(self.train(self.everything, masked=not self.joint)),
             "teacher leading": lambda: self.teacher(extra=True),
+            "leading": lambda: self.test(self.train(self.read(True))),
+            "leading, one": lambda: self.test(self.train(self.read(True), unlabelled=1)),
+            "teacher equal": lambda: self.teacher(extra=False),
+            "equal": lambda: self.test(self.train(self.read(False))),
+            "consistency 0.5": lambda: self.student_and_average(0.5),
+            "consistency 2.0": lambda: self.student_and_average(2.0),
+            "masked": lambda: self.test(self.train(self.read(True))),
+            "unmasked": lambda: self.test(self.train(self.read(True), masked=False)),
         }
-        if self.joint:
-            arms["masked"] = lambda: self.test(self.train(self.read(True)))
-            arms["unmasked"] = lambda: self.test(self.train(self.read(True), masked=False))
-        else:
-            arms["leading"] = lambda: self.test(self.train(self.read(True)))
-            arms["teacher equal"] = lambda: self.teacher(extra=False)
-            arms["equal"] = lambda: self.test(self.train(self.read(False)))
-            arms["leading, one"] = lambda: self.test(self.train(self.read(True), unlabelled=1))
-            for weight in (0.5, 2.0):
-                arms[f"consistency {weight}"] = partial(self.student_and_average, weight)
-        prefix = "joint " if self.joint else ""
-        found = {name: self.cells(f"{prefix}{name} {self.number}", work) for name, work in arms.items()}
-        figures = {name: values.get("student", values) for name, values in found.items()}
-        figures["untrained"], figures["average"] = (found["supervised"][name] for name in ("untrained", "average"))
-        for weight in () if self.joint else (0.5, 2.0):
-            figures[f"both {weight}"] = found[f"consistency {weight}"]["average"]
+        figures: dict[str, dict[str, float]] = {}
+        for name in ("supervised", *TABLES[table]):
+            found = self.cells(f"{table} {name} {self.number}", arms[name])
+            figures[name] = found.get("student", found)
+            if name == "supervised":
+                figures |= {"untrained": found["untrained"], "average": found["average"]}
+            elif "average" in found:
+                figures[name.replace("consistency", "both")] = found["average"]
         return figures
 
 
@@ -228,19 +235,23 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--joint_seeds", type=int, default=5, help="seeds of the second table")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--mean_teacher_steps", type=int, default=3000)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/pseudo_labels"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    pool, cells = Pool(arguments.work), Cells(arguments.work / "cells.jsonl", {"steps": arguments.steps})
-    for joint, seeds in ((False, arguments.seeds), (True, arguments.joint_seeds)):
+    pool = Pool(arguments.work)
+    for table in arguments.tables:
+        steps = arguments.mean_teacher_steps if table == "mean teacher" else arguments.steps
+        cells = Cells(arguments.work / f"{table.replace(' ', '_')}.jsonl", {"steps": steps})
+        joint = table == "joint"
         found = {
-            number: Seed(pool, cells, arguments.work, number, arguments.steps, joint).run() for number in range(seeds)
+            number: Seed(pool, cells, arguments.work, number, steps, joint).run(table)
+            for number in range(arguments.seeds)
         }
         for figure in ("psds1", "mpauc") if joint else ("psds1",):
-            if found:
-                show(found, figure, f"{'with MAESTRO: ' if joint else ''}{figure} in %, {arguments.steps} steps", joint)
+            show(found, figure, f"{table}: {figure} in %, {steps} steps", joint)
 
 
 def show(found: Mapping[int, Mapping[str, Mapping[str, float]]], figure: str, title: str, joint: bool) -> None:
