@@ -20,7 +20,7 @@ from common.output import say
 from common.registry.models import create_front_end
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.trainer import derive_seed, seed_all
+from common.training.seeds import derive_seed, seed_all
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data.captions import leaks, read_relevance
 from retrieval.data.clips import CaptionedClips, Manifest, read_clips

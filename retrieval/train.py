@@ -16,7 +16,8 @@ from common.models.network import uses_gpu
 from common.runs.energy import measure_energy
 from common.settings import MachineSettings, TrainerSettings
 from common.training.schedules import WarmupCosine
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.data.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.losses import contrastive_loss, distillation_loss

@@ -25,7 +25,8 @@ from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import save_checkpoint
-from common.training.trainer import derive_seed, fit, make_trainer, seed_all
+from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import fit, make_trainer
 from task1_asc.data.clips import (
     TrainingClips,
     open_development,

@@ -16,7 +16,8 @@ from common.features import augment
 from common.models.audio_model import AudioModel
 from common.models.network import channels_last
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate, warmup_length
-from common.training.trainer import MovingAverage, step_generator
+from common.training.seeds import step_generator
+from common.training.trainer import MovingAverage
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import make_model
 from task1_asc.settings import (

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.features.augment import draw_mixup
-from common.training.trainer import derive_seed
+from common.training.seeds import derive_seed
 
 
 class Streams:

@@ -31,7 +31,7 @@ from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 
 SPLIT = "split"
 """Folder of the one network of a set without folds."""

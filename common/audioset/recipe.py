@@ -29,7 +29,8 @@ from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import read_weights, save_checkpoint
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 
 WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""

@@ -28,7 +28,8 @@ from common.registry.models import create_audio_model, create_model, find_archit
 from common.registry.weights import read_tensors
 from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
-from common.training.trainer import step_generator, update_average
+from common.training.seeds import step_generator
+from common.training.trainer import update_average
 
 Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."

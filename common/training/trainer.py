@@ -8,7 +8,6 @@ import atexit
 import ctypes
 import gc
 import logging
-import random
 import re
 import sys
 import time
@@ -18,7 +17,6 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -33,6 +31,7 @@ from common.errors import UserError
 from common.output import Progress
 from common.settings import TrainerSettings
 from common.training.checkpoints import read_checkpoint, save_checkpoint
+from common.training.seeds import seed_all
 
 
 def make_trainer(
@@ -156,25 +155,6 @@ def leave_other_processes() -> None:
     gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def derive_seed(*numbers: int) -> int:
-    """One seed out of several numbers, such as (seed, step); near numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def step_generator(module: LightningModule, seed: int, batch_index: int) -> torch.Generator:
-    """CPU generator for the augmentation of one training step: the same for the same seed, step and process."""
-    numbers = (seed, module.global_step, batch_index, module.global_rank, 1)
-    return torch.Generator().manual_seed(derive_seed(*numbers))
-
-
-def seed_all(*numbers: int) -> None:
-    """Seed the global generators of torch, numpy and random, before weights are drawn or within a step."""
-    seed = derive_seed(*numbers)
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from retrieval.evaluate import TIE_RULE, as_json
 from retrieval.imitation.data import coarse_search, read_search, read_training
 from retrieval.imitation.evaluate import score_search

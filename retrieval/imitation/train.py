@@ -22,7 +22,7 @@ from common.data.loading import make_loader
 from common.features.augment import freq_mixstyle, frequency_mask, time_mask, time_roll
 from common.models.audio_model import AudioModel
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
-from common.training.trainer import step_generator
+from common.training.seeds import step_generator
 from retrieval.imitation.data import Search
 from retrieval.imitation.evaluate import separate_groups
 from retrieval.imitation.settings import (

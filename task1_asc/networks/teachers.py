@@ -9,7 +9,7 @@ from common.registry.models import create_audio_model, find_released
 from common.registry.weights import load_audio_model
 from common.runs.stages import Run
 from common.training.checkpoints import load_weights
-from common.training.trainer import derive_seed
+from common.training.seeds import derive_seed
 from task1_asc.data.tau2022 import CLASSES
 from task1_asc.networks.build import make_front_end, tested_prefix
 from task1_asc.settings import Task1Settings, TeacherSettings

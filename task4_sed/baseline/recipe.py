@@ -13,14 +13,16 @@ from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.baseline.train import SoundEventTraining, make_network
 from task4_sed.data.clips import SoundEventClips, make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
-from task4_sed.data.sets import ClipSet, hold_out, read_clips
+from task4_sed.data.sets import WINDOWS, ClipSet, hold_out, read_clips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.labels import CLIP_SAMPLES
+from task4_sed.scores.windows import join_windows
 from task4_sed.scoring import make_reference
 from task4_sed.settings import TRAINER
 
@@ -55,6 +57,8 @@ def read_training_sets(settings: Task4Settings) -> tuple[dict[str, ClipSet], dic
     names = dict.fromkeys(name for group in settings.data.batch for name in group.sets)
     every: dict[str, ClipSet] = {name: read_clips(settings, name) for name in names}
     training, held_out = hold_out(every, settings.validation, settings.data.root)
+    if settings.own_data:
+        return training, {"own_validation": read_clips(settings, "own_validation")} if settings.validation.any else {}
     if settings.validation.synthetic:
         held_out = {"synthetic_validation": read_clips(settings, "synthetic_validation"), **held_out}
     return training, held_out
@@ -63,7 +67,7 @@ def read_training_sets(settings: Task4Settings) -> tuple[dict[str, ClipSet], dic
 def prepare_stores(settings: Task4Settings) -> None:
     """Make the packed stores and cached embeddings of all sets."""
     training, held_out = read_training_sets(settings)
-    tested = (read_clips(settings, name) for name in test_sets(settings))
+    tested = (read_clips(settings, WINDOWS.get(name, name)) for name in test_sets(settings))
     for clips in (*training.values(), *held_out.values(), *tested):
         open_clips(clips, settings, settings.cached_embedding)
 
@@ -79,19 +83,22 @@ def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
     networks = ["student"] if settings.teacher is None else ["student", "teacher"]
     with measure_energy(folder, settings.trainer):
         for name in test_sets(settings):
-            clips = read_clips(settings, name)
+            clips = read_clips(settings, WINDOWS.get(name, name))
             opened = open_clips(clips, settings, settings.cached_embedding)
             loader = make_loader(opened, data.scoring_batch, num_workers=data.num_workers)
             stores = {network: folder / "scores" / f"{name}_{network}.h5" for network in networks}
             write_logits(module, loader, stores, settings.labels.classes, limit=2 if fast_check else None)
+            if name in WINDOWS:
+                for store in stores.values():
+                    join_windows(store)
             missing[name] = len(clips.missing)
     write_evaluation(folder, settings, networks, missing)
 
 
 def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventTraining:
     """Student and teacher of a run in evaluation mode, on the GPU if there is one; `embed`: computes all embeddings."""
-    settings, choice = run.settings, run.settings.validation
-    path = run.checkpoint(f"train/{'best' if choice.weak or choice.synthetic or choice.maestro else 'last'}.ckpt")
+    settings = run.settings
+    path = run.checkpoint(f"train/{'best' if settings.validation.any else 'last'}.ckpt")
     live = settings.embeddings == "live" or (embed and settings.embeddings == "cached")
     frozen = load_frozen(settings.embedding) if live else None
     module = SoundEventTraining(settings, frozen)

@@ -14,7 +14,7 @@ from common.features.front_ends import DesedMel
 from common.models.network import ModelOutput
 from common.registry.models import create_model
 from common.training.schedules import exponential_rise
-from common.training.trainer import step_generator
+from common.training.seeds import step_generator
 from task4_sed.baseline.settings import GroupSettings, LossSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames
 from task4_sed.data.sets import set_layout

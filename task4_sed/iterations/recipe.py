@@ -19,7 +19,8 @@ from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
-from common.training.trainer import derive_seed, fit, make_trainer, seed_all
+from common.training.seeds import derive_seed, seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.data.clips import SoundEventClips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.iterations.data import (

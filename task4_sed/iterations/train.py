@@ -19,7 +19,7 @@ from common.models.crnn import Crnn
 from common.models.network import ModelOutput
 from common.registry.models import create_front_end
 from common.training.schedules import WarmupCosine
-from common.training.trainer import derive_seed, seed_all
+from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Mixture, Streams
 from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_network, make_optimizer
 from task4_sed.iterations.settings import ConsistencySettings, LossSettings, TwoIterations

@@ -19,7 +19,8 @@ from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights, save_checkpoint
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from task4_sed.pretraining.clips import (
     CLASSES,
     KIND,

@@ -23,7 +23,7 @@ from common.models.network import ModelOutput
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from task4_sed.augment import Streams
 from task4_sed.iterations.network import TransformerCrnn, make_optimizer
 from task4_sed.iterations.settings import KINDS, TwoIterations

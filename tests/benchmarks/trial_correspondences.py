@@ -30,7 +30,7 @@ from common.models.audio_model import AudioModel
 from common.models.network import ModelOutput
 from common.models.text import TextEncoder
 from common.settings.schema import MachineSettings
-from common.training.trainer import derive_seed, seed_all
+from common.training.seeds import derive_seed, seed_all
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data.captions import read_caption_table, read_relevance
 from retrieval.data.clips import CaptionedClips, read_clips

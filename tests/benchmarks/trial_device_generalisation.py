@@ -27,7 +27,8 @@ from common.output import print_table, say
 from common.reports.statistics import mean_interval, paired_difference
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from task1_asc.metrics import macro_accuracy
 from task1_asc.networks.build import make_model
 from task1_asc.networks.classify import DeviceNetworks, classify_with

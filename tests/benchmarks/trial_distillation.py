@@ -39,7 +39,7 @@ from common.registry.weights import read_tensors
 from common.reports.statistics import Interval, bootstrap_interval, paired_difference
 from common.settings import load_settings
 from common.training.checkpoints import save_checkpoint
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from task1_asc.data.clips import TrainingClips
 from task1_asc.metrics import macro_accuracy
 from task1_asc.networks.build import KEPT_FLOAT, make_model

@@ -43,7 +43,7 @@ from common.output import print_table, say
 from common.registry import load_audio_model
 from common.reports.statistics import Interval, bootstrap_mean, mean_interval, paired_difference
 from common.settings import load_settings
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from tests.benchmarks.cells import Cells, interval_cells
 
 SAMPLE_RATE = 32000

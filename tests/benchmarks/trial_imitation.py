@@ -31,7 +31,8 @@ from common.models.audio_model import AudioModel
 from common.models.network import ModelOutput
 from common.registry import load_audio_model
 from common.settings.schema import TrainerSettings
-from common.training.trainer import fit, make_trainer, seed_all
+from common.training.seeds import seed_all
+from common.training.trainer import fit, make_trainer
 from retrieval.imitation.settings import (
     AdamRamps,
     ImitationAugmentation,

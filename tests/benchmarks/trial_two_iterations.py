@@ -27,7 +27,7 @@ from common.output import print_table
 from common.settings import load_settings
 from common.synthetic.events import EVENT_SOUNDS, mix, place_events
 from common.synthetic.synthesize import synthesize
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from task4_sed.iterations.network import TransformerCrnn
 from task4_sed.labels import CLIP_SECONDS
 from task4_sed.pretraining.clips import CLASSES

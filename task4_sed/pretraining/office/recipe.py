@@ -17,7 +17,7 @@ from common.output import say
 from common.reports.statistics import bootstrap_interval
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
-from common.training.trainer import seed_all
+from common.training.seeds import seed_all
 from task4_sed.pretraining.augment import Share, joined
 from task4_sed.pretraining.clips import JointBatches, scoring_loader
 from task4_sed.pretraining.networks import make_model, start_from_weights

@@ -17,7 +17,8 @@ from common.settings import TrainerSettings
 from common.training import schedules
 from common.training import trainer as trainer_module
 from common.training.checkpoints import load_weights, read_checkpoint, read_weights, save_checkpoint
-from common.training.trainer import derive_seed, fit, make_trainer, seed_all, step_generator, update_average
+from common.training.seeds import derive_seed, seed_all, step_generator
+from common.training.trainer import fit, make_trainer, update_average
 
 
 class Points(Dataset):

@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.runs.stages import Run, read_record, run_stages
 from common.settings import dump_settings, load_settings
 from common.training.checkpoints import read_checkpoint
-from common.training.trainer import derive_seed
+from common.training.seeds import derive_seed
 from task4_sed.augment import Streams, draw_partners
 from task4_sed.data.clips import BatchPlan, GroupedBatches, GroupSampler
 from task4_sed.iterations.data import (
