@@ -19,7 +19,7 @@ def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, s
     """Write a small made-up data set in the official layout of a task.
 
     Args:
-        task: task1_asc, task4_sed, retrieval, imitation or audioset.
+        task: task1_asc, task4_sed, retrieval, moments, imitation or audioset.
         root: folder of the data set.
         clips: approximate number of clips; by default as many as the demo needs.
         seed: equal seeds give equal files.
@@ -96,6 +96,28 @@ def tag(
     else:
         print_table([{"filename": row["filename"], **tags} for row in rows for tags in row["tags"]])
     return 2 if failed else 0
+
+
+def serve(
+    *,
+    model: str = "mn04.as",
+    weights: Path | None = None,
+    index: Path | None = None,
+    run: Path | None = None,
+    port: int | None = None,
+) -> None:
+    """Show a page in the browser of this machine: drop or record a sound and see its tags. Needs gradio.
+
+    Args:
+        model: tagger, as for `tag`.
+        weights: file of released weights; by default from the cache or a download.
+        index: index of `retrieval index` to search and listen to.
+        run: finished run of Task 4 that scores a sound over time.
+        port: of the page; by default the first free one from 7860 on.
+    """
+    from common.inference.page import serve as show
+
+    show(model, weights, index, run, port)
 
 
 def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None) -> None:
@@ -309,6 +331,7 @@ VERBS: dict[str, Verb] = {
     "models": models,
     "complexity": complexity,
     "tag": tag,
+    "serve": serve,
     "embed": embed,
     "probe": probe,
     "export": export,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
 from retrieval.imitation.settings import ImitationSettings
+from retrieval.moments.verbs import VERBS as MOMENTS
 from retrieval.settings import RetrievalSettings
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ VERBS: dict[str, Any] = {
     "package": package,
     "index": index,
     "search": search,
+    "moments": MOMENTS,
 }
 
 if __name__ == "__main__":

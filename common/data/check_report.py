@@ -12,13 +12,15 @@ from common.output import print_json, print_table, say
 class CheckReport:
     """A data set compared with its official counts, or made-up data with the counts of its creation.
 
-    `rows` hold counts, found and expected, one row per split or set; `problems` are one sentence each.
+    `rows` hold counts, found and expected, one row per split or set; `problems` are one sentence each, and so are
+    `notes`: known oddities of the published files.
     """
 
     root: Path
     made_up: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def show(self, json: bool) -> None:
         """Print the report.
@@ -30,6 +32,8 @@ class CheckReport:
             print_json(asdict(self))
         else:
             self.print_tables()
+        for note in self.notes:
+            say(note)
         if self.problems:
             raise CheckFailed("\n".join(self.problems))
         say("No problems found.")

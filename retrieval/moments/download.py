@@ -1,0 +1,56 @@
+"""Annotations from Lighthouse, features from Zenodo; the recordings are YouTube videos and not distributed."""
+
+from pathlib import Path
+from typing import Literal
+
+from common.data.archives import unpack
+from common.data.download import RemoteFile, download, zenodo_files
+from common.output import say
+
+LIGHTHOUSE = "https://raw.githubusercontent.com/line/lighthouse/d095eaa"
+MD5 = {
+    "castella_train_release.jsonl": "937fffdcd431c89a65457c4e09097d72",
+    "castella_val_release.jsonl": "7109907e4d1300eb84e8f447c5729837",
+    "castella_test_release.jsonl": None,
+}
+Part = Literal["castella", "clotho_moment", "evaluation"]
+RECORDS: dict[Part, int] = {"castella": 18358706, "clotho_moment": 17129257, "evaluation": 20450254}
+
+
+def download_data(root: Path, part: Part, record: int | None = None) -> Path:
+    """Download one part into a folder; resumes after an interruption. Returns `root`.
+
+    CASTELLA's annotations come from Lighthouse, all features (and the annotations of the others, where the record has
+    them) from a Zenodo record. Archives are unpacked into `features`; a tar archive in pieces is joined first.
+    """
+    if part == "castella":
+        for name, md5 in MD5.items():
+            file = RemoteFile(name, f"{LIGHTHOUSE}/data/castella/{name}", md5 and f"md5:{md5}")
+            download(file, root)
+    archives = root / "archives"
+    names = []
+    for file in zenodo_files(record or RECORDS[part], archives):
+        if file.name.endswith((".jsonl", ".json")):
+            download(file, root)
+        else:
+            names.append(download(file, archives))
+    for archive in _joined(names):
+        unpack(archive, root / "features")
+        say(f"Unpacked {archive.name}.")
+    return root
+
+
+def _joined(paths: list[Path]) -> list[Path]:
+    """Whole archives; pieces such as x.tar.gz.aa and x.tar.gz.ab are joined in the order of their names."""
+    whole = [path for path in paths if path.name.endswith((".tar", ".tar.gz", ".tgz", ".zip"))]
+    stems = {path.with_suffix("") for path in paths if path not in whole and ".tar" in path.with_suffix("").name}
+    for stem in sorted(stems):
+        pieces = sorted(path for path in paths if path.with_suffix("") == stem)
+        if not stem.is_file() or stem.stat().st_size != sum(piece.stat().st_size for piece in pieces):
+            with stem.open("wb") as file:
+                for piece in pieces:
+                    with piece.open("rb") as part:
+                        while block := part.read(2**24):
+                            file.write(block)
+        whole.append(stem)
+    return whole
