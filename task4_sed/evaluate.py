@@ -11,7 +11,7 @@ from common.data.files import is_made_up, read_json, write_json
 from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
-from task4_sed.data.sets import SETS, audio_folder, label_file, published_clips, set_durations
+from task4_sed.data.sets import audio_folder, label_file, published_clips, set_durations, set_layout
 from task4_sed.mean_teacher import MeanTeacherTraining
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
@@ -39,10 +39,10 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
     each set `FIGURES` with value, per_class and interval, and clips; `rank_score`. Of more than two networks only the
     submitted one has intervals. Reads `folder`/scores/<set>_<network>.h5; `missing`: number of clips by test set.
     """
-    found = {}
+    found, tuned_on = {}, test_sets(settings)[0]
     for network in networks:
         raw = {name: read_store(folder / "scores" / f"{name}_{network}.h5") for name in missing}
-        finisher = tune_finisher(raw.get("validation"), *_reference(settings, "validation"), settings)
+        finisher = tune_finisher(raw.get(tuned_on), *_reference(settings, tuned_on), settings)
         if network == settings.network and finisher.boxes is not None:
             write_json(folder / "boxes.json", plain_boxes(finisher.boxes))
         finished = {name: finisher.process_set(scores, name) for name, scores in raw.items()}
@@ -57,7 +57,12 @@ def write_evaluation(folder: Path, settings: SystemSettings, networks: Sequence[
 
 
 def test_sets(settings: SystemSettings) -> list[str]:
-    """Test sets: validation, MAESTRO if the system has its classes, public evaluation if its audio exists."""
+    """Test sets: validation, MAESTRO if the system has its classes, public evaluation if its audio exists.
+
+    Of own data their test recordings.
+    """
+    if settings.own_data:
+        return ["own_test"]
     names = ["validation"]
     if evaluated_classes(settings, maestro=True):
         names.append("maestro_validation")
@@ -107,7 +112,7 @@ def _all_figures(
 ) -> dict[str, Any]:
     every: dict[str, Any] = {}
     for name, scores in tables.items():
-        figures = maestro_figures if SETS[name].domain == "maestro" else desed_figures
+        figures = maestro_figures if set_layout(name).domain == "maestro" else desed_figures
         every[name] = figures(scores, settings, name, draws)
         clips, expected = every[name]["clips"], published_clips(settings.data.root, name)
         clips["expected"] = expected or clips["scored"] + missing[name]

@@ -53,7 +53,7 @@ POOLING = 4
 FRAME_SECONDS = HOP_LENGTH * POOLING / SAMPLE_RATE
 NUM_FRAMES = CLIP_SAMPLES // HOP_LENGTH // POOLING
 
-Domain = Literal["desed", "maestro"]
+Domain = Literal["desed", "maestro", "own"]
 
 
 class LabelSettings(Settings):
@@ -190,7 +190,9 @@ def frame_span(onset: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def valid_classes(domain: Domain, settings: LabelSettings) -> np.ndarray:
-    """(classes,) bool: the classes annotated for a data set; classes of own data count as DESED's."""
+    """(classes,) bool: the classes annotated for a data set: in own data all; else other classes count as DESED's."""
+    if domain == "own":
+        return np.ones(len(settings.classes), dtype=bool)
     names = set(settings.classes) - set(MAESTRO_CLASSES) if domain == "desed" else set(MAESTRO_CLASSES)
     if domain == "maestro" and settings.maestro_to_desed:
         names |= {"Speech", "Dishes"}

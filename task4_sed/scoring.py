@@ -65,7 +65,7 @@ def objective(
         lambda evaluation: intersection_f1(evaluation, threshold=0.5, draws=0).value,
         lambda evaluation: segment_f1(evaluation, threshold="best", draws=0).value,
     )  # fmt: skip
-    names = {"weak": "weak_f1", "synthetic_validation": "intersection_f1"}
+    names = {"weak": "weak_f1", "synthetic_validation": "intersection_f1", "own_validation": "intersection_f1"}
     figures = {names.get(name, "segment_f1"): value for name, value in found.items()}
     return {**figures, "objective": float(sum(figures.values()))}
 
@@ -120,7 +120,9 @@ def weak_f1(probabilities: np.ndarray, target: np.ndarray, threshold: float = 0.
 
 
 def evaluated_classes(settings: SystemSettings, maestro: bool) -> tuple[str, ...]:
-    """Classes of the system that are scored on MAESTRO, or on DESED."""
+    """Classes of the system that are scored on MAESTRO, or on DESED; of own data all."""
+    if settings.own_data:
+        return () if maestro else tuple(settings.labels.classes)
     if maestro:
         return tuple(name for name in MAESTRO_EVALUATED if name in settings.labels.classes)
     return tuple(name for name in settings.labels.classes if name not in MAESTRO_CLASSES)

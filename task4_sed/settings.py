@@ -9,7 +9,9 @@ from pydantic import model_validator
 from common.settings import Field, MachineSettings, RunSettings, Settings
 from task4_sed.labels import POOLING, LabelSettings
 
-TRAINING_SETS = Literal["maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled"]
+TRAINING_SETS = Literal[
+    "maestro_train", "synthetic_train", "strong", "external_strong", "weak", "unlabeled", "own_train"
+]
 TRAINER = tuple(f"trainer.{name}" for name in ("epochs", "precision", "gradient_clip", "accumulate", "validate_every"))
 """Settings of the trainer that decide the result of a training."""
 
@@ -193,6 +195,11 @@ class ValidationSettings(Settings):
     maestro: bool = True
     """Hold out 10 % of the MAESTRO training recordings."""
 
+    @property
+    def any(self) -> bool:
+        """Whether the best epoch is chosen; own data then use their validation part."""
+        return self.weak or self.synthetic or self.maestro
+
 
 class BoxTuning(Settings):
     """Event boxes (cSEBBs) for DESED classes, tuned class by class on the validation set; means per second for MAESTRO.
@@ -233,6 +240,11 @@ class SystemSettings(RunSettings):
     def system(self) -> str:
         """Name of the recipe: baseline or two_iterations."""
         return "baseline"
+
+    @property
+    def own_data(self) -> str:
+        """Name of the data set where it is one of the user's; empty for the challenge's."""
+        return ""
 
     @property
     def network(self) -> str:

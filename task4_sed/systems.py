@@ -44,13 +44,22 @@ def load_recipe() -> "Recipe[SystemSettings]":
 
     return Recipe(
         SYSTEM, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,
-        for_check=validate_each_epoch,
+        for_check=validate_each_epoch, complete=complete_settings,
     )  # fmt: skip
 
 
 def make_stages(settings: SystemSettings) -> "list[Stage]":
     """Stages of the system that the settings are of."""
     return _system(settings).make_stages(settings)
+
+
+def complete_settings(settings: SystemSettings) -> SystemSettings:
+    """The settings with what a table of own recordings decides."""
+    if isinstance(settings, Task4Settings):
+        from task4_sed.baseline.own import use_own_data
+
+        return use_own_data(settings)
+    return settings
 
 
 def check_inputs(run: "Run[SystemSettings]") -> None:

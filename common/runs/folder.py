@@ -9,7 +9,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -109,6 +110,23 @@ def read_sweep(folder: Path) -> dict[str, Any]:
 def is_main_process() -> bool:
     """Whether this process is rank 0, or the only one."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def make_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """A file or folder that rank 0 makes when it is absent, whole or not at all; the other ranks wait for it.
+
+    `make` fills the place that it is given. Where two processes make the same, the first one counts.
+    """
+    while not path.exists():
+        if not is_main_process():
+            time.sleep(0.5)
+            continue
+        prepare_folder(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+            make(Path(temporary) / path.name)
+            if not path.exists():
+                (Path(temporary) / path.name).rename(path)
+    return path
 
 
 @contextmanager

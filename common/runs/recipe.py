@@ -42,6 +42,7 @@ class Recipe(Generic[S]):
     refuse_early: raises UserError for mistakes that other settings mend, before a folder is made.
     prepare: makes shared files, such as packed stores, before several runs or stages start at the same time.
     for_check: changes the settings of `check`.
+    complete: fills in what the data decide, such as the classes of a table, before everything else.
     """
 
     settings_class: type[S]
@@ -51,6 +52,7 @@ class Recipe(Generic[S]):
     refuse_early: Callable[[Run[S]], None] = _nothing
     prepare: Callable[[S], None] = _nothing
     for_check: Callable[[S], S] = _unchanged
+    complete: Callable[[S], S] = _unchanged
 
     def run(
         self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: "Executor | None" = None
@@ -63,6 +65,7 @@ class Recipe(Generic[S]):
             redo: stages to run again.
             executor: runs stages in other processes; None runs one after another in this process.
         """
+        settings = self.complete(settings)
         run = Run(folder or settings.folder, settings)
         if executor is not None:
             from common.runs.sweep import refuse_several_devices
@@ -76,7 +79,7 @@ class Recipe(Generic[S]):
 
     def check(self, settings: S) -> None:
         """Run two steps of each stage in a temporary folder."""
-        settings = self.for_check(settings)
+        settings = self.complete(self.for_check(settings))
         do_two_steps(settings, self.stages(settings))
 
     def open(self, folder: Path) -> Run[S]:
@@ -103,5 +106,5 @@ class Recipe(Generic[S]):
 
         folder = settings.runs / sweep_name(settings.name)
         if executor is not None:
-            self.prepare(settings)
+            self.prepare(self.complete(settings))
         return folder, sweep(settings, over, self.cell, folder, executor)

@@ -1,5 +1,6 @@
 """Settings of the baseline, the schema of its YAML files. No torch here."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import model_validator
@@ -30,6 +31,16 @@ class GroupSettings(Settings):
 class DataSettings(SourceSettings):
     """Place of the clips, and composition of a batch."""
 
+    root: Path = Path("data/dcase/dataset")
+    """Root of the tree of the challenge; of own data the folder of their windows, below `store`."""
+    table: Path | None = None
+    """Own data in place of the challenge's: a table with filename, onset, offset, label and, optionally, split."""
+    audio: Path | None = None
+    """Folder of the recordings that `table` names; null is the folder of the table."""
+    name: str | None = None
+    """Name of the own data; null takes the name of the folder of `table`."""
+    store: Path = Path("data/own")
+    """Folder in which the windows of own recordings are kept."""
     batch: list[GroupSettings] = Field(min_length=1)
     """Groups of each batch, in order. An epoch ends with the group that has the fewest batches."""
 
@@ -113,6 +124,17 @@ class Task4Settings(SystemSettings):
         return self.embedding if self.embeddings == "cached" else None
 
     @property
+    def system(self) -> str:
+        """Name of the recipe: baseline, or own_data."""
+        return "own_data" if self.own_data else "baseline"
+
+    @property
+    def own_data(self) -> str:
+        """Name of the data set where it is one of the user's; empty for the challenge's."""
+        data = self.data
+        return "" if data.table is None else data.name or data.table.resolve().parent.name or data.table.stem
+
+    @property
     def network(self) -> str:
         """The network that is tested and submitted."""
         return "student" if self.teacher is None else self.postprocessing.network
@@ -124,4 +146,6 @@ class Task4Settings(SystemSettings):
         for number, group in enumerate(self.data.batch, start=1):
             if len({kinds.get(name, "strong") for name in group.sets}) > 1:
                 raise ValueError(f"group {number} of data.batch mixes sets with different kinds of labels")
+            if "own_train" in group.sets and self.data.table is None:
+                raise ValueError("data.batch names own_train, the recordings of a table; give --data.table")
         return self

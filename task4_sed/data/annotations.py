@@ -1,8 +1,8 @@
 """Ground truth and durations of sound event detection, read and checked.
 
-Tables are tab separated. Events: `filename onset offset event_label` (seconds; a clip without events is one row with
-empty cells), for soft labels also `confidence`. Durations: `filename duration`. Clips are named without audio ending,
-so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
+Tables are tab separated. Events: `filename onset offset event_label` (or `label`; in seconds; a clip without events is
+one row with empty cells), for soft labels also `confidence`. Durations: `filename duration`. Clips are named without
+audio ending, so `a.wav`, `a.flac` and a score table `a.tsv` are the same clip.
 """
 
 import csv
@@ -243,6 +243,8 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
         separator = "," if "\t" not in head and "," in head else "\t"  # older systems left comma-separated tables
         quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" and '"' not in head else csv.QUOTE_MINIMAL
         names = [name.strip() for name in next(csv.reader([head], delimiter=separator, quoting=quoting), [])]
+        if "event_label" in columns and "event_label" not in names:
+            names = ["event_label" if name == "label" else name for name in names]
         while names and not names[-1]:
             names.pop()
         width = max(len(names), *(line.count(separator) + 1 for line in rows.split("\n")))

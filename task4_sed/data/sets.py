@@ -45,6 +45,17 @@ class SetLayout:
     optional: bool = False
 
 
+OWN_SETS = {
+    "own_train": SetLayout(["audio/own_train"], "strong", "own", "metadata/own_train.tsv"),
+    "own_validation": SetLayout(["audio/own_validation"], "strong", "own", "metadata/own_validation.tsv"),
+    "own_test": SetLayout(
+        ["audio/own_test"], "strong", "own", "metadata/own_test.tsv", "metadata/own_test_durations.tsv"
+    ),
+    "own_test_windows": SetLayout(["audio/own_test_windows"], "unlabeled", "own"),
+}
+"""Sets of own recordings, see own.py: windows, but for the whole recordings of own_test."""
+WINDOWS = {"own_test": "own_test_windows"}
+"""The windows that are scored for a set of whole recordings."""
 SETS = {name: SetLayout(**row) for name, row in read_yaml(Path(__file__).with_name("sets.yaml")).data.items()}
 NAMES_SHOWN = 5
 
@@ -68,7 +79,7 @@ class ClipSet:
     @property
     def layout(self) -> SetLayout:
         """Places and kind of labels."""
-        return SETS[self.name]
+        return set_layout(self.name)
 
     def __len__(self) -> int:
         return len(self.filenames)
@@ -84,17 +95,21 @@ class ClipSet:
         return ClipSet(self.name, self.folder, names, events, self.missing)
 
     def with_events(self) -> "ClipSet":
-        """Only clips that have events, where labels are strong or soft: the official recipes train on these alone."""
-        if self.layout.kind not in ("strong", "soft"):
+        """Only clips that have events, where labels are strong or soft: the official recipes train on these alone.
+
+        Own recordings keep all.
+        """
+        if self.layout.kind not in ("strong", "soft") or self.layout.domain == "own":
             return self
         return self.select(np.unique(self.events["clip"].to_numpy(dtype=np.int64)))
 
 
 def set_layout(name: str) -> SetLayout:
     """The layout of a set; refuses an unknown name."""
-    if name not in SETS:
+    layout = (SETS | OWN_SETS).get(name)
+    if layout is None:
         raise unknown("set", name, SETS)
-    return SETS[name]
+    return layout
 
 
 def audio_folder(root: Path, name: str) -> Path:
@@ -134,7 +149,7 @@ def read_set(root: Path, name: str, allow_missing: bool = False, classes: Collec
     elif layout.kind == "weak":
         listed, events = _read_weak(label_file(root, name), classes)
     else:
-        listed, events = _read_strong(label_file(root, name), layout.kind, classes)
+        listed, events = _read_strong(label_file(root, name), layout, classes)
     by_clip = {clip_name(filename): filename for filename in present}  # the audio ending may differ from the table's
     clips = dict.fromkeys(clip_name(filename) for filename in listed)
     names = sorted(by_clip[clip] for clip in clips if clip in by_clip)
@@ -282,9 +297,11 @@ def _read_weak(path: Path, classes: Collection[str]) -> tuple[list[str], pd.Data
     return table["filename"].tolist(), events.assign(onset=np.nan, offset=np.nan)
 
 
-def _read_strong(path: Path, kind: Kind, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
+def _read_strong(path: Path, layout: SetLayout, classes: Collection[str]) -> tuple[list[str], pd.DataFrame]:
     annotations = read_events(path)
-    events = annotations.events
+    events, kind = annotations.events, layout.kind
+    if layout.domain == "own":  # a run may detect some of the classes
+        events = events[events["event_label"].isin(classes)]
     if kind == "soft" and "confidence" not in events:
         raise UserError(f"{path}:1 has no column confidence, which soft labels need.")
     refuse_unknown_labels(events["event_label"], classes, annotations.where)

@@ -42,8 +42,8 @@ class Finisher:
         return cls(settings, {name: BoxSettings._make(box) for name, box in numbers.items()})
 
     def process_set(self, scores: ScoreTables, name: str) -> ScoreTables:
-        """Post-process the scores of a test set; clips of the validation set with boxes tuned on the others."""
-        if self.boxes is None or name != "validation" or self.fold_of_clip is None:
+        """Post-process the scores of a test set; clips of the set that boxes were tuned on with those of the others."""
+        if self.boxes is None or name not in ("validation", "own_test") or self.fold_of_clip is None:
             return self.process(scores)
         frames: dict[str, pd.DataFrame] = {}
         for fold, boxes in enumerate(self.fold_boxes):

@@ -45,7 +45,8 @@ def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
     agreement = clip_agreement(evaluation)
     order = np.argsort(-agreement, kind="stable")
     chosen = [("best", int(row)) for row in order[:SHOWN]] + [("worst", int(row)) for row in order[::-1][:SHOWN]]
-    clips = read_set(run.settings.data.root, "validation", allow_missing=True, classes=run.settings.labels.classes)
+    name = shown_set(run)
+    clips = read_set(run.settings.data.root, name, allow_missing=True, classes=run.settings.labels.classes)
     paths = {clip_name(name): clips.folder / name for name in clips.filenames}
     parts = [
         html.paragraph(
@@ -60,6 +61,11 @@ def clip_parts(run: Run, finisher: Finisher) -> list[Markup]:
         parts.append(html.figure(draw_clip(waveform, evaluation, row), caption, caption, as_pixels=True))
         parts.append(html.audio(waveform / max(1.0, float(np.abs(waveform).max())), SAMPLE_RATE))
     return parts
+
+
+def shown_set(run: Run) -> str:
+    """The set whose clips are shown: the validation set of DESED, or the test recordings of own data."""
+    return "own_test" if run.settings.own_data else "validation"
 
 
 def clip_agreement(evaluation: EvaluationSet, threshold: float = THRESHOLD) -> np.ndarray:
@@ -123,10 +129,9 @@ def _shown_classes(evaluation: EvaluationSet, clip: int, labelled: set[str]) -> 
 
 def _evaluation(run: Run, finisher: Finisher) -> EvaluationSet:
     """Post-processed scores of the validation set and its events, DESED classes only."""
-    settings = run.settings
-    raw = read_store(run.folder / "test" / "scores" / f"validation_{settings.network}.h5")
-    path = label_file(settings.data.root, "validation")
-    assert path is not None
+    settings, name = run.settings, shown_set(run)
+    raw = read_store(run.folder / "test" / "scores" / f"{name}_{settings.network}.h5")
+    path = label_file(settings.data.root, name)
     classes = evaluated_classes(settings, maestro=False)
-    durations = set_durations(settings.data.root, "validation")
+    durations = set_durations(settings.data.root, name)
     return evaluation_set(finisher.process(raw), read_events(path), durations, classes=classes)

@@ -16,6 +16,7 @@ from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml
 from task4_sed.evaluate import FIGURES, read_finisher
 from task4_sed.reports.clips import clip_parts, psd_roc
+from task4_sed.settings import SystemSettings
 from task4_sed.systems import load_recipe
 
 TITLES = {
@@ -36,8 +37,19 @@ SET_TITLES = {
 
 @cache
 def read_published(system: str) -> dict[str, Any]:
-    """Figures of a published system, see published.yaml."""
-    return read_yaml(Path(__file__).parent / "published.yaml").data[system]
+    """Figures of a published system, see published.yaml; none for own data."""
+    return read_yaml(Path(__file__).parent / "published.yaml").data.get(system, {})
+
+
+def published_note(settings: SystemSettings) -> str:
+    """Sentence that names the published system; empty for own data."""
+    published = read_published(settings.system)
+    return f"Published: {published['system']}, on the real data." if published else ""
+
+
+def set_title(settings: SystemSettings, name: str) -> str:
+    """Title of a test set; of own data their name."""
+    return f"{settings.own_data} test" if name == "own_test" else SET_TITLES[name]
 
 
 def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
@@ -58,7 +70,7 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     many = "runs (Student's t)" if len(runs) > 1 else "recordings (bootstrap)"
     note = (
         f"{first.settings.network.capitalize()}, post-processed. Per cent. Intervals are 95 % over {many}. "
-        f"Published: {read_published(first.settings.system)['system']}, on the real data. {versions}."
+        f"{published_note(first.settings)} {versions}."
     )
     raw = html.table(figure_rows(runs, "raw"), caption="Before post-processing.")
     finisher = read_finisher(first)
@@ -93,7 +105,11 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
             figures = [found[name][key] for found in every]
             found = over_runs([Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in figures])
             found = found._replace(low=max(0.0, found.low))  # Student's t over few runs may go below
-            row = {"set": SET_TITLES[name], "figure": TITLES[key], "value": html.with_interval(*found, scale=100)}
+            row = {
+                "set": set_title(runs[0].settings, name),
+                "figure": TITLES[key],
+                "value": html.with_interval(*found, scale=100),
+            }
             known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
             if key in known:
                 row["published"] = f"{100 * known[key]:.1f}"
@@ -112,7 +128,7 @@ def stage_rows(run: Run) -> list[dict[str, Any]]:
         for kind, words in (("raw", "raw"), ("postprocessed", "post-processed")):
             for set_name, figures in scores[kind].items():
                 key = "psds1" if "psds1" in figures else "mpauc"
-                title = f"{SET_TITLES[set_name].removeprefix('DESED ')} {TITLES[key]}, {words}"
+                title = f"{set_title(run.settings, set_name).removeprefix('DESED ')} {TITLES[key]}, {words}"
                 row[title] = _per_cent(figures[key]["value"])
         rows.append(row)
     return rows
@@ -125,7 +141,7 @@ def class_rows(run: Run) -> dict[str, list[dict[str, Any]]]:
     for name, figures in scores.items():
         keys = [key for key in FIGURES if key in figures]
         classes = list(figures[keys[0]]["per_class"])
-        tables[SET_TITLES[name]] = [
+        tables[set_title(run.settings, name)] = [
             {"class": label, **{TITLES[key]: _per_cent(figures[key]["per_class"].get(label)) for key in keys}}
             for label in classes
         ]
