@@ -10,7 +10,7 @@ test       figures on the test split, in each precision
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import save_checkpoint
 from common.training.seeds import derive_seed, seed_all
-from common.training.trainer import fit, make_trainer
 from task1_asc.data.clips import (
     TrainingClips,
     open_development,
@@ -40,7 +39,9 @@ from task1_asc.evaluate import score_network
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, load_run_model, load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, classify_with
 from task1_asc.settings import QuantizedTrainingSettings, RampOptimSettings, Task1Settings
-from task1_asc.train import QuantizedSceneTraining, SceneTraining
+
+if TYPE_CHECKING:  # imported where a stage trains: Lightning takes seconds
+    from task1_asc.train import SceneTraining
 
 Task1Run = Run[Task1Settings]
 
@@ -53,6 +54,7 @@ def train_teachers(run: Task1Run, settings: Task1Settings, fast_check: bool = Fa
     """
     from task1_asc.data.teacher_logits import write_seen
     from task1_asc.networks.teachers import each_teacher, make_teacher, teacher_settings
+    from task1_asc.train import SceneTraining
 
     refuse_over_limits(settings)
     clips = read_training_clips(settings, fast_check)
@@ -95,6 +97,8 @@ def train_network(run: Task1Run, settings: Task1Settings, fast_check: bool = Fal
 
     Reads logits/logits.h5. Writes train/last.ckpt, with held-out clips also train/best.ckpt, metrics.csv, energy.json.
     """
+    from task1_asc.train import SceneTraining
+
     refuse_over_limits(settings)
     clips = read_training_clips(settings, fast_check, logits_file(run))
     held_out = 0 if clips.held_out is None else len(clips.held_out)
@@ -110,6 +114,8 @@ def tune_devices(run: Task1Run, settings: Task1Settings, fast_check: bool = Fals
 
     Reads train/. Writes devices/<device>/last.ckpt.
     """
+    from task1_asc.train import SceneTraining
+
     tuning = settings.device_tuning
     assert tuning is not None
     clips = read_training_clips(settings, fast_check)
@@ -162,6 +168,7 @@ def train_quantized(
 ) -> nn.Module:
     """Train a network further with simulated 8 bit, and convert it; the last epoch is used, as published."""
     from common.inference.quantize import convert, prepare_training
+    from task1_asc.train import QuantizedSceneTraining
 
     own, training = further_settings(clips.settings)
     prepared = prepare_training(network.cpu(), input_shape(own, clips.sample_rate), KEPT_FLOAT)
@@ -197,8 +204,12 @@ def calibration_batches(clips: TrainingClips, front_end: nn.Module) -> Iterator[
         yield front_end(batch["waveform"].to(choose_device(settings.trainer)))
 
 
-def learn(module: SceneTraining, settings: Task1Settings, clips: TrainingClips, folder: Path, fast_check: bool) -> None:
+def learn(
+    module: "SceneTraining", settings: Task1Settings, clips: TrainingClips, folder: Path, fast_check: bool
+) -> None:
     """Train a module, or resume from its last.ckpt; best.ckpt is kept where clips are held out."""
+    from common.training.trainer import fit, make_trainer
+
     loaders = [clips.training_loader(settings)]
     if clips.held_out is not None:
         loaders.append(scene_loader(settings, open_development(settings, clips.held_out)))
