@@ -20,7 +20,7 @@ FLOORS = {
         "reports", "data settings", "output errors",
     ],
     "task1_asc": [
-        "__main__", "report", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data",
+        "__main__", "report compare", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data",
         "settings",
     ],
     "task4_sed": [
@@ -29,7 +29,7 @@ FLOORS = {
         "labels losses augment",
     ],
     "retrieval": [
-        "__main__", "moments", "report submission search", "imitation", "recipe", "evaluate train",
+        "__main__", "moments", "report compare submission search", "imitation", "recipe", "evaluate train",
         "correspondences model metrics", "losses", "data", "settings",
     ],
 }  # fmt: skip
