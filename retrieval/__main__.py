@@ -81,6 +81,21 @@ def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> N
     print(write_retrieval_report(paths, out))
 
 
+def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
+    """Compare systems with the first of them: paired differences with 95 % intervals.
+
+    Example: compare runs/retrieval/small_0 runs/retrieval/other_0
+
+    Args:
+        paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
+        json: print all differences as JSON, from 0 to 1.
+    """
+    from common.reports.compare import print_comparison
+    from retrieval.compare import compare_systems
+
+    print_comparison(compare_systems(paths), json)
+
+
 def predict(run: Positional[Path], *, root: Path) -> None:
     """Rank the recordings of an evaluation set for its queries.
 
@@ -183,6 +198,7 @@ VERBS: dict[str, Any] = {
     "sweep_imitation": sweep_verb(ImitationSettings, _load_imitation_recipe),
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "predict": predict,
     "package": package,
     "index": index,

@@ -37,22 +37,30 @@ def score(
         Name to interval: "mAP@10", "R@1", "R@5", "R@10", "MRR" of captions as queries for their own clip; "audio to
         text ..." of clips as queries for their captions; "multiple mAP@10", "multiple mAP@16" with `relevance`.
     """
+    values = query_values(similarity, owner, captions, file_names, relevance)
+    return {name: mean_interval_over(found, groups, seed) for name, (found, groups) in values.items()}
+
+
+def query_values(
+    similarity: Tensor,
+    owner: Tensor,
+    captions: Sequence[str],
+    file_names: Sequence[str],
+    relevance: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Figures of each query, and the clip that it belongs to: (queries,) each; arguments and names as of `score`."""
     relevant = owner[:, None] == torch.arange(similarity.shape[1])
-    figures = {
-        "mAP@10": mean_interval_over(average_precision(similarity, relevant, 10), owner, seed),
-        **{f"R@{k}": mean_interval_over(recall(similarity, relevant, k), owner, seed) for k in (1, 5, 10)},
-        "MRR": mean_interval_over(reciprocal_rank(similarity, relevant), owner, seed),
-    }
+    found = {"mAP@10": (average_precision(similarity, relevant, 10), owner)}
+    found |= {f"R@{k}": (recall(similarity, relevant, k), owner) for k in (1, 5, 10)}
+    found["MRR"] = reciprocal_rank(similarity, relevant), owner
     clips = torch.arange(similarity.shape[1])
-    figures["audio to text mAP@10"] = mean_interval_over(average_precision(similarity.mT, relevant.mT, 10), clips, seed)
-    for k in (1, 5, 10):
-        figures[f"audio to text R@{k}"] = mean_interval_over(recall(similarity.mT, relevant.mT, k), clips, seed)
+    found["audio to text mAP@10"] = average_precision(similarity.mT, relevant.mT, 10), clips
+    found |= {f"audio to text R@{k}": (recall(similarity.mT, relevant.mT, k), clips) for k in (1, 5, 10)}
     if relevance is not None:
         rows, several = several_relevant(captions, file_names, relevance)
         for k in (10, 16):
-            precision = average_precision(similarity[rows], several, k)
-            figures[f"multiple mAP@{k}"] = mean_interval_over(precision, owner[rows], seed)
-    return figures
+            found[f"multiple mAP@{k}"] = average_precision(similarity[rows], several, k), owner[rows]
+    return found
 
 
 def several_relevant(

@@ -194,6 +194,27 @@ def report(
     say(f"Wrote {write_task1_report(runs, out, precision)}.")
 
 
+def compare(
+    paths: Positional[tuple[Path, ...]],
+    *,
+    precision: Literal["float32", "float16", "int8"] = "float32",
+    json: bool = False,
+) -> None:
+    """Compare systems with the first of them: paired differences with 95 % intervals, also per class.
+
+    Example: compare runs/task1_asc/small runs/task1_asc/small_dir
+
+    Args:
+        paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
+        precision: of the network in the test.
+        json: print all differences as JSON, from 0 to 1.
+    """
+    from common.reports.compare import print_comparison
+    from task1_asc.compare import compare_systems
+
+    print_comparison(compare_systems(paths, precision), json)
+
+
 def export(run: Positional[Path], *, out: Path | None = None, json: bool = False) -> None:
     """Export the network of a run as ONNX in float32, float16 and int8, and compare size, latency and accuracy.
 
@@ -264,6 +285,7 @@ VERBS: dict[str, Verb] = {
     "predict": predict,
     "package": package,
     "report": report,
+    "compare": compare,
     "export": export,
     "system": config_verb(Task1Settings, system),
     "search_width": config_verb(Task1Settings, search_width),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
+from common.errors import UserError
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.systems import SYSTEM, load_recipe
 
@@ -63,7 +64,6 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, all
         num_workers: processes for decoding.
         allow_missing: also pack sets with missing clips.
     """
-    from common.errors import UserError
     from task4_sed.data.sets import SETS, audio_folder, pack_set
 
     for name in sets or SETS:
@@ -144,8 +144,32 @@ def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> No
     say(f"Wrote {write_task4_report(runs, out)}.")
 
 
+def compare(
+    paths: Positional[tuple[Path, ...]],
+    *,
+    ground_truth: Path | None = None,
+    durations: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Compare systems with the first of them: paired differences with 95 % intervals, also per class.
+
+    Example: compare runs/task4_sed/small runs/task4_sed/other
+
+    Args:
+        paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders of score
+            tables, which need the two tables below.
+        ground_truth: table with filename, onset, offset, event_label; scores all systems on it.
+        durations: table with filename, duration.
+        json: print all differences as JSON, from 0 to 1.
+    """
+    from common.reports.compare import print_comparison
+    from task4_sed.reports.compare import compare_systems
+
+    print_comparison(compare_systems(paths, ground_truth, durations), json)
+
+
 def psds(
-    scores: Positional[Path],
+    scores: Positional[tuple[Path, ...]],
     *,
     ground_truth: Path,
     durations: Path,
@@ -162,7 +186,8 @@ def psds(
 
     Args:
         scores: folder of score tables (a .tsv per clip), score store (.h5), folder of operating points (a table of
-            detections per threshold, named by it), or table of detections.
+            detections per threshold, named by it), or table of detections. Several systems are compared with the
+            first: paired differences with intervals.
         ground_truth: table with filename, onset, offset, event_label.
         durations: table with filename, duration.
         classes: score this class only; may be repeated.
@@ -176,8 +201,17 @@ def psds(
     """
     from task4_sed.metrics.command import score
 
+    if len(scores) > 1:
+        from common.reports.compare import print_comparison
+        from task4_sed.metrics.compare import compare_scores
+
+        if plots or cross_check:
+            raise UserError("--plots and --cross_check take one system; call `psds` for each.")
+        options: dict[str, Any] = {"classes": classes, "alpha_st": alpha_st, "draws": draws, "jobs": jobs}
+        print_comparison([compare_scores(scores, ground_truth, durations, **options)], json)
+        return
     score(
-        scores, ground_truth, durations, classes=classes, alpha_st=alpha_st, draws=draws, jobs=jobs, plots=plots,
+        scores[0], ground_truth, durations, classes=classes, alpha_st=alpha_st, draws=draws, jobs=jobs, plots=plots,
         out=out, with_cross_check=cross_check, as_json=json,
     )  # fmt: skip
 
@@ -204,6 +238,7 @@ VERBS: dict[str, Any] = {
     "predict": predict,
     "package": package,
     "report": report,
+    "compare": compare,
     "psds": psds,
     **pretraining.VERBS,
 }

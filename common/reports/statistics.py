@@ -91,6 +91,13 @@ def resample_sums(sums: Array, generator: np.random.Generator, resamples: int) -
     return np.stack([drawn @ sums for drawn in draw_groups(len(sums), generator, resamples)])
 
 
+def draws_of_mean(values: ArrayLike, groups: ArrayLike, resamples: int = 1000, seed: int = 0) -> Array:
+    """Mean of values (clips,), then of resampled groups: (1 + resamples,). Equal groups and seeds are drawn alike."""
+    values = np.asarray(values, dtype=np.float64)
+    sums = sums_by_group(np.stack([values, np.ones_like(values)], axis=1), groups)
+    return ratio(np.vstack([sums.sum(axis=0), resample_sums(sums, np.random.default_rng(seed), resamples)]))
+
+
 def percentile_limits(resampled: ArrayLike, level: float = 0.95) -> Array:
     """Limits (2, ...) that `level` of the figures (resamples, ...) lie between; NaN, a class not drawn, is ignored."""
     tail = (1 - level) / 2
@@ -117,12 +124,31 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float], l
     if len(first) < 2:
         raise ValueError("a paired comparison needs at least two seeds")
     differences = [second[seed] - first[seed] for seed in sorted(first)]
-    if np.ptp(differences) == 0:  # the t-test would divide by 0
+    if np.ptp(differences) < 1e-12:  # the t-test would divide by 0
         mean = float(differences[0])
         return Difference(mean, mean, mean, float(mean == 0), len(differences))
     found = stats.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval(level)
     return Difference(float(np.mean(differences)), float(low), float(high), float(found.pvalue), len(differences))
+
+
+def difference_over_seeds(
+    first_seeds: Sequence[int], first: Sequence[float], second_seeds: Sequence[int], second: Sequence[float]
+) -> Difference | None:
+    """Mean of second - mean of first over runs: paired where both have the same seeds, else Welch's t (pairs 0).
+
+    None where one has a single run.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    if set(first_seeds) == set(second_seeds) and len(set(first_seeds)) == len(first) == len(second):
+        return paired_difference(dict(zip(first_seeds, first)), dict(zip(second_seeds, second)))
+    mean = float(np.mean(second) - np.mean(first))
+    if max(np.ptp(first), np.ptp(second)) < 1e-12:  # the t-test would divide by 0
+        return Difference(mean, mean, mean, float(mean == 0), 0)
+    found = stats.ttest_ind(second, first, equal_var=False)
+    low, high = found.confidence_interval()
+    return Difference(mean, float(low), float(high), float(found.pvalue), 0)
 
 
 def over_runs(figures: Sequence[Interval]) -> Interval:

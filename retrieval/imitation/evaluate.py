@@ -18,21 +18,23 @@ def score_search(similarity: Tensor, search: Search, seed: int = 0) -> dict[str,
         "MRR", "R@1", "R@2" over queries; "NDCG" where every item of the target's class counts; with several groups
         also "MRR per concept": the mean over the groups of each group's mean (QBV's fine-grained protocol).
     """
+    values = query_values(similarity, search)
+    return {name: mean_interval_over(found, groups, seed) for name, (found, groups) in values.items()}
+
+
+def query_values(similarity: Tensor, search: Search) -> dict[str, tuple[Tensor, Tensor]]:
+    """Figures of each query (of each group for "MRR per concept") and the item it imitates."""
     candidates, relevant = separate_groups(similarity, search)
-    ranks = reciprocal_rank(candidates, relevant)
-    target, labels = np.array(search.target), np.array(search.label)
-    figures = {
-        "MRR": mean_interval_over(ranks, target, seed),
-        "R@1": mean_interval_over(recall(candidates, relevant, 1), target, seed),
-        "R@2": mean_interval_over(recall(candidates, relevant, 2), target, seed),
-    }
+    ranks, target = reciprocal_rank(candidates, relevant), torch.tensor(search.target)
+    found = {"MRR": (ranks, target)} | {f"R@{k}": (recall(candidates, relevant, k), target) for k in (1, 2)}
     if len(set(search.item_group)) == 1:
-        same_class = torch.from_numpy(labels[target][:, None] == labels[None])
-        figures["NDCG"] = mean_interval_over(normalized_gain(similarity, same_class), target, seed)
+        labels = np.array(search.label)
+        same_class = torch.from_numpy(labels[search.target][:, None] == labels[None])
+        found["NDCG"] = normalized_gain(similarity, same_class), target
     else:
-        means = pd.Series(ranks.numpy()).groupby(search.group).mean().to_numpy()
-        figures["MRR per concept"] = mean_interval_over(torch.tensor(means), np.arange(len(means)), seed)
-    return figures
+        means = torch.tensor(pd.Series(ranks.numpy()).groupby(search.group).mean().to_numpy())
+        found["MRR per concept"] = means, torch.arange(len(means))
+    return found
 
 
 def separate_groups(similarity: Tensor, search: Search) -> tuple[Tensor, Tensor]:

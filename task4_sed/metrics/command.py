@@ -49,9 +49,7 @@ def score(
 ) -> None:
     """Score and print; see the verb in `__main__` for the arguments."""
     jobs = jobs or len(os.sched_getaffinity(0))
-    if alpha_st < 0:
-        raise UserError(f"alpha_st is the weight of the deviation over classes and cannot be {alpha_st:g}.")
-    parameters = {"psds1": replace(PSDS1, alpha_st=alpha_st), "psds2": replace(PSDS2, alpha_st=alpha_st)}
+    parameters = psds_parameters(alpha_st)
     tables = not scores.is_file() or scores.suffix in (".tsv", ".csv")
     if tables and is_detection_table(scores if scores.is_file() else score_files(scores)[0]):
         if with_cross_check:
@@ -74,19 +72,34 @@ def score(
         print_scores(result, str(scores))
 
 
+def psds_parameters(alpha_st: float = 1.0) -> dict[str, PsdsParameters]:
+    """Those of PSDS1 and PSDS2, by name."""
+    if alpha_st < 0:
+        raise UserError(f"alpha_st is the weight of the deviation over classes and cannot be {alpha_st:g}.")
+    return {"psds1": replace(PSDS1, alpha_st=alpha_st), "psds2": replace(PSDS2, alpha_st=alpha_st)}
+
+
 def score_tables(
     evaluation: EvaluationSet, parameters: Mapping[str, PsdsParameters], draws: int, jobs: int
 ) -> tuple[dict[str, Any], Curves]:
     """All figures of score tables, and the curves behind them by metric."""
-    found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
-    scores: dict[str, Any] = dict(zip(parameters, found))
-    scores["collar_f1"] = collar_f1(evaluation, draws=draws, jobs=jobs)
-    scores["intersection_f1"] = intersection_f1(evaluation, draws=draws, jobs=jobs)
+    scores = all_scores(evaluation, parameters, draws, jobs)
     result: dict[str, Any] = plain_figures(scores)
     result |= {"computed_by": computed_by(operating_points=False), "versions": versions()}
     result["clips"] = evaluation.report.as_json()
-    curves = {name: (psds.curve, psds.class_curves) for name, psds in zip(parameters, found)}
+    curves = {name: (scores[name].curve, scores[name].class_curves) for name in parameters}
     return result, curves
+
+
+def all_scores(
+    evaluation: EvaluationSet, parameters: Mapping[str, PsdsParameters], draws: int, jobs: int
+) -> dict[str, Any]:
+    """A `Psds` for each set of parameters, and both `F1` at the threshold 0.5."""
+    found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
+    f1 = {"collar_f1": collar_f1, "intersection_f1": intersection_f1}
+    return dict(zip(parameters, found)) | {
+        name: function(evaluation, draws=draws, jobs=jobs) for name, function in f1.items()
+    }
 
 
 def score_operating_points(

@@ -39,7 +39,8 @@ class Counts(NamedTuple):
 class F1(NamedTuple):
     """value: macro average. per_class, precision, recall, counts, thresholds by class name.
 
-    micro: F1 of the summed counts. interval: 95 %, by recording, with these thresholds.
+    micro: F1 of the summed counts. interval: 95 %, by recording, with these thresholds. samples, class_samples: as of
+    `Psds`.
     """
 
     value: float
@@ -50,6 +51,8 @@ class F1(NamedTuple):
     recall: dict[str, float]
     counts: dict[str, Counts]
     thresholds: dict[str, float]
+    samples: np.ndarray
+    class_samples: np.ndarray
 
 
 def collar_f1(
@@ -144,6 +147,8 @@ def f1_of_counts(classes: Sequence[str], rows: Sequence[ClassCounts]) -> F1:
         recall=dict(zip(classes, recall[:, 0].tolist())),
         counts={name: Counts(*counts) for name, counts in zip(classes, whole)},
         thresholds={name: row.threshold for name, row in zip(classes, rows)},
+        samples=macro[1:],
+        class_samples=score[:, 1:],
     )
 
 

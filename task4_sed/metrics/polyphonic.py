@@ -63,7 +63,7 @@ class Psds(NamedTuple):
     """A score with its parts, the first four as in sed_scores_eval.
 
     value 0..1; per_class by name; curve: effective true positive rate over effective false positive rate;
-    class_curves; interval: 95 %, by recording; samples: values of the draws behind it.
+    class_curves; interval: 95 %, by recording; samples: values of the draws behind it; class_samples (classes, draws).
     """
 
     value: float
@@ -72,6 +72,7 @@ class Psds(NamedTuple):
     class_curves: dict[str, Curve]
     interval: Interval | None
     samples: np.ndarray
+    class_samples: np.ndarray
 
 
 def psds(
@@ -255,6 +256,7 @@ def _combine(classes: tuple[str, ...], levels: Sequence[ClassLevels], wanted: Ps
         class_curves=curves,
         interval=interval(values),
         samples=values[1:],
+        class_samples=areas[:, 1:],
     )
 
 

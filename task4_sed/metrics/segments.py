@@ -42,7 +42,7 @@ score: staircase is the lower bound."""
 class SegmentAuc(NamedTuple):
     """value: mean over classes, 0..1. per_class by name. interval: 95 %, by recording.
 
-    interpolation: between points of the ROC, see `INTERPOLATIONS`. samples: values of the draws.
+    interpolation: between points of the ROC, see `INTERPOLATIONS`. samples, class_samples: as of `Psds`.
     """
 
     value: float
@@ -50,6 +50,7 @@ class SegmentAuc(NamedTuple):
     interval: Interval | None
     interpolation: str
     samples: np.ndarray
+    class_samples: np.ndarray
 
 
 def mean_partial_auc(
@@ -91,10 +92,11 @@ def mean_partial_auc(
         order = np.argsort(-maxima, kind="stable")
         ranked = maxima[order], active[order], segments.clips[order]
         areas[name] = _roc_areas(*ranked, weights, limit, interpolation == "linear") / limit
+    every = np.stack(list(areas.values()))
     with np.errstate(invalid="ignore"):
-        means = np.nanmean(np.stack(list(areas.values())), axis=0)
+        means = np.nanmean(every, axis=0)
     per_class = {name: float(area[0]) for name, area in areas.items()}
-    return SegmentAuc(float(means[0]), per_class, interval(means), interpolation, means[1:])
+    return SegmentAuc(float(means[0]), per_class, interval(means), interpolation, means[1:], every[:, 1:])
 
 
 def segment_f1(
