@@ -29,7 +29,7 @@ class CheckReport:
             CheckFailed: if there are problems.
         """
         if json:
-            print_json(asdict(self))
+            print_json({key: value for key, value in asdict(self).items() if key != "notes" or value})
         else:
             self.print_tables()
         for note in self.notes:
