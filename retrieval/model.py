@@ -13,6 +13,7 @@ from common.models.text import TextEncoder
 from common.registry import load_audio_model
 from common.registry.models import create_audio_model
 from common.training.checkpoints import read_weights
+from retrieval.data.clips import CaptionedClips, evaluation_loader
 from retrieval.settings import AudioEncoder, Model, TextEncoderSettings
 
 
@@ -151,3 +152,23 @@ def load_checkpoint(model: DualEncoder, path: Path) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{path} holds another model than the settings describe: {error}") from error
+
+
+@torch.inference_mode()
+def embed_clips(model: DualEncoder, clips: CaptionedClips, batch_size: int) -> Tensor:
+    """Every clip to a unit vector: (clips, dim) on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = []
+    for batch in evaluation_loader(clips, batch_size):
+        inputs = (batch[name].to(device) for name in ("windows", "window_clip", "samples"))
+        parts.append(model.embed_audio(*inputs).float().cpu())
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
+def embed_captions(model: DualEncoder, captions: Sequence[str], batch_size: int = 64) -> Tensor:
+    """Captions to unit vectors: (captions, dim) on the CPU."""
+    model.eval()
+    vectors = model.text.encode(captions, batch_size).to(next(model.parameters()).device)
+    return functional.normalize(model.project_text(vectors), dim=1).float().cpu()

@@ -25,9 +25,8 @@ from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, w
 from retrieval.data.captions import leaks, read_relevance
 from retrieval.data.clips import CaptionedClips, Manifest, read_clips
 from retrieval.evaluate import TIE_RULE, as_json, per_query, rank_histogram, score
-from retrieval.model import DualEncoder, load_checkpoint, make_model, make_text_encoder
-from retrieval.settings import RetrievalSettings
-from retrieval.train import MONITOR, RetrievalModule, embed_captions, embed_clips, train
+from retrieval.model import DualEncoder, embed_captions, embed_clips, load_checkpoint, make_model, make_text_encoder
+from retrieval.settings import MONITOR, RetrievalSettings
 
 TextRun = Run[RetrievalSettings]
 CLIPS = ("data.validation", "data.max_duration", "data.window", "data.encode_silence", "data.allow_missing", "seed")
@@ -37,6 +36,8 @@ TEXT_TEACHER = "text_similarity"
 
 def train_contrastive(run: TextRun, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
     """Stage 1 of one model, on `data.pretraining` (or `data.training`)."""
+    from retrieval.train import RetrievalModule, train
+
     seed_all(settings.seed, sum(name.encode()))
     module = RetrievalModule(make_model(settings.models[name]), settings.contrastive)
     sources = settings.data.pretraining or settings.data.training
@@ -62,6 +63,8 @@ def estimate_correspondences(run: TextRun, settings: RetrievalSettings, fast_che
 
 def train_distilled(run: TextRun, settings: RetrievalSettings, name: str, fast_check: bool = False) -> None:
     """Stage 2 of one model: from its stage 1, on `data.training`, towards the correspondences."""
+    from retrieval.train import RetrievalModule, train
+
     assert settings.distilled is not None
     manifest = read_clips(*settings.data.training, allow_missing=settings.data.allow_missing)
     names = [name] if settings.correspondences.own_teacher_only else _teacher_names(settings)

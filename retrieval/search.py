@@ -23,11 +23,10 @@ from common.settings.yaml_file import read_yaml
 from retrieval import recipe as text_recipe
 from retrieval.data.clips import split_windows
 from retrieval.imitation import recipe as imitation_recipe
+from retrieval.imitation.model import ImitationModel
 from retrieval.imitation.settings import ImitationSettings
-from retrieval.imitation.train import ImitationModel
-from retrieval.model import DualEncoder
+from retrieval.model import DualEncoder, embed_captions
 from retrieval.settings import RetrievalSettings
-from retrieval.train import embed_captions
 
 FILES_PER_BLOCK = 64
 WINDOWS_AT_ONCE = 16

@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from common.settings import Field, MachineSettings, RunSettings, Settings
 
+MONITOR = "mAP@10"
+"""Figure of the validation that selects the epoch."""
+
 
 class DataSource(Settings):
     """One split of one captioned data set."""

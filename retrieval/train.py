@@ -23,9 +23,8 @@ from retrieval.data.clips import CaptionedClips, CaptionSampler, evaluation_load
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
 from retrieval.model import DualEncoder
-from retrieval.settings import Correspondences, DataSource, RetrievalSettings, Training
+from retrieval.settings import MONITOR, Correspondences, DataSource, RetrievalSettings, Training
 
-MONITOR = "mAP@10"
 STAGE_1 = Correspondences(contrastive_weight=1.0, distillation_weight=0.0)
 
 
@@ -160,26 +159,6 @@ def on_this_machine(settings: TrainerSettings) -> TrainerSettings:
     if settings.precision == "16-mixed" and not uses_gpu(settings):
         return settings.model_copy(update={"precision": "32-true"})
     return settings
-
-
-@torch.inference_mode()
-def embed_clips(model: DualEncoder, clips: CaptionedClips, batch_size: int) -> Tensor:
-    """Every clip to a unit vector: (clips, dim) on the CPU."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = []
-    for batch in evaluation_loader(clips, batch_size):
-        inputs = (batch[name].to(device) for name in ("windows", "window_clip", "samples"))
-        parts.append(model.embed_audio(*inputs).float().cpu())
-    return torch.cat(parts)
-
-
-@torch.inference_mode()
-def embed_captions(model: DualEncoder, captions: Sequence[str], batch_size: int = 64) -> Tensor:
-    """Captions to unit vectors: (captions, dim) on the CPU."""
-    model.eval()
-    vectors = model.text.encode(captions, batch_size).to(next(model.parameters()).device)
-    return torch.nn.functional.normalize(model.project_text(vectors), dim=1).float().cpu()
 
 
 def _gathered(tensor: Tensor) -> Tensor:

@@ -12,21 +12,23 @@ from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
 from retrieval.evaluate import TIE_RULE, as_json
 from retrieval.imitation.data import coarse_search, read_search, read_training
 from retrieval.imitation.evaluate import score_search
-from retrieval.imitation.settings import ImitationSettings
-from retrieval.imitation.train import MONITOR, ImitationModel, ImitationModule, training_loader
+from retrieval.imitation.model import ImitationModel
+from retrieval.imitation.settings import MONITOR, ImitationSettings
 from retrieval.model import make_audio_encoder
 from retrieval.recipe import result_row
-from retrieval.train import on_this_machine
 
 VoiceRun = Run[ImitationSettings]
 
 
 def train_encoders(run: VoiceRun, settings: ImitationSettings, fast_check: bool = False) -> None:
     """Train; last.ckpt is the last epoch, best.ckpt has the highest validation MRR where imitations are held out."""
+    from common.training.trainer import fit, make_trainer
+    from retrieval.imitation.train import ImitationModule, training_loader
+    from retrieval.train import on_this_machine
+
     pairs, held_out = read_training(settings.data, settings.tested == "best")
     seed_all(settings.seed)
     model = ImitationModel(make_audio_encoder(settings.audio), settings.shared)

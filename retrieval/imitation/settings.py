@@ -8,6 +8,9 @@ from retrieval.settings import AudioEncoder
 
 Layout = Literal["qbv_coarse", "qbv_fine", "vimsketch"]
 
+MONITOR = "MRR"
+"""Figure of the validation that selects the epoch."""
+
 
 class ImitationData(Settings):
     """Pairs of a vocal imitation and the recording that it imitates."""

@@ -36,9 +36,9 @@ from retrieval.data.captions import read_caption_table, read_relevance
 from retrieval.data.clips import CaptionedClips, read_clips
 from retrieval.evaluate import several_relevant
 from retrieval.metrics import average_precision
-from retrieval.model import DualEncoder, load_checkpoint, make_text_encoder
+from retrieval.model import DualEncoder, embed_captions, embed_clips, load_checkpoint, make_text_encoder
 from retrieval.settings import Correspondences, Data, DataSource, RetrievalSettings, TextEncoderSettings, Training
-from retrieval.train import STAGE_1, RetrievalModule, embed_captions, embed_clips, train
+from retrieval.train import STAGE_1, RetrievalModule, train
 from tests.benchmarks.paired_table import Figures, PairedCells
 
 RATE, VIEW = 16000, 384

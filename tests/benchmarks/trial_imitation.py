@@ -33,6 +33,7 @@ from common.registry import load_audio_model
 from common.settings.schema import TrainerSettings
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
+from retrieval.imitation.model import ImitationModel
 from retrieval.imitation.settings import (
     AdamRamps,
     ImitationAugmentation,
@@ -40,7 +41,7 @@ from retrieval.imitation.settings import (
     ImitationSettings,
     ImitationTraining,
 )
-from retrieval.imitation.train import ImitationModel, ImitationModule
+from retrieval.imitation.train import ImitationModule
 from retrieval.losses import contrastive_loss
 from retrieval.metrics import average_precision, reciprocal_rank
 from tests.benchmarks.paired_table import Figures, PairedCells

@@ -18,9 +18,9 @@ from common.registry.models import create_front_end
 from common.settings import load_settings
 from retrieval.imitation.data import Search, read_training
 from retrieval.imitation.evaluate import score_search
+from retrieval.imitation.model import ImitationModel
 from retrieval.imitation.settings import AdamRamps, AdamWCosine, ImitationSettings
 from retrieval.imitation.train import (
-    ImitationModel,
     ImitationModule,
     contrast,
     make_optimizer,

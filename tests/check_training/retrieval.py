@@ -18,8 +18,8 @@ from common.training.trainer import fit, make_trainer
 from retrieval.correspondences import EstimatedCorrespondences, write_teacher
 from retrieval.data.clips import CaptionSampler, split_windows
 from retrieval.model import DualEncoder
-from retrieval.settings import Correspondences, RetrievalSettings, TextEncoderSettings, Training
-from retrieval.train import MONITOR, STAGE_1, RetrievalModule, make_optimizer, rate_factor, trainer_settings
+from retrieval.settings import MONITOR, Correspondences, RetrievalSettings, TextEncoderSettings, Training
+from retrieval.train import STAGE_1, RetrievalModule, make_optimizer, rate_factor, trainer_settings
 from tests.check_training.fixtures import Fixture, check
 from tests.support.places import ROOT
 

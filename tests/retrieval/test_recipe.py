@@ -97,7 +97,7 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
 
 def test_stage_2_draws_its_own_batches(run, settings, monkeypatch):
     seeds = []
-    monkeypatch.setattr("retrieval.recipe.train", lambda *arguments: seeds.append(arguments[4]))
+    monkeypatch.setattr("retrieval.train.train", lambda *arguments: seeds.append(arguments[4]))
     train_contrastive(RECIPE.open(run), settings, "mn")
     train_distilled(RECIPE.open(run), settings, "mn")
     orders = [list(CaptionSampler([5] * 20, 10, 5, seed)) for seed in seeds]
