@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,13 @@ class Tags:
     duration: float
     tags: list[tuple[str, float]]
     events: list[Event]
+
+
+class Timeline(NamedTuple):
+    """Scores over time: `edges` (steps + 1) in seconds, `scores` (steps, classes)."""
+
+    edges: list[float]
+    scores: Tensor
 
 
 def load_tagger(name: str, weights: Path | None) -> AudioModel:
@@ -112,6 +119,21 @@ def tag_file(
     best = probabilities.topk(min(top, len(probabilities)))
     tags = [(model.labels[i], score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
     return Tags(str(path), duration, tags, found)
+
+
+@torch.inference_mode()
+def score_timeline(model: AudioModel, path: Path, options: EventOptions | None = None) -> Timeline:
+    """Scores over a file: of each frame, or for a clip model of windows, each shown around its centre."""
+    options, progress = options or EventOptions(), Progress("Tagging", None, quiet=True)
+    duration, frame = audio_info(path).duration, model.windows.frame
+    if frame is None:
+        parts, before = list(_scores_of_windows(model, path, options, progress)), (options.window - options.hop) / 2
+    else:
+        frames = (passage.output.frame_logits for passage in model.stream(read_noted(model, path, progress)))
+        parts, before = [model.probabilities(each)[0].cpu() for each in frames if each is not None], 0.0
+    scores = torch.cat(parts)
+    inner = (before + step * (frame or options.hop) for step in range(1, len(scores)))
+    return Timeline([0.0, *(min(edge, duration) for edge in inner), duration], scores)
 
 
 def tag_files(
@@ -187,19 +209,12 @@ def _events_of_windows(
     model: AudioModel, path: Path, duration: float, options: EventOptions, progress: Progress
 ) -> list[Event]:
     """Events of a clip model: every window is a frame of `hop` seconds around the window's centre."""
-    kept = model.windows
-    shortest = min(kept.shortest, options.window)
-    model.windows = WindowPolicy(options.window, options.window - options.hop, shortest)
     threshold = 0.3 if options.threshold is None else options.threshold
     finder = EventFinder(options.hop, threshold, options.median or 1)
     before = (options.window - options.hop) / 2  # the first window also covers the time before its centre
     events: list[Event] = []
-    try:
-        for passage in model.stream(read_noted(model, path, progress)):
-            assert passage.output.logits is not None
-            events += finder.add(model.probabilities(passage.output.logits).cpu())
-    finally:
-        model.windows = kept
+    for scores in _scores_of_windows(model, path, options, progress):
+        events += finder.add(scores)
     events += finder.finish(finder.position * options.hop)
     last = finder.position * options.hop
     return [  # the first frame begins with the file, the last ends with it
@@ -210,3 +225,16 @@ def _events_of_windows(
         )
         for event in events
     ]
+
+
+def _scores_of_windows(model: AudioModel, path: Path, options: EventOptions, progress: Progress) -> Iterator[Tensor]:
+    """Scores (1, classes) of a clip model in each window of a file."""
+    kept = model.windows
+    shortest = min(kept.shortest, options.window)
+    model.windows = WindowPolicy(options.window, options.window - options.hop, shortest)
+    try:
+        for passage in model.stream(read_noted(model, path, progress)):
+            assert passage.output.logits is not None
+            yield model.probabilities(passage.output.logits).cpu()
+    finally:
+        model.windows = kept
