@@ -43,16 +43,23 @@ def cut_data(*, source: Path, root: Path, hop: float = 5, allow_missing: bool = 
     say(f"{', '.join(f'{count:,} windows of {name}' for name, count in counts.items())} are in {root}.")
 
 
-def check_data(*, root: Path, json: bool = False) -> None:
+def check_data(
+    *, root: Path | None = None, table: Path | None = None, audio: Path | None = None, json: bool = False
+) -> None:
     """Compare the data with the published counts, and list missing clips, damaged files and wrong rows.
 
     Args:
-        root: folder of the data.
+        root: folder of the data of the challenge.
+        table: own data instead: a table with filename, onset, offset, label and, optionally, split.
+        audio: folder of the recordings that the table names; by default the folder of the table.
         json: print the report as JSON, with all missing clips.
     """
     from task4_sed.data.check import check_data as check
+    from task4_sed.data.check import check_own
 
-    check(root).show(json)
+    if (root is None) == (table is None):
+        raise UserError("Give --root for the data of the challenge, or --table and --audio for own recordings.")
+    (check(root) if root is not None else check_own(table, audio or table.parent)).show(json)
 
 
 def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, allow_missing: bool = False) -> None:
@@ -64,6 +71,7 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, all
         num_workers: processes for decoding.
         allow_missing: also pack sets with missing clips.
     """
+    from common.errors import UserError
     from task4_sed.data.sets import SETS, audio_folder, pack_set
 
     for name in sets or SETS:
@@ -92,7 +100,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON, from 0 to 1.
     """
-    from task4_sed.reports.report import class_rows, figure_rows, read_published, stage_rows
+    from task4_sed.reports.report import class_rows, figure_rows, published_note, read_published, stage_rows
 
     opened = load_recipe().open(run)
     if json:
@@ -103,7 +111,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         print_table(rows, title=title)
     if stages := stage_rows(opened):
         print_table(stages, title="Each training and the ensembles, per cent")
-    say(f"Published: {read_published(opened.settings.system)['system']}. Intervals: bootstrap over recordings.")
+    say(f"{published_note(opened.settings)} Intervals: bootstrap over recordings.".strip())
 
 
 def predict(run: Positional[Path], *, root: Path) -> None:

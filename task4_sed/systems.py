@@ -1,5 +1,6 @@
 """The systems of Task 4, the baseline and the winner's two iterations, behind one recipe. No torch until it runs."""
 
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ class AnySystem(Task4Settings):
         return TwoIterations if data.get("recipe") == "two_iterations" else Task4Settings
 
 
+LONGEST_CLIP = 11.0
+"""Seconds up to which a clip is scored at once: its first 10 s, and the last score extends to the end."""
 SYSTEM: type[SystemSettings] = AnySystem
 """Schema of the YAML files of both systems."""
 
@@ -105,7 +108,7 @@ def result_row(run: "Run[SystemSettings]") -> dict[str, Any]:
 
 
 def predict(run: "Run[SystemSettings]", root: Path) -> Path:
-    """Score the clips of an evaluation set.
+    """Score the clips of an evaluation set; clips of more than 11 s in windows, which are joined.
 
     Args:
         run: finished.
@@ -119,25 +122,32 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     from common.data.files import write_json
     from common.runs.stages import read_record
     from task4_sed.data.clips import SoundEventClips
+    from task4_sed.data.own import cut_long
+    from task4_sed.data.sets import file_durations
     from task4_sed.evaluate import PREDICTIONS, read_finisher
     from task4_sed.scores.store import read_scores
     from task4_sed.scores.tables import write_score_tables
+    from task4_sed.scores.windows import join_windows
 
     settings = run.settings
     read_record(run.folder, "test")
     clips = _evaluation_clips(Path(root))
-    dataset = SoundEventClips(clips, Path(root), settings.labels, packed=False)
+    seconds = file_durations(clips.folder, clips.filenames)
     folder = run.folder / PREDICTIONS
     store = folder / "logits.h5"
-    _system(settings).predict_logits(run, dataset, store)
+    with tempfile.TemporaryDirectory() as windows:
+        scored = cut_long(clips, Path(windows)) if max(seconds.values()) > LONGEST_CLIP else clips
+        dataset = SoundEventClips(scored, scored.folder, settings.labels, packed=False)
+        _system(settings).predict_logits(run, dataset, store)
+    if scored is not clips:
+        join_windows(store)
     raw = read_scores(store)
     finished = read_finisher(run).process(raw)
     for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
         for old in (folder / name).glob("*.tsv"):
             old.unlink()
         write_score_tables(tables, folder / name, fill_value=0.0)
-    durations = {name: float(seconds) for name, seconds in zip(clips.filenames, dataset.durations)}
-    facts = {"network": settings.network, "made_up": files.is_made_up(Path(root)), "durations": durations}
+    facts = {"network": settings.network, "made_up": files.is_made_up(Path(root)), "durations": seconds}
     write_json(folder / "predictions.json", facts)
     return folder
 

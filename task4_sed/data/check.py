@@ -1,6 +1,6 @@
 """`data check`: counts of each set against the published ones, missing clips, files against their rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ from common.data.files import is_made_up
 from common.errors import UserError
 from common.output import Progress
 from task4_sed.data import sets
-from task4_sed.data.annotations import clip_name
+from task4_sed.data.annotations import check_against_durations, clip_name
 from task4_sed.data.maestro import recording_name
+from task4_sed.data.own import read_own
 
 SHOWN = 5
 TOLERANCE = 0.11
@@ -48,6 +49,26 @@ def check_data(root: Path, num_workers: int = 8) -> SetsReport:
     return report
 
 
+def check_own(table: Path, audio: Path, num_workers: int = 8) -> SetsReport:
+    """Read a table of own events, and every file that it names."""
+    report = SetsReport(table, made_up=is_made_up(audio))
+    try:
+        own = read_own(table, audio, allow_missing=True)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
+    report.missing, report.notes = {"own": own.missing} if own.missing else {}, list(own.notes)
+    seconds, damaged = _read_durations(own.files, str(audio), num_workers)
+    report.problems += ([own.notes[0]] if own.missing else []) + damaged
+    report.rows += own.rows(seconds)
+    if not damaged:
+        try:
+            report.notes += check_against_durations(own.annotations, seconds)
+        except UserError as error:
+            report.problems.append(str(error))
+    return report
+
+
 def _check_set(report: SetsReport, clips: sets.ClipSet, num_workers: int) -> None:
     listed, published = len(clips) + len(clips.missing), sets.published_clips(report.root, clips.name)
     row = {"set": clips.name, "clips": len(clips), "missing": len(clips.missing), "published": published}
@@ -64,16 +85,8 @@ def _check_set(report: SetsReport, clips: sets.ClipSet, num_workers: int) -> Non
 
 def _file_problems(root: Path, clips: sets.ClipSet, num_workers: int) -> Iterator[str]:
     """Files that are damaged, differ from their duration, or end before their labels."""
-    seconds: dict[str, float] = {}
-    damaged = []
-    paths = [clips.folder / name for name in clips.filenames]
-    with ThreadPoolExecutor(num_workers) as pool, Progress(f"Checking {clips.name}", len(paths)) as progress:
-        for name, found in zip(clips.filenames, pool.map(_duration, paths)):
-            if isinstance(found, str):
-                damaged.append(found)
-            else:
-                seconds[name] = found
-            progress.advance()
+    files = {name: clips.folder / name for name in clips.filenames}
+    seconds, damaged = _read_durations(files, clips.name, num_workers)
     if damaged:
         more = f" And {len(damaged) - 1} more of the set {clips.name}." if len(damaged) > 1 else ""
         yield f"{damaged[0]}{more}"
@@ -90,6 +103,20 @@ def _file_problems(root: Path, clips: sets.ClipSet, num_workers: int) -> Iterato
         yield str(error)
         return
     yield from _compare_durations(clips, seconds, table)
+
+
+def _read_durations(files: Mapping[str, Path], what: str, num_workers: int) -> tuple[dict[str, float], list[str]]:
+    """Seconds of each file by name, and a sentence for each damaged one."""
+    seconds: dict[str, float] = {}
+    damaged = []
+    with ThreadPoolExecutor(num_workers) as pool, Progress(f"Checking {what}", len(files)) as progress:
+        for name, found in zip(files, pool.map(_duration, files.values())):
+            if isinstance(found, str):
+                damaged.append(found)
+            else:
+                seconds[name] = found
+            progress.advance()
+    return seconds, damaged
 
 
 def _compare_durations(clips: sets.ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:

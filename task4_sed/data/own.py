@@ -33,7 +33,7 @@ from task4_sed.data.annotations import (
     read_table,
 )
 from task4_sed.data.maestro import cut_labels, split_windows, window_name
-from task4_sed.data.sets import OWN_SETS, WINDOWS
+from task4_sed.data.sets import OWN_SETS, WINDOWS, ClipSet
 from task4_sed.labels import CLIP_SECONDS, FRAME_SECONDS, SAMPLE_RATE
 
 PARTS = ("train", "validation", "test")
@@ -53,6 +53,7 @@ class OwnRecordings:
     files: dict[str, Path]
     parts: dict[str, str]
     notes: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def events(self) -> pd.DataFrame:
@@ -113,6 +114,7 @@ def read_own(table: Path, audio: Path, allow_missing: bool = False) -> OwnRecord
         {flat[name]: present[name] for name in clips},
         {flat[name]: parts[name] for name in clips},
         (*notes, *more),
+        tuple(absent),
     )
 
 
@@ -208,6 +210,18 @@ def cut_windows(recording: str, waveform: Waveform) -> Iterator[tuple[str, float
     for window in split_windows(len(waveform), SAMPLE_RATE, HOP_SECONDS):
         start = window.first / SAMPLE_RATE
         yield window_name(recording, window, SAMPLE_RATE), start, waveform[window.first : window.end]
+
+
+def cut_long(clips: ClipSet, folder: Path) -> ClipSet:
+    """The windows of clips of any length, written to a folder."""
+    with Progress("Cutting", len(clips), "recordings") as progress:
+        for name in clips.filenames:
+            waveform = read_audio(clips.folder / name, SAMPLE_RATE).clip(-1, 1)
+            for window, _, samples in cut_windows(clip_name(name), waveform):
+                _write(folder, window, samples)
+            progress.advance()
+    names = tuple(sorted(path.name for path in folder.iterdir()))
+    return ClipSet("own_test_windows", folder, names, clips.events)
 
 
 def median_lengths(events: pd.DataFrame) -> dict[str, int]:
