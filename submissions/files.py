@@ -16,6 +16,7 @@ from submissions.rules import Rules
 MAX_ENTRIES = 2_000_000
 MAX_TEXT_MB = {".yaml": 1, ".py": 1, ".json": 10}
 """Parsing these takes up to a hundred times the memory."""
+MAX_META = 1_000_000
 
 
 def list_folder(folder: Path) -> dict[str, Path]:
@@ -72,6 +73,23 @@ def list_zip(path: Path) -> dict[str, int]:
     if doubled := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{path} is refused: it holds {doubled[0]!r} twice.")
     return {name: member.file_size for name, member in zip(names, members, strict=True)}
+
+
+def read_meta_files(path: Path, names: Iterable[str]) -> str:
+    """Text of the small meta files among `names`, of a folder or a zip; "" for those that cannot be read."""
+    texts = []
+    for name in (name for name in names if name.endswith(".meta.yaml")):
+        try:
+            if path.is_dir():
+                with (path / name).open("rb") as file:
+                    texts.append(file.read(MAX_META))
+            else:
+                with zipfile.ZipFile(path) as archive, archive.open(name) as member:
+                    texts.append(member.read(MAX_META))
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, OSError,
+                ValueError, KeyError):  # fmt: skip
+            continue
+    return b"\n".join(texts).decode("utf-8", errors="replace")
 
 
 def unzip(path: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from common.data.files import atomic_write
 from common.errors import UserError, unknown
 from submissions.rules import Rules
-from submissions.schema import TO_FILL_IN, MetaFile, mistakes
+from submissions.schema import TO_FILL_IN, MetaFile, is_within, mistakes
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
 PLACEHOLDER_MARK = b"TECHNICAL REPORT MISSING"
@@ -48,7 +48,9 @@ def read_participant(path: Path, rules: Rules) -> dict[str, Any]:
     }
     found = list(meta.mistakes)
     if meta.data is not None:
-        found += [(meta.line(place), sentence) for place, sentence, _ in mistakes(meta.data, form)]
+        differences = [(place, sentence) for place, sentence, _ in mistakes(meta.data, form)]
+        verified = [(place, told) for place, told in differences if not is_within(place, rules.unverified)]
+        found += [(meta.line(place), sentence) for place, sentence in verified]
     rows = path.read_text(encoding="utf-8", errors="replace").splitlines()
     unfilled = [line for line, row in enumerate(rows, start=1) if TO_FILL_IN in row.partition("#")[0]]
     found = [(line, sentence) for line, sentence in found if line not in unfilled]

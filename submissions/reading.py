@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from pydantic import BaseModel, Field, ValidationError
 
 from common.data.audio import natural_key
 from common.errors import UserError
-from submissions.files import check_sizes, is_of_macos, list_folder, list_zip, official_names, unzip
+from submissions.files import (
+    check_sizes,
+    is_of_macos,
+    list_folder,
+    list_zip,
+    official_names,
+    read_meta_files,
+    unzip,
+)
 from submissions.rules import Rules, matches, recognise
 from submissions.schema import MetaFile
 
@@ -24,6 +33,8 @@ DECLARATION = "made_up_evaluation_set.json"
 """File at the top of a package on a made-up evaluation set; see EvaluationFiles."""
 
 MAX_LINE = 2_000_000
+NAME_COLUMNS = ("filename", "id", "scene_label", "predicted_bst_second_level_class", "index", "caption")
+"""Columns of output tables that hold the clip or query, or its label; the others hold scores or ranked files."""
 
 
 class Unreadable(Exception):
@@ -39,13 +50,17 @@ class Broken(Unreadable):
 
 
 class EvaluationFiles(BaseModel, strict=True):
-    """The evaluation set of a package: files, and for some tasks durations in seconds or queries."""
+    """The evaluation set of a package: files, and for some tasks durations in seconds or queries.
+
+    qids: id to (query, recording), where queries are about one recording.
+    """
 
     files: list[str]
     made_up: bool = False
     source: str = ""
     durations: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     queries: list[str] = []
+    qids: dict[str, tuple[str, str]] = {}
 
 
 @dataclass(eq=False)
@@ -115,8 +130,7 @@ class System:
         """An output table; columns without text are numbers. Unreadable if it has not the columns of the rules."""
         if name not in self._tables:
             table = read_table(self.files[name], self.rules.tables.separator)
-            columns = self.rules.tables.columns
-            if columns and list(table.columns) != columns:
+            if self.rules.tables.columns and list(table.columns) not in self.rules.tables.headers:
                 raise Unreadable(f"{name} has other columns")
             if table.empty:
                 raise Unreadable(f"{name} has no rows")
@@ -207,7 +221,7 @@ def open_package(
         names = official_names((name for name in sizes if not is_of_macos(name)), folder.resolve().name)
         if not names:
             raise UserError(f"{path} holds no files.")
-        rules = rules or recognise(list(names))
+        rules = rules or recognise(list(names), read_meta_files(path, names.values()))
         check_sizes(path, sizes, rules)
         if not path.is_dir():
             unzip(path, folder)
@@ -221,8 +235,7 @@ def read_table(path: Path, separator: str) -> pd.DataFrame:
     """Read an output table; Unreadable if rows are huge or do not have one length, or the file is not UTF-8."""
     if has_a_huge_line(path.read_bytes()):
         raise Unreadable(f"{path.name} has a line of more than {MAX_LINE:,} bytes")
-    text_columns = {"filename": str, "scene_label": str, "caption": str, "index": str}
-    text_columns |= {f"file_name_{rank}": str for rank in range(1, 11)}
+    text_columns = dict.fromkeys((*NAME_COLUMNS, *(f"file_name_{rank}" for rank in range(1, 11))), str)
     try:
         table = pd.read_csv(
             path, sep=separator, quoting=csv_quoting(separator), skip_blank_lines=False, keep_default_na=False,
@@ -266,7 +279,8 @@ def read_evaluation_set(path: Path, name: str | None = None) -> EvaluationFiles:
     """Read the list of an evaluation set.
 
     A .json holds {"made_up": true, "files": [...], "durations": {file: seconds}, "queries": [...]} (the last two where
-    a task needs them); a .csv (comma) or .tsv (tab) has a column filename or file_name, and duration or caption.
+    a task needs them); a .jsonl has a qid, query, vid and duration in each line; a .csv (comma) or .tsv (tab) has a
+    column filename, file_name or anonymous_id, and duration or caption.
 
     Raises:
         UserError: if the file is neither.
@@ -277,16 +291,28 @@ def read_evaluation_set(path: Path, name: str | None = None) -> EvaluationFiles:
     try:
         if path.suffix == ".json":
             return EvaluationFiles.model_validate_json(path.read_bytes()).model_copy(update={"source": name})
+        if path.suffix == ".jsonl":
+            return _evaluation_of_lines(path.read_text(encoding="utf-8"), name)
         table = pd.read_csv(path, sep="," if path.suffix == ".csv" else "\t", keep_default_na=False)
-        files = table["filename" if "filename" in table else "file_name"].astype(str).tolist()
+        column = next((column for column in ("filename", "anonymous_id") if column in table), "file_name")
+        files = table[column].astype(str).tolist()
         durations = dict(zip(files, table["duration"].astype(float))) if "duration" in table else {}
         queries = table["caption"].astype(str).tolist() if "caption" in table else []
         return EvaluationFiles(files=list(dict.fromkeys(files)), source=name, durations=durations, queries=queries)
     except (ValidationError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} is not the list of an evaluation set ({_first_line(error)}). "
-            'It needs {"files": [...]} as .json, or a column filename as .csv or .tsv.'
+            'It needs {"files": [...]} as .json, a qid in each line as .jsonl, or a column filename as .csv or .tsv.'
         ) from error
+
+
+def _evaluation_of_lines(text: str, name: str) -> EvaluationFiles:
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    qids = {str(row["qid"]): (str(row["query"]), str(row["vid"])) for row in rows}
+    durations = {str(row["vid"]): float(row["duration"]) for row in rows}
+    if len(qids) < len(rows):
+        raise ValueError(f"{len(rows)} lines hold {len(qids)} different qids")
+    return EvaluationFiles(files=list(durations), source=name, durations=durations, qids=qids)
 
 
 def _first_line(error: Exception) -> str:

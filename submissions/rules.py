@@ -22,6 +22,13 @@ class Tables(Settings):
     """Character between two fields."""
     columns: list[str] = []
     """Header, in order; columns that depend on the evaluation set are not listed."""
+    optional: list[str] = []
+    """Columns that may be absent, with a warning."""
+
+    @property
+    def headers(self) -> list[list[str]]:
+        """The headers that are accepted: all columns, or without the optional ones."""
+        return [self.columns, [column for column in self.columns if column not in self.optional]]
 
 
 class EvaluationSet(Settings):
@@ -44,6 +51,8 @@ class Rules(Settings):
     """`systems`: task<number>/<label>/...; `inference_package`: one installable Python package."""
     recognised_by: list[str]
     """Patterns of file names that only packages of this task and year have; see `matches`."""
+    meta_mark: str | None = None
+    """Text in meta files that only packages of this task and year have."""
     label: str
     """Regular expression of a system's label."""
     label_in_words: str
@@ -58,6 +67,8 @@ class Rules(Settings):
     """A place for YAML anchors that the rest of the file repeats."""
     meta: dict[str, Any] = {}
     """Form of <label>.meta.yaml; see submissions/schema.py."""
+    unverified: list[str] = []
+    """Dotted names of the meta file; mistakes in them and below are warnings, since their form was not verified."""
     checks: dict[str, dict[str, Any] | None]
     """Name of each check to its options, in the order of the report."""
     name: str = ""
@@ -90,8 +101,8 @@ def matches(name: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
-def recognise(files: list[str]) -> Rules:
-    """The rules that fit a package with these files: most patterns found, then the newest year.
+def recognise(files: list[str], meta_text: str = "") -> Rules:
+    """The rules that fit a package with these files and text of meta files: most patterns found, then the newest year.
 
     Raises:
         UserError: if no rules fit.
@@ -100,6 +111,7 @@ def recognise(files: list[str]) -> Rules:
     for name in rule_names():
         rules = load_rules(name)
         hits = sum(any(matches(file, pattern) for file in files) for pattern in rules.recognised_by)
+        hits += rules.meta_mark is not None and rules.meta_mark in meta_text
         if hits:
             found.append((hits, rules.year, rules))
     if not found:

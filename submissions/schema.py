@@ -7,7 +7,7 @@ empty, too. A list of one form means one or more of it. A leaf is `text`, `text 
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,11 @@ def mistakes(value: Any, form: Any, place: Place = ()) -> Iterator[Mistake]:
         yield place, f"{dotted(place)} must be {_in_words(form)}, found {found}", "error"
 
 
+def is_within(place: Place, names: Iterable[str]) -> bool:
+    """Whether a place is one of these dotted names, or below one."""
+    return any(re.match(rf"{re.escape(name)}([.\[]|$)", dotted(place)) for name in names)
+
+
 def dotted(place: Place) -> str:
     """("authors", 0, "email") to "authors[0].email"."""
     text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
@@ -80,7 +85,7 @@ def _mapping_mistakes(value: Any, form: dict, place: Place) -> Iterator[Mistake]
     for name, key in names.items():
         if name not in value:
             if not key.endswith("?"):
-                yield place, f"{dotted((*place, name))} is missing", "error"
+                yield (*place, name), f"{dotted((*place, name))} is missing", "error"
         elif not (key.endswith("?") and value[name] is None):
             yield from mistakes(value[name], form[key], (*place, name))
     for name in [name for name in value if name not in names]:

@@ -60,11 +60,12 @@ def no_other_files(
 
 
 @check("technical_report")
-def technical_report_is_there(package: Package) -> Iterator[Finding]:
-    """The technical report exists (a warning until it does)."""
+def technical_report_is_there(package: Package, *, required: bool = False) -> Iterator[Finding]:
+    """The technical report exists (a warning while its placeholder does, and where other tasks bring it)."""
     reports = [name for name in package.files if name.lower().endswith(".pdf")]
     if not reports:
-        yield Finding(package.task_folder, "there is no technical report; add <team>.technical_report.pdf", "warning")
+        kind: Kind = "error" if required else "warning"
+        yield Finding(package.task_folder, "there is no technical report; add <team>.technical_report.pdf", kind)
     for name in reports:
         content = package.files[name].read_bytes()
         if PLACEHOLDER_MARK in content:

@@ -8,7 +8,7 @@ from typing import Any
 from common.settings.yaml_file import Place
 from submissions.checks.registry import Finding, check
 from submissions.reading import System, Unreadable
-from submissions.schema import TO_FILL_IN, dotted, mistakes
+from submissions.schema import TO_FILL_IN, dotted, is_within, mistakes
 
 COMPLEXITY = ("system", "complexity")
 UNITS = {"": 1, "k": 1e3, "K": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}
@@ -25,7 +25,10 @@ def meta_is_yaml(system: System) -> Iterator[Finding]:
 def meta_has_its_form(system: System) -> Iterator[Finding]:
     """The meta file has every key, of the right kind and range (a warning for keys of other names)."""
     for address, sentence, kind in mistakes(system.meta.data, system.rules.meta):
-        yield Finding(system.meta_place(*address), sentence, kind)
+        if is_within(address, system.rules.unverified):
+            yield Finding(system.meta_place(*address), f"{sentence} (the form is not verified)", "warning")
+        else:
+            yield Finding(system.meta_place(*address), sentence, kind)
 
 
 @check("meta_label")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from submissions.checks.registry import Finding, check, row_findings
-from submissions.reading import MAX_LINE, System, Unreadable, csv_quoting, has_a_huge_line, read_table
+from submissions.reading import MAX_LINE, NAME_COLUMNS, System, Unreadable, csv_quoting, has_a_huge_line, read_table
 
 COPIED_SHARE = 0.1
 """Independent trainings share the scores of fewer clips than this."""
@@ -21,16 +21,20 @@ CERTAIN = 0.99
 @check("table_form")
 def tables_have_their_columns(system: System) -> Iterator[Finding]:
     """Output tables have the columns of the rules, in order, and rows, each as long as the header."""
-    wanted = system.rules.tables.columns
+    rules = system.rules.tables
     for name in system.table_names:
         if odd := first_odd_row(system, name):
             yield odd
             continue
-        table = read_table(system.files[name], system.rules.tables.separator)
-        if wanted and list(table.columns) != wanted:
-            yield Finding(system.place(name, 1), differing_header(list(table.columns), wanted))
+        table = read_table(system.files[name], rules.separator)
+        found = list(table.columns)
+        if rules.columns and found not in rules.headers:
+            yield Finding(system.place(name, 1), differing_header(found, rules.columns))
         elif table.empty:
             yield Finding(system.place(name), "has no rows")
+        elif rules.columns and found != rules.columns:
+            absent = ", ".join(column for column in rules.columns if column not in found)
+            yield Finding(system.place(name, 1), f"has no column {absent}, which may be asked for", "warning")
 
 
 @check("numbers")
@@ -140,7 +144,7 @@ def _same_values(own: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def score_columns(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that hold scores or ranked files; not the clip or query, nor its label."""
-    return table.drop(columns=["filename", "scene_label", "index", "caption"], errors="ignore")
+    return table.drop(columns=list(NAME_COLUMNS), errors="ignore")
 
 
 def as_numbers(table: pd.DataFrame) -> np.ndarray:
