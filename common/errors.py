@@ -1,7 +1,9 @@
 """Errors of the user, reported in one sentence; all others keep their traceback."""
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -23,3 +25,18 @@ def unknown(kind: str, name: str, names: Iterable[str]) -> UserError:
     near = nearest(name, names)
     hint = f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(sorted(names)[:20])}."
     return UserError(f"No {kind} named {name}. {hint}")
+
+
+def import_part(name: str, advice: str) -> Any:
+    """Import an optional part.
+
+    Raises:
+        UserError: with `advice` if it is not installed; with its own error if it is installed but broken.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise UserError(advice) from error
+        cause = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+        raise UserError(f"{name} is installed but cannot be imported ({type(error).__name__}: {cause}).") from error

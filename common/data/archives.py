@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from common.data.files import write_json
-from common.errors import UserError
+from common.errors import UserError, import_part
 
 MARKS = ".unpacked"
 
@@ -81,13 +81,11 @@ def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _unpack_7z(archive: Path, folder: Path) -> None:
-    try:
-        import py7zr
-    except ImportError as error:
-        raise UserError(
-            f"Unpacking {archive.name} needs py7zr, an optional part; install it with `pip install py7zr`, "
-            f"or unpack {archive} into {folder} by hand."
-        ) from error
+    py7zr = import_part(
+        "py7zr",
+        f"Unpacking {archive.name} needs py7zr, an optional part; install it with `pip install py7zr`, "
+        f"or unpack {archive} into {folder} by hand.",
+    )
     try:
         with py7zr.SevenZipFile(archive) as content:
             if content.needs_password():

@@ -9,7 +9,7 @@ import torch
 
 from common.data.audio import list_audio, read_audio
 from common.data.files import atomic_path, atomic_write
-from common.errors import UserError, unknown
+from common.errors import UserError, import_part, unknown
 from common.inference.hear import get_scene_embeddings
 from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
@@ -102,8 +102,4 @@ def write_embeddings(out: Path, names: list[str], embeddings: np.ndarray) -> Non
 
 
 def _arrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UserError("Parquet files need pyarrow; install it (pip install pyarrow) or write an .npz.") from error
-    return pyarrow
+    return import_part("pyarrow", "Parquet files need pyarrow; install it (pip install pyarrow) or write an .npz.")

