@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.reports.statistics import Interval, bootstrap_mean
-from retrieval.metrics import average_precision, first_rank, recall, reciprocal_rank
+from retrieval.metrics import Ranks, average_precision
 
 TIE_RULE = "of equal similarities, those that are not relevant come first"
 
@@ -50,12 +50,13 @@ def query_values(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Figures of each query, and the clip that it belongs to: (queries,) each; arguments and names as of `score`."""
     relevant = owner[:, None] == torch.arange(similarity.shape[1])
-    found = {"mAP@10": (average_precision(similarity, relevant, 10), owner)}
-    found |= {f"R@{k}": (recall(similarity, relevant, k), owner) for k in (1, 5, 10)}
-    found["MRR"] = reciprocal_rank(similarity, relevant), owner
+    to_clips, to_captions = Ranks.of(similarity, relevant), Ranks.of(similarity.mT, relevant.mT)
     clips = torch.arange(similarity.shape[1])
-    found["audio to text mAP@10"] = average_precision(similarity.mT, relevant.mT, 10), clips
-    found |= {f"audio to text R@{k}": (recall(similarity.mT, relevant.mT, k), clips) for k in (1, 5, 10)}
+    found = {"mAP@10": (to_clips.average_precision(10), owner)}
+    found |= {f"R@{k}": (to_clips.recall(k), owner) for k in (1, 5, 10)}
+    found["MRR"] = to_clips.reciprocal_rank(), owner
+    found["audio to text mAP@10"] = to_captions.average_precision(10), clips
+    found |= {f"audio to text R@{k}": (to_captions.recall(k), clips) for k in (1, 5, 10)}
     if relevance is not None:
         rows, several = several_relevant(captions, file_names, relevance)
         for k in (10, 16):
@@ -94,7 +95,7 @@ def per_query(similarity: Tensor, owner: Tensor, captions: Sequence[str], file_n
         {
             "caption": list(captions),
             "file_name": [file_names[i] for i in owner.tolist()],
-            "rank": first_rank(similarity, relevant).numpy(),
+            "rank": Ranks.of(similarity, relevant).first().numpy(),
             "similarity": similarity.gather(1, owner[:, None])[:, 0].numpy(),
             "found_first": [file_names[i] for i in best.tolist()],
         }

@@ -21,7 +21,7 @@ from common.training.trainer import fit, make_trainer
 from retrieval.correspondences import EstimatedCorrespondences
 from retrieval.data.clips import CaptionedClips, CaptionSampler, evaluation_loader, read_clips
 from retrieval.losses import contrastive_loss, distillation_loss
-from retrieval.metrics import mean_average_precision, mean_reciprocal_rank, recall_at_k
+from retrieval.metrics import Ranks
 from retrieval.model import DualEncoder
 from retrieval.settings import MONITOR, Correspondences, DataSource, RetrievalSettings, Training
 
@@ -86,11 +86,11 @@ class RetrievalModule(LightningModule):
         audio, text, owner = (torch.cat(parts) for parts in zip(*self._validation, strict=True))
         self._validation.clear()
         relevant = owner[:, None] == torch.arange(len(audio), device=owner.device)
-        similarity = text @ audio.mT
-        self.log(MONITOR, mean_average_precision(similarity, relevant, 10), prog_bar=True, rank_zero_only=True)
-        self.log("R@1", recall_at_k(similarity, relevant, 1), rank_zero_only=True)
-        self.log("R@10", recall_at_k(similarity, relevant, 10), rank_zero_only=True)
-        self.log("MRR", mean_reciprocal_rank(similarity, relevant), rank_zero_only=True)
+        ranks = Ranks.of(text @ audio.mT, relevant)
+        self.log(MONITOR, ranks.average_precision(10).mean(), prog_bar=True, rank_zero_only=True)
+        self.log("R@1", ranks.recall(1).mean(), rank_zero_only=True)
+        self.log("R@10", ranks.recall(10).mean(), rank_zero_only=True)
+        self.log("MRR", ranks.reciprocal_rank().mean(), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with one rate for the encoders and one for the projections."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from common.reports.statistics import Interval
 from retrieval.evaluate import mean_interval_over
 from retrieval.imitation.data import Search
-from retrieval.metrics import normalized_gain, recall, reciprocal_rank
+from retrieval.metrics import Ranks, normalized_gain
 
 
 def score_search(similarity: Tensor, search: Search, seed: int = 0) -> dict[str, Interval]:
@@ -25,8 +25,9 @@ def score_search(similarity: Tensor, search: Search, seed: int = 0) -> dict[str,
 def query_values(similarity: Tensor, search: Search) -> dict[str, tuple[Tensor, Tensor]]:
     """Figures of each query (of each group for "MRR per concept") and the item it imitates."""
     candidates, relevant = separate_groups(similarity, search)
-    ranks, target = reciprocal_rank(candidates, relevant), torch.tensor(search.target)
-    found = {"MRR": (ranks, target)} | {f"R@{k}": (recall(candidates, relevant, k), target) for k in (1, 2)}
+    ranking, target = Ranks.of(candidates, relevant), torch.tensor(search.target)
+    ranks = ranking.reciprocal_rank()
+    found = {"MRR": (ranks, target)} | {f"R@{k}": (ranking.recall(k), target) for k in (1, 2)}
     if len(set(search.item_group)) == 1:
         labels = np.array(search.label)
         same_class = torch.from_numpy(labels[search.target][:, None] == labels[None])

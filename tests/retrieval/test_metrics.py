@@ -10,6 +10,7 @@ import torch
 from retrieval.imitation.data import Search
 from retrieval.imitation.evaluate import score_search
 from retrieval.metrics import (
+    Ranks,
     average_precision,
     mean_average_precision,
     mean_reciprocal_rank,
@@ -141,3 +142,18 @@ def test_fine_grained_imitation_searches_within_the_concept():
     assert figures["R@2"].value == pytest.approx(expected["R@2"], abs=1e-6)
     constant = score_search(torch.ones(len(queries), len(concepts)), search)
     assert constant["MRR per concept"].value < 0.2  # the official sort gives 1.0 here
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_counting_gives_the_ranks_of_sorting(few, monkeypatch):
+    monkeypatch.setattr("retrieval.metrics.FEW", few)
+    generator = torch.Generator().manual_seed(0)
+    for share in (0.02, 0.3, 0.9):
+        similarity = (2 * torch.randn(20, 50, generator=generator)).round()  # many ties
+        relevant = torch.rand(20, 50, generator=generator) < share
+        relevant[:, 7] = True
+        for query, found in enumerate(Ranks.of(similarity, relevant).ranks.tolist()):
+            # By similarity, those that are not relevant first: what the tie rule says, item by item.
+            order = sorted(range(50), key=lambda item: (-similarity[query, item], relevant[query, item]))
+            expected = [rank for rank, item in enumerate(order, start=1) if relevant[query, item]]
+            assert [rank for rank in found if rank <= 50] == expected
