@@ -1,6 +1,7 @@
 """Results on stdout, as a table or as JSON; progress and messages on stderr."""
 
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -8,7 +9,12 @@ from typing import Any
 
 LONGEST_LINE = 2000
 LONGEST_CELL = 1000
+LONGEST_UNFOLDED = 32
+"""Characters of a cell that stays on one line."""
+NARROWEST_FOLDED = 20
 _quiet = False
+_wide = False
+_prefix = ""
 
 
 def silence_rank() -> None:
@@ -18,9 +24,15 @@ def silence_rank() -> None:
 
 
 def say(text: str) -> None:
-    """Print a message on stderr."""
+    """Print a message on stderr, with the name of this process's task before each line."""
     if not _quiet:
-        print_error(text)
+        print_error("\n".join(f"{_prefix}{line}" for line in text.split("\n")))
+
+
+def name_task(name: str) -> None:
+    """Put a name before all messages of this process; empty for none. For tasks that run beside others."""
+    global _prefix
+    _prefix = f"[{name}] " if name else ""
 
 
 def print_error(text: str) -> None:
@@ -55,29 +67,80 @@ def print_json(data: object) -> None:
     print(text, flush=True)
 
 
+def show_everything(wide: bool) -> None:
+    """Whether tables on a terminal keep all columns and whole paths (`--wide`), also where they do not fit."""
+    global _wide
+    _wide = wide
+
+
+def is_wide() -> bool:
+    """Whether `--wide` was given."""
+    return _wide
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print results for people, one row per line; None becomes an empty cell.
 
-    Lines are not cut when stdout is not a terminal.
+    On a terminal the table fits its width: long texts are folded, long paths lose their first folders, and the last
+    columns are left out and named, unless `--wide` was given. Elsewhere cells stand between tabs, whole.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     if _quiet:
         return
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title or None, title_justify="left")
-    for column in columns:
-        values = [row.get(column) for row in rows]
-        numeric = any(_is_number(value) for value in values) and all(_is_number(v) or v is None for v in values)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[Text(escape(shorten(_cell(row.get(column)), LONGEST_CELL))) for column in columns])
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(80, console.measure(table, options=console.options.update(width=10_000)).maximum))
+    cells = [[escape(shorten(_cell(row.get(column)), LONGEST_CELL)) for column in columns] for row in rows]
+    if not sys.stdout.isatty():
+        lines = ["\t".join(line) for line in ([escape(column) for column in columns], *cells)]
+        print("\n".join([*([escape(title)] if title else []), *lines]), flush=True)
+        return
+    from rich.console import Console
+
+    console = Console(width=10_000 if _wide else None)
+    numeric = [_all_numbers([row.get(column) for row in rows]) for column in columns]
+    print_fitted(console, columns, cells, numeric, title)
+
+
+def print_fitted(
+    console: Any, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], title: str
+) -> None:
+    """Print a table with the width of a rich Console; `cells` by row, `numeric` columns stand to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    widths = []
+    for number, column in enumerate(columns):
+        texts = [row[number] if _wide else shorten_path(row[number]) for row in cells]
+        longest = max(map(len, texts), default=0)
+        folds = longest > LONGEST_UNFOLDED
+        header = textwrap.fill(column, max(longest, *map(len, column.split()), 1), break_long_words=False)
+        widths.append(NARROWEST_FOLDED if folds else max(longest, *map(len, header.split("\n"))))
+        if number > 1 and sum(widths) + 2 * len(widths) - 2 > console.width:
+            break
+        side: Any = "right" if numeric[number] else "left"
+        table.add_column(Text(header), justify=side, overflow="fold", no_wrap=not folds or _wide)
+    shown = len(table.columns)
+    for row in cells:
+        table.add_row(*[Text(text if _wide else shorten_path(text)) for text in row[:shown]])
+    if title:
+        console.print(Text(title, style="bold"))
     console.print(table)
+    if shown < len(columns):
+        console.print(Text(f"({', '.join(columns[shown:])}: with --wide)", style="dim"))
+
+
+def shorten_path(text: str) -> str:
+    """The last parts of a long path without spaces, behind an ellipsis; any other text as it is."""
+    if len(text) <= LONGEST_UNFOLDED or "/" not in text or " " in text:
+        return text
+    kept = text
+    while len(kept) > LONGEST_UNFOLDED - 2 and "/" in kept:
+        kept = kept.partition("/")[2]
+    return f"…/{kept}"
+
+
+def _all_numbers(values: Sequence[Any]) -> bool:
+    return any(map(_is_number, values)) and all(_is_number(value) or value is None for value in values)
 
 
 def _is_number(value: Any) -> bool:
@@ -90,6 +153,14 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def spell_time(seconds: float) -> str:
+    """40 s, 12 min, 2 h 5 min."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -109,7 +180,8 @@ class Progress:
     def __init__(self, what: str, total: int | None, unit: str = "clips", done: int = 0, quiet: bool = False):
         self.what, self.total, self.unit, self.done, self.quiet = what, total, unit, done, quiet or _quiet
         self._bar: Any = None
-        self._last_line = time.monotonic()
+        self._done_before, self._started = done, time.monotonic()
+        self._last_line = self._started
 
     def __enter__(self) -> "Progress":
         if not self.quiet and sys.stderr.isatty():
@@ -135,7 +207,14 @@ class Progress:
         if not self.quiet and (is_last or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
             self._last_line = time.monotonic()
             of_total = "" if self.total is None else f" of {self.total}"
-            say(f"{self.what}: {self.done}{of_total} {self.unit}{f'  {note}' if note else ''}")
+            say(f"{self.what}: {self.done}{of_total} {self.unit}{f'  {note}' if note else ''}{self.time_left()}")
+
+    def time_left(self) -> str:
+        """Such as ", about 12 min left"; empty where nothing tells, or nothing is left."""
+        new = self.done - self._done_before
+        if self.total is None or new <= 0 or self.done >= self.total:
+            return ""
+        return f", about {spell_time((time.monotonic() - self._started) * (self.total - self.done) / new)} left"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,112 +1,29 @@
-"""How one tagging network learns, on AudioSet or on a smaller labelled set, and the logits of a trained one."""
+"""How one tagging network learns, on AudioSet or on a smaller labelled set."""
 
 import copy
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
+from common.audioset.losses import Objective, tagging_loss
 from common.audioset.metrics import mean_average_precision
+from common.audioset.networks import make_model
 from common.audioset.settings import OptimSettings, TaggingSettings
-from common.errors import UserError
 from common.features import augment
-from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
-from common.models.network import ModelOutput, channels_last, choose_device
-from common.models.passt import PaSST, from_image_weights
+from common.models.network import ModelOutput, channels_last
 from common.output import say
-from common.registry import load_audio_model
-from common.registry.models import create_audio_model, create_model, find_architecture, find_released
-from common.registry.weights import read_tensors
-from common.training.checkpoints import load_weights
 from common.training.schedules import ExponentialWarmupLinearDown
 from common.training.seeds import step_generator
 from common.training.trainer import update_average
 
-Objective = Literal["several_labels", "one_label"]
 AVERAGE = "average."
 LARGE_LOGIT = 30.0
 TARGETS = ("target", "weight", "teacher_target", "teacher_weight")
-
-
-def make_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
-    """Front end and network of the settings; from their weights, with a new classifier where the classes differ."""
-    model, made = settings.model, _make_random_model(settings, labels)
-    if model.weights is not None and _load_image_weights(made.network, model.weights):
-        return made
-    if model.weights is not None or find_released(model.name) is not None:
-        loaded = load_audio_model(model.name, model.weights, labels=labels)
-        try:
-            made.network.load_state_dict(loaded.network.state_dict())
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip()
-            raise UserError(f"model.options do not fit the weights of {model.name}: {first}") from error
-    return made
-
-
-def network_options(settings: TaggingSettings) -> dict[str, Any]:
-    """Options of the network; a DyMN with random weights starts at a kernel temperature of 30, as published."""
-    model = settings.model
-    random = model.weights is None and find_released(model.name) is None
-    if random and find_architecture(model.name).network == "dymn":
-        return {"T_max": 30.0, **model.options}
-    return model.options
-
-
-def _make_random_model(settings: TaggingSettings, labels: Sequence[str]) -> AudioModel:
-    """As `make_model`, with random weights; released weights still decide strides and the like."""
-    front_end = settings.front_end.model_dump()
-    return create_audio_model(settings.model.name, front_end=front_end, labels=labels, **network_options(settings))
-
-
-def _load_image_weights(network: nn.Module, weights: Path) -> bool:
-    """Load DeiT's weights into a PaSST; False for any other file or network, which stays unchanged."""
-    if not isinstance(network, PaSST):
-        return False
-    tensors = read_tensors(weights)
-    if "pos_embed" not in tensors:
-        return False
-    heads = {name: value for name, value in network.state_dict().items() if name.startswith("head")}
-    try:
-        network.load_state_dict({**heads, **from_image_weights(tensors, network)})
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{weights} holds image weights, but not of a DeiT of this size.") from error
-    return True
-
-
-def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path) -> AudioModel:
-    """The trained model of the settings in evaluation mode, on the GPU where there is one."""
-    model = _make_random_model(settings, labels)
-    load_weights(model.network, weights)
-    if isinstance(model.network, DynamicMobileNet) and settings.trainer.epochs:
-        model.network.start_epoch(settings.trainer.epochs - 1)
-    return model.eval().to(choose_device(settings.trainer))
-
-
-def refuse_hot_kernels(settings: TaggingSettings) -> None:
-    """Refuse (UserError) a training of DyMN that would end before the temperature of its kernels has fallen.
-
-    The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
-    """
-    epochs = settings.trainer.epochs
-    with torch.device("meta"):
-        network = create_model(settings.model.name, **network_options(settings))
-    if not isinstance(network, DynamicMobileNet):
-        return
-    last, lowest = network.temperature_in(epochs - 1), network.temperature_in(10**6)
-    if last > lowest:
-        raise UserError(
-            f"model.options: after {epochs} epochs the kernel temperature of DyMN would be {last:g}, but "
-            f"loading assumes {lowest:g}. Train longer, or start lower (--model.options.T_max {epochs})."
-        )
 
 
 class TaggingTraining(LightningModule):
@@ -210,9 +127,9 @@ class TaggingTraining(LightningModule):
         self.log_dict({"val_loss": loss, "val_largest_logit": largest})
         if not largest < LARGE_LOGIT:
             say(
-                f"Epoch {self.current_epoch}: the largest logit of the validation clips is {largest:.0f}. The running "
-                "statistics do not fit the weights (a DyMN from random weights may do that); train longer, or start "
-                "from released weights."
+                f"Epoch {self.current_epoch + 1}: the largest logit of the validation clips is {largest:.0f}. The "
+                "running statistics do not fit the weights (a DyMN from random weights may do that); train longer, or "
+                "start from released weights."
             )
         if self.objective == "one_label":
             self.log("val_accuracy", (logits.argmax(1) == target.argmax(1)).float().mean())
@@ -252,90 +169,9 @@ def rate_factor(optim: OptimSettings) -> ExponentialWarmupLinearDown:
     return ExponentialWarmupLinearDown(optim.warmup, optim.down_start, optim.down_length, optim.floor)
 
 
-@torch.inference_mode()
-def tag_clips(
-    model: AudioModel, loader: DataLoader[Any], limit: int | None = None
-) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Logits of all clips of a loader (of `limit` batches at most); clips beyond the model's window in windows.
-
-    Returns:
-        float32 (clips, classes), and target, weight (arrays), filename (list) of the same clips.
-    """
-    device = next(model.network.parameters()).device
-    logits, seen = [], []
-    for batch in islice(loader, limit):
-        output = model(batch["waveform"].to(device)).logits
-        assert output is not None
-        logits.append(output.float().cpu().numpy())
-        seen.append(batch)
-        del batch["waveform"]
-    facts = {key: np.concatenate([batch[key].numpy() for batch in seen]) for key in ("target", "weight")}
-    return np.concatenate(logits), {**facts, "filename": [name for batch in seen for name in batch["filename"]]}
-
-
 def mix_batch(
     spectrogram: Tensor, targets: Mapping[str, Tensor], weight: Tensor, partner: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mixup of spectrograms and of all targets; weight and partner (batch,)."""
     mixed = {key: augment.mix(value, weight, partner) for key, value in targets.items()}
     return augment.mix(spectrogram, weight, partner), mixed
-
-
-def tagging_loss(
-    logits: Tensor,
-    targets: Mapping[str, Tensor],
-    objective: Objective = "several_labels",
-    label_weight: float | None = None,
-) -> dict[str, Tensor]:
-    """Loss on the labels, and with a teacher the weighted sum with the loss on its probabilities.
-
-    Cross entropy is linear in its target, so mixing targets is mixing losses.
-
-    >>> target = torch.tensor([[1.0, 0.0]])
-    >>> taught = {"target": target, "weight": torch.ones(1, 2)}
-    >>> round(float(tagging_loss(torch.zeros(1, 2), taught)["loss"]), 4)
-    0.6931
-
-    Args:
-        targets: target and weight, with a teacher teacher_target and teacher_weight, as for `weighted_bce`.
-        label_weight: share of the labels (published 0.1, there called kd_lambda); None without a teacher.
-
-    Returns:
-        loss; with a teacher also its parts `labels` and `teacher`, before weighting.
-    """
-    if objective == "one_label":
-        labels = F.cross_entropy(logits, targets["target"])
-    else:
-        labels = weighted_bce(logits, targets["target"], targets["weight"])
-    if label_weight is None:
-        return {"loss": labels}
-    teacher = weighted_bce(logits, targets["teacher_target"], targets["teacher_weight"])
-    return {"loss": label_weight * labels + (1 - label_weight) * teacher, "labels": labels, "teacher": teacher}
-
-
-def weighted_bce(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross entropy with logits, summed over weighted targets, mean over batch and classes.
-
-    A probability p with weight w is the target w p, so that mixed clips add up. With weight 1 it is
-    F.binary_cross_entropy_with_logits. Weight 0 (unknown) counts as loss 0, also in the mean, as in EfficientAT for
-    clips without teacher and in the OpenMIC scripts.
-
-    >>> logits = torch.tensor([[0.0, 5.0]])
-    >>> round(float(weighted_bce(logits, torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]]))), 4)
-    0.3466
-
-    Args:
-        logits: (batch, classes).
-        target: (batch, classes), weight times probability.
-        weight: (batch, classes) or (batch, 1).
-    """
-    return (weight * F.softplus(logits) - target * logits).mean()
-
-
-def teacher_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """sigmoid(logits / temperature) in single precision.
-
-    >>> teacher_probabilities(torch.tensor([0.0]), 2.0)
-    tensor([0.5000])
-    """
-    return torch.sigmoid(logits.float() / temperature)

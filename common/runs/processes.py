@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal
 
-from common.output import say
+from common.output import name_task, say
 from common.runs.folder import environment
 from common.runs.tasks import Outcome, SlurmSettings, Task, run_task
 
@@ -124,6 +124,7 @@ def _work(connection: Connection, parent: int) -> None:
             task = connection.recv()
         except EOFError:
             return
+        name_task("" if task.log else task.name)  # several processes write to one terminal
         outcome = run_task(task)
         try:
             connection.send(outcome)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from common.data.files import atomic_write, compute_sha256, read_json, write_json
 from common.errors import CheckFailed, UserError, unknown
-from common.output import say, silence_rank
+from common.output import say, silence_rank, spell_time
 from common.runs.folder import (
     SETTINGS_FILE,
     code_version,
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 RECORD = "stage.json"
 SECONDS_BETWEEN_LOOKS = 0.2
+EARLY_FILES = ("metrics.csv", "energy.json", "emissions.csv")
+"""Files that a training writes before it has something to resume from."""
 _BEGUN = ".begun.json"  # settings of a stage that has started and has no record yet
 _REDO = ".redo"  # marks a folder that is removed when its stage starts
 _PLAN = "DCASE_KIT_STAGES"  # pending stages, for processes that Lightning starts within a stage
@@ -267,6 +269,9 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
         elif stage.name in redo or any(plan[name] != "keep" for name in required_stages(stage, stages)):
             plan[stage.name] = "redo"
         elif changed := changed_settings(earlier["settings"], _values(run.settings, stage.uses)):
+            if record is None and _did_nothing(folder):
+                plan[stage.name] = "redo"
+                continue
             refused[stage.name] = changed
             plan[stage.name] = "resume" if record is None else "keep"
         elif record is None:
@@ -282,6 +287,11 @@ def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict
     return plan
 
 
+def _did_nothing(folder: Path) -> bool:
+    """Whether a stage that was started left nothing to resume from, such as a checkpoint."""
+    return all(path.name[0] == "." or path.name in EARLY_FILES for path in folder.rglob("*") if path.is_file())
+
+
 def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
     """Remove the records of stages that run again, so that they stay removed after an interruption."""
     for name, action in plan.items():
@@ -295,7 +305,9 @@ def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
 def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action]) -> None:
     for stage in stages:
         if plan[stage.name] != "keep":
+            started = time.monotonic()
             _run_stage(run, stage, stages, plan[stage.name])
+            say(f"{stage.name}: done in {spell_time(time.monotonic() - started)}")
 
 
 def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: "Executor") -> None:
@@ -361,7 +373,8 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{stage.name}: {_STARTS[action]}")
+    place = f" (stage {[other.name for other in stages].index(stage.name) + 1} of {len(stages)})"
+    say(f"{stage.name}: {_STARTS[action]}{place if len(stages) > 1 else ''}")
     settings = _values(run.settings, stage.uses)
     inputs = _inputs(run, stage, stages)
     write_json(folder / _BEGUN, {"settings": settings})

@@ -10,14 +10,14 @@ grid and the folder of each cell's run. `run` must resume where an earlier call 
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.data.files import atomic_write, write_json
 from common.errors import CheckFailed, UserError
-from common.output import say
+from common.output import Progress, say
 from common.runs.folder import lock_folder, prepare_folder, read_sweep
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
@@ -129,7 +129,8 @@ def sweep(
         if len(tasks) < len(cells):
             say(f"{len(cells) - len(tasks)} of {len(cells)} cells are finished already")
         failed = []
-        outcomes = map(run_task, tasks) if executor is None else executor.run(tasks, folder / "slurm")
+        progress = Progress(folder.name, len(tasks), "cells", quiet=True)
+        outcomes = _one_by_one(tasks) if executor is None else executor.run(tasks, folder / "slurm")
         for number, outcome in enumerate(outcomes, start=1):
             cell = cells[outcome.name]
             if outcome.error:
@@ -138,12 +139,21 @@ def sweep(
             else:
                 table.append({**dict(zip(cell.names, cell.values)), **outcome.value})
                 _failure_path(folder, outcome.name).unlink(missing_ok=True)
-            say(f"{number} of {len(tasks)}: {outcome.name} {'failed' if outcome.error else 'done'}")
+            progress.advance()
+            state = "failed" if outcome.error else "done"
+            say(f"{number} of {len(tasks)}: {outcome.name} {state}{progress.time_left()}")
         table.sort([cell.values for cell in cells.values()])
     if failed:
         lines = "\n  ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
         raise CheckFailed(f"{len(failed)} of {len(cells)} cells failed (see {folder / 'failed'}):\n  {lines}")
     return [{name: parse_value(text) for name, text in row.items()} for row in table.rows]
+
+
+def _one_by_one(tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Run cells in this process."""
+    for number, task in enumerate(tasks, start=1):
+        say(f"{number} of {len(tasks)}: {task.name} starts")
+        yield run_task(task)
 
 
 def refuse_several_devices(settings: Settings, because: str, prefix: str = "") -> None:

@@ -67,7 +67,7 @@ def make_trainer(
         keep_freed_memory()
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = sys.stderr.isatty() and current_process().name == "MainProcess"
-    progress = RichProgressBar(leave=False, console_kwargs={"stderr": True}) if bar else PlainProgress()
+    progress = EpochBar(leave=False, console_kwargs={"stderr": True}) if bar else PlainProgress()
     own = [StepSeeds(seed), MetricsTable(Path(folder) / "metrics.csv"), KeepCheckpoints(folder, monitor, mode)]
     devices = 1 if settings.devices == "auto" else settings.devices
     try:
@@ -287,6 +287,19 @@ class KeepCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best value."""
         self.best = state_dict["best"]
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's bar of the steps of an epoch, with epochs counted from 1 and the time that the training takes."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting at the first remaining epoch."""
+        self.epochs = Progress("Training", trainer.max_epochs, "epochs", trainer.current_epoch, quiet=True)
+        super().on_train_start(trainer, pl_module)
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        self.epochs.done = current_epoch
+        return f"Epoch {current_epoch + 1}/{self.epochs.total}{self.epochs.time_left()}"
 
 
 class PlainProgress(Callback):
