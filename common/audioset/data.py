@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from common.audioset.losses import teacher_probabilities
 from common.audioset.settings import AugmentSettings, TeacherSettings
-from common.audioset.train import teacher_probabilities
 from common.data.encoded_store import EncodedClips
 from common.data.files import read_tsv
 from common.data.keyed_outputs import KeyedOutputs

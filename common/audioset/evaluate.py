@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from common.audioset.finetune import SPLIT
+from common.audioset.networks import load_trained
 from common.audioset.recipe import WEIGHTS
 from common.audioset.settings import FineTuneSettings, PretrainSettings
-from common.audioset.train import load_trained
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.output import print_table

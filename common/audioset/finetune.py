@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.audioset.data import DrawSampler, TaggingClips
 from common.audioset.metrics import accuracy, mean_average_precision, score_labels, score_tags
+from common.audioset.networks import load_trained, refuse_hot_kernels, tag_clips
 from common.audioset.recipe import (
     TRAINER,
     WEIGHTS,
@@ -22,7 +23,6 @@ from common.audioset.recipe import (
 )
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import TEST, TRAIN, VALIDATION, LabelledClips, read_task
-from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.encoded_store import EncodedClips, pack_encoded
 from common.data.loading import EpochDraws, make_loader
 from common.errors import UserError
@@ -53,6 +53,8 @@ def train_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_
 def _train_fold(
     settings: FineTuneSettings, clips: LabelledClips, fold: str | None, number: int, folder: Path, fast_check: bool
 ) -> None:
+    from common.audioset.train import TaggingTraining
+
     seed_all(settings.seed, number)
     module = TaggingTraining(settings, clips.labels, clips.objective)
     rate = module.front_end.sample_rate

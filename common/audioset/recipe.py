@@ -1,7 +1,7 @@
 """The recipe of AudioSet training: train one network, with a teacher's logits where they are given, then test it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -16,8 +16,8 @@ from common.audioset.data import (
     read_classes,
 )
 from common.audioset.metrics import score_tags
+from common.audioset.networks import load_trained, refuse_hot_kernels, tag_clips
 from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
-from common.audioset.train import TaggingTraining, load_trained, refuse_hot_kernels, tag_clips
 from common.data.files import is_made_up, write_json
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.data.loading import EpochDraws, make_loader
@@ -30,7 +30,9 @@ from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import read_weights, save_checkpoint
 from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+
+if TYPE_CHECKING:  # imported where a stage trains: Lightning takes seconds
+    from common.audioset.train import TaggingTraining
 
 WEIGHTS = "weights.pt"
 """Weights of the trained network under their official names: `tag --weights`, `finetune --model.weights`."""
@@ -41,6 +43,8 @@ def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_c
 
     Writes train/last.ckpt, weights.pt, metrics.csv and energy.json.
     """
+    from common.audioset.train import TaggingTraining
+
     data, folder, classes = settings.data, run.folder / "train", read_classes(settings.data.root)
     seed_all(settings.seed)
     label_weight = None if settings.teacher is None else settings.teacher.label_weight
@@ -55,7 +59,7 @@ def train_network(run: Run[PretrainSettings], settings: PretrainSettings, fast_c
 
 
 def fit_network(
-    module: TaggingTraining,
+    module: "TaggingTraining",
     folder: Path,
     clips: TaggingClips,
     sampler: DrawSampler,
@@ -63,6 +67,8 @@ def fit_network(
     fast_check: bool = False,
 ) -> None:
     """Train a network on clips, with figures of `watched` clips in the log; write last.ckpt and weights.pt."""
+    from common.training.trainer import fit, make_trainer
+
     settings = module.settings
     loaders = [training_loader(settings, clips, sampler)]
     if watched is not None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.audioset.losses import Objective
 from common.audioset.settings import FineTuneDataSettings, TableSettings
-from common.audioset.train import Objective
 from common.data.files import read_tsv
 from common.errors import UserError, unknown
 

@@ -32,10 +32,11 @@ from torch import nn
 
 from common.audioset.data import DrawSampler
 from common.audioset.finetune import open_labelled
+from common.audioset.networks import load_trained, tag_clips
 from common.audioset.recipe import fit_network, loader_options
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import LabelledClips, read_task
-from common.audioset.train import TaggingTraining, load_trained, tag_clips
+from common.audioset.train import TaggingTraining
 from common.data.loading import EpochDraws, make_loader
 from common.models.dynamic_mobilenet import DynamicConvolution, DynamicMobileNet
 from common.models.mobilenet import MobileNet

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 
 from common.audioset.data import DrawSampler, change_waveforms, class_balance_weights, mix_waveforms
+from common.audioset.losses import tagging_loss, teacher_probabilities
+from common.audioset.networks import network_options
 from common.audioset.recipe import training_loader
 from common.audioset.settings import FineTuneSettings, OptimSettings, PretrainSettings, TaggingSettings
 from common.audioset.train import (
     make_optimizer,
     mix_batch,
-    network_options,
     rate_factor,
-    tagging_loss,
     takes_average,
-    teacher_probabilities,
 )
 from common.data.loading import EpochDraws
 from common.features.augment import cover

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from common.audioset import data
 from common.audioset.data import DrawSampler, PackedTargets, class_balance_weights
+from common.audioset.losses import tagging_loss, teacher_probabilities, weighted_bce
 from common.audioset.settings import OptimSettings
-from common.audioset.train import tagging_loss, teacher_probabilities, weighted_bce
 from common.data.loading import EpochDraws
 from common.errors import UserError
 from common.features import augment

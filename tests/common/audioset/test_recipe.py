@@ -17,9 +17,10 @@ from common.__main__ import VERBS
 from common.audioset import finetune, recipe
 from common.audioset.data import read_classes
 from common.audioset.evaluate import load_run, open_tagging_run
+from common.audioset.networks import load_trained, make_model, network_options, refuse_hot_kernels
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.teachers import write_teacher_logits
-from common.audioset.train import TaggingTraining, load_trained, make_model, network_options, refuse_hot_kernels
+from common.audioset.train import TaggingTraining
 from common.cli import run as run_command
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
