@@ -64,6 +64,19 @@ def predict(run: Positional[Path], *, root: Path, annotations: str = "dcase2026_
     say(f"Wrote {answer(_load_recipe().open(run), root, annotations)}.")
 
 
+def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> None:
+    """Write, check and zip the submission of one system; the challenge takes up to four.
+
+    Args:
+        run: run folder with predictions.
+        label: Lastname_INST_task6_1.
+        meta: completed META.yaml from `python -m submissions template task6_2026 --out META.yaml`.
+    """
+    from retrieval.moments.submission import package as write
+
+    print(write(run, label, meta))
+
+
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Write one report.html: figures, R1 by length, best and worst queries with curves and audio.
 
@@ -98,5 +111,6 @@ VERBS: dict[str, Any] = {
     "sweep": sweep_verb(MomentSettings, _load_recipe),
     "evaluate": evaluate,
     "predict": predict,
+    "package": package,
     "report": report,
 }
