@@ -1,4 +1,4 @@
-"""One self-contained report.html: sections of text, tables, figures and sounds; no network, no script.
+"""One self-contained report.html: sections of text, tables, figures and sounds; no network, no script file.
 
 sections = [
     Section("Results", [paragraph("Macro accuracy, %."), table(rows, caption="Mean over seeds."), figure(plot)]),
@@ -112,11 +112,20 @@ def curves(logs: Mapping[str, Path], labels: Mapping[str, str], ending: str) -> 
     return [side_by_side(*pictures)] if pictures else [paragraph("No logs were found.")]
 
 
-def audio(waveform: ArrayLike, sample_rate: int, caption: str = "") -> Markup:
-    """A player for a waveform (samples,), -1..1, stored as 16-bit wav."""
-    content = io.BytesIO()
-    soundfile.write(content, np.clip(waveform, -1, 1), sample_rate, "PCM_16", format="WAV")
-    return _block("audio", source=_data_url("audio/wav", content), caption=caption)
+def audio(
+    waveform: ArrayLike, sample_rate: int, caption: str = "", jumps: Sequence[tuple[str, float]] = (), mp3: bool = False
+) -> Markup:
+    """A player for a waveform (samples,), -1..1, stored as 16-bit wav, or as mp3 for minutes of audio.
+
+    `jumps` are labels and seconds of buttons that play from there.
+    """
+    content, waveform = io.BytesIO(), np.clip(waveform, -1, 1)
+    if mp3:
+        soundfile.write(content, waveform, sample_rate, "MPEG_LAYER_III", format="MP3")
+    else:
+        soundfile.write(content, waveform, sample_rate, "PCM_16", format="WAV")
+    source = _data_url("audio/mpeg" if mp3 else "audio/wav", content)
+    return _block("audio", source=source, caption=caption, jumps=[(label, float(start)) for label, start in jumps])
 
 
 def side_by_side(*parts: Markup) -> Markup:

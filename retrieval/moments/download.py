@@ -8,33 +8,37 @@ from common.data.download import RemoteFile, download, zenodo_files
 from common.output import say
 
 LIGHTHOUSE = "https://raw.githubusercontent.com/line/lighthouse/d095eaa"
-MD5 = {
-    "castella_train_release.jsonl": "937fffdcd431c89a65457c4e09097d72",
-    "castella_val_release.jsonl": "7109907e4d1300eb84e8f447c5729837",
-    "castella_test_release.jsonl": None,
-}
 Part = Literal["castella", "clotho_moment", "evaluation"]
 RECORDS: dict[Part, int] = {"castella": 18358706, "clotho_moment": 17129257, "evaluation": 20450254}
+MD5: dict[Part, dict[str, str | None]] = {
+    "castella": {
+        "castella_train_release.jsonl": "937fffdcd431c89a65457c4e09097d72",
+        "castella_val_release.jsonl": "7109907e4d1300eb84e8f447c5729837",
+        "castella_test_release.jsonl": "fa8e3be93e23452a9474d511b1bd2409",
+    },
+    "clotho_moment": {
+        "clotho_moment_train_release.jsonl": None,
+        "clotho_moment_val_release.jsonl": "cd3707e3964ce5294ad10ad35bda2837",
+        "clotho_moment_test_release.jsonl": "58193c2fe7cbcc30c79ccbbb0f95dd8c",
+    },
+    "evaluation": {},
+}
 
 
 def download_data(root: Path, part: Part, record: int | None = None) -> Path:
     """Download one part into a folder; resumes after an interruption. Returns `root`.
 
-    CASTELLA's annotations come from Lighthouse, all features (and the annotations of the others, where the record has
-    them) from a Zenodo record. Archives are unpacked into `features`; a tar archive in pieces is joined first.
+    Annotations come from Lighthouse (of the evaluation set: from the record), features from a Zenodo record. Archives
+    are unpacked into `features`; a tar archive in pieces is joined first.
     """
-    if part == "castella":
-        for name, md5 in MD5.items():
-            file = RemoteFile(name, f"{LIGHTHOUSE}/data/castella/{name}", md5 and f"md5:{md5}")
-            download(file, root)
+    for name, md5 in MD5[part].items():
+        download(RemoteFile(name, f"{LIGHTHOUSE}/data/{part}/{name}", md5 and f"md5:{md5}"), root)
     archives = root / "archives"
-    names = []
+    paths = []
     for file in zenodo_files(record or RECORDS[part], archives):
-        if file.name.endswith((".jsonl", ".json")):
-            download(file, root)
-        else:
-            names.append(download(file, archives))
-    for archive in _joined(names):
+        annotations = file.name.endswith((".jsonl", ".json"))
+        paths.append(download(file, root if annotations else archives))
+    for archive in _joined([path for path in paths if path.parent == archives]):
         unpack(archive, root / "features")
         say(f"Unpacked {archive.name}.")
     return root

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -106,18 +107,15 @@ def batches(windows: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
         yield batch
 
 
-def write_features(settings: Features, root: Path, queries: Sequence[Query]) -> None:
+def write_features(encoder: Encoder, settings: Features, root: Path, queries: Sequence[Query]) -> None:
     """Write the missing files of `queries`; finished files are kept, so that an interrupted call resumes.
 
     Raises:
         UserError: if the folder was written by another encoder, or a recording has no audio.
     """
-    if settings.encoder is None:
-        return
     places = [root / "features" / settings.audio, root / "features" / settings.text]
     recordings = [vid for vid in dict.fromkeys(q.vid for q in queries) if not (places[0] / f"{vid}.npz").is_file()]
     sentences = [query for query in queries if not (places[1] / f"qid{query.qid}.npz").is_file()]
-    encoder = Encoder(settings.encoder)
     for place in places:
         _claim(place, encoder.identity)
     if recordings:
@@ -179,7 +177,7 @@ class FeatureReader:
             raise UserError(f"{path} does not exist; download the features, or set features.encoder.") from error
         except KeyError as error:
             raise UserError(f"{path} has no {key}; only the dual encoder of a run writes it.") from error
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}); delete it and write it again.") from error
         if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
             raise UserError(f"{path} holds {key} of shape {vectors.shape}, or NaN; delete it and write it again.")

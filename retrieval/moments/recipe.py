@@ -14,7 +14,7 @@ from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
 from retrieval.evaluate import as_json
 from retrieval.moments.annotations import EVALUATION, Query, read_queries, write_predictions
-from retrieval.moments.features import FeatureReader, write_features
+from retrieval.moments.features import Encoder, FeatureReader, write_features
 from retrieval.moments.metrics import Array, score
 from retrieval.moments.settings import Detector, MomentSettings, MomentSource
 from retrieval.moments.spans import find_spans, similarity_curve, tune
@@ -27,9 +27,12 @@ TUNED = "tune/chosen.json"
 
 def write_all_features(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
     """Write missing features of all splits, for all runs that share them."""
+    if settings.features.encoder is None:
+        return
+    encoder = Encoder(settings.features.encoder)
     for source in sources_of(settings):
         queries = read_queries(source.root / source.annotations)
-        write_features(settings.features, source.root, queries[:4] if fast_check else queries)
+        write_features(encoder, settings.features, source.root, queries[:4] if fast_check else queries)
 
 
 def pretrain(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
@@ -115,7 +118,8 @@ def predict(run: MomentRun, root: Path, annotations: str = EVALUATION) -> Path:
     """
     run.read_evaluation()
     queries = read_queries(root / annotations, with_windows=False)
-    write_features(run.settings.features, root, queries)
+    if run.settings.features.encoder is not None:
+        write_features(Encoder(run.settings.features.encoder), run.settings.features, root, queries)
     windows, _ = find_moments(run, queries, FeatureReader(run.settings.features, root))
     path = run.folder / PREDICTIONS
     write_predictions(path, queries, windows)
