@@ -203,7 +203,7 @@ def psds(
         draws: resamplings of the recordings for the 95 % intervals; 0 for none.
         jobs: number of processors; 0 for all.
         plots: plot the PSD-ROC curves.
-        out: folder for the plots; by default runs/task4_sed/psds/NAME.
+        out: folder for the plots; by default a new runs/task4_sed/psds/NAME.
         cross_check: compare with sed_scores_eval and psds_eval, and explain differences.
         json: print the figures as JSON.
     """

@@ -13,7 +13,8 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -147,6 +148,16 @@ def compute_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder that nothing else writes to: `path`, or with _2, _3, ... where it exists already."""
+    for number in count(1):
+        place = path if number == 1 else path.with_name(f"{path.name}_{number}")
+        with suppress(FileExistsError):
+            place.mkdir(parents=True)
+            return place
+    raise AssertionError
 
 
 def digest_files(paths: Sequence[Path], memory: Path) -> list[str]:

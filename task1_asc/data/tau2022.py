@@ -53,7 +53,7 @@ def development_folder(root: Path) -> Path:
             return folder
     raise UserError(
         f"{root / DEVELOPMENT} has no meta.csv. Run `python -m task1_asc data download --root {root}`, or "
-        f"`python -m common synthesize task1_asc --root {root}` for made-up data."
+        f"`python -m common synthesize task1_asc --root data/made_up/task1_asc` for made-up data elsewhere."
     )
 
 

@@ -121,7 +121,7 @@ def audio_folder(root: Path, name: str) -> Path:
                 return folder
     raise UserError(
         f"The audio of the set {name} is missing: there is no {places[0]}. `python -m task4_sed data download` says "
-        f"how to get it, `python -m common synthesize task4_sed --root {root}` makes data up."
+        "how to get it; `python -m common synthesize task4_sed --root data/made_up/task4_sed` makes data up elsewhere."
     )
 
 

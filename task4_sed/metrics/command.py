@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.data.files import new_folder
 from common.errors import UserError
 from common.output import print_json, print_table, say
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
@@ -63,7 +64,7 @@ def score(
         if with_cross_check:
             result["cross_check"] = {"scores": cross_check(evaluation, parameters, jobs), "why": WHY}
     if plots:
-        folder = out or Path("runs") / "task4_sed" / "psds" / scores.stem
+        folder = out or new_folder(Path("runs") / "task4_sed" / "psds" / scores.stem)
         for path in draw_curves(curves, folder):
             say(f"Drawn: {path}")
     if as_json:

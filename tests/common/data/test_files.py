@@ -1,11 +1,22 @@
 """Files are there whole or not at all."""
 
+import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from common.data.files import atomic_path, atomic_write, compute_sha256, human_size, write_json
+from common.data import files
+from common.data.files import (
+    atomic_path,
+    atomic_write,
+    compute_sha256,
+    digest_files,
+    human_size,
+    new_folder,
+    write_json,
+)
 from common.errors import nearest, unknown
 
 
@@ -77,3 +88,17 @@ def test_an_unknown_name_gets_the_nearest_ones_or_all():
     assert str(unknown("model", "mn11", ["mn10", "mn01", "passt"])) == "No model named mn11. Near it: mn10, mn01."
     assert str(unknown("model", "xyz", ["b", "a"])) == "No model named xyz. There are: a, b."
     assert nearest("trian", ["train", "data"]) == ["train"]
+
+
+def test_two_calls_never_get_one_folder(tmp_path):
+    assert [new_folder(tmp_path / "a" / "psds").name for _ in range(3)] == ["psds", "psds_2", "psds_3"]
+
+
+def test_digests_are_of_the_content_and_remembered(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("same")
+    shutil.copyfile(tmp_path / "a", tmp_path / "b")
+    os.utime(tmp_path / "b", (0, 0))
+    first, second = digest_files([tmp_path / "a", tmp_path / "b"], tmp_path / "memory.json")
+    assert first == second == compute_sha256(tmp_path / "a")
+    monkeypatch.setattr(files, "compute_sha256", None)
+    assert digest_files([tmp_path / "b"], tmp_path / "memory.json") == [first]

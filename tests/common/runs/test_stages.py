@@ -202,6 +202,18 @@ def test_an_interrupted_stage_does_not_go_on_with_other_settings(tmp_path, diary
         diary.go(tmp_path / "run", Recipe(optim=Optim(lr=0.2)))
 
 
+def test_a_stage_that_left_nothing_to_resume_from_starts_with_other_settings(tmp_path, diary, monkeypatch):
+    def fail(name, run):
+        (run.folder / name / "metrics.csv").write_text("epoch\n")
+        raise UserError("no such file")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="no such file"):
+        patch.setattr(diary, "note", fail)
+        diary.go(tmp_path / "run")
+    assert diary.go(tmp_path / "run", Recipe(data="real", optim=Optim(lr=0.5))) == ["pack", "train", "report"]
+    assert read_record(tmp_path / "run", "pack")["settings"] == {"data": "real"}
+
+
 def test_a_stage_whose_input_was_made_anew_is_done_again(tmp_path, diary):
     diary.go(tmp_path / "run")
     (tmp_path / "run" / "train" / "stage.json").unlink()
