@@ -163,6 +163,17 @@ def search(
     print_json(found) if json else print_table(found)
 
 
+def answer(index: Positional[Path]) -> None:
+    """Answer the queries of `common serve --index`, one line of JSON each from stdin.
+
+    Args:
+        index: folder from `index`.
+    """
+    from retrieval.search import answer_queries
+
+    answer_queries(index)
+
+
 def show(run: "Run[Any]") -> None:
     """Print the figures of a finished run, one table for each direction."""
     from retrieval.report import result_rows
@@ -203,6 +214,7 @@ VERBS: dict[str, Any] = {
     "package": package,
     "index": index,
     "search": search,
+    "answer": answer,
     "moments": MOMENTS,
 }
 

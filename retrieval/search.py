@@ -18,6 +18,7 @@ from common.data.files import compute_sha256, read_json, write_json
 from common.errors import UserError
 from common.output import Progress, say
 from common.runs.folder import SETTINGS_FILE
+from common.runs.helper import answer_lines
 from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
 from retrieval import recipe as text_recipe
@@ -30,6 +31,7 @@ from retrieval.settings import RetrievalSettings
 
 FILES_PER_BLOCK = 64
 WINDOWS_AT_ONCE = 16
+PAGE_HITS = 10
 PLAN = "plan.json"
 STATE = "state.json"  # of an index that is being made
 
@@ -224,9 +226,16 @@ def top_k(queries: Tensor, vectors: np.ndarray, k: int, chunk: int = 131072) -> 
 
 
 def search(
-    index: Index, text: str | None = None, voice: Path | None = None, example: Path | None = None, top: int = 5
+    index: Index,
+    text: str | None = None,
+    voice: Path | None = None,
+    example: Path | None = None,
+    top: int = 5,
+    searcher: Searcher | None = None,
 ) -> list[dict[str, Any]]:
     """Rows rank, file, similarity of the files that fit a query best; exactly one query is given.
+
+    `searcher` is the loaded model of the index, for further queries.
 
     Raises:
         UserError: if no or several queries are given, or the index takes others.
@@ -234,7 +243,7 @@ def search(
     given = {"words": text, "--voice": voice, "--example": example}
     if sum(value is not None for value in given.values()) != 1:
         raise UserError('Give one query, words, --voice FILE or --example FILE: search "a dog barks" --index INDEX')
-    searcher = index.searcher()
+    searcher = searcher or index.searcher()
     if text is not None:
         if not isinstance(searcher.model, DualEncoder):
             raise UserError("This index was made by a model of vocal imitation; search it with --voice or --example.")
@@ -250,6 +259,20 @@ def search(
         {"rank": rank, "file": index.files[row], "similarity": round(value, 4)}
         for rank, (row, value) in enumerate(zip(rows[0].tolist(), similarity[0].tolist(), strict=True), start=1)
     ]
+
+
+def answer_queries(folder: Path) -> None:
+    """Answer the queries of `common serve` over an index until stdin ends, see `common.runs.helper`."""
+    index = Index.read(folder)
+    searcher = index.searcher()
+    understands = ["text"] if isinstance(searcher.model, DualEncoder) else ["voice"]
+    audio = read_json(folder / "index.json", "index again")["folder"]
+    facts = {"folder": audio, "understands": [*understands, "example"], "files": len(index.files)}
+
+    def answer(**query: Any) -> dict[str, Any]:
+        return {"notes": [], "hits": search(index, **query, top=PAGE_HITS, searcher=searcher)}
+
+    answer_lines(facts, answer)
 
 
 def _embed_block(
