@@ -2,7 +2,7 @@
 
 It reads of each run:
 
-    test/evaluation.json            "made_up" (bool), "parameters" (int, all networks that answer), "macs" (int or absent)
+    test/evaluation.json            "made_up" (bool), "parameters" (int, of all networks), "macs" (int or absent)
     test/predictions.csv            sound_id, fold, class (truth), and a probability for each of the 23 codes
     predictions/predictions.csv     anonymous_id, and a probability for each of the 23 codes (the verb `predict`)
     predictions/evaluation.json     "made_up" (bool)

@@ -266,3 +266,80 @@ def edit_declaration(package: Path, change) -> None:
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
+
+
+SOUND_IDS = [f"{number:08x}-0000-4000-8000-{number:012x}" for number in range(30)]
+
+
+def sounds_meta(label: str) -> dict:
+    classes = load_rules("task1_2026").shared["classes"]
+    values = np.random.default_rng(7).uniform(0.5, 0.9, (len(classes), 2)).round(4)
+    figures = {code: {"hP": float(p), "hR": float(r), "hF": round(float(2 * p * r / (p + r)), 4)}
+               for code, (p, r) in zip(classes, values)}  # fmt: skip
+    overall = {name: round(float(np.mean([one[name] for one in figures.values()])), 4) for name in ("hP", "hR", "hF")}
+    return {
+        "submission": submission(label),
+        "system": {
+            "source_code": None,
+            "description": {"input_sampling_rate": "44.1kHz", "audio_representation": "CLAP",
+                            "text_representation": "CLAP", "machine_learning_method": "HATR"},
+            "complexity": {"total_parameters": "36.6 M", "MACS": None},
+            "external_datasets": None,
+        },
+        "results": {"development_datasets": {"bsd10k-v1.2": {"overall": overall, "class_wise": figures},
+                                             "bsd35k-cs": {"overall": {"hP": None, "hR": None, "hF": None}}}},
+    }  # fmt: skip
+
+
+def write_sounds(out: Path, number: int = 1) -> Path:
+    """A package of task1_2026 with one system more, on a made-up evaluation set of 30 clips."""
+    rules, label = load_rules("task1_2026"), f"Lastname_INST_task1_{number}"
+    generator = np.random.default_rng(number)
+    table = pd.DataFrame({"id": SOUND_IDS})
+    table["predicted_bst_second_level_class"] = generator.choice(rules.shared["classes"], len(SOUND_IDS))
+    table["prediction_score"] = generator.uniform(0.2, 1, len(SOUND_IDS)).round(4)
+    return _write_2026(out, label, {"files": SOUND_IDS}, sounds_meta(label), table.to_csv(index=False), "csv")
+
+
+MOMENT_QUERIES = [
+    {"qid": f"dcase2026_evaluation_q{number:03d}", "query": f"Birds sing {number} times", "duration": 60 + number // 2,
+     "vid": f"dcase2026_evaluation_audio_{number // 2:03d}"}
+    for number in range(8)
+]  # fmt: skip
+
+
+def moments_meta(label: str) -> dict:
+    return {
+        "submission": submission(label),
+        "system": {
+            "model": {"audio_models": ["MS-CLAP"], "text_models": ["MS-CLAP"], "LLMs": None,
+                      "trainable_parameters": "7.1 M", "loss_function": ["L1"]},
+            "dataset": {"data_augmentation": None, "audio_captions": 2182},
+            "ensemble": False,
+        },
+        "results": {"development_testing": {"Recall1@0.7": 10.17, "Recall1@0.5": 22.74}},
+    }  # fmt: skip
+
+
+def write_moments(out: Path, number: int = 1) -> Path:
+    """A package of task6_2026 with one system more, on a made-up evaluation set of eight queries."""
+    label = f"Lastname_INST_task6_{number}"
+    generator = np.random.default_rng(number)
+    lines = []
+    for query in MOMENT_QUERIES:
+        starts = generator.choice(40, 5, replace=False)
+        windows = [[int(start), int(start + generator.integers(1, 20))] for start in starts]
+        row = {name: query[name] for name in ("qid", "query", "vid")} | {"pred_relevant_windows": windows}
+        lines.append(json.dumps(row))
+    durations = {str(query["vid"]): float(query["duration"]) for query in MOMENT_QUERIES}
+    qids = {query["qid"]: [query["query"], query["vid"]] for query in MOMENT_QUERIES}
+    made_up = {"files": list(durations), "durations": durations, "qids": qids}
+    return _write_2026(out, label, made_up, moments_meta(label), "".join(f"{line}\n" for line in lines), "jsonl")
+
+
+def _write_2026(out: Path, label: str, made_up: dict, content: dict, output: str, ending: str) -> Path:
+    task = label.split("_")[2]
+    with new_system(label, load_rules(f"{task}_2026"), out, made_up) as folder:
+        (folder / f"{label}.output.{ending}").write_text(output)
+        write_yaml(folder / f"{label}.meta.yaml", content)
+    return out / team_name(label)
