@@ -2,10 +2,11 @@
 
 It reads of each run:
 
-    test/evaluation.json            "made_up" (bool), "parameters" (int, of all networks), "macs" (int or absent)
+    test/evaluation.json            "set" (bsd10k), "parameters" (int, of all networks), "macs" (int or null)
     test/predictions.csv            sound_id, fold, class (truth), and a probability for each of the 23 codes
+    test/bsd35k-cs_predictions.csv  the same of the crowd's set, where it was tested
     predictions/predictions.csv     anonymous_id, and a probability for each of the 23 codes (the verb `predict`)
-    predictions/evaluation.json     "made_up" (bool)
+    predictions/evaluation.json     "made_up" (bool), "runs" (names of the runs that answered)
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ from task1_asc.broad_sounds.settings import SoundSettings
 from task1_asc.broad_sounds.taxonomy import CODES
 
 RULES = "task1_2026"
-TESTED, PREDICTED = "test/predictions.csv", "predictions/predictions.csv"
+TESTED, TESTED_CROWD = "test/predictions.csv", "test/bsd35k-cs_predictions.csv"
+PREDICTED = "predictions/predictions.csv"
 PREDICT = "python -m task1_asc sounds predict RUN --root EVALUATION_SET"
 SoundRun = Run[SoundSettings]
 
@@ -54,18 +56,18 @@ def package(folders: Sequence[Path], label: str, meta: Path, out: Path = OUT) ->
     runs, rules = [open_run(folder, SoundSettings) for folder in run_folders(folders)], load_rules(RULES)
     participant = read_participant(meta, rules)
     evaluations = [run.read_evaluation() for run in runs]
-    answers, probabilities = read_probabilities([run.folder / PREDICTED for run in runs], ["anonymous_id"])
-    made_up = [read_json(run.folder / "predictions" / "evaluation.json", f"call `{PREDICT}` again", {"made_up": bool})
-               for run in runs]  # fmt: skip
+    for run, content in zip(runs, evaluations, strict=True):
+        if content["set"] != "bsd10k":
+            raise UserError(f"{run.folder} was tested on {content['set']}; the meta file asks for figures of BSD10k.")
+    answers, probabilities, is_made_up = read_answers(runs)
     content = join_meta(
         participant,
         label,
         {"complexity": _complexity(evaluations)},
         {"development_datasets": {"bsd10k-v1.2": development_figures(runs),
-                                  "bsd35k-cs": {"overall": dict.fromkeys(NAMES)}}},
+                                  "bsd35k-cs": {"overall": crowd_figures(runs)}}},
     )  # fmt: skip
     ids = answers["anonymous_id"].tolist()
-    is_made_up = any(one["made_up"] for one in made_up)
     with new_system(label, rules, out, {"files": ids} if is_made_up else None) as folder:
         with atomic_write(folder / f"{label}.output.csv") as file:
             file.write(output_csv(ids, probabilities))
@@ -73,6 +75,27 @@ def package(folders: Sequence[Path], label: str, meta: Path, out: Path = OUT) ->
             file.write(to_yaml(content))
     evaluation = EvaluationFiles(files=ids, source="the evaluation set of the predictions")
     return finish_package(out / team_name(label), None if is_made_up else evaluation)
+
+
+def read_answers(runs: Sequence[SoundRun]) -> tuple[pd.DataFrame, NDArray[np.float64], bool]:
+    """Clips of the evaluation set, their probabilities (clips, 23), and whether the set is made up.
+
+    Raises:
+        UserError: if predictions are missing, or of other runs.
+    """
+    paths, made_up = [], False
+    for run in runs:
+        path = run.folder / PREDICTED
+        if not path.is_file():
+            raise UserError(f"{path} does not exist. Make it with `{PREDICT}`.")
+        known = read_json(path.with_name("evaluation.json"), f"call `{PREDICT}` again", {"made_up": bool, "runs": list})
+        paths.append(path)
+        made_up |= known["made_up"]
+        if known["runs"] == [one.folder.name for one in runs]:
+            break  # `predict` averaged these runs
+        if known["runs"] != [run.folder.name]:
+            raise UserError(f"{path} holds answers of {', '.join(map(str, known['runs']))}. Call `{PREDICT}` again.")
+    return *read_probabilities(paths, ["anonymous_id"]), made_up
 
 
 def read_probabilities(paths: Sequence[Path], keys: Sequence[str]) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -84,7 +107,7 @@ def read_probabilities(paths: Sequence[Path], keys: Sequence[str]) -> tuple[pd.D
     clips, logits = pd.DataFrame(), []
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path} does not exist; finish the run, and call `{PREDICT}`.")
+            raise UserError(f"{path} does not exist; test the run again with --redo test.")
         table = read_tsv(path, [*keys, *CODES], separator=",")
         values = table[list(CODES)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
         rows = np.flatnonzero(~((values >= 0) & (values <= 1)).all(axis=1))
@@ -100,12 +123,25 @@ def read_probabilities(paths: Sequence[Path], keys: Sequence[str]) -> tuple[pd.D
     return clips, weights / weights.sum(axis=1, keepdims=True)
 
 
+def score_folds(runs: Sequence[SoundRun], name: str) -> list[dict[str, Any]]:
+    """The scores of the mean of the runs in each fold."""
+    clips, probabilities = read_probabilities([run.folder / name for run in runs], ["sound_id", "fold", "class"])
+    predicted = pd.Series(np.array(CODES)[probabilities.argmax(axis=1)])
+    return [
+        hierarchical_scores(part["class"].tolist(), predicted[part.index].tolist()) for _, part in clips.groupby("fold")
+    ]
+
+
+def crowd_figures(runs: Sequence[SoundRun]) -> dict[str, float | None]:
+    """hP, hR, hF of BSD35k-CS as means over the folds; None where it was not tested."""
+    if not all((run.folder / TESTED_CROWD).is_file() for run in runs):
+        return dict.fromkeys(NAMES)
+    return {name: _mean([fold[name] for fold in score_folds(runs, TESTED_CROWD)]) for name in NAMES}
+
+
 def development_figures(runs: Sequence[SoundRun]) -> dict[str, Any]:
     """72 figures of the mean of the runs: hP, hR, hF overall and of each class, as means over the folds."""
-    clips, probabilities = read_probabilities([run.folder / TESTED for run in runs], ["sound_id", "fold", "class"])
-    predicted = pd.Series(np.array(CODES)[probabilities.argmax(axis=1)])
-    folds = [hierarchical_scores(part["class"].tolist(), predicted[part.index].tolist())
-             for _, part in clips.groupby("fold")]  # fmt: skip
+    folds = score_folds(runs, TESTED)
     if len(folds) < 5:
         say(f"Figures of {len(folds)} of the five folds; the other systems of the challenge have five.")
     if any(run.settings.data.protocol != "published" for run in runs):
