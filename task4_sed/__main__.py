@@ -15,6 +15,8 @@ SMALL = "task4_sed/configs/small.yaml"
 def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False, allow_missing: bool = False) -> None:
     """Download MAESTRO Real, cut it into the windows of the challenge, and explain how to get DESED.
 
+    Example: --root data/task4
+
     Args:
         root: folder of the data (data/dcase/dataset in the official recipe).
         hop: seconds between validation windows; 1 as before June 2024.
@@ -30,6 +32,8 @@ def download_data(*, root: Path, hop: float = 5, delete_archives: bool = False, 
 
 def cut_data(*, source: Path, root: Path, hop: float = 5, allow_missing: bool = False) -> None:
     """Cut the unpacked MAESTRO Real into the windows of the challenge.
+
+    Example: --source data/maestro --root data/task4
 
     Args:
         source: folder with development_audio and development_annotation.
@@ -48,6 +52,8 @@ def check_data(
 ) -> None:
     """Compare the data with the published counts, and list missing clips, damaged files and wrong rows.
 
+    Example: --root data/task4
+
     Args:
         root: folder of the data of the challenge.
         table: own data instead: a table with filename, onset, offset, label and, optionally, split.
@@ -64,6 +70,8 @@ def check_data(
 
 def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, allow_missing: bool = False) -> None:
     """Pack sets into one file each, at 16 kHz and at least 10 s; resumes after an interruption.
+
+    Example: --root data/task4 --sets weak --num_workers 4
 
     Args:
         root: folder of the data.
@@ -96,6 +104,8 @@ def show_run(run: Any) -> None:
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Print the figures of a finished run on the test sets, with 95 % intervals and the published figures.
 
+    Example: runs/task4_sed/small_seed0
+
     Args:
         run: run folder.
         json: print all figures as JSON, from 0 to 1.
@@ -117,6 +127,8 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 def predict(run: Positional[Path], *, root: Path) -> None:
     """Score the clips of an evaluation set and write raw and post-processed tables to RUN/predictions.
 
+    Example: runs/task4_sed/small_seed0 --root data/task4
+
     Args:
         run: run folder.
         root: folder of the data (with audio/eval24) or of the audio files.
@@ -126,8 +138,26 @@ def predict(run: Positional[Path], *, root: Path) -> None:
     print(write(load_recipe().open(run), root))
 
 
+def answer(run: Positional[Path]) -> None:
+    """Score the files that `common serve --run` names, one line of JSON each from stdin.
+
+    Args:
+        run: run folder.
+    """
+    from functools import partial
+
+    from common.runs.helper import answer_lines
+    from task4_sed.systems import score_file
+
+    opened = load_recipe().open(run)
+    opened.read_evaluation()
+    answer_lines({"run": str(run)}, partial(score_file, opened))
+
+
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, reference: Path) -> None:
     """Write, check and zip a submission: a sweep over three seeds, or three runs.
+
+    Example: runs/task4_sed/small --label Lastname_INST_task4_1 --meta META.yaml --reference runs/task4_sed/reference
 
     Args:
         runs: a sweep folder or run folders.
@@ -142,6 +172,8 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, refer
 
 def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Print the results of runs or sweeps and write them to one report.html.
+
+    Example: runs/task4_sed/small
 
     Args:
         runs: run or sweep folders.
@@ -161,7 +193,7 @@ def compare(
 ) -> None:
     """Compare systems with the first of them: paired differences with 95 % intervals, also per class.
 
-    Example: compare runs/task4_sed/small runs/task4_sed/other
+    Example: runs/task4_sed/small runs/task4_sed/other
 
     Args:
         paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders of score
@@ -191,6 +223,8 @@ def psds(
     json: bool = False,
 ) -> None:
     """Score the output of any system: PSDS1, PSDS2, collar F1 and intersection F1, with intervals.
+
+    Example: scores --ground_truth events.tsv --durations durations.tsv
 
     Args:
         scores: folder of score tables (a .tsv per clip), score store (.h5), folder of operating points (a table of
@@ -244,6 +278,7 @@ VERBS: dict[str, Any] = {
     "sweep": sweep_verb(SYSTEM, load_recipe),
     "evaluate": evaluate,
     "predict": predict,
+    "answer": answer,
     "package": package,
     "report": report,
     "compare": compare,

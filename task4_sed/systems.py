@@ -121,35 +121,56 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     from common.data import files
     from common.data.files import write_json
     from common.runs.stages import read_record
-    from task4_sed.data.clips import SoundEventClips
-    from task4_sed.data.own import cut_long
     from task4_sed.data.sets import file_durations
     from task4_sed.evaluate import PREDICTIONS, read_finisher
-    from task4_sed.scores.store import read_scores
     from task4_sed.scores.tables import write_score_tables
-    from task4_sed.scores.windows import join_windows
 
-    settings = run.settings
     read_record(run.folder, "test")
     clips = _evaluation_clips(Path(root))
     seconds = file_durations(clips.folder, clips.filenames)
     folder = run.folder / PREDICTIONS
-    store = folder / "logits.h5"
-    with tempfile.TemporaryDirectory() as windows:
-        scored = cut_long(clips, Path(windows)) if max(seconds.values()) > LONGEST_CLIP else clips
-        dataset = SoundEventClips(scored, scored.folder, settings.labels, packed=False)
-        _system(settings).predict_logits(run, dataset, store)
-    if scored is not clips:
-        join_windows(store)
-    raw = read_scores(store)
+    raw = _score_clips(run, clips, max(seconds.values()), folder / "logits.h5")
     finished = read_finisher(run).process(raw)
     for name, tables in (("unprocessed", raw), ("postprocessed", finished)):
         for old in (folder / name).glob("*.tsv"):
             old.unlink()
         write_score_tables(tables, folder / name, fill_value=0.0)
-    facts = {"network": settings.network, "made_up": files.is_made_up(Path(root)), "durations": seconds}
+    facts = {"network": run.settings.network, "made_up": files.is_made_up(Path(root)), "durations": seconds}
     write_json(folder / "predictions.json", facts)
     return folder
+
+
+def score_file(run: "Run[SystemSettings]", file: str) -> dict[str, Any]:
+    """Post-processed scores of one file: labels, edges of the frames in seconds, scores (frames, classes)."""
+    from task4_sed.data.sets import ClipSet, file_durations, no_events
+    from task4_sed.evaluate import read_finisher
+
+    path = Path(file)
+    clips = ClipSet("eval24", path.parent, (path.name,), no_events())
+    seconds = file_durations(clips.folder, clips.filenames)[path.name]
+    with tempfile.TemporaryDirectory() as folder:
+        raw = _score_clips(run, clips, seconds, Path(folder) / "logits.h5")
+        finished = read_finisher(run).process(raw)
+    borders, scores = finished.borders_of(0), finished.scores_of(0).clip(min=0)
+    heard = int((borders[:-1] < seconds).sum())
+    edges = [*borders[:heard].tolist(), seconds]
+    return {"labels": finished.classes, "edges": edges, "scores": scores[:heard].tolist()}
+
+
+def _score_clips(run: "Run[SystemSettings]", clips: "ClipSet", longest: float, store: Path) -> Any:
+    """Raw scores by clip; those of clips of more than 11 s are joined from windows."""
+    from task4_sed.data.clips import SoundEventClips
+    from task4_sed.data.own import cut_long
+    from task4_sed.scores.store import read_scores
+    from task4_sed.scores.windows import join_windows
+
+    with tempfile.TemporaryDirectory() as windows:
+        scored = cut_long(clips, Path(windows)) if longest > LONGEST_CLIP else clips
+        dataset = SoundEventClips(scored, scored.folder, run.settings.labels, packed=False)
+        _system(run.settings).predict_logits(run, dataset, store)
+    if scored is not clips:
+        join_windows(store)
+    return read_scores(store)
 
 
 def _evaluation_clips(root: Path) -> "ClipSet":

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.settings import SettingsError, load_settings
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import figure_rows, published_note, write_task4_report
-from task4_sed.systems import load_recipe, predict
+from task4_sed.systems import load_recipe, predict, score_file
 from tests.support.quick_task4 import QUICK, SMALL
 
 
@@ -72,6 +72,10 @@ def test_scores_of_other_recordings_reach_to_their_end(run, tmp_path):
     table = pd.read_csv(folder / "unprocessed" / "long.tsv", sep="\t")
     assert table["offset"].iloc[-1] == 25 and len(table) == 391
     assert json.loads((folder / "predictions.json").read_text())["durations"] == {"long.wav": 25.0}
+    finished = pd.read_csv(folder / "postprocessed" / "long.tsv", sep="\t")
+    alone = score_file(run, str(tmp_path / "long.wav"))
+    assert alone["labels"] == tuple(finished)[2:] and alone["edges"] == pytest.approx([*finished["onset"], 25.0])
+    assert np.allclose(alone["scores"], finished[[*alone["labels"]]], atol=1e-5)
 
 
 def test_two_steps_of_everything_and_mistakes(birds, tmp_path):
