@@ -88,7 +88,9 @@ def ranks_part(runs: Sequence[Finished]) -> list[Markup]:
         shares = [(k, 100 * float(np.mean(ranks <= k))) for k in range(1, content["clips"]["scored"] + 1)]
         series[run.folder.name] = [(k, share, None, None) for k, share in shares]
     series["by chance"] = [(k, 100 * k / clips, None, None) for k in range(1, clips + 1)]
-    plot = plot_lines(series, "first k of the ranking", "queries with their clip in it, %", log_x=True, markers=False)
+    at = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if k <= clips]
+    labels = "first k of the ranking", "queries with their clip in it, %"
+    plot = plot_lines(series, *labels, at=at, log_x=True, markers=False)
     last = list(runs[0][1]["figures"])[-1]
     return [html.figure(plot, f"Recall of {last} over the length of the ranking.")]
 
