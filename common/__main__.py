@@ -18,6 +18,8 @@ SMALL = "common/audioset/configs/small.yaml"
 def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, seed: int = 0) -> None:
     """Write a small made-up data set in the official layout of a task.
 
+    Example: task1_asc --root data/made_up/task1_asc --clips 100
+
     Args:
         task: task1_asc, task4_sed, retrieval, moments, imitation or audioset.
         root: folder of the data set.
@@ -32,6 +34,8 @@ def synthesize(task: Positional[str], *, root: Path, clips: int | None = None, s
 
 def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
     """List the models, each followed by its released weights.
+
+    Example: "mn*"
 
     Args:
         pattern: names to list, such as "mn*".
@@ -48,6 +52,8 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
 
 def complexity(model: Positional[str], *, precision: str = "float32", json: bool = False) -> None:
     """Count the parameters, bytes and multiply-accumulate operations (MACs) of a model.
+
+    Example: mn10.as --precision int8
 
     Args:
         model: a name from `models`, or a run folder.
@@ -74,6 +80,8 @@ def tag(
     json: bool = False,
 ) -> int:
     """Tag audio files of any length, sample rate and format.
+
+    Example: my.wav --model mn10.as --top 5
 
     Args:
         files: audio files, or folders of them.
@@ -108,6 +116,8 @@ def serve(
 ) -> None:
     """Show a page in the browser of this machine: drop or record a sound and see its tags. Needs gradio.
 
+    Example: --model mn10.as
+
     Args:
         model: tagger, as for `tag`.
         weights: file of released weights; by default from the cache or a download.
@@ -122,6 +132,8 @@ def serve(
 
 def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None) -> None:
     """Write one embedding for each audio file in a folder and its subfolders.
+
+    Example: sounds --model mn10.as --out embeddings.npz
 
     Args:
         folder: folder of the audio files.
@@ -147,6 +159,8 @@ def probe(
     json: bool = False,
 ) -> None:
     """Score the embeddings of a model on a labelled data set with HEAR's shallow evaluation.
+
+    Example: table.csv --model mn10.as --grid faster
 
     Args:
         source: table (csv, tsv) with the columns filename, label and fold, or its folder.
@@ -179,6 +193,8 @@ def export(
 ) -> None:
     """Write a model with its front end as ONNX: waveform in, scores out.
 
+    Example: mn10.as --out mn10.onnx
+
     Args:
         name: a model; an architecture without released weights gets random ones.
         out: .onnx file.
@@ -194,6 +210,8 @@ def export(
 
 def doctor(*, json: bool = False) -> None:
     """Check that this machine has everything the kit needs, with advice on what is missing.
+
+    Example: --json
 
     Args:
         json: print the findings as JSON.
@@ -241,6 +259,8 @@ def pack_audioset(
 ) -> None:
     """Pack the clips of an AudioSet split into HDF5 files, and list missing and broken clips.
 
+    Example: --root data/audioset --audio clips --split eval
+
     Args:
         root: folder of the segment tables; the HDF5 files are written there.
         audio: folder of the clips, with subfolders: Y<video>.mp3, or <video> with any extension that soundfile reads.
@@ -258,6 +278,8 @@ def pack_audioset(
 
 def check_audioset(*, root: Path, decode: int = 100, json: bool = False) -> None:
     """Compare the HDF5 files of AudioSet with its segment tables, and decode some clips.
+
+    Example: --root data/audioset
 
     Args:
         root: folder of the tables and files.
@@ -285,6 +307,8 @@ def write_logits(
 ) -> None:
     """Write the mean logits of one or several teachers for every clip, for `teacher.logits` of `pretrain`.
 
+    Example: passt_s_swa.as --root data/audioset --out logits.hdf5
+
     Args:
         teachers: run folders of `pretrain`, models such as passt_s_swa.as, or models with weights: mn04.as=FILE.
         root: folder of AudioSet.
@@ -303,6 +327,8 @@ def write_logits(
 def import_logits(*, array: Path, index: Path, out: Path) -> None:
     """Convert the published ensemble's logits (passt_enemble_logits_mAP_495.npy) to a file for `teacher.logits`.
 
+    Example: --array logits.npy --index fname_to_index.pkl --out logits.hdf5
+
     Args:
         array: the .npy file.
         index: fname_to_index.pkl.
@@ -315,6 +341,8 @@ def import_logits(*, array: Path, index: Path, out: Path) -> None:
 
 def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
     """Print the test figures of a run of `pretrain` or `finetune`, with 95 % intervals.
+
+    Example: runs/audioset/small
 
     Args:
         run: run folder.

@@ -21,6 +21,8 @@ SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
 def download_data(*, root: Path, evaluation: bool = False, delete_archives: bool = False) -> None:
     """Download and unpack Clotho v2.1, or the evaluation set; resumes after an interruption.
 
+    Example: --root data/clotho
+
     Args:
         root: folder of the data set.
         evaluation: the evaluation set instead of Clotho.
@@ -40,6 +42,8 @@ def check_data(
 ) -> None:
     """Compare captioned data with the official counts and checksums, and find recordings of the evaluation set.
 
+    Example: --root data/clotho
+
     Args:
         config: no longer accepted; use --root.
         root: folder of Clotho, AudioCaps or WavCaps, or of several of them.
@@ -56,6 +60,8 @@ def check_data(
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Print the figures of a finished run, with 95 % intervals.
 
+    Example: runs/retrieval/small_0
+
     Args:
         run: run folder.
         json: print the figures as JSON.
@@ -71,6 +77,8 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Write one report.html: figures, ranks, hardest queries with audio, learning curves, energy.
+
+    Example: runs/retrieval/small_0
 
     Args:
         paths: run or sweep folders.
@@ -99,6 +107,8 @@ def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
 def predict(run: Positional[Path], *, root: Path) -> None:
     """Rank the recordings of an evaluation set for its queries.
 
+    Example: runs/retrieval/small_0 --root data/clotho_evaluation
+
     Args:
         run: run folder.
         root: folder with retrieval_captions.csv and the audio (in `test`).
@@ -110,6 +120,8 @@ def predict(run: Positional[Path], *, root: Path) -> None:
 
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
     """Write, check and zip the submission of one system; a challenge takes up to four.
+
+    Example: runs/retrieval/small_0 --label Lastname_INST_task8_1 --meta META.yaml
 
     Args:
         runs: run folders with predictions, or sweep folders; an ensemble averages the similarities of several runs.
@@ -124,6 +136,8 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year:
 
 def index(folder: Positional[Path], *, run: Path, out: Path, skip_unreadable: bool = False) -> None:
     """Embed every audio file of a folder for `search`; resumes after an interruption.
+
+    Example: sounds --run runs/retrieval/small_0 --out index
 
     Args:
         folder: folder of the audio files, with subfolders.
@@ -148,6 +162,8 @@ def search(
 ) -> None:
     """Find the best matching files of an index for a text, a vocal imitation or an example.
 
+    Example: "rain on a roof" --index index
+
     Args:
         text: the query as text.
         index: folder from `index`.
@@ -165,6 +181,8 @@ def search(
 
 def answer(index: Positional[Path]) -> None:
     """Answer the queries of `common serve --index`, one line of JSON each from stdin.
+
+    Example: index
 
     Args:
         index: folder from `index`.

@@ -18,6 +18,8 @@ def check(
 ) -> int:
     """Check a package against every rule of its task and year: one line per rule.
 
+    Example: submissions/out/Lastname_INST_task1.zip
+
     Args:
         path: package as a folder or a zip.
         rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
@@ -42,6 +44,8 @@ def pack(
 ) -> None:
     """Check a package's folder and write its zip beside it, if every rule was checked and holds.
 
+    Example: submissions/out/Lastname_INST_task1
+
     Args:
         path: folder of the package, such as submissions/out/Lastname_INST_task1.
         rules: file in submissions/rules, such as task1_2024 (default: recognised from the package's files).
@@ -56,6 +60,8 @@ def pack(
 
 def template(name: Positional[str], *, out: Path = Path("META.yaml")) -> None:
     """Write a META.yaml to fill in, for the verb `package` of a task.
+
+    Example: task1_2024 --out META.yaml
 
     Args:
         name: task and year, such as task1_2024.

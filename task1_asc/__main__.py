@@ -31,6 +31,8 @@ def download_data(
 ) -> None:
     """Download and unpack the development set (26 GB) or an evaluation set; resumes after an interruption.
 
+    Example: --root data/tau2022
+
     Args:
         root: folder for the data set's folder.
         evaluation: year of an evaluation set to download instead.
@@ -44,6 +46,8 @@ def download_data(
 
 def check_data(*, root: Path, evaluation: int | None = None, json: bool = False) -> None:
     """Compare the data with the official counts, and list missing, short, unreadable and wrongly sampled files.
+
+    Example: --root data/tau2022
 
     Args:
         root: folder with the data set's folder.
@@ -63,6 +67,8 @@ def pack_data(
     num_workers: int = 1,
 ) -> None:
     """Pack all clips of the development set or an evaluation set into one file; resumes after an interruption.
+
+    Example: --root data/tau2022 --num_workers 4
 
     Args:
         root: folder with the data set's folder.
@@ -102,6 +108,8 @@ def evaluate(
 
     With --weights and --root: score a network with weights from any source.
 
+    Example: runs/task1_asc/small_subset25_seed0
+
     Args:
         run: run folder.
         weights: state dict or Lightning checkpoint of `model`, instead of a run.
@@ -138,6 +146,8 @@ def predict(
 ) -> None:
     """Classify an evaluation set and write scenes and probabilities to RUN/predictions/output.csv.
 
+    Example: runs/task1_asc/small_subset25_seed0 --root data/tau2022
+
     Args:
         run: run folder.
         root: folder of the evaluation set, or its parent.
@@ -158,6 +168,8 @@ def package(
     seed: int | None = None,
 ) -> None:
     """Write, check and zip a submission.
+
+    Example: runs/task1_asc/small --label Lastname_INST_task1_1 --meta META.yaml
 
     Args:
         runs: a sweep folder or run folders; for 2024 runs of all five subsets, for 2025 a run of one subset.
@@ -183,6 +195,8 @@ def report(
     precision: Literal["float32", "float16", "int8"] = "float32",
 ) -> None:
     """Print the results of runs or sweeps and write them to one report.html.
+
+    Example: runs/task1_asc/small
 
     Args:
         runs: run or sweep folders.
@@ -220,6 +234,8 @@ def export(run: Positional[Path], *, out: Path | None = None, json: bool = False
 
     The input is a log-mel spectrogram. Device-specific networks are not exported.
 
+    Example: runs/task1_asc/small_subset25_seed0
+
     Args:
         run: run folder.
         out: folder for the files; by default RUN/export.
@@ -238,6 +254,8 @@ def system(
     """Train every subset of a year's challenge, write the report, and package the submission.
 
     Finished stages are kept. 2024: subsets 5, 10, 25, 50 and 100; 2025: the subset of CONFIG.yaml.
+
+    Example: task1_asc/configs/small.yaml --label Lastname_INST_task1_1 --meta META.yaml
 
     Args:
         label: Lastname_INST_task1_1.
@@ -258,6 +276,8 @@ def system(
 
 def search_width(settings: Task1Settings, *, count: int = 10, json: bool = False) -> None:
     """Find the largest widths of the network within the limits; takes about a minute.
+
+    Example: task1_asc/configs/small.yaml --count 5
 
     Args:
         count: number of widths to print.

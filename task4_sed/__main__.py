@@ -141,6 +141,8 @@ def predict(run: Positional[Path], *, root: Path) -> None:
 def answer(run: Positional[Path]) -> None:
     """Score the files that `common serve --run` names, one line of JSON each from stdin.
 
+    Example: runs/task4_sed/small_seed0
+
     Args:
         run: run folder.
     """

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 from tyro.conf import Positional as Positional  # exported: `run: Positional[Path]` is an argument without a name
 from tyro.constructors import PrimitiveConstructorSpec
 
+from common.cli.help import show_help
 from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
 from common.settings import Settings, load_settings
@@ -25,7 +26,6 @@ Item = TypeVar("Item")
 Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
 """Type of an option that may be given several times, one value each: `over: Repeated[str] = ()`."""
 
-_TYRO = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 _CONFIG = "CONFIG.yaml"
 _HELP = {"-h", "--help"}
 
@@ -37,12 +37,14 @@ class ConfigVerb:
     settings_class: type[Settings]
     function: Callable[..., int | None]
     config_for: Mapping[str, Path] = field(default_factory=dict)
+    config_of: Callable[[Path], tuple[Path, dict[str, Any]]] | None = None
 
 
 def config_verb(
     settings_class: type[Settings],
     function: Callable[..., int | None],
     config_for: Mapping[str, str | Path] | None = None,
+    config_of: Callable[[Path], tuple[Path, dict[str, Any]]] | None = None,
 ) -> ConfigVerb:
     """Make a verb `CONFIG.yaml [--any.setting value] [flags of the function]`.
 
@@ -51,17 +53,19 @@ def config_verb(
         function: called as function(settings, flag=...); all flags are keyword-only. If it has a flag `resume`,
             `--resume RUN` may replace CONFIG.yaml and takes the settings of the run.
         config_for: default YAML file of a flag: {"fast_check": "task1_asc/configs/small.yaml"}.
+        config_of: YAML file and settings for a folder or table of data in place of CONFIG.yaml; None takes none.
     """
     flags = list(inspect.signature(function).parameters)[1:]
     clash = set(flags) & set(settings_class.model_fields)
     assert not clash, f"{clash} are both settings of {settings_class.__name__} and flags of {function.__name__}"
-    return ConfigVerb(settings_class, function, {name: Path(path) for name, path in (config_for or {}).items()})
+    paths = {name: Path(path) for name, path in (config_for or {}).items()}
+    return ConfigVerb(settings_class, function, paths, config_of)
 
 
 def call_function(function: Callable[..., int | None], prog: str, words: Sequence[str]) -> int | None:
     """Call a typed function with a command line. Mistakes raise UserError, `--help` raises SystemExit."""
     if not _HELP.isdisjoint(words):
-        tyro.cli(function, prog=prog, args=["--help"], use_underscores=True, config=_TYRO)
+        show_help(function, prog)
     hints = _hints(function)
     options = [name for name, hint in hints.items() if not _is_positional(hint)]
     given = _sort_words(hints, words, options, prog)
@@ -83,6 +87,9 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
     given = _sort_words({_CONFIG: Positional[Path], **flags, **named}, call, [*flags, *settings], prog)
     config = Path(given[_CONFIG][0]) if _CONFIG in given else None
     overrides = {name: _setting_value(settings.get(name), given[name]) for name in named}
+    if verb.config_of is not None and config is not None and (config.is_dir() or config.suffix in (".csv", ".tsv")):
+        config, own = verb.config_of(config)
+        overrides = own | overrides
     if len(call) < len(words):
         _show_help(verb.function, cls, config, overrides, prog)
     arguments = _check_values(flags, {name: given[name] for name in flags if name in given})
@@ -180,6 +187,8 @@ def _split_option(word: str) -> tuple[str, str, str]:
 def _unknown_option(name: str, known: Collection[str]) -> UserError:
     if new := find_new_name(name, known):
         return UserError(f"--{name} is now called --{new}.")
+    if meant := [f"--{each}" for each in known if each.endswith(f".{name}")]:
+        return UserError(f"No option --{name}. Did you mean {' or '.join(meant[:3])}?")
     near = nearest(f"--{name}", [f"--{each}" for each in known])
     hint = f"Near it: {', '.join(near)}." if near else "See --help."
     return UserError(f"No option --{name}. {hint}")
@@ -277,5 +286,5 @@ def _show_help(
     shown.__signature__ = inspect.Signature([*others, *settings])  # type: ignore[attr-defined]
     shown.__annotations__ = get_type_hints(function, include_extras=True) | {first.name: group}
     shown.__doc__ = function.__doc__
-    shown_as = f"{prog} {config or _CONFIG}"
-    tyro.cli(shown, prog=shown_as, args=["--help"], use_underscores=True, config=_TYRO)
+    how = f"Every setting of {_CONFIG} is an option, too: `{prog} {_CONFIG} --help` lists them with their values."
+    show_help(shown, prog, f"{prog} {config or _CONFIG}", "" if settings else how)

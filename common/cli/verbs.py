@@ -36,8 +36,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from common.cli.arguments import ConfigVerb, Repeated, call_function, call_with_config, config_verb
+from common.cli.help import fit, print_completion
 from common.errors import CheckFailed, UserError, nearest
-from common.output import print_error, say
+from common.output import print_error, say, show_everything
 from common.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         Exit code: 0 success, 1 a check failed, 2 invalid arguments, settings or data, 130 Ctrl-C, 143 SIGTERM.
     """
     words = list(sys.argv[1:] if words is None else words)
+    show_everything("--wide" in words)
+    words = [word for word in words if word != "--wide"]
     previous = _on_terminate(_raise_terminated)
     try:
         code = _dispatch(prog, verbs, words) or 0
@@ -98,6 +101,7 @@ def train_verb(
     show: "Callable[[Run[S]], None]",
     summary: str,
     small: str | Path | None = None,
+    config_of: Callable[[Path], tuple[Path, dict[str, Any]]] | None = None,
 ) -> ConfigVerb:
     """The verb `train`.
 
@@ -107,6 +111,7 @@ def train_verb(
         show: prints the figures of a finished run.
         summary: first line of the help.
         small: YAML file that `--fast_check` uses when no other is given.
+        config_of: YAML file and settings for data that are given in its place; see `config_verb`.
     """
 
     def train(
@@ -123,6 +128,8 @@ def train_verb(
         slurm_cpus: int = 2,
     ) -> None:
         """SUMMARY.
+
+        Example: CONFIG --seed 1
 
         Args:
             resume: run folder to resume; its settings.yaml replaces CONFIG.yaml.
@@ -144,8 +151,8 @@ def train_verb(
         show(finished)
         say(f"The run is in {finished.folder}.")
 
-    train.__doc__ = (train.__doc__ or "").replace("SUMMARY.", summary)
-    return config_verb(settings_class, train, {} if small is None else {"fast_check": small})
+    train.__doc__ = (train.__doc__ or "").replace("SUMMARY.", summary).replace("CONFIG", str(small or "CONFIG.yaml"), 1)
+    return config_verb(settings_class, train, {} if small is None else {"fast_check": small}, config_of)
 
 
 def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") -> ConfigVerb:
@@ -163,6 +170,8 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
         slurm_cpus: int = 2,
     ) -> None:
         """Train every combination of values of some settings; finished ones are skipped.
+
+        Example: CONFIG.yaml --over seed=0,1,2 --jobs 2
 
         Args:
             over: a setting and its values, such as seed=0,1,2; may be repeated.
@@ -215,6 +224,8 @@ def _dispatch(prog: str, verbs: Mapping[str, Verb], words: list[str]) -> int | N
         print(_overview(prog, verbs), file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
     name, *rest = words
+    if name.replace("_", "-") == "--tyro-print-completion" and rest:
+        print_completion(prog, verbs, rest[0])
     if name not in verbs:
         near = nearest(name, verbs)
         hint = f"Near it: {', '.join(near)}." if near else f"There are: {', '.join(verbs)}."
@@ -229,8 +240,9 @@ def _dispatch(prog: str, verbs: Mapping[str, Verb], words: list[str]) -> int | N
 
 def _overview(prog: str, verbs: Mapping[str, Verb]) -> str:
     width = max(len(name) for name in verbs)
-    lines = [f"  {name:<{width}}  {_first_line(verb)}" for name, verb in verbs.items()]
-    return "\n".join([f"usage: {prog} VERB ...", "", *lines, "", f"{prog} VERB --help shows its arguments."])
+    lines = [fit(f"  {name:<{width}}  {_first_line(verb)}", width + 4) for name, verb in verbs.items()]
+    last = [f"{prog} VERB --help shows its arguments and an example.", "--wide shows all columns of its tables."]
+    return "\n".join([f"usage: {prog} VERB ...", "", *lines, "", *last])
 
 
 def _first_line(verb: Verb) -> str:

@@ -136,6 +136,8 @@ def _unknown_setting(cls: type[BaseModel], place: Place, data: Any) -> tuple[str
     if new := find_new_name(dotted(place), [*(dotted((*place[:-1], name)) for name in here), *everywhere]):
         return f"{dotted(place)} is now called {new}.", new.rsplit(".", 1)[-1]
     start = f"{dotted(place)} is not a setting."
+    if len(place) == 1 and (full := [name for name in dict.fromkeys(everywhere) if name.endswith(f".{place[0]}")]):
+        return f"{start} Did you mean {' or '.join(full[:3])}?", None
     if near := nearest(str(place[-1]), here, count=1):
         return f"{start} Did you mean {near[0]}?", near[0]
     full_names = {name.rsplit(".", 1)[-1]: name for name in reversed(everywhere) if name != dotted(place)}

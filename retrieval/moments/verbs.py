@@ -18,6 +18,8 @@ def download_data(
 ) -> None:
     """Download annotations and features; resumes after an interruption.
 
+    Example: --root data/castella
+
     Args:
         root: folder of the data set.
         part: CASTELLA, Clotho-Moment (23 GB) or the evaluation set of 2026.
@@ -31,6 +33,8 @@ def download_data(
 def check_data(*, root: Path, json: bool = False) -> None:
     """Compare annotations with the official counts, and name oddities.
 
+    Example: --root data/castella
+
     Args:
         root: folder with the jsonl files.
         json: print the report as JSON.
@@ -43,6 +47,8 @@ def check_data(*, root: Path, json: bool = False) -> None:
 def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Print the figures of a finished run, with 95 % intervals.
 
+    Example: runs/moments/small_0
+
     Args:
         run: run folder.
         json: print the figures as JSON.
@@ -53,6 +59,8 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
 def predict(run: Positional[Path], *, root: Path, annotations: str = "dcase2026_evaluation.jsonl") -> None:
     """Find the moments for the queries of an evaluation set.
+
+    Example: runs/moments/small_0 --root data/castella
 
     Args:
         run: run folder.
@@ -67,6 +75,8 @@ def predict(run: Positional[Path], *, root: Path, annotations: str = "dcase2026_
 def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> None:
     """Write, check and zip the submission of one system; the challenge takes up to four.
 
+    Example: runs/moments/small_0 --label Lastname_INST_task6_1 --meta META.yaml
+
     Args:
         run: run folder with predictions.
         label: Lastname_INST_task6_1.
@@ -79,6 +89,8 @@ def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> Non
 
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Write one report.html: figures, R1 by length, best and worst queries with curves and audio.
+
+    Example: runs/moments/small_0
 
     Args:
         paths: run or sweep folders.

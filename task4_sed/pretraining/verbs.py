@@ -22,6 +22,8 @@ OFFICE_NAMES = {
 def check_strong(*, root: Path, decode: bool = False, json: bool = False) -> None:
     """Compare AudioSet strong in a folder with its tables: missing clips and their classes.
 
+    Example: --root data/audioset
+
     Args:
         root: folder with the tables and HDF5 files.
         decode: decode every clip, which takes minutes to hours.
@@ -34,6 +36,8 @@ def check_strong(*, root: Path, decode: bool = False, json: bool = False) -> Non
 
 def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> None:
     """Pack a folder of AudioSet strong clips into HDF5 files, as the tables in `root` list them.
+
+    Example: --root data/audioset
 
     Args:
         audio: folder of the clips, named Y<YouTube id> or <YouTube id>; subfolders are searched too.
@@ -49,6 +53,8 @@ def pack_strong(*, audio: Path, root: Path, encode_rate: int | None = None) -> N
 def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
     """Print the figures of a finished pre-training, with 95 % intervals.
 
+    Example: runs/task4_sed/pretraining
+
     Args:
         run: run folder.
         json: print all figures as JSON, also of each class; 0 to 1.
@@ -62,6 +68,8 @@ def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
 
 def pretrain_targets(runs: Positional[tuple[Path, ...]], *, out: Path) -> None:
     """Write the mean frame logits of finished runs for every training clip, as targets of a student.
+
+    Example: runs/task4_sed/teacher_a runs/task4_sed/teacher_b --out targets.h5
 
     Args:
         runs: folders of the teachers' runs; the first one decides the clips.
