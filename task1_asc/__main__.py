@@ -17,6 +17,7 @@ from common.cli import (
     train_verb,
 )
 from common.errors import UserError
+from task1_asc.broad_sounds.verbs import VERBS as SOUND_VERBS
 from task1_asc.settings import Task1Settings
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def compare(
 ) -> None:
     """Compare systems with the first of them: paired differences with 95 % intervals, also per class.
 
-    Example: compare runs/task1_asc/small runs/task1_asc/small_dir
+    Example: runs/task1_asc/small runs/task1_asc/small_dir
 
     Args:
         paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
@@ -309,6 +310,7 @@ VERBS: dict[str, Verb] = {
     "export": export,
     "system": config_verb(Task1Settings, system),
     "search_width": config_verb(Task1Settings, search_width),
+    "sounds": SOUND_VERBS,
 }
 
 if __name__ == "__main__":

@@ -20,8 +20,12 @@ FLOORS = {
         "reports", "data settings", "output errors",
     ],
     "task1_asc": [
-        "__main__", "report compare", "export", "submission", "recipe", "evaluate", "train", "networks", "metrics", "data",
-        "settings",
+        "__main__", "broad_sounds", "report compare", "export", "submission", "recipe", "evaluate", "train", "networks",
+        "metrics", "data", "settings",
+    ],
+    "task1_asc.broad_sounds": [
+        "verbs", "report compare check", "submission", "recipe", "evaluate train", "model", "embeddings", "data",
+        "metrics", "network settings taxonomy",
     ],
     "task4_sed": [
         "__main__", "reports submission", "systems", "baseline iterations", "evaluate",

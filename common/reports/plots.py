@@ -96,7 +96,8 @@ def plot_confusion(counts: ArrayLike, names: Sequence[str]) -> Any:
     """Confusion matrix (true class x predicted class, clips), shown as per cent of each true class."""
     matrix = np.asarray(counts, dtype=np.float64)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    with axes(6.0, 5.4) as (plot, grid):
+    size = max(6.0, 0.42 * len(names))
+    with axes(size, 0.9 * size) as (plot, grid):
         grid.grid(False)
         grid.imshow(share, cmap="Blues", vmin=0, vmax=100)
         labels = [literal(name.replace("_", " ")) for name in names]

@@ -5,6 +5,7 @@ from pathlib import Path
 from common.errors import UserError, unknown
 from common.synthetic.audioset import AUDIOSET
 from common.synthetic.audioset_strong import AUDIOSET_STRONG
+from common.synthetic.broad_sounds import BROAD_SOUNDS
 from common.synthetic.dcase2016 import DCASE2016
 from common.synthetic.imitation import IMITATION
 from common.synthetic.moments import MOMENTS
@@ -12,7 +13,7 @@ from common.synthetic.retrieval import RETRIEVAL
 from common.synthetic.task1 import write_task1
 from common.synthetic.task4 import TASK4
 
-DATA_SETS = (TASK4, RETRIEVAL, IMITATION, MOMENTS, AUDIOSET, AUDIOSET_STRONG, DCASE2016)
+DATA_SETS = (TASK4, RETRIEVAL, IMITATION, MOMENTS, AUDIOSET, AUDIOSET_STRONG, DCASE2016, BROAD_SOUNDS)
 WRITERS = {"task1_asc": write_task1, **{data_set.task: data_set.make for data_set in DATA_SETS}}
 
 

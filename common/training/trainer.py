@@ -44,6 +44,7 @@ def make_trainer(
     fast_check: bool = False,
     callbacks: Sequence[Callback] = (),
     share_clips: bool = True,
+    save_every: int = 1,
 ) -> Trainer:
     """A trainer that writes metrics.csv, last.ckpt and, where a metric is monitored, best.ckpt into a folder.
 
@@ -56,6 +57,7 @@ def make_trainer(
         fast_check: two steps of one epoch of everything.
         callbacks: further callbacks.
         share_clips: let Lightning share the clips over processes; False where the samplers do.
+        save_every: epochs between two last.ckpt; the last epoch has one always.
 
     Raises:
         UserError: if the requested devices or loggers are not available.
@@ -68,7 +70,11 @@ def make_trainer(
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = sys.stderr.isatty() and current_process().name == "MainProcess"
     progress = EpochBar(leave=False, console_kwargs={"stderr": True}) if bar else PlainProgress()
-    own = [StepSeeds(seed), MetricsTable(Path(folder) / "metrics.csv"), KeepCheckpoints(folder, monitor, mode)]
+    own = [
+        StepSeeds(seed),
+        MetricsTable(Path(folder) / "metrics.csv"),
+        KeepCheckpoints(folder, monitor, mode, save_every),
+    ]
     devices = 1 if settings.devices == "auto" else settings.devices
     try:
         return Trainer(
@@ -264,10 +270,10 @@ class MetricsTable(Callback):
 
 
 class KeepCheckpoints(Checkpoint):
-    """last.ckpt after each epoch; best.ckpt when the monitored metric of the validation has improved."""
+    """last.ckpt after every so many epochs; best.ckpt when the monitored metric of the validation has improved."""
 
-    def __init__(self, folder: Path, monitor: str | None, mode: str):
-        self.folder, self.monitor, self.mode = Path(folder), monitor, mode
+    def __init__(self, folder: Path, monitor: str | None, mode: str, every: int = 1):
+        self.folder, self.monitor, self.mode, self.every = Path(folder), monitor, mode, every
         self.best: float | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -278,7 +284,9 @@ class KeepCheckpoints(Checkpoint):
             if self.best is None or (value > self.best if self.mode == "max" else value < self.best):
                 self.best = value
                 trainer.save_checkpoint(self.folder / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        done = trainer.current_epoch + 1
+        if done % self.every == 0 or trainer.should_stop or done == trainer.max_epochs:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""

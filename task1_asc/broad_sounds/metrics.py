@@ -9,6 +9,7 @@ leaves it out of all three means, so that a system gains by ignoring a class; `o
 the organisers' evaluation takes is not known.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.reports.statistics import Interval, percentile_limits
+from common.reports.statistics import Interval, draw_groups, percentile_limits
 from task1_asc.broad_sounds.taxonomy import CODES, TOP_OF, as_indices
 
 Array = NDArray[Any]
@@ -116,48 +117,42 @@ ACCURACIES: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
-def intervals(counts: Array, seed: int = 0) -> dict[str, Interval]:
-    """hP, hR, hF and hierarchical accuracy with 95 % intervals, by bootstrap over clips.
+def draw_counts(folds: Sequence[tuple[Array, Array]], seed: int = 0) -> Array:
+    """Counts (1 + resamples, folds, 23, 23): of all clips, then of clips that are drawn with replacement in each fold.
 
-    Drawing clips with replacement is drawing cells of the counts (23, 23) from a multinomial distribution.
+    Equal numbers of clips and seeds are drawn alike, so that differences of two systems are paired.
+
+    Args:
+        folds: indices of truth and prediction for the clips of each fold.
     """
-    drawn = _resample(counts, np.random.default_rng(seed))
-    figures: dict[str, Interval] = {}
-    for number, name in enumerate(NAMES):
-        value = _over_truth(class_scores(counts)[number], counts)
-        figures[name] = _interval(value, _over_truth(class_scores(drawn)[number], drawn))
-    accuracy = ACCURACIES["hierarchical_accuracy"]
-    return figures | {"hierarchical_accuracy": _interval(accuracy(counts), accuracy(drawn))}
+    size, every = len(CODES), []
+    for number, (truth, predicted) in enumerate(folds):
+        cells, random = truth * size + predicted, np.random.default_rng((seed, number))
+        weights = [np.ones(len(cells)), *draw_groups(len(cells), random, RESAMPLES)]
+        every.append([np.bincount(cells, weight, size * size) for weight in weights])
+    return np.stack(every, axis=1).reshape(-1, len(folds), size, size)
 
 
-def class_intervals(counts: Array, seed: int = 0) -> dict[str, Interval]:
-    """hF of each class of the truth, with 95 % intervals by bootstrap over clips."""
-    values, drawn = class_scores(counts)[2], _resample(counts, np.random.default_rng(seed))
-    resampled = np.where(drawn.sum(axis=-1) > 0, class_scores(drawn)[2], np.nan)
-    present = np.flatnonzero(counts.sum(axis=1))
-    return {CODES[index]: _interval(values[index], resampled[:, index]) for index in present}
+def mean_draws(counts: Array) -> dict[str, Array]:
+    """Each figure (draws,) of counts (draws, folds, 23, 23), the mean over folds."""
+    classes = dict(zip(NAMES, class_scores(counts)))
+    figures = {name: _over_truth(values, counts) for name, values in classes.items()}
+    figures |= {name: rule(counts) for name, rule in ACCURACIES.items()}
+    return {name: values.mean(axis=1) for name, values in figures.items()}
 
 
-def paired_interval(truth: Array, first: Array, second: Array, seed: int = 0) -> Interval:
-    """hF of a second system minus that of a first, for indices of the same clips; clips are drawn in pairs."""
-    size = len(CODES)
-    triples, counts = np.unique((truth * size + first) * size + second, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(truth), counts / len(truth), RESAMPLES)
-    sums = []
-    for other in (triples // size, triples // size**2 * size + triples % size):
-        cells = np.zeros((RESAMPLES, size * size))
-        for column, cell in enumerate(other):
-            cells[:, cell] += drawn[:, column]
-        sums.append(hierarchical_f(cells.reshape(-1, size, size)))
-    value = hierarchical_f(count_indices(truth, second)) - hierarchical_f(count_indices(truth, first))
-    return _interval(value, sums[1] - sums[0])
+def class_draws(counts: Array) -> dict[str, dict[str, Array]]:
+    """hP, hR, hF (draws,) of each class of the truth by code, the mean over the folds that have it."""
+    present = counts.sum(axis=-1) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class that is in no drawn fold
+        means = {name: np.nanmean(np.where(present, values, np.nan), axis=1)
+                 for name, values in zip(NAMES, class_scores(counts))}  # fmt: skip
+    kept = np.flatnonzero(present[0].any(axis=0))
+    return {CODES[place]: {name: values[:, place] for name, values in means.items()} for place in kept}
 
 
-def _resample(counts: Array, generator: np.random.Generator) -> Array:
-    clips = counts.sum()
-    return generator.multinomial(clips, counts.ravel() / clips, RESAMPLES).reshape(-1, *counts.shape)
-
-
-def _interval(value: Any, resampled: Array) -> Interval:
-    low, high = percentile_limits(resampled)
-    return Interval(float(value), float(low), float(high))
+def interval_of(draws: Array) -> Interval:
+    """The figure, and its 95 % interval from the resamples behind it."""
+    low, high = percentile_limits(draws[1:])
+    return Interval(float(draws[0]), float(low), float(high))

@@ -146,8 +146,8 @@ def development_figures(runs: Sequence[SoundRun]) -> dict[str, Any]:
         say(f"Figures of {len(folds)} of the five folds; the other systems of the challenge have five.")
     if any(run.settings.data.protocol != "published" for run in runs):
         say("These figures are of another protocol than the published one; say so in the technical report.")
-    if missed := sorted({code for fold in folds for code in fold["never_predicted"]}):
-        say(f"{', '.join(missed)} never predicted in a fold: counted as 0; the official code leaves such classes out.")
+    if missed := sorted({code for fold in folds for code in fold["never_predicted"]}, key=CODES.index):
+        say(f"Never predicted in a fold: {', '.join(missed)}. They count as 0; the official code leaves them out.")
     overall = {name: _mean([fold[name] for fold in folds]) for name in NAMES}
     # A miniature may have folds without a class; its figures are means over the other folds.
     classes = {

@@ -6,13 +6,11 @@ import pytest
 from common.errors import UserError
 from task1_asc.broad_sounds.metrics import (
     all_scores,
-    class_intervals,
-    count_indices,
-    count_pairs,
-    hierarchical_f,
+    class_draws,
+    draw_counts,
     hierarchical_scores,
-    intervals,
-    paired_interval,
+    interval_of,
+    mean_draws,
 )
 from task1_asc.broad_sounds.taxonomy import CODES
 from tests.support.places import GOLDEN, SHARED
@@ -66,30 +64,33 @@ def pairs():
     return truth, *(np.where(random.random(1000) < share, truth, noise) for share in (0.7, 0.85))
 
 
-def test_an_interval_is_that_of_drawn_clips(pairs):
-    truth, first, _ = pairs
-    interval = intervals(count_indices(truth, first))["hF"]
-    random = np.random.default_rng(1)
-    drawn = [random.integers(0, 1000, 1000) for _ in range(400)]
-    values = [hierarchical_f(count_indices(truth[clips], first[clips])) for clips in drawn]
-    assert [interval.low, interval.high] == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.008)
-    assert interval.low < interval.value < interval.high
+def halves(truth, predicted):
+    return [(truth[:500], predicted[:500]), (truth[500:], predicted[500:])]
 
 
-def test_class_intervals_hold_the_figures_of_the_classes(pairs):
+def test_figures_are_means_over_folds(pairs):
     truth, first, _ = pairs
-    codes = np.array(CODES)
-    expected = hierarchical_scores(codes[truth], codes[first])["per_class"]
-    found = class_intervals(count_pairs(codes[truth], codes[first]))
-    assert {code: interval.value for code, interval in found.items()} == pytest.approx(
-        {code: figures["hF"] for code, figures in expected.items()}
-    )
-    assert all(interval.low < interval.value < interval.high for interval in found.values())
+    codes, counts = np.array(CODES), draw_counts(halves(truth, first))
+    folds = [all_scores(codes[one], codes[other]) for one, other in halves(truth, first)]
+    for name, draws in mean_draws(counts).items():
+        assert draws[0] == pytest.approx(np.mean([fold[name] for fold in folds]))
+    for code, figures in class_draws(counts).items():
+        for name, draws in figures.items():
+            assert draws[0] == pytest.approx(np.mean([fold["per_class"][code][name] for fold in folds]))
+
+
+def test_an_interval_has_the_width_of_a_binomial_one(pairs):
+    truth, first, _ = pairs
+    accuracy = interval_of(mean_draws(draw_counts([(truth, first)]))["accuracy"])
+    expected = 1.96 * np.sqrt(accuracy.value * (1 - accuracy.value) / 1000)
+    assert accuracy.high - accuracy.value == pytest.approx(expected, rel=0.15)
+    assert accuracy.value - accuracy.low == pytest.approx(expected, rel=0.15)
 
 
 def test_a_better_system_is_better_on_the_same_clips(pairs):
     truth, first, second = pairs
-    difference = paired_interval(truth, first, second)
-    own = [hierarchical_f(count_indices(truth, system)) for system in (first, second)]
-    assert difference.value == pytest.approx(own[1] - own[0]) and difference.low > 0.05
-    assert paired_interval(truth, first, first)[:] == (0, 0, 0)
+    draws = [mean_draws(draw_counts([(truth, system)]))["hF"] for system in (first, second)]
+    paired = interval_of(draws[1] - draws[0])
+    assert paired.low > 0.05
+    assert paired.high - paired.low < np.ptp(draws[0][1:]) + np.ptp(draws[1][1:])
+    assert np.ptp(mean_draws(draw_counts([(truth, first)]))["hF"] - draws[0]) == 0
