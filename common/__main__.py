@@ -242,6 +242,18 @@ def load_fine_tuning() -> "Recipe[FineTuneSettings]":
     return RECIPE
 
 
+def settings_for_data(data: Path) -> tuple[Path, dict[str, Any]]:
+    """The configuration of `finetune` for a folder or a table of clips."""
+    from common.audioset.tasks import find_table
+    from common.runs.folder import ROOT
+
+    table = find_table(data) if data.is_dir() else data
+    root = data if data.is_dir() else data.parent
+    chosen = {"data.task": "folder"} if table is None else {"data.task": "table", "data.table": {"file": table.name}}
+    name = root.resolve().name if table is None else table.stem
+    return ROOT / "common/audioset/configs/table_own.yaml", {"name": name, "data.root": str(root), **chosen}
+
+
 def show_figures(finished: "Run[Any]") -> None:
     """Print the test figures of a run of `pretrain` or `finetune`."""
     from common.audioset.evaluate import print_tagging
@@ -374,7 +386,8 @@ VERBS: dict[str, Verb] = {
         FineTuneSettings,
         load_fine_tuning,
         show_figures,
-        "Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC or a folder with a table, and test it.",
+        "Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC, or on DIR or clips.csv (in place of CONFIG.yaml).",
+        config_of=settings_for_data,
     ),
     "audioset": {
         "pack": pack_audioset,

@@ -63,4 +63,7 @@ def load_run(folder: Path) -> AudioModel:
                 f"{place} has {len(networks)} networks, one for each fold; name one, such as {networks[0]}."
             )
         weights = run.checkpoint(f"train/{WEIGHTS}")
-    return load_trained(run.settings, run.read_evaluation()["labels"], weights)
+    scores = run.read_evaluation()
+    return load_trained(
+        run.settings, scores["labels"], weights, "one_label" if "accuracy" in scores else "several_labels"
+    )

@@ -1,8 +1,7 @@
 """The recipe of fine-tuning: one network for each fold (or for the one split) of a labelled set, then their test."""
 
-import errno
 import hashlib
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ from common.audioset.recipe import (
 from common.audioset.settings import FineTuneSettings
 from common.audioset.tasks import TEST, TRAIN, VALIDATION, LabelledClips, read_task
 from common.data.encoded_store import EncodedClips, pack_encoded
+from common.data.files import digest_files
 from common.data.loading import EpochDraws, make_loader
 from common.errors import UserError
 from common.output import say
 from common.runs.energy import measure_energy
-from common.runs.folder import is_main_process
+from common.runs.folder import make_once
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.seeds import seed_all
@@ -77,7 +77,7 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
     rows: list[NDArray[Any]] = []
     of_fold = {}
     for fold in folds:
-        model = load_trained(settings, clips.labels, run.checkpoint(f"train/{_name(fold)}/{WEIGHTS}"))
+        model = load_trained(settings, clips.labels, run.checkpoint(f"train/{_name(fold)}/{WEIGHTS}"), clips.objective)
         tested = _some(settings, clips, clips.rows(TEST, fold))
         whole = settings.data.test_on == "whole"
         loading = loader_options(settings) | ({"batch_size": 1} if whole else {})
@@ -98,9 +98,24 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
 
 
 def refuse_early(run: Run[FineTuneSettings]) -> None:
-    """Refuse unknown folds, missing clips and a DyMN that would not cool down."""
-    _folds(run.settings, read_task(run.settings.data))
+    """Refuse unknown folds, missing clips and a DyMN that would not cool down; tell of a split that was made."""
+    clips = read_task(run.settings.data)
+    _folds(run.settings, clips)
     refuse_hot_kernels(run.settings)
+    if clips.note:
+        say(clips.note)
+
+
+def fill_in_digest(settings: FineTuneSettings) -> FineTuneSettings:
+    """The settings with the digest of the clips, then that of their labels and parts."""
+    data, clips = settings.data, read_task(settings.data)
+    contents = digest_files(clips.paths, data.store / "digests.json")
+    names = [_clip_name(settings, path) for path in clips.paths]
+    facts = clips.labels, sorted(zip(names, clips.targets.tolist(), clips.parts.tolist(), clips.recordings))
+    digest = "-".join(
+        hashlib.sha256(repr(fact).encode()).hexdigest()[:12] for fact in (sorted(zip(names, contents)), facts)
+    )
+    return settings.model_copy(update={"data": data.model_copy(update={"digest": digest})})
 
 
 def open_labelled(
@@ -157,28 +172,20 @@ def _clip_name(settings: FineTuneSettings, path: Path) -> str:
 
 def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -> Path:
     """The HDF5 file of all clips, resampled and losslessly packed; its name changes when a clip changes."""
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in clips.paths]
-    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-    folder = settings.data.store or settings.data.root / "encoded"
-    path = folder / f"clips_{sample_rate}_{digest}.hdf"
-    if path.is_file():
-        return path
-    if not is_main_process():  # rank 0 makes it
-        while not path.is_file():
-            time.sleep(0.5)
-        return path
-    names = [_clip_name(settings, clip) for clip in clips.paths]
-    say(f"Packing {len(names):,} clips into {path}")
-    try:
-        pack_encoded(clips.paths, path, names=names, encode_rate=sample_rate, encode_format="flac", strict=True)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise UserError(f"{folder} cannot be written ({error.strerror}); set data.store to another folder.") from error
-    return path
+    data = settings.data
+    digest = (data.digest or fill_in_digest(settings).data.digest or "").split("-")[0]
+    path = data.store / f"{data.root.resolve().name}_{sample_rate}_{digest}.hdf"
+    return make_once(
+        path, partial(_pack, [_clip_name(settings, clip) for clip in clips.paths], clips.paths, sample_rate)
+    )
 
 
-DATA = tuple(f"data.{name}" for name in ("task", "root", "table", "folds", "clips", "seconds"))
+def _pack(names: list[str], paths: list[Path], sample_rate: int, path: Path) -> None:
+    say(f"Packing {len(names):,} clips into {path.parents[1] / path.name}")
+    pack_encoded(paths, path, names=names, encode_rate=sample_rate, encode_format="flac", strict=True)
+
+
+DATA = tuple(f"data.{name}" for name in ("task", "digest", "folds", "clips", "seconds"))
 TRAINING = ("seed", *DATA, "loader.batch_size", "front_end", "model", "augment", "optim")
 
 
@@ -190,4 +197,4 @@ def make_stages(settings: FineTuneSettings) -> list[Stage]:
     ]
 
 
-RECIPE = Recipe(FineTuneSettings, make_stages, result_row, is_made_up_set, refuse_early)
+RECIPE = Recipe(FineTuneSettings, make_stages, result_row, is_made_up_set, refuse_early, complete=fill_in_digest)

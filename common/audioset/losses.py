@@ -1,13 +1,12 @@
 """Losses of tagging, on labels and on the probabilities of a teacher."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Objective = Literal["several_labels", "one_label"]
+from common.audioset.settings import Objective
 
 
 def tagging_loss(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.audioset.settings import TaggingSettings
+from common.audioset.settings import Objective, TaggingSettings
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
@@ -68,9 +68,12 @@ def _load_image_weights(network: nn.Module, weights: Path) -> bool:
     return True
 
 
-def load_trained(settings: TaggingSettings, labels: Sequence[str], weights: Path) -> AudioModel:
-    """The trained model of the settings in evaluation mode, on the GPU where there is one."""
+def load_trained(
+    settings: TaggingSettings, labels: Sequence[str], weights: Path, objective: Objective = "several_labels"
+) -> AudioModel:
+    """The trained model of the settings in evaluation mode, on the GPU where there is one; of one label a softmax."""
     model = _make_random_model(settings, labels)
+    model.activation = "softmax" if objective == "one_label" else "sigmoid"
     load_weights(model.network, weights)
     if isinstance(model.network, DynamicMobileNet) and settings.trainer.epochs:
         model.network.start_epoch(settings.trainer.epochs - 1)

@@ -10,6 +10,9 @@ from pydantic import model_validator
 
 from common.settings import Field, RunSettings, Settings, TrainerSettings
 
+Objective = Literal["several_labels", "one_label"]
+"""Binary cross entropy of each class, or cross entropy over all classes."""
+
 
 class LoaderSettings(Settings):
     """Batches and worker processes."""
@@ -95,6 +98,9 @@ class OptimSettings(Settings):
     """Epochs of the fall."""
     floor: float = Field(0.01, ge=0, le=1)
     """Share of the peak rate after the fall."""
+    schedule_epochs: int | None = Field(None, ge=1)
+    """Epochs that warmup, down_start and down_length are meant for; with other trainer.epochs they are scaled. Null
+    leaves them as they are."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """Decay per step of an exponential moving average of the weights, which is tested; null tests the weights."""
     swa: SwaSettings | None = None
@@ -177,25 +183,27 @@ class TableSettings(Settings):
 
     file: Path
     """Comma- or tab-separated (.tsv) table below `data.root`, one row per clip."""
-    audio: Path = Path("audio")
-    """Folder of the clips below `data.root`."""
-    filename: str = "filename"
-    """Column of file names."""
-    label: str = "label"
-    """Column of labels."""
+    audio: Path | None = None
+    """Folder of the clips below `data.root`; null is `audio`, or `data.root` where there is no such folder."""
+    filename: str | None = None
+    """Column of file names; null takes filename, file, fname or path, whichever is there."""
+    label: str | None = None
+    """Column of labels; null takes label, category, class, scene_label or labels."""
     separator: str | None = None
     """Separator of the labels of one clip, such as ";"; null where each clip has exactly one label."""
-    split: str = "fold"
-    """Column of the split (train, validation, test) or of the fold."""
+    split: str | None = None
+    """Column of the split (train, validation, test) or of the fold; null takes fold or split, and without these splits
+    by recording."""
     recording: str | None = None
-    """Column of the recording of a clip: clips of one recording are drawn together for the intervals."""
+    """Column of the recording of a clip: clips of one recording are in one part, and drawn together for the intervals.
+    Null takes recording, else each clip is one of its own."""
 
 
 class FineTuneDataSettings(Settings):
     """Labelled clips to fine-tune on."""
 
-    task: Literal["esc50", "fsd50k", "openmic", "table"] = "table"
-    """A data set in its official folders, or a table of your own."""
+    task: Literal["esc50", "fsd50k", "openmic", "table", "folder"] = "table"
+    """A data set in its official folders, a table of your own, or a folder with a folder of clips for each class."""
     root: Path
     """Folder of the data set."""
     table: TableSettings | None = None
@@ -208,8 +216,10 @@ class FineTuneDataSettings(Settings):
     """Length of training clips: a random part of longer ones, shorter ones zero-padded."""
     test_on: Literal["beginning", "whole"] = "beginning"
     """Test on the first `seconds`, or on the whole clip in windows (one clip at a time)."""
-    store: Path | None = None
-    """Folder of the encoded clips (made when absent); null takes `root`/encoded."""
+    store: Path = Path("data/encoded")
+    """Folder of the encoded clips, made when absent."""
+    digest: str | None = None
+    """Of clips and labels, filled in by the kit: a copy of the data elsewhere is the same data."""
 
     @model_validator(mode="after")
     def _table_given(self) -> "FineTuneDataSettings":

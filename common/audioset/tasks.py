@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.audioset.losses import Objective
-from common.audioset.settings import FineTuneDataSettings, TableSettings
+from common.audioset.settings import FineTuneDataSettings, Objective, TableSettings
+from common.data.audio import list_audio
 from common.data.files import read_tsv
+from common.data.splits import describe_split, split_recordings
 from common.errors import UserError, unknown
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+PARTS = {TRAIN: TRAIN, "training": TRAIN, VALIDATION: VALIDATION, "valid": VALIDATION, "val": VALIDATION, TEST: TEST}
+FILENAMES = ("filename", "file", "fname", "path")
+LABELS = ("label", "category", "class", "scene_label", "labels")
+SPLITS = ("fold", "split")
+"""Names of columns that are known without being named."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,7 @@ class LabelledClips:
     """The clips of a labelled set.
 
     targets: (clips, classes), 0 or 1. weights: (clips, classes), 0 where a label is not known; None for all known.
+    note: what the user should know of the reading.
     parts: train, validation or test of each clip, or else its fold. recordings: clips of one recording belong together.
     """
 
@@ -32,6 +39,7 @@ class LabelledClips:
     parts: NDArray[np.str_]
     recordings: list[str]
     weights: NDArray[np.float32] | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,6 +61,8 @@ def read_task(settings: FineTuneDataSettings) -> LabelledClips:
     """Read the tables of a labelled set; all their clips must be there."""
     if settings.table is not None:  # if and only if the task is "table"
         clips = read_table(settings.root, settings.table)
+    elif settings.task == "folder":
+        clips = read_folders(settings.root)
     else:
         clips = {"esc50": read_esc50, "fsd50k": read_fsd50k, "openmic": read_openmic}[settings.task](settings.root)
     absent = [path for path in clips.paths if not path.is_file()]
@@ -67,7 +77,12 @@ def read_task(settings: FineTuneDataSettings) -> LabelledClips:
 def read_esc50(root: Path) -> LabelledClips:
     """ESC-50: meta/esc50.csv and audio/; five folds, 50 classes by their number."""
     table = TableSettings(
-        file=Path("meta/esc50.csv"), audio=Path("audio"), label="category", split="fold", recording="src_file"
+        file=Path("meta/esc50.csv"),
+        audio=Path("audio"),
+        filename="filename",
+        label="category",
+        split="fold",
+        recording="src_file",
     )
     rows = _read_rows(root / table.file, ("filename", "fold", "target", "category", "src_file"))
     names = {int(row["target"]): row["category"] for row in rows}
@@ -119,32 +134,104 @@ def read_openmic(root: Path) -> LabelledClips:
 
 
 def read_table(root: Path, settings: TableSettings, labels: tuple[str, ...] | None = None) -> LabelledClips:
-    """Any folder with a table; classes in alphabetical order where `labels` does not name them."""
+    """Any folder with a table; classes in alphabetical order where `labels` does not name them.
+
+    A table without a column of splits is split by recording.
+    """
     path = Path(root) / settings.file
-    columns = [settings.filename, settings.label, settings.split]
-    rows = _read_rows(path, columns + ([settings.recording] if settings.recording else []), settings.filename)
+    names = _header(path)
+    filename = settings.filename or next((name for name in FILENAMES if name in names), FILENAMES[0])
+    label = settings.label or next((name for name in LABELS if name in names), LABELS[0])
+    split = settings.split or next((name for name in SPLITS if name in names), None)
+    recording = settings.recording or ("recording" if "recording" in names else None)
+    rows = _read_rows(path, [name for name in (filename, label, split, recording) if name], filename)
     separator = settings.separator
-    texts = [[row[settings.label]] if separator is None else row[settings.label].split(separator) for row in rows]
-    texts = [[label.strip() for label in some if label.strip()] for some in texts]
-    labels = labels or tuple(sorted({label for some in texts for label in some}))
-    filenames = [row[settings.filename] for row in rows]
-    parts = np.array([row[settings.split].strip() for row in rows])
-    given, split = set(parts.tolist()), {TRAIN, VALIDATION, TEST}
-    if given & split and (given - split or not {TRAIN, TEST} <= given):
-        raise UserError(
-            f"{path}: column {settings.split} holds {', '.join(sorted(given))}; it needs train and test (and "
-            "validation), or folds."
-        )
-    if len(given) < 2:
-        raise UserError(f"{path}: column {settings.split} holds only {min(given)}; at least two folds are needed.")
+    texts = [[row[label]] if separator is None else row[label].split(separator) for row in rows]
+    texts = [[name.strip() for name in some if name.strip()] for some in texts]
+    labels = labels or tuple(sorted({name for some in texts for name in some}))
+    recordings = [row[recording or filename] for row in rows]
+    note = ""
+    if split is None:
+        parts, note = _split(recordings, texts, path)
+    else:
+        parts = np.array([row[split].strip() for row in rows])
+        _refuse_parts(parts, path, split)
+    audio = settings.audio or (Path("audio") if (Path(root) / "audio").is_dir() else Path())
     return LabelledClips(
         labels,
         "one_label" if separator is None else "several_labels",
-        [Path(root) / settings.audio / name for name in filenames],
+        [Path(root) / audio / row[filename] for row in rows],
         _targets(texts, labels, path),
         parts,
-        [row[settings.recording] if settings.recording else row[settings.filename] for row in rows],
+        recordings,
+        note=note,
     )
+
+
+def read_folders(root: Path) -> LabelledClips:
+    """A folder with a folder of clips for each class, at any depth; a folder inside a class is a recording.
+
+    With folders train and test (and validation) above the classes these are the split, else it is made by recording.
+    """
+    places = [path.relative_to(root) for path in list_audio(root)]
+    first = {place.parts[0].lower() for place in places}
+    given = first <= set(PARTS) and {TRAIN, TEST} <= {PARTS.get(name) for name in first}
+    depth = 1 if given else 0
+    loose = [place for place in places if len(place.parts) < depth + 2]
+    if loose:
+        raise UserError(
+            f"{root / loose[0]} is in no folder of a class. {root} needs a folder of clips for each class, or a table "
+            "with the columns filename and label."
+        )
+    texts = [[place.parts[depth]] for place in places]
+    deep = [len(place.parts) > depth + 2 for place in places]
+    recordings = [str(place.parent if inside else place.with_suffix("")) for place, inside in zip(places, deep)]
+    labels = tuple(sorted({name for some in texts for name in some}))
+    if len(labels) < 2:
+        raise UserError(f"{root} has clips of one class only ({labels[0]}); a second folder of clips is needed.")
+    if given:
+        parts, note = np.array([PARTS[place.parts[0].lower()] for place in places]), ""
+    else:
+        parts, note = _split(recordings, texts, root)
+    paths, targets = [root / place for place in places], _targets(texts, labels, root)
+    return LabelledClips(labels, "one_label", paths, targets, parts, recordings, note=note)
+
+
+def find_table(folder: Path) -> Path | None:
+    """The only table of a folder with a column of file names and one of labels; None without."""
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix in (".csv", ".tsv") and path.is_file()]
+    fitting = [path for path in tables if all(set(_header(path)) & set(names) for names in (FILENAMES, LABELS))]
+    if len(fitting) > 1:
+        raise UserError(f"{folder} has {len(fitting)} tables of clips; name one of them, such as {fitting[0]}.")
+    return fitting[0] if fitting else None
+
+
+def _header(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+
+
+def _split(recordings: Sequence[str], texts: Sequence[Sequence[str]], source: Path) -> tuple[NDArray[np.str_], str]:
+    """The part of each clip by its recording, and the sentence that tells it."""
+    labels: dict[str, set[str]] = {name: set() for name in recordings}
+    for name, some in zip(recordings, texts):
+        labels[name].update(some)
+    part_of = split_recordings(labels, source)
+    own = "" if len(labels) < len(recordings) else " Each file counts as a recording of its own."
+    return np.array([part_of[name] for name in recordings]), describe_split(part_of, source) + own
+
+
+def _refuse_parts(parts: NDArray[np.str_], path: Path, split: str) -> None:
+    given, known = set(parts.tolist()), {TRAIN, VALIDATION, TEST}
+    if given & known and (given - known or not {TRAIN, TEST} <= given):
+        raise UserError(
+            f"{path}: column {split} holds {', '.join(sorted(given))}; it needs train and test (and validation), or "
+            "folds."
+        )
+    if len(given) < 2:
+        raise UserError(f"{path}: column {split} holds only {min(given)}; at least two folds are needed.")
 
 
 def _targets(texts: Sequence[Sequence[str]], labels: Sequence[str], path: Path) -> NDArray[np.float32]:

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from common.audioset.losses import Objective, tagging_loss
+from common.audioset.losses import tagging_loss
 from common.audioset.metrics import mean_average_precision
 from common.audioset.networks import make_model
-from common.audioset.settings import OptimSettings, TaggingSettings
+from common.audioset.settings import Objective, OptimSettings, TaggingSettings
 from common.features import augment
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.network import ModelOutput, channels_last
@@ -139,7 +139,9 @@ class TaggingTraining(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser; its rate per epoch."""
         optimizer = make_optimizer(self.network.parameters(), self.settings.optim)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(self.settings.optim))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, rate_factor(self.settings.optim, self.settings.trainer.epochs)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
     @staticmethod
@@ -164,9 +166,12 @@ def make_optimizer(parameters: Any, optim: OptimSettings) -> torch.optim.Optimiz
     return kind(trained, lr=optim.lr, weight_decay=optim.weight_decay)
 
 
-def rate_factor(optim: OptimSettings) -> ExponentialWarmupLinearDown:
-    """Factor of the learning rate in each epoch."""
-    return ExponentialWarmupLinearDown(optim.warmup, optim.down_start, optim.down_length, optim.floor)
+def rate_factor(optim: OptimSettings, epochs: int | None = None) -> ExponentialWarmupLinearDown:
+    """Factor of the learning rate in each epoch; a schedule for other than these `epochs` is scaled to them."""
+    lengths = optim.warmup, optim.down_start, optim.down_length
+    if epochs is not None and optim.schedule_epochs is not None:
+        lengths = tuple(round(length * epochs / optim.schedule_epochs) for length in lengths)
+    return ExponentialWarmupLinearDown(*lengths, optim.floor)
 
 
 def mix_batch(

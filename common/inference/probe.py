@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from common.audioset.losses import Objective
 from common.audioset.metrics import accuracy, mean_average_precision
+from common.audioset.settings import Objective
 from common.audioset.tasks import LabelledClips
 from common.data.audio import list_audio
 from common.data.files import read_tsv

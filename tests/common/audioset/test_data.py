@@ -305,6 +305,39 @@ def test_mistakes_of_a_table_are_named(labelled, table, sentence):
         tasks.read_task(table_settings(labelled))
 
 
+def test_a_table_without_split_is_split_by_recording_whatever_its_columns_are_called(tmp_path):
+    rows = [f"{number}.wav\t{'cat' if number % 4 < 2 else 'dog'}\tr{number // 2}" for number in range(20)]
+    (tmp_path / "clips.tsv").write_text("\n".join(["fname\tclass\trecording", *rows]) + "\n")
+    assert tasks.find_table(tmp_path) == tmp_path / "clips.tsv"
+    for number in range(20):
+        write_clip(tmp_path / f"{number}.wav")
+    clips = tasks.read_task(FineTuneDataSettings(root=tmp_path, table=TableSettings(file="clips.tsv")))
+    assert clips.labels == ("cat", "dog") and (clips.parts[::2] == clips.parts[1::2]).all()
+    assert "its 10 recordings were split by recording" in clips.note and "each file" not in clips.note.lower()
+    assert set(clips.parts) == {"train", "validation", "test"}
+
+
+def test_a_folder_of_class_folders_is_read_and_split(tmp_path):
+    for name in ("dog", "cat"):
+        for number in range(6):
+            write_clip(tmp_path / "clips" / name / (f"long/{number}.wav" if number < 2 else f"{number}.wav"))
+    clips = tasks.read_task(FineTuneDataSettings(task="folder", root=tmp_path / "clips"))
+    assert clips.labels == ("cat", "dog") and clips.objective == "one_label" and len(clips) == 12
+    assert len(set(clips.recordings)) == 10 and "were split by recording" in clips.note
+    (tmp_path / "clips" / "loose.wav").write_bytes((tmp_path / "clips" / "dog" / "3.wav").read_bytes())
+    with pytest.raises(UserError, match=r"loose\.wav is in no folder of a class"):
+        tasks.read_task(FineTuneDataSettings(task="folder", root=tmp_path / "clips"))
+
+
+def test_folders_train_and_test_above_the_classes_are_the_split(tmp_path):
+    for part in ("train", "test"):
+        for name in ("dog", "cat"):
+            write_clip(tmp_path / part / name / "0.wav")
+    clips = tasks.read_task(FineTuneDataSettings(task="folder", root=tmp_path))
+    assert clips.labels == ("cat", "dog") and clips.note == "" and clips.folds == []
+    assert [len(clips.rows(part)) for part in ("train", "test")] == [2, 2]
+
+
 def test_esc50_is_read_from_its_folders(tmp_path):
     rows = ["filename,fold,target,category,esc10,src_file,take"]
     for number in range(4):

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -192,7 +193,7 @@ def test_large_logits_in_evaluation_are_logged_and_warned_of(tiny_audioset, tmp_
         )  # fmt: skip
     module.on_validation_epoch_end()
     assert logged["val_largest_logit"] == pytest.approx(bias, abs=5) and logged["val_loss"] > 0
-    assert ("Epoch 2: the largest logit of the validation clips is" in capsys.readouterr().err) == warned
+    assert ("Epoch 3: the largest logit of the validation clips is" in capsys.readouterr().err) == warned
 
 
 def test_passt_learns_with_patchout_and_leaves_none_out_in_evaluation(tiny_audioset, tmp_path):
@@ -297,6 +298,7 @@ def tones(tmp_path):
 def tune_settings(root, runs, **changes):
     plain = {
         "data.root": str(root), "data.table": {"file": "tones.csv"}, "data.seconds": 1.0, "runs": str(runs),
+        "data.store": str(Path(runs).parent / "encoded"),
         "model.name": "mn01", "model.norm_momentum": 0.3, "loader.batch_size": 6, "loader.num_workers": 0,
         "front_end.n_mels": 64, "front_end.hop_length": 640, "optim.lr": 1e-2, "optim.warmup": 1, "trainer.epochs": 12,
         "trainer.accelerator": "cpu", "trainer.measure_energy": False, "augment.wavmix_probability": 0.1,
@@ -314,12 +316,36 @@ def test_fine_tuning_tests_every_fold(tones, tmp_path):
     tagger = load_tagger(str(finished.folder / "train" / "fold_2"), None)
     tagged = [tag_file(tagger, tones / "audio" / f"{number}.wav").tags[0][0] for number in (0, 1)]
     assert tagged == ["high", "low"]
-    folder = tones / "encoded"
-    assert len(list(folder.iterdir())) == 1
+    folder = tmp_path / "encoded"
+    assert len(list(folder.glob("*.hdf"))) == 1
     # A changed clip is packed anew.
     soundfile.write(tones / "audio" / "3.wav", np.zeros(8000), 16000)
     finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", name="again", **{"trainer.epochs": 1}))
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.glob("*.hdf"))) == 2
+
+
+def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one(tones, tmp_path, capsys):
+    clips = tmp_path / "clips"
+    for number in range(12):
+        name = "low" if number % 2 else "high"
+        (clips / name).mkdir(parents=True, exist_ok=True)
+        shutil.move(tones / "audio" / f"{number}.wav", clips / name)
+    quick = [
+        "--runs", tmp_path / "runs", "--data.store", tmp_path / "store", "--model.name", "mn01", "--trainer.epochs", 1,
+        "--front_end.n_mels", 64, "--loader.batch_size", 4, "--trainer.accelerator", "cpu",
+        "--trainer.measure_energy", "false",
+    ]  # fmt: skip
+    assert call("finetune", clips, *quick) == 0
+    assert "12 recordings were split by recording" in capsys.readouterr().err
+    assert sorted(path.name for path in clips.iterdir()) == ["high", "low"], "nothing is written there"
+    moved = shutil.copytree(clips, tmp_path / "moved" / "clips", copy_function=shutil.copyfile)
+    assert call("finetune", moved, *quick) == 0
+    assert capsys.readouterr().err.count("kept, its settings are the same") == 2
+    assert call("tag", moved / "low" / "1.wav", "--model", tmp_path / "runs" / "clips", "--json") == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert sum(tag["score"] for tag in row["tags"]) == pytest.approx(1, abs=1e-5)
+    assert call("finetune", tmp_path / "nowhere.csv", *quick) == 2
+    assert "nowhere.csv does not exist" in capsys.readouterr().err
 
 
 def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, tones, tmp_path, capsys, monkeypatch):
@@ -356,7 +382,7 @@ def test_broken_audio_and_absent_folds_are_told(tones, tmp_path):
     (tones / "audio" / "5.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"5\.wav cannot be read as audio"):
         finetune.RECIPE.run(tune_settings(tones, tmp_path / "other"))
-    assert not list((tones / "encoded").glob("*.hdf"))
+    assert not list((tmp_path / "encoded").glob("*.hdf"))
 
 
 def call(*words):

@@ -84,4 +84,4 @@ def test_two_steps_of_everything_and_mistakes(birds, tmp_path):
         load_recipe().run(settings_for(birds, tmp_path, **{"data.audio": str(tmp_path / "none")}))
     assert not (tmp_path / "runs").exists(), "inputs are checked before the folder of the run is made"
     with pytest.raises(SettingsError, match=r"names own_train, the recordings of a table; give --data\.table"):
-        load_settings(Task4Settings, SMALL.with_name("own.yaml"))
+        load_settings(Task4Settings, SMALL.with_name("own.yaml"), {"data.table": None})
