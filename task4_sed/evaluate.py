@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import audio_folder, label_file, published_clips, set_durations, set_layout
-from task4_sed.mean_teacher import MeanTeacherTraining
+from task4_sed.mean_teacher.detector import Detector
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import versions
@@ -127,16 +127,17 @@ def _all_figures(
 
 @torch.inference_mode()
 def write_logits(
-    module: MeanTeacherTraining, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
+    module: Detector, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
 ) -> None:
     """Write the frame logits of every clip by each network of `stores`, without a class mask."""
+    device = next(module.parameters()).device
     for network, path in stores.items():
         with ScoreWriter(path, classes, dtype="float32") as writer:
             for number, batch in enumerate(loader):
                 if limit is not None and number >= limit:
                     break
                 tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
-                moved = {key: value.to(module.device) for key, value in tensors.items()}
+                moved = {key: value.to(device) for key, value in tensors.items()}
                 output = module.detect(moved, student=network == "student", masked=False)
                 writer.write(batch["filename"], output.frame_logits, batch["duration"])
 

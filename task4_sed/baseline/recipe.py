@@ -14,9 +14,8 @@ from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import seed_all
-from common.training.trainer import fit, make_trainer
+from task4_sed.baseline.network import SoundEventDetector, make_network
 from task4_sed.baseline.settings import Task4Settings
-from task4_sed.baseline.train import SoundEventTraining, make_network
 from task4_sed.data.clips import SoundEventClips, make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
 from task4_sed.data.sets import WINDOWS, ClipSet, hold_out, read_clips
@@ -32,6 +31,9 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
 
     Writes train/last.ckpt, best.ckpt, metrics.csv and energy.json.
     """
+    from common.training.trainer import fit, make_trainer
+    from task4_sed.baseline.train import SoundEventTraining
+
     data, folder = settings.data, run.folder / "train"
     training, held_out = read_training_sets(settings)
     opened = {name: open_clips(clips, settings, settings.cached_embedding) for name, clips in training.items()}
@@ -95,13 +97,13 @@ def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
     write_evaluation(folder, settings, networks, missing)
 
 
-def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventTraining:
+def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventDetector:
     """Student and teacher of a run in evaluation mode, on the GPU if there is one; `embed`: computes all embeddings."""
     settings = run.settings
     path = run.checkpoint(f"train/{'best' if settings.validation.any else 'last'}.ckpt")
     live = settings.embeddings == "live" or (embed and settings.embeddings == "cached")
     frozen = load_frozen(settings.embedding) if live else None
-    module = SoundEventTraining(settings, frozen)
+    module = SoundEventDetector(settings, frozen)
     load_weights(module, path)
     return module.eval().to(choose_device(settings.trainer))
 

@@ -7,26 +7,19 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.features.augment import draw_beta, mix
-from common.features.front_ends import DesedMel
 from common.models.network import ModelOutput
-from common.registry.models import create_model
 from common.training.schedules import exponential_rise
 from common.training.seeds import step_generator
+from task4_sed.baseline.network import SoundEventDetector
 from task4_sed.baseline.settings import GroupSettings, LossSettings, MixupSettings, Task4Settings
 from task4_sed.data.embeddings import FrozenFrames
 from task4_sed.data.sets import set_layout
 from task4_sed.losses import consistency_loss, strong_loss, weak_loss
-from task4_sed.mean_teacher import Batch, MeanTeacherTraining
-
-
-def make_network(settings: Task4Settings) -> nn.Module:
-    """The CRNN of the settings with random weights."""
-    dim = None if settings.embeddings == "none" else settings.embedding.dim
-    options = settings.model.model_dump(exclude={"name"})
-    return create_model(settings.model.name, num_classes=len(settings.labels.classes), embedding_dim=dim, **options)
+from task4_sed.mean_teacher.detector import Batch
+from task4_sed.mean_teacher.training import MeanTeacherTraining
 
 
 class BatchParts:
@@ -46,20 +39,19 @@ class BatchParts:
         self.mixed = [part for part in (_where(kinds, kind) for kind in ("weak", "strong", "soft")) if len(part) > 1]
 
 
-class SoundEventTraining(MeanTeacherTraining):
-    """Student and teacher; logs train_loss and its parts, and of validation clips val_objective and its parts.
+class SoundEventTraining(SoundEventDetector, MeanTeacherTraining):
+    """Trains student and teacher; logs train_loss and its parts, and of validation clips val_objective and its parts.
 
     Args:
         settings: of the whole run.
-        frozen: model that computes embeddings where a batch has none; not part of the checkpoint.
+        frozen: as of `SoundEventDetector`.
         validation: events and durations for `objective`; None without validation.
     """
 
     def __init__(self, settings: Task4Settings, frozen: FrozenFrames | None = None, validation: Any = None):
-        super().__init__(settings, make_network(settings), settings.teacher, validation)
-        self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
+        super().__init__(settings, frozen)
+        self.validation = validation
         self.parts = BatchParts(settings.data.batch, settings.teacher is not None and settings.teacher.maestro)
-        self._frozen = [frozen]  # in a list, so that its weights are in no checkpoint
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch, see `SoundEventClips.gather`."""
@@ -84,14 +76,6 @@ class SoundEventTraining(MeanTeacherTraining):
         with torch.no_grad():
             return student, self.teacher(*inputs)
 
-    @torch.no_grad()
-    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
-        network = self.student if student or self.teacher is None else self.teacher
-        embeddings = self._embeddings(batch)
-        valid = batch["valid"] if masked else None
-        return network(self.front_end(batch["waveform"]), None if embeddings is None else embeddings.mT, valid)
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam over the student, with the schedule per step."""
         optim = self.settings.optim
@@ -112,13 +96,6 @@ class SoundEventTraining(MeanTeacherTraining):
             return batch
         mixings = draw_mixings(self.parts, mixup, embeddings is not None, generator)
         return mix_batch(batch, mixings, mixup.weak_labels)
-
-    def _embeddings(self, batch: Batch) -> Tensor | None:
-        """(clips, tokens, dim), float32."""
-        if "embeddings" in batch:
-            return batch["embeddings"].float()
-        frozen = self._frozen[0]
-        return None if frozen is None else frozen.to(self.device)(batch["waveform"])
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.features.front_ends import DesedMel
 from common.models.crnn import Crnn
 from common.models.frame_prediction import SequenceModel
 from common.models.network import ModelOutput
+from common.registry.models import create_front_end
 from task4_sed.data.embeddings import load_frame_model
 from task4_sed.iterations.settings import OptimSettings, StageSettings, TransformerSettings, TwoIterations
 from task4_sed.labels import SAMPLE_RATE
+from task4_sed.mean_teacher.detector import Batch, Detector
 
 FINAL_NORMS = ("norm_frame", "norm")
 """Names of the norm after the last block: of ATST-F, of fPaSST; BEATs has none."""
@@ -85,6 +88,26 @@ def make_network(settings: TwoIterations, name: str, stage: StageSettings, relea
     options = settings.crnn.model_dump(exclude={"name"}) | {"dropout": stage.dropout, "aggregation": own.aggregation}
     crnn = Crnn(num_classes=len(settings.labels.classes), embedding_dim=width, **options)
     return TransformerCrnn(crnn, transformer, projection, frozen=stage.optim.transformer_lr is None)
+
+
+class StageDetector(Detector):
+    """Student and teacher of one training; the transformer has its `released` weights, or random ones."""
+
+    student: TransformerCrnn
+    teacher: TransformerCrnn | None
+
+    def __init__(self, settings: TwoIterations, name: str, stage: StageSettings, released: bool = True):
+        super().__init__(settings, make_network(settings, name, stage, released), settings.teacher)
+        self.stage = stage
+        self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
+        self.transformer_front_end = create_front_end(settings.transformers[name].model, **stage.front_end)
+
+    @torch.no_grad()
+    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
+        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
+        network = self.student if student or self.teacher is None else self.teacher
+        spectrogram, log_mel = self.front_end(batch["waveform"]), self.transformer_front_end(batch["waveform"])
+        return network(spectrogram, log_mel, batch["valid"] if masked else None)
 
 
 def load_transformer(name: str, settings: TransformerSettings) -> SequenceModel:

@@ -20,7 +20,6 @@ from common.runs.energy import measure_energy
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
-from common.training.trainer import fit, make_trainer
 from task4_sed.data.clips import SoundEventClips
 from task4_sed.evaluate import test_sets, write_evaluation, write_logits
 from task4_sed.iterations.data import (
@@ -33,9 +32,8 @@ from task4_sed.iterations.data import (
     training_loader,
     training_sets,
 )
-from task4_sed.iterations.memory import estimate_training, refuse_large
+from task4_sed.iterations.network import StageDetector
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.iterations.train import StageTraining
 from task4_sed.labels import CLIP_SAMPLES
 from task4_sed.scores.store import ensemble_stores
 from task4_sed.scoring import make_reference
@@ -48,6 +46,10 @@ def train_stage(
 
     Reads pseudo_labels/*.h5 if their loss has a weight. Writes last.ckpt, best.ckpt, metrics.csv, energy.json.
     """
+    from common.training.trainer import fit, make_trainer
+    from task4_sed.iterations.memory import estimate_training, refuse_large
+    from task4_sed.iterations.train import StageTraining
+
     stage = settings.stage(name, iteration, number)
     folder = run.folder / f"iteration{iteration}_stage{number}_{name}"
     seed = derive_seed(settings.seed, iteration, number)
@@ -123,9 +125,9 @@ def pseudo_label_folder(run: Run[TwoIterations], settings: TwoIterations) -> Pat
     return settings.pseudo_labels.folder or run.folder / "pseudo_labels"
 
 
-def load_training(run: Run[TwoIterations], name: str, iteration: int, number: int) -> StageTraining:
+def load_training(run: Run[TwoIterations], name: str, iteration: int, number: int) -> StageDetector:
     """Student and teacher of a finished training in evaluation mode, on the GPU if there is one."""
-    module = StageTraining(run.settings, name, iteration, number, released=False)
+    module = StageDetector(run.settings, name, run.settings.stage(name, iteration, number), released=False)
     load_weights(module, find_checkpoint(run, f"iteration{iteration}_stage{number}_{name}"))
     return module.eval().to(choose_device(run.settings.trainer))
 
@@ -135,7 +137,7 @@ def find_checkpoint(run: Run[TwoIterations], stage: str) -> Path:
     return run.checkpoint(f"{stage}/best.ckpt", f"{stage}/last.ckpt")
 
 
-def write_scores(module: StageTraining, clips: SoundEventClips, path: Path, settings: TwoIterations) -> None:
+def write_scores(module: StageDetector, clips: SoundEventClips, path: Path, settings: TwoIterations) -> None:
     """Write the logits of clips, of all classes, by the network that the settings choose."""
     loader = make_loader(clips, settings.data.scoring_batch, num_workers=settings.data.num_workers)
     write_logits(module, loader, {settings.postprocessing.network: path}, settings.labels.classes)
@@ -180,7 +182,7 @@ def complexity_figures(settings: TwoIterations) -> dict[str, Any]:
     figures: dict[str, Any] = {"total_parameters": 0, "macs": 0}
     silence = torch.zeros(1, CLIP_SAMPLES)
     for name in submitted_names(settings):
-        module = StageTraining(settings, name, 2, 2, released=False)
+        module = StageDetector(settings, name, settings.stage(name, 2, 2), released=False)
         reads = {"log_mel": tuple(module.transformer_front_end(silence).shape[1:])}
         counted = measure(module.student, module.front_end(silence).shape, also_reads=reads)
         figures["total_parameters"] += counted.parameters

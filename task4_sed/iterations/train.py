@@ -14,19 +14,18 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from common.features.augment import mix
-from common.features.front_ends import DesedMel
 from common.models.crnn import Crnn
 from common.models.network import ModelOutput
-from common.registry.models import create_front_end
 from common.training.schedules import WarmupCosine
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Mixture, Streams
-from task4_sed.iterations.network import TransformerCrnn, batch_norms, make_network, make_optimizer
+from task4_sed.iterations.network import StageDetector, TransformerCrnn, batch_norms, make_optimizer
 from task4_sed.iterations.settings import ConsistencySettings, LossSettings, TwoIterations
 from task4_sed.iterations.views import Augmenter, Features, Rows, Targets, Views
 from task4_sed.labels import valid_classes
 from task4_sed.losses import agreement_loss, linear_ramp, strong_loss, weak_loss
-from task4_sed.mean_teacher import Batch, MeanTeacherTraining
+from task4_sed.mean_teacher.detector import Batch
+from task4_sed.mean_teacher.training import MeanTeacherTraining
 from task4_sed.metrics.polyphonic import PSDS1, polyphonic_scores
 from task4_sed.metrics.segments import mean_partial_auc
 from task4_sed.pretraining.networks import rise_per_decibel
@@ -37,27 +36,23 @@ Scores = Callable[[Tensor | None], ModelOutput]
 LABELLED = ("maestro", "strong", "synthetic")
 
 
-class StageTraining(MeanTeacherTraining):
+class StageTraining(StageDetector, MeanTeacherTraining):
     """One training of one transformer; logs train_loss and its parts, of held-out clips val_objective and its parts.
 
     Starts from the `released` weights of the transformer; otherwise weights are loaded afterwards.
     """
 
     updates_counted_from = 0
-    student: TransformerCrnn
-    teacher: TransformerCrnn | None
 
     def __init__(
         self, settings: TwoIterations, name: str, iteration: int, number: int, validation: Any = None,
         released: bool = True,
     ):  # fmt: skip
         stage = settings.stage(name, iteration, number)
-        super().__init__(settings, make_network(settings, name, stage, released), settings.teacher, validation)
-        self.stage = stage
+        super().__init__(settings, name, stage, released)
+        self.validation = validation
         self.seed = derive_seed(settings.seed, iteration, number)
         self._followed = 0  # steps of the optimiser
-        self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
-        self.transformer_front_end = create_front_end(settings.transformers[name].model, **stage.front_end)
         self.per_decibel = rise_per_decibel(self.transformer_front_end)
         self.rows = Rows(stage.batch)
         self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
@@ -117,13 +112,6 @@ class StageTraining(MeanTeacherTraining):
     def _read(self, network: TransformerCrnn, features: Features, sequence: Tensor) -> Tensor:
         spectrogram = self.front_end.scale(self.front_end.decibel(features.magnitude))
         return network.crnn.read(spectrogram, network.project(sequence))
-
-    @torch.no_grad()
-    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
-        network = self.student if student or self.teacher is None else self.teacher
-        spectrogram, log_mel = self.front_end(batch["waveform"]), self.transformer_front_end(batch["waveform"])
-        return network(spectrogram, log_mel, batch["valid"] if masked else None)
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
         """PSDS1 of each strong set, mpAUC of MAESTRO, their sum, and the weak F1, which does not count.

@@ -30,7 +30,7 @@ from task4_sed.iterations.settings import KINDS, TwoIterations
 from task4_sed.iterations.train import Scores, StageTraining, compare
 from task4_sed.iterations.views import Features, Targets, Views
 from task4_sed.labels import CLIP_SECONDS, DESED_CLASSES, NUM_FRAMES, POOLING, Domain, EventTargets
-from task4_sed.mean_teacher import Batch
+from task4_sed.mean_teacher.training import Batch
 from task4_sed.metrics import PSDS1_MACRO, evaluation_set, polyphonic_scores
 from task4_sed.scores.tables import ScoreTables, median_filter
 from task4_sed.scoring import make_score_tables

@@ -15,6 +15,7 @@ from common.features.augment import mix
 from common.runs.stages import Run, run_stages
 from common.settings import SettingsError, load_settings
 from common.training.checkpoints import read_checkpoint
+from task4_sed.baseline.network import make_network
 from task4_sed.baseline.recipe import STAGES, score_network
 from task4_sed.baseline.settings import GroupSettings, MixupSettings, Task4Settings
 from task4_sed.baseline.train import (
@@ -24,7 +25,6 @@ from task4_sed.baseline.train import (
     SoundEventTraining,
     consistency_weight,
     draw_mixings,
-    make_network,
     mix_batch,
 )
 from task4_sed.data.clips import open_clips

@@ -1,24 +1,21 @@
 """Training with student and teacher: the moving average, and the validation of whole sets."""
 
-import copy
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from common.models.network import ModelOutput
 from task4_sed.losses import teacher_decay, update_teacher
+from task4_sed.mean_teacher.detector import Batch, Detector
 from task4_sed.scoring import Scored, objective
 from task4_sed.settings import AverageSettings
 
-Batch = dict[str, Any]
 
-
-class MeanTeacherTraining(LightningModule):
+class MeanTeacherTraining(Detector, LightningModule):
     """Base of every training with student and teacher; logs val_objective and its parts.
 
-    Without `average` there is no teacher. `validation`: ground truth of the held-out sets; None without any.
+    `validation`: ground truth of the held-out sets; None without any.
     """
 
     updates_counted_from = 1
@@ -27,21 +24,9 @@ class MeanTeacherTraining(LightningModule):
     def __init__(
         self, settings: Any, student: nn.Module, average: AverageSettings | None = None, validation: Any = None
     ):
-        super().__init__()
-        self.settings = settings
-        self.student = student
-        self.average = average
-        self.teacher: nn.Module | None = None
-        if average is not None:
-            shared = getattr(student, "parts_in_common", lambda: ())()
-            memo = {id(part): part for part in shared}
-            self.teacher = copy.deepcopy(student, memo).requires_grad_(False)
+        super().__init__(settings, student, average)
         self.validation = validation
         self._scored: dict[str, list[Scored]] = {}
-
-    def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
-        """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
-        raise NotImplementedError
 
     def judge(self, scored: dict[str, list[Scored]]) -> dict[str, float]:
         """The objective and its parts on the validation sets."""

@@ -1,0 +1,1 @@
+"""Student and teacher: as they detect, and as they train."""
