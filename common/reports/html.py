@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from common.data.files import atomic_write
 from common.output import print_table
 from common.reports.plots import plot_lines, read_curves
+from common.reports.statistics import SEEDS_FOR_T
 
 MADE_UP = "Made-up data"
 
@@ -137,6 +138,20 @@ def cost(energy: Mapping[str, Any]) -> dict[str, Any]:
     """Cells of a table for the content of an energy.json; empty for a training that was not measured."""
     kwh = energy.get("energy_kwh")
     return {"energy in Wh": "not measured" if kwh is None else f"{1000 * kwh:.3g}", "seconds": energy.get("seconds")}
+
+
+def interval_note(runs: Sequence[int], resampled: str) -> str:
+    """Sentence on the kind of the intervals of systems with these numbers of runs."""
+    if max(runs) >= SEEDS_FOR_T:
+        from_five = f"over seeds (Student's t) from {SEEDS_FOR_T} runs on"
+        return f"Intervals are 95 %: {from_five}, else over {resampled} (bootstrap)."
+    several = "; of several runs the mean" if max(runs) > 1 else ""
+    return f"Intervals are 95 % over {resampled} (bootstrap){several}."
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """How many seeds a figure is the mean of; a single one is named."""
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
 
 
 def left_out(unfinished: Sequence[Path]) -> list[Markup]:

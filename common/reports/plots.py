@@ -15,6 +15,11 @@ Point = tuple[float, float, float | None, float | None]
 """x, value, and the limits of its interval."""
 
 
+COLOURS = (
+    "#1f5fa8", "#c77700", "#2a8a57", "#a33b4e", "#6b5bb0", "#4db3c4", "#8a6d3b", "#d17fb4", "#7d8695", "#a5a52a",
+)  # fmt: skip
+
+
 @contextmanager
 def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tuple[Any, Any]]:
     """A figure and its axes in the style of the reports; sizes in inches."""
@@ -31,7 +36,7 @@ def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tu
         "grid.color": "#e7eaf0",
         "axes.axisbelow": True,
         "legend.frameon": False,
-        "axes.prop_cycle": cycler("color", ["#1f5fa8", "#c77700", "#2a8a57", "#a33b4e", "#6b5bb0", "#4d7f8c"]),
+        "axes.prop_cycle": cycler("color", COLOURS),
     }
     with mpl.rc_context(style):
         plot = Figure(figsize=(width, height), layout="constrained")
@@ -50,12 +55,15 @@ def plot_lines(
     at: Sequence[float] | None = None,
     log_x: bool = False,
     markers: bool = True,
+    dots: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Any:
-    """Lines with intervals, by name, as a matplotlib Figure; `at` gives the ticks of the x axis."""
-    with axes() as (plot, grid):
+    """Lines with intervals, by name, as a matplotlib Figure; `at` gives the ticks of the x axis, `dots` single runs."""
+    with axes(5.4 if len(series) < 2 else 7.0) as (plot, grid):
         for name, points in series.items():
             x, value = [point[0] for point in points], [point[1] for point in points]
             line = grid.plot(x, value, marker="o" if markers else "", label=literal(name))[0]
+            if seeds := (dots or {}).get(name):
+                grid.scatter(*zip(*seeds), s=14, color=line.get_color(), alpha=0.6)
             limits = [(point[0], point[2], point[3]) for point in points if point[2] is not None]
             if limits:
                 grid.fill_between(*zip(*limits), color=line.get_color(), alpha=0.15, linewidth=0)
@@ -69,7 +77,7 @@ def plot_lines(
         grid.set_xlabel(literal(x_label))
         grid.set_ylabel(literal(y_label))
         if len(series) > 1:
-            grid.legend()
+            grid.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
     return plot
 
 

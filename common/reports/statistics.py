@@ -151,6 +151,14 @@ def difference_over_seeds(
     return Difference(mean, float(low), float(high), float(found.pvalue), 0)
 
 
-def over_runs(figures: Sequence[Interval]) -> Interval:
-    """The interval over seeds where there are several runs, else that of the one."""
-    return figures[0] if len(figures) == 1 else mean_interval([figure.value for figure in figures])
+SEEDS_FOR_T = 5
+"""Runs from which on the scatter over seeds is estimated well enough for an interval."""
+
+
+def over_runs(figures: Sequence[Interval], highest: float = 1.0) -> Interval:
+    """The mean over runs; its interval is over seeds from five runs on, else the mean of the runs' own intervals."""
+    values, lows, highs = zip(*figures)
+    if len(figures) >= SEEDS_FOR_T:
+        mean, low, high = mean_interval(values)
+        return Interval(mean, max(low, 0.0), min(high, highest))
+    return Interval(float(np.mean(values)), float(np.mean(lows)), float(np.mean(highs)))

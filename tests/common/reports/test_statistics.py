@@ -3,6 +3,7 @@ import pytest
 from scipy import stats
 
 from common.reports.statistics import (
+    Interval,
     bootstrap_interval,
     bootstrap_mean,
     mean_interval,
@@ -161,7 +162,15 @@ def test_two_seeds_are_compared():
     assert difference.low < narrow.low < 0.2 < narrow.high < difference.high
 
 
-def test_one_run_keeps_its_interval_and_several_get_that_over_seeds():
+def test_fewer_than_five_runs_keep_intervals_over_clips_and_five_get_one_over_seeds():
     one = bootstrap_mean([0.0, 1.0, 1.0], [0, 1, 2], random())
     assert over_runs([one]) == one
-    assert over_runs([one, one._replace(value=0.0)]) == mean_interval([one.value, 0.0])
+    assert over_runs([Interval(0.4, 0.3, 0.5), Interval(0.6, 0.4, 0.8)]) == pytest.approx((0.5, 0.35, 0.65))
+    values = [0.4, 0.5, 0.6, 0.5, 0.5]
+    assert over_runs([one._replace(value=value) for value in values]) == mean_interval(values)
+
+
+def test_limits_over_seeds_stay_within_the_range_of_the_figure():
+    found = over_runs([Interval(value, 0, 1) for value in (0.0, 0.0, 0.9, 1.0, 1.0)])
+    assert (found.low, found.high) == (0.0, 1.0)
+    assert over_runs([Interval(value, 0, 1) for value in (0.0, 0.0, 0.1, 0.0, 0.0)]).low == 0
