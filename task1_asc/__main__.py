@@ -17,6 +17,7 @@ from common.cli import (
     train_verb,
 )
 from common.errors import UserError
+from common.runs.folder import refuse_no_run, run_folders
 from task1_asc.broad_sounds.verbs import VERBS as SOUND_VERBS
 from task1_asc.settings import Task1Settings
 
@@ -118,10 +119,12 @@ def evaluate(
         root: folder of the data (scores the test split), or of clips with official names.
         json: print all figures as JSON, accuracies from 0 to 1.
     """
-    from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
-
     if (run is None) == (weights is None) or (weights is None) != (root is None):
         raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
+    if run is not None:
+        refuse_no_run(run)
+    from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
+
     if weights is not None and root is not None:
         scores = score_weights(model, weights, root)
         title = f"{'Made-up data: ' if scores['made_up'] else ''}{model}, {weights}"
@@ -155,6 +158,7 @@ def predict(
         year: year of the evaluation set.
         precision: of the network; by default as submitted: int8 if it is quantised, else float16.
     """
+    refuse_no_run(run)
     from task1_asc.evaluate import predict as write
 
     print(write(load_recipe().open(run), root, year, precision))
@@ -179,6 +183,7 @@ def package(
         year: year of the challenge.
         seed: seed of the submitted runs; by default the lowest that all subsets have.
     """
+    run_folders(runs)  # refuses at once, without torch
     if year == 2025:
         from task1_asc.submission.package_2025 import package as write_inference
 
@@ -204,6 +209,7 @@ def report(
         out: file to write; by default report.html in the first folder.
         precision: of the network in the test.
     """
+    run_folders(runs)  # refuses at once, without torch
     from task1_asc.report import write_task1_report
 
     say(f"Wrote {write_task1_report(runs, out, precision)}.")
@@ -242,6 +248,7 @@ def export(run: Positional[Path], *, out: Path | None = None, json: bool = False
         out: folder for the files; by default RUN/export.
         json: print the table as JSON.
     """
+    refuse_no_run(run)
     from task1_asc.export import export_run
 
     opened = load_recipe().open(run)

@@ -54,10 +54,11 @@ def train_teachers(run: Task1Run, settings: Task1Settings, fast_check: bool = Fa
     """
     from task1_asc.data.teacher_logits import write_seen
     from task1_asc.networks.teachers import each_teacher, make_teacher, teacher_settings
-    from task1_asc.train import SceneTraining
 
     refuse_over_limits(settings)
     clips = read_training_clips(settings, fast_check)
+    from task1_asc.train import SceneTraining
+
     with measure_energy(run.folder / "teachers", settings.trainer):
         for name, number, teacher in each_teacher(settings):
             folder = run.folder / "teachers" / name
@@ -97,10 +98,10 @@ def train_network(run: Task1Run, settings: Task1Settings, fast_check: bool = Fal
 
     Reads logits/logits.h5. Writes train/last.ckpt, with held-out clips also train/best.ckpt, metrics.csv, energy.json.
     """
-    from task1_asc.train import SceneTraining
-
     refuse_over_limits(settings)
     clips = read_training_clips(settings, fast_check, logits_file(run))
+    from task1_asc.train import SceneTraining  # Lightning is imported when nothing is missing
+
     held_out = 0 if clips.held_out is None else len(clips.held_out)
     say(f"train: {len(clips.train)} clips of subset {settings.subset}, {held_out} held out")
     seed_all(settings.seed)

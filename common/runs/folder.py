@@ -71,6 +71,12 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def refuse_no_run(folder: Path) -> None:
+    """Refuse a folder without settings.yaml."""
+    if not (folder / SETTINGS_FILE).is_file():
+        raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
+
+
 def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Folders of runs: the given ones, and the runs of given sweeps.
 

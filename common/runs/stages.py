@@ -37,6 +37,7 @@ from common.runs.folder import (
     is_main_process,
     lock_folder,
     prepare_folder,
+    refuse_no_run,
     run_folders,
 )
 from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
@@ -197,9 +198,8 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
         UserError: if there is none, it is one of another task, or its settings are not those of its finished stages.
     """
     folder = Path(folder)
+    refuse_no_run(folder)
     path = folder / SETTINGS_FILE
-    if not path.is_file():
-        raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
     settings = load_settings(settings_class, path)
     for record_path in sorted(folder.glob(f"*/{RECORD}")):
         stage = record_path.parent.name

@@ -31,11 +31,11 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
 
     Writes train/last.ckpt, best.ckpt, metrics.csv and energy.json.
     """
-    from common.training.trainer import fit, make_trainer
-    from task4_sed.baseline.train import SoundEventTraining
-
     data, folder = settings.data, run.folder / "train"
     training, held_out = read_training_sets(settings)
+    from common.training.trainer import fit, make_trainer  # Lightning is imported when nothing is missing
+    from task4_sed.baseline.train import SoundEventTraining
+
     opened = {name: open_clips(clips, settings, settings.cached_embedding) for name, clips in training.items()}
     groups = [[opened[name] for name in group.sets] for group in data.batch]
     counts = [group.clips for group in data.batch]
