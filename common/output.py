@@ -89,7 +89,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[escape(shorten(_cell(row.get(column)), LONGEST_CELL)) for column in columns] for row in rows]
     if not sys.stdout.isatty():
-        lines = ["\t".join(line) for line in ([escape(column) for column in columns], *cells)]
+        lines = ["\t".join(line) for line in ([escape(column) for column in columns], *cells) if line]
         print("\n".join([*([escape(title)] if title else []), *lines]), flush=True)
         return
     from rich.console import Console

@@ -95,9 +95,9 @@ def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, all
 
 def show_run(run: Any) -> None:
     """Print the figures of a finished run."""
-    from task4_sed.reports.report import figure_rows
+    from task4_sed.reports.report import print_run
 
-    print_table(figure_rows([run]), title=_title(run))
+    print_run(run, _title(run))
     say(f"See `evaluate {run.folder}`.")
 
 
@@ -110,13 +110,13 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON, from 0 to 1.
     """
-    from task4_sed.reports.report import class_rows, figure_rows, published_note, read_published, stage_rows
+    from task4_sed.reports.report import class_rows, print_run, published_note, read_published, stage_rows
 
     opened = load_recipe().open(run)
     if json:
         print_json({**opened.read_evaluation(), "published": read_published(opened.settings.system)})
         return
-    print_table(figure_rows([opened]), title=_title(opened))
+    print_run(opened, _title(opened))
     for title, rows in class_rows(opened).items():
         print_table(rows, title=title)
     if stages := stage_rows(opened):

@@ -11,6 +11,7 @@ import numpy as np
 from common.data.files import new_folder
 from common.errors import UserError
 from common.output import print_json, print_table, say
+from common.reports.html import with_interval
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import (
@@ -29,6 +30,16 @@ from task4_sed.metrics.operating_points import (
 from task4_sed.metrics.polyphonic import PSDS1, PSDS2, Curve, PsdsParameters, polyphonic_scores
 from task4_sed.metrics.resampling import plain_figures
 from task4_sed.scores.tables import score_files
+
+FIGURE_NAMES = {
+    "psds1": "PSDS1",
+    "psds2": "PSDS2",
+    "collar_f1": "collar F1 at 0.5",
+    "intersection_f1": "intersection F1 at 0.5",
+    "mpauc": "mpAUC",
+    "segment_f1": "segment F1, best threshold",
+}
+"""What tables call the figures, F1 with its threshold."""
 
 Curves = dict[str, tuple[Curve, dict[str, Curve]]]
 """By metric: the curve of all classes, and the curve of each class."""
@@ -133,25 +144,33 @@ def score_operating_points(
 
 def print_scores(result: Mapping[str, Any], title: str) -> None:
     """Print one row per metric, then one per class."""
-    names = {"psds1": "PSDS1", "psds2": "PSDS2", "collar_f1": "collar F1", "intersection_f1": "intersection F1"}
+    threshold = result["clips"].get("f1_threshold", 0.5)
+    names = {key: name.replace("at 0.5", f"at {threshold:g}") for key, name in FIGURE_NAMES.items() if key in result}
     clips = result["clips"]
     whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
     rows = []
     for key, name in names.items():
-        low, high = result[key]["interval"] or (None, None)
-        rows.append({"metric": name, "value": result[key]["value"], "95 % from": low, "to": high})
-    print(f"{title}: {whole}")
-    print_table(rows)
-    classes = result["psds1"]["per_class"]
+        limits = result[key]["interval"] or (None, None)
+        rows.append({"metric": name, "value": with_interval(result[key]["value"], *limits, scale=100)})
+    kind = "95 % by bootstrap over recordings" if rows and result["psds1"]["interval"] else "without intervals"
+    print_table(rows, title=f"{title}: {whole}; per cent, {kind}")
     table = [
-        {"class": label, **{name: result[key]["per_class"].get(label) for key, name in names.items()}}
-        for label in classes
+        {"class": label, **{name: _per_cent(result[key]["per_class"].get(label)) for key, name in names.items()}}
+        for label in result["psds1"]["per_class"]
     ]
-    print_table(table, title="per class")
+    print_table(table, title="Each class, per cent")
     if "cross_check" in result:
-        print_table(result["cross_check"]["scores"], title="cross-check")
+        scores = [
+            {name: _per_cent(value) if isinstance(value, float) else value for name, value in row.items()}
+            for row in result["cross_check"]["scores"]
+        ]
+        print_table(scores, title="Cross-check, per cent")
         print(result["cross_check"]["why"])
     print(result["computed_by"])
+
+
+def _per_cent(share: float | None) -> str:
+    return with_interval(share, scale=100)
 
 
 def plot_psd_roc(plot: Any, whole: Curve, per_class: Mapping[str, Curve]) -> None:

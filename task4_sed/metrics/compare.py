@@ -10,20 +10,10 @@ import numpy as np
 from common.errors import UserError
 from common.output import say
 from common.reports.compare import Comparison, Draws, Measured, System, compare
-from task4_sed.metrics.command import all_scores, psds_parameters
+from task4_sed.metrics.command import FIGURE_NAMES, all_scores, psds_parameters
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.operating_points import is_detection_table
 from task4_sed.scores.tables import score_files
-
-FIGURE_NAMES = {
-    "psds1": "PSDS1",
-    "psds2": "PSDS2",
-    "collar_f1": "collar F1 at 0.5",
-    "intersection_f1": "intersection F1 at 0.5",
-    "mpauc": "mpAUC",
-    "segment_f1": "segment F1, best threshold",
-}
-"""What tables call the figures, F1 with its threshold."""
 
 
 def compare_scores(

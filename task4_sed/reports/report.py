@@ -8,26 +8,21 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from common.output import print_table
 from common.reports import html
 from common.reports.plots import Point, plot_lines, read_curves
 from common.reports.statistics import Interval, over_runs
-from common.runs.stages import Run, read_finished, read_record
+from common.runs.stages import Run, read_record
+from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml
 from task4_sed.evaluate import FIGURES, read_finisher
+from task4_sed.metrics.command import FIGURE_NAMES
 from task4_sed.reports.clips import clip_parts, psd_roc
 from task4_sed.settings import SystemSettings
 from task4_sed.systems import load_recipe
 
-TITLES = {
-    "psds1": "PSDS1",
-    "psds2": "PSDS2",
-    "collar_f1": "collar F1",
-    "intersection_f1": "intersection F1",
-    "mpauc": "mpAUC",
-    "segment_f1": "best segment F1",
-    "rank_score": "rank score",
-}
+TITLES = {**FIGURE_NAMES, "rank_score": "rank score"}
 SET_TITLES = {
     "validation": "DESED validation",
     "public_evaluation": "DESED public evaluation",
@@ -55,32 +50,37 @@ def set_title(settings: SystemSettings, name: str) -> str:
 def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Write report.html into a run's or sweep's folder, and print the table of results.
 
-    Unfinished runs are left out and named. Returns the file, by default report.html in the first of `paths`.
+    Runs that differ in their seed alone are one system. Unfinished runs are left out and named. Returns the file, by
+    default report.html in the first of `paths`.
 
     Raises:
         UserError: if no run is finished.
     """
-    finished, unfinished = read_finished(paths, load_recipe().open)
-    runs = [run for run, _ in finished]
-    made_up = any(found["made_up"] for _, found in finished)
-    rows = figure_rows(runs)
-    html.print_results(rows, "Sound events, development test sets, per cent", made_up)
-    versions = ", ".join(f"{name} {number}" for name, number in finished[0][1]["versions"].items())
+    systems, unfinished = read_systems(paths, load_recipe().open)
+    runs = [run for system in systems for run in system.runs]
+    evaluations = [found for system in systems for found in system.evaluations]
+    made_up = any(found["made_up"] for found in evaluations)
+    tables = figure_tables(systems)
+    for title, rows in tables.items():
+        html.print_results(rows, f"Sound events, post-processed, per cent: {title}", made_up)
+    versions = ", ".join(f"{name} {number}" for name, number in evaluations[0]["versions"].items())
     first = runs[0]
-    many = "runs (Student's t)" if len(runs) > 1 else "recordings (bootstrap)"
+    kind = html.interval_note([len(system.runs) for system in systems], "recordings")
     note = (
-        f"{first.settings.network.capitalize()}, post-processed. Per cent. Intervals are 95 % over {many}. "
+        f"{first.settings.network.capitalize()}, post-processed. Per cent. {kind} "
         f"{published_note(first.settings)} {versions}."
     )
-    raw = html.table(figure_rows(runs, "raw"), caption="Before post-processing.")
+    shown = [html.table(rows, caption=title) for title, rows in tables.items()]
+    raw = [html.table(rows, caption=f"{title}, before post-processing")
+           for title, rows in figure_tables(systems, "raw").items()]  # fmt: skip
     finisher = read_finisher(first)
     classes = [html.table(part, caption=title) for title, part in class_rows(first).items()]
-    of_first = html.paragraph(f"Of the run {first.folder.name}, per cent.")
+    of_first = html.paragraph(f"Of the run {first.folder.name} (seed {first.settings.seed}), per cent.")
     sections = [
-        html.Section("Results", [html.paragraph(note), *html.left_out(unfinished), html.table(rows), raw]),
+        html.Section("Results", [html.paragraph(note), *html.left_out(unfinished), *shown, *raw]),
         html.Section("Classes", [of_first, *classes]),
-        html.Section("PSD-ROC", psd_roc(first, finisher)),
-        html.Section("Clips", clip_parts(first, finisher)),
+        html.Section("PSD-ROC", [of_first, *psd_roc(first, finisher)]),
+        html.Section("Clips", [of_first, *clip_parts(first, finisher)]),
         html.Section("Learning curves", _curves_part(runs)),
         html.Section("Energy", [html.table([_cost_row(run) for run in runs], caption="Each run's training and test.")]),
         html.settings_section(dump_settings(first.settings)),
@@ -89,6 +89,25 @@ def write_task4_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         sections.insert(1, html.Section("Stages", [of_first, html.table(stages)]))
     subtitle = f"DCASE Task 4, {len(runs)} run{'s' if len(runs) > 1 else ''}"
     return html.write_report(out or paths[0] / "report.html", "Sound event detection", sections, subtitle, made_up)
+
+
+def print_run(run: Run, title: str) -> None:
+    """Print the figures of a finished run, a table for each test set."""
+    for of_set, rows in figure_tables([Trained("", "", [run])]).items():
+        print_table([{name: row[name] for name in row if name != "runs"} for row in rows], title=f"{title}: {of_set}")
+
+
+def figure_tables(systems: Sequence[Trained], kind: str = "postprocessed") -> dict[str, list[dict[str, Any]]]:
+    """Of each test set the rows of all systems that were tested on it, by title with the number of clips."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for system in systems:
+        seeds = html.name_seeds([run.settings.seed for run in system.runs])
+        for row in figure_rows(system.runs, kind):
+            name, clips, figure = row.pop("set"), row.pop("clips"), row.pop("figure")
+            own = {"system": system.name} if len(systems) > 1 else {}
+            tables.setdefault(f"{name}, {clips}", []).append({"figure": figure, **own, "runs": seeds, **row})
+    order = list(TITLES.values())
+    return {title: sorted(rows, key=lambda row: order.index(row["figure"])) for title, rows in tables.items()}
 
 
 def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[str, Any]]:
@@ -100,11 +119,11 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
         clips = every[0][name]["clips"]
         whole = f"{clips['scored']} of {clips['expected']} clips" + ("" if clips["comparable"] else ", not comparable")
         for key in (*FIGURES, "rank_score"):
-            if key not in every[0][name]:
+            figures = [found[name][key] for found in every if key in found.get(name, {})]
+            if not figures:
                 continue
-            figures = [found[name][key] for found in every]
-            found = over_runs([Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in figures])
-            found = found._replace(low=max(0.0, found.low))  # Student's t over few runs may go below
+            intervals = [Interval(one["value"], *(one["interval"] or (np.nan, np.nan))) for one in figures]
+            found = over_runs(intervals, highest=2.0 if key == "rank_score" else 1.0)
             row = {
                 "set": set_title(runs[0].settings, name),
                 "figure": TITLES[key],

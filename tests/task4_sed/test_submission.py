@@ -1,6 +1,7 @@
 """Three small runs as a package of the challenge, their report, and the commands."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ import pytest
 
 from common.cli import run
 from common.errors import UserError
+from common.runs.systems import read_systems
 from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from submissions.participant import TEMPLATES_FOLDER, write_template
 from task4_sed.__main__ import VERBS
 from task4_sed.baseline.settings import Task4Settings
-from task4_sed.reports.report import class_rows, figure_rows, write_task4_report
+from task4_sed.reports.report import class_rows, figure_rows, figure_tables, write_task4_report
 from task4_sed.submission import package
 from task4_sed.systems import load_recipe, prepare_stores
 from tests.support.quick_task4 import QUICK, SMALL
@@ -100,6 +102,37 @@ def test_a_run_shows_intervals_over_recordings_and_several_runs_over_seeds(runs)
     assert alone["mpAUC"] != together["mpAUC"]
     assert "[" in alone["mpAUC"] and "[" in together["mpAUC"]
     assert set(class_rows(opened[0])) == {"DESED validation", "DESED public evaluation", "MAESTRO Real validation"}
+
+
+def test_runs_of_different_test_sets_stand_in_one_report(runs, tmp_path):
+    desed = shutil.copytree(runs[0], tmp_path / "desed")
+    path, record = desed / "test" / "evaluation.json", desed / "test" / "stage.json"
+    content = json.loads(path.read_text())
+    for scores in content["networks"].values():
+        for kind in scores.values():
+            del kind["maestro_validation"], kind["validation"]["rank_score"]
+    path.write_text(json.dumps(content))
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"evaluation_sha256": None}))
+    settings = desed / "settings.yaml"
+    settings.write_text(settings.read_text().replace("lr: ", "lr: 1"))
+    for stage in desed.glob("*/stage.json"):
+        stage.write_text(json.dumps(json.loads(stage.read_text()) | {"settings": {}}))
+    systems, _ = read_systems([runs[0], desed], load_recipe().open)
+    tables = figure_tables(systems)
+    assert [row["system"] for row in tables[next(iter(tables))][:2]] == ["seed0", "desed"]
+    (maestro,) = (rows for title, rows in tables.items() if title.startswith("MAESTRO"))
+    assert {row["system"] for row in maestro} == {"seed0"}
+
+
+def test_runs_are_compared_on_all_their_test_sets(runs, capsys):
+    assert run("python -m task4_sed", VERBS, ["compare", *map(str, runs[:2]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["made_up"] and [one["name"] for one in found["systems"]] == ["seed0", "seed1"]
+    figures = found["systems"][0]["figures"]
+    assert next(iter(figures)) == "rank score" and {"PSDS1", "mpAUC", "public evaluation PSDS1"} <= set(figures)
+    evaluation = json.loads((runs[0] / "test" / "evaluation.json").read_text())["networks"]["teacher"]["postprocessed"]
+    for name, key in (("PSDS1", "psds1"), ("collar F1 at 0.5", "collar_f1"), ("rank score", "rank_score")):
+        assert figures[name]["value"] == pytest.approx(evaluation["validation"][key]["value"])
 
 
 def test_the_commands_answer(runs, capsys):
