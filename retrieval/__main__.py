@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
+from common.runs.folder import refuse_no_run, run_folders
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.moments.verbs import VERBS as MOMENTS
 from retrieval.settings import RetrievalSettings
@@ -66,6 +67,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print the figures as JSON.
     """
+    refuse_no_run(run)
     from retrieval.search import open_run
 
     opened = open_run(run)
@@ -75,24 +77,25 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         show(opened)
 
 
-def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
+def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Write one report.html: figures, ranks, hardest queries with audio, learning curves, energy.
 
     Example: runs/retrieval/small_0
 
     Args:
-        paths: run or sweep folders.
+        runs: run or sweep folders.
         out: file to write; by default report.html in the first folder.
     """
+    run_folders(runs)  # refuses at once, without torch
     from retrieval.report import write_retrieval_report
 
-    print(write_retrieval_report(paths, out))
+    print(write_retrieval_report(runs, out))
 
 
 def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
     """Compare systems with the first of them: paired differences with 95 % intervals.
 
-    Example: compare runs/retrieval/small_0 runs/retrieval/other_0
+    Example: runs/retrieval/small_0 runs/retrieval/other_0
 
     Args:
         paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
@@ -113,6 +116,7 @@ def predict(run: Positional[Path], *, root: Path) -> None:
         run: run folder.
         root: folder with retrieval_captions.csv and the audio (in `test`).
     """
+    refuse_no_run(run)
     from retrieval.submission import predict as answer
 
     say(f"Wrote {answer(_load_recipe().open(run), root)}.")
@@ -129,54 +133,97 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year:
         meta: completed META.yaml from `python -m submissions template task8_2024 --out META.yaml`.
         year: 2024: ten file names for each query; 2025: all similarities.
     """
+    run_folders(runs)  # refuses at once, without torch
     from retrieval.submission import package as write
 
     print(write(runs, label, meta, year))
 
 
-def index(folder: Positional[Path], *, run: Path, out: Path, skip_unreadable: bool = False) -> None:
-    """Embed every audio file of a folder for `search`; resumes after an interruption.
+def index(
+    folder: Positional[Path],
+    *,
+    out: Path,
+    run: Path | None = None,
+    model: str | None = None,
+    weights: Path | None = None,
+    windows: float | None = None,
+    hop: float | None = None,
+    half: bool = False,
+    skip_unreadable: bool = False,
+) -> None:
+    """Embed the audio files of a folder for `search`; resumes after an interruption, adds new files when repeated.
 
-    Example: sounds --run runs/retrieval/small_0 --out index
+    Example: sounds --model mn04.as --out index
 
     Args:
         folder: folder of the audio files, with subfolders.
-        run: run folder of a trained model (text or vocal imitation).
         out: folder of the index.
+        run: run folder of a trained model (text or vocal imitation).
+        model: without training: model of `python -m common models`, or run folder of `finetune`.
+        weights: file with weights of the model.
+        windows: seconds of the windows into which files are cut; by default a file is indexed as a whole.
+        hop: seconds from one window to the next; by default half a window.
+        half: store the vectors in half precision.
         skip_unreadable: list and skip unreadable files instead of stopping at the first.
     """
-    from retrieval.search import build_index, load_searcher
+    if (run is None) == (model is None):
+        raise UserError("Give either --run RUN, or --model NAME to search without training.")
+    if weights is not None and model is None:
+        raise UserError("--weights belongs to --model; a run has its own weights.")
+    if hop is not None and windows is None:
+        raise UserError("--hop needs --windows SECONDS.")
+    if run is not None:
+        refuse_no_run(run)
+    from retrieval.search import Windows, build_index, load_audio_searcher, load_searcher
 
-    count = build_index(load_searcher(run), run, folder, out, skip_unreadable)
-    say(f"{out} holds {count} files.")
+    cut = None if windows is None else Windows(windows, windows / 2 if hop is None else hop)
+    searcher = load_audio_searcher(model, weights) if model is not None else load_searcher(run or Path())
+    count = build_index(searcher, run, folder, out, skip_unreadable, cut, half)
+    say(f"{out} holds {count} files. Search it by {' or '.join(searcher.understands)}.")
 
 
 def search(
-    text: Positional[str | None] = None,
+    text: Positional[tuple[str, ...]] = (),
     *,
     index: Path,
-    voice: Path | None = None,
-    example: Path | None = None,
+    voice: Repeated[Path] = (),
+    example: Repeated[Path] = (),
     top: int = 5,
+    page: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Find the best matching files of an index for a text, a vocal imitation or an example.
+    """Find the files of an index, or the times in them, that fit words, a vocal imitation or an example.
 
     Example: "rain on a roof" --index index
 
     Args:
-        text: the query as text.
+        text: queries as text; by tags where the index has no text model.
         index: folder from `index`.
-        voice: audio file of a vocal imitation (index of a vocal imitation model).
-        example: audio file of a similar sound.
-        top: number of files.
-        json: print the files as JSON.
+        voice: audio file of a vocal imitation (index of a vocal imitation model); may be repeated.
+        example: audio file of a similar sound, not found itself; may be repeated.
+        top: number of hits for each query.
+        page: also write the hits to this HTML file, with players.
+        json: print the hits as JSON.
     """
+    if top < 1:
+        raise UserError(f"--top is {top}; ask for at least 1.")
     from retrieval.search import Index
-    from retrieval.search import search as find
+    from retrieval.search import answer as find
 
-    found = find(Index.read(index), text, voice, example, top)
-    print_json(found) if json else print_table(found)
+    opened = Index.read(index)
+    answers = find(opened, text, voice, example, top)
+    hits = [hit for found in answers for hit in found.hits]
+    for note in (note for found in answers for note in found.notes):
+        say(note)
+    if json:
+        print_json(hits)
+    else:
+        left_out = {"query"} if len(answers) == 1 else set()
+        print_table([{name: value for name, value in hit.items() if name not in left_out} for hit in hits])
+    if page is not None:
+        from retrieval.search import write_page
+
+        say(f"The page is {write_page(page, opened, answers)}.")
 
 
 def answer(index: Positional[Path]) -> None:
@@ -194,13 +241,14 @@ def answer(index: Positional[Path]) -> None:
 
 def show(run: "Run[Any]") -> None:
     """Print the figures of a finished run, one table for each direction."""
+    from common.reports.html import brief
     from retrieval.report import result_rows
 
     content = run.read_evaluation()
-    title = f"{'Made-up data, ' if content['made_up'] else ''}percent with 95 % intervals, {content['tested']}"
-    print_table(result_rows([(run, content)]), title=title)
+    title = f"{'Made-up data, ' if content['made_up'] else ''}per cent, 95 % over clips, {content['tested']}"
+    print_table(brief(result_rows([(run, content)])), title=title)
     if rows := result_rows([(run, content)], "audio to text "):
-        print_table(rows, title=f"{title}, audio to text")
+        print_table(brief(rows), title=f"{title}, audio to text")
     for note in content["clips"].get("notes", []):
         say(note)
 

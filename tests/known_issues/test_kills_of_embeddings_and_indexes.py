@@ -14,7 +14,7 @@ from torch import nn
 
 from common.errors import UserError
 from common.inference import embedding
-from retrieval import search
+from retrieval.search import index as search
 from task4_sed.data import embeddings
 from task4_sed.settings import EmbeddingSettings
 

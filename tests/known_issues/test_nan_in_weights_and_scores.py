@@ -181,13 +181,13 @@ def test_a_damaged_record_of_an_index_is_refused(tmp_path, content):
         Index.read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "state.json"])
+@pytest.mark.parametrize("name", ["plan.json", "files.jsonl"])
 def test_a_damaged_record_of_an_unfinished_index_is_refused(tmp_path, name):
     (tmp_path / "a.wav").touch()
-    plan = {"model": "x", "folder": str(tmp_path), "files": ["a.wav"]}
+    plan = {"model": "x", "folder": str(tmp_path), "half": False, "windows": None}
     out = tmp_path / "index"
     out.mkdir()
     (out / "plan.json").write_text(json.dumps(plan))
-    (out / name).write_text("[")
-    with pytest.raises(UserError, match=rf"{name} is damaged in line 1 .*; delete {out} and index again"):
+    (out / name).write_text("[\n")
+    with pytest.raises(UserError, match=rf"{name} is damaged in line [12] .*; delete {out} and index again"):
         build_index(Searcher(None, 1.0, "x"), tmp_path / "run", tmp_path, out)
