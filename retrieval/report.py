@@ -14,7 +14,8 @@ from common.reports import html
 from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs
 from common.runs.energy import read_energy
-from common.runs.stages import Run, read_finished
+from common.runs.stages import Run
+from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from retrieval.data.clips import read_clips
 from retrieval.search import open_run
@@ -35,17 +36,18 @@ def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Pa
     Raises:
         UserError: if no run is finished, or runs of both kinds are mixed.
     """
-    runs, unfinished = read_finished(paths, open_run)
+    systems, unfinished = read_systems(paths, open_run)
+    runs = [found for system in systems for found in zip(system.runs, system.evaluations)]
     if len({type(run.settings) for run, _ in runs}) > 1:
         raise UserError("Runs of retrieval by text and of vocal imitation cannot stand in one report.")
     first, found = runs[0]
     made_up = any(content.get("made_up", False) for _, content in runs)
     by_text = isinstance(first.settings, RetrievalSettings)
     title = "Audio retrieval by text" if by_text else "Query by vocal imitation"
-    rows = {direction: result_rows(runs, direction) for direction in ("", "audio to text ")}
+    rows = {direction: system_rows(systems, direction) for direction in ("", "audio to text ")}
     html.print_results(rows[""], f"{title}, per cent", made_up)
-    how = "over seeds (Student's t)" if len(runs) > 1 else "over clips (bootstrap)"
-    results = [html.paragraph(f"Per cent. Intervals are 95 % {how}."), html.table(rows[""])]
+    kind = html.interval_note([len(system.runs) for system in systems], "clips")
+    results = [html.paragraph(f"Per cent. {kind}"), html.table(rows[""])]
     if rows["audio to text "]:
         results.append(html.table(rows["audio to text "], caption="The other direction: a clip finds its captions."))
     results += [*map(html.paragraph, found["clips"].get("notes", [])), *html.left_out(unfinished)]
@@ -63,6 +65,17 @@ def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Pa
     return html.write_report(out or paths[0] / "report.html", title, sections, subtitle, made_up)
 
 
+def system_rows(systems: Sequence[Trained], direction: str = "") -> list[dict[str, Any]]:
+    """The rows of each system, behind its name where there are several."""
+    rows = []
+    for system in systems:
+        name = {"system": system.name} if len(systems) > 1 else {}
+        seeds = html.name_seeds([run.settings.seed for run in system.runs])
+        for row in result_rows(list(zip(system.runs, system.evaluations)), direction):
+            rows.append({**name, "model": row.pop("model"), "runs": seeds, **row})
+    return rows
+
+
 def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str, Any]]:
     """One row per stage and model: the mean over runs with its interval, or the one run's figure with its own."""
     every = [content["figures"] for _, content in runs]
@@ -71,7 +84,7 @@ def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str,
         row = {"model": model}
         for name in names:
             if name.startswith("audio to text ") == bool(direction):
-                figures = [found[model][name] for found in every if model in found]
+                figures = [found[model][name] for found in every if name in found.get(model, {})]
                 interval = over_runs([Interval(one["value"], *one["interval"]) for one in figures])
                 row[name.removeprefix(direction)] = html.with_interval(*interval, scale=100)
         if len(row) > 1:
