@@ -10,6 +10,7 @@ Counts of multiply-accumulate operations (MACs):
 """
 
 import copy
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -157,19 +158,39 @@ def _stored(network: nn.Module) -> list[Tensor]:
     return tensors
 
 
-def describe(name_or_run: str, precision: str = "float32") -> dict[str, Any]:
-    """The row that `python -m common complexity` shows: figures of a model's architecture, or of the model of a run."""
+LIMITS = {"bytes": 128_000, "challenge_macs": 30_000_000}
+"""Of DCASE Task 1: bytes of the parameters as submitted, and MACs of one second."""
+
+
+def describe(name: str, precision: str | None = None, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """The row that `python -m common complexity` shows: figures of a model, of a run, or of a configuration.
+
+    Args:
+        name: of an architecture or model, a run folder, or a YAML file.
+        precision: of the bytes; None for float32, of Task 1 the submitted one: int8 if it is quantised, else float16.
+        changes: settings of a run or file to replace, such as "model.base_channels=24".
+    """
     from common.registry.models import create_front_end, create_model, find_architecture
 
-    name, front_end_options, options = _model_settings(name_or_run)
-    architecture = find_architecture(name)
+    data, path = _read_settings(name, changes)
+    model, options = (name, {}) if data is None else _model_of(data, path)
+    architecture = find_architecture(model)
+    of_task_1 = data is not None and ("subset" in data or "limits" in data)
+    if precision is None:
+        quantised = data is not None and data.get("quantization") is not None
+        precision = ("int8" if quantised else "float16") if of_task_1 else "float32"
     with torch.device("meta"):
-        network = create_model(name, **options)
-    front_end = create_front_end(name, **front_end_options).eval()
+        network = create_model(model, **options)
+    front_end = create_front_end(model, **((data or {}).get("front_end") or {})).eval()
     samples = round(architecture.macs_seconds * front_end.sample_rate)
     shape = front_end(torch.zeros(1, samples)).shape
-    figures = measure(network, shape, precision, architecture.also_reads)
-    return {"model": name_or_run, "seconds": architecture.macs_seconds, **asdict(figures)}
+    also_reads = {} if options.get("embedding_dim", 0) is None else architecture.also_reads
+    figures = asdict(measure(network, shape, precision, also_reads))
+    if of_task_1 and data is not None:
+        own = data.get("limits") or {}
+        limits = {key: own.get(f"max_{key.removeprefix('challenge_')}", most) for key, most in LIMITS.items()}
+        figures["limits"] = {key: {"limit": most, "kept": figures[key] <= most} for key, most in limits.items()}
+    return {"model": name, "seconds": architecture.macs_seconds, **figures}
 
 
 def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -179,8 +200,12 @@ def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
     rows = (
         ("parameters", figures["parameters"], "learned"),
         ("buffers", figures["buffers"], "entries of tables and running statistics, in no count"),
-        ("bytes", figures["bytes"], f"of the parameters in {figures['precision']}"),
-        ("MACs, challenge", figures["challenge_macs"], f"DCASE Task 1 (torchinfo), batch 1, {shape}, {seconds:g} s"),
+        ("bytes", figures["bytes"], f"of the parameters in {figures['precision']}{_limit(figures, 'bytes')}"),
+        (
+            "MACs, challenge",
+            figures["challenge_macs"],
+            f"DCASE Task 1 (torchinfo), batch 1, {shape}, {seconds:g} s{_limit(figures, 'challenge_macs')}",
+        ),
         ("MACs, all calls", calls["total"], "every product that runs, attention included, no biases"),
         ("  convolutions", calls["conv"], ""),
         ("  linear layers", calls["linear"], "those with a bias"),
@@ -190,20 +215,60 @@ def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"count": name, figures["model"]: f"{number:,}", "how": how} for name, number, how in rows]
 
 
-def _model_settings(name_or_run: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, front-end options and network options of a model's name or a run folder."""
-    folder = Path(name_or_run)
-    if not folder.is_dir():
-        return name_or_run, {}, {}
-    file = folder / "settings.yaml"
-    if not file.exists():
-        raise UserError(f"{folder} is a folder without settings.yaml; name a run folder or a model.")
-    from common.settings.yaml_file import read_yaml  # not part of an inference package
+def _limit(figures: Mapping[str, Any], key: str) -> str:
+    """How far a figure is from its limit; empty without one."""
+    if key not in figures.get("limits", {}):
+        return ""
+    limit = figures["limits"][key]["limit"]
+    spare = limit - figures[key]
+    return f"; limit {limit:,}, {spare:,} left" if spare >= 0 else f"; OVER the limit of {limit:,} by {-spare:,}"
 
-    data = read_yaml(file).data
-    settings = data if isinstance(data, dict) else {}
-    model = settings.get("model")
+
+def _read_settings(name: str, changes: Sequence[str]) -> tuple[dict[str, Any] | None, Path]:
+    """The settings of a run folder or a YAML file with the changes, and the file; None for the name of a model."""
+    path = Path(name)
+    if path.is_dir():
+        path = path / "settings.yaml"
+        if not path.exists():
+            raise UserError(f"{name} is a folder without settings.yaml; name a run folder or a model.")
+    elif path.suffix not in (".yaml", ".yml"):
+        if changes:
+            raise UserError(f"{name} is the name of a model; --set changes settings of a run or a CONFIG.yaml.")
+        return None, path
+    from common.settings.yaml_file import parse_value, read_yaml  # not part of an inference package
+
+    data = read_yaml(path).data
+    data = data if isinstance(data, dict) else {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        *groups, last = key.split(".")
+        place = data
+        for group in groups:
+            place = place.setdefault(group, {})
+        if not equals or not isinstance(place, dict):
+            raise UserError(f"--set {change} is not of the form model.base_channels=24.")
+        place[last] = parse_value(value)
+    return data, path
+
+
+def _model_of(data: Mapping[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+    """Name and options of the network that settings train."""
+    from common.registry.models import find_architecture
+
+    model = data.get("model")
     options = dict(model) if isinstance(model, dict) else {}
-    if "name" not in options:
-        raise UserError(f"{file} has no model.name, the model that the run trains.")
-    return options.pop("name"), settings.get("front_end") or {}, options
+    name = options.pop("name", None)
+    if name is None:
+        raise UserError(f"{path} has no model.name, the model that the run trains.")
+    if find_architecture(name).network == "crnn":  # Task 4
+        embedding = data.get("embedding") or {}
+        options["embedding_dim"] = None if data.get("embeddings", "none") == "none" else embedding.get("dim", 768)
+    else:
+        for key in ("weights", "norm_momentum"):  # of the training
+            options.pop(key, None)
+        options |= options.pop("options", None) or {}
+    classes = (data.get("labels") or {}).get("classes")
+    evaluation = path.parent / "test" / "evaluation.json"
+    if classes is None and path.name == "settings.yaml" and evaluation.is_file():
+        classes = json.loads(evaluation.read_text(encoding="utf-8")).get("labels")
+    return name, options if classes is None else {**options, "num_classes": len(classes)}

@@ -1,8 +1,8 @@
 """One vector for each recording, from any model of the registry or any HEAR embedding."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,8 +20,14 @@ from common.output import Progress
 from common.registry import list_models
 from common.registry.models import is_model_name
 
-Embed = Callable[[Path, Progress], np.ndarray]
 ENDINGS = (".npz", ".parquet")
+
+
+class Embed(Protocol):
+    """From an audio file to its embedding (size,), float32; `progress` shows how far a long file has been read."""
+
+    def __call__(self, path: Path, progress: Progress | None = None) -> np.ndarray:
+        """The embedding of one file."""
 
 
 def load_embedder(name: str, weights: Path | None = None) -> Embed:
@@ -37,7 +43,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
             raise unknown("model or HEAR embedding", name, [*list_models(), *LIKE_PUBLISHED]) from error
         hear_model = load_hear_model(weights or "", name)
 
-        def embed_at_once(path: Path, progress: Progress) -> np.ndarray:
+        def embed_at_once(path: Path, progress: Progress | None = None) -> np.ndarray:
             waveform = torch.from_numpy(read_audio(path, hear_model.sample_rate))
             return get_scene_embeddings(waveform[None], hear_model)[0].cpu().numpy()
 
@@ -45,7 +51,8 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
     model = prepare_for_inference(load_model(name, weights))
     model.to(choose_device())
 
-    def embed_in_windows(path: Path, progress: Progress) -> np.ndarray:
+    def embed_in_windows(path: Path, progress: Progress | None = None) -> np.ndarray:
+        progress = progress or Progress("Embedding", None, quiet=True)
         with torch.inference_mode():
             return model.clip_scores(read_noted(model, path, progress)).embedding[0].float().cpu().numpy()
 

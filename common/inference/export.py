@@ -1,9 +1,10 @@
 """A model as one ONNX file: front end and network, waveform in, scores out, compared with PyTorch."""
 
 import copy
+import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from common.data.files import atomic_path, human_size
 from common.errors import CheckFailed, UserError, import_part
 from common.features.mel import MelSpectrum
 from common.inference.prepare import fold_batch_norms
+from common.inference.tagging import load_model, names_a_folder
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.output import say
-from common.registry import load_audio_model
 from common.registry.models import create_audio_model, find_released
 
 OPSET = 18
@@ -71,10 +72,13 @@ class Exported(nn.Module):
 def export_onnx(
     name: str, out: Path, weights: Path | None = None, seconds: float | None = None, check: bool = True
 ) -> dict[str, Any]:
-    """Write a model of the registry as ONNX; see `export_model`. An architecture without weights gets random ones."""
+    """Write a model of the registry or of a run as ONNX; see `export_model`.
+
+    An architecture without weights gets random ones.
+    """
     need_parts(check)
-    if weights is not None or find_released(name) is not None:
-        return export_model(load_audio_model(name, weights), out, seconds, check)
+    if weights is not None or find_released(name) is not None or names_a_folder(name):
+        return export_model(load_model(name, weights).cpu(), out, seconds, check)
     say(f"{name} is an architecture without weights: the file gets random ones.")
     return export_model(create_audio_model(name), out, seconds, check)
 
@@ -107,7 +111,8 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
         fold_batch_norms(graph.network)
     _replace_spectra(graph)
     with atomic_path(out) as temporary:
-        write_onnx(graph, clips, temporary, "waveform", names, model.name, free_batch=not fixed_batch)
+        facts = {"sample_rate": model.sample_rate, "activation": model.activation, "labels": list(model.labels)}
+        write_onnx(graph, clips, temporary, "waveform", names, model.name, free_batch=not fixed_batch, facts=facts)
         difference = _difference(temporary, clips, expected) if check else None
         if difference is not None and difference > TOLERANCE:
             raise CheckFailed(
@@ -137,14 +142,16 @@ def _replace_spectra(module: nn.Module) -> None:
 
 
 def write_onnx(
-    graph: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str], name: str, free_batch: bool = True
-) -> None:
+    graph: nn.Module, example: Tensor, path: Path, takes: str, gives: Sequence[str], name: str, free_batch: bool = True,
+    facts: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Write a network as ONNX.
 
     Args:
         graph: called with `example` (batch, ...), in evaluation mode.
         takes, gives: names of the input and of the outputs.
         free_batch: the file takes batches of any size; `example` then is a batch of 2.
+        facts: for the metadata of the file, each as JSON.
     """
     import onnx
 
@@ -172,6 +179,7 @@ def write_onnx(
     written = onnx.load(path)
     for node in written.graph.node:
         node.ClearField("metadata_props")  # source lines: several times the size of small weights
+    onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in (facts or {}).items()})
     onnx.save(written, path)
 
 

@@ -63,7 +63,7 @@ class Timeline(NamedTuple):
     scores: Tensor
 
 
-def load_tagger(name: str, weights: Path | None) -> AudioModel:
+def load_tagger(name: str, weights: Path | None = None) -> AudioModel:
     """A model with a classifier, of the registry or of a run's folder (`pretrain`, `finetune`), on the GPU if any."""
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
@@ -71,7 +71,7 @@ def load_tagger(name: str, weights: Path | None) -> AudioModel:
     return model.to(choose_device())
 
 
-def load_model(name: str, weights: Path | None) -> AudioModel:
+def load_model(name: str, weights: Path | None = None) -> AudioModel:
     """The model of a name or of a run's folder, see `load_tagger`."""
     if weights is None and names_a_folder(name):
         from common.audioset.evaluate import load_run

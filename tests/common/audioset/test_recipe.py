@@ -25,6 +25,7 @@ from common.audioset.train import TaggingTraining
 from common.cli import run as run_command
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
+from common.inference import export
 from common.inference.tagging import load_tagger, names_a_folder, tag_file
 from common.registry import load_audio_model
 from common.registry.models import create_model
@@ -324,7 +325,7 @@ def test_fine_tuning_tests_every_fold(tones, tmp_path):
     assert len(list(folder.glob("*.hdf"))) == 2
 
 
-def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one(tones, tmp_path, capsys):
+def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one(tones, tmp_path, capsys, monkeypatch):
     clips = tmp_path / "clips"
     for number in range(12):
         name = "low" if number % 2 else "high"
@@ -344,6 +345,11 @@ def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one
     assert call("tag", moved / "low" / "1.wav", "--model", tmp_path / "runs" / "clips", "--json") == 0
     [row] = json.loads(capsys.readouterr().out)
     assert sum(tag["score"] for tag in row["tags"]) == pytest.approx(1, abs=1e-5)
+    exported = []
+    monkeypatch.setattr(export, "export_model", lambda model, *rest: exported.append(model) or {})
+    assert call("export", tmp_path / "runs" / "clips", "--out", tmp_path / "clips.onnx") == 0
+    assert exported[0].labels == ("high", "low") and exported[0].activation == "softmax"
+    capsys.readouterr()
     assert call("finetune", tmp_path / "nowhere.csv", *quick) == 2
     assert "nowhere.csv does not exist" in capsys.readouterr().err
 

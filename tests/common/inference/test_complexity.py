@@ -10,11 +10,12 @@ import yaml
 from torch import nn
 
 from common.errors import UserError
-from common.inference.complexity import describe, measure, stored_bytes
+from common.inference.complexity import describe, measure, stored_bytes, table_rows
 from common.inference.prepare import fold_batch_norms
 from common.models.network import ModelOutput
 from common.registry.models import create_model, find_architecture
 from tests.support.golden_case import GoldenCase
+from tests.support.places import ROOT
 
 
 class Tiny(nn.Module):
@@ -113,3 +114,31 @@ def test_the_command_prints_json_and_refuses_unknown_names():
     refused = subprocess.run([*call, "task1_baselin"], capture_output=True, text=True)
     assert refused.returncode == 2
     assert "task1_baseline" in refused.stderr
+
+
+def test_a_configuration_is_counted_before_its_training_with_changed_widths_against_the_limits(tmp_path):
+    config = ROOT / "task1_asc" / "configs" / "baseline.yaml"
+    figures = describe(str(config))
+    assert (figures["parameters"], figures["bytes"], figures["challenge_macs"]) == (61_148, 122_296, 29_419_156)
+    assert figures["limits"]["bytes"] == {"limit": 128_000, "kept": True}
+    wider = describe(str(config), changes=["model.base_channels=48"])
+    assert wider["parameters"] == 138_728 and not wider["limits"]["challenge_macs"]["kept"]
+    assert "OVER the limit of 128,000 by 149,456" in str(table_rows(wider))
+    assert describe(str(config), "int8")["bytes"] == 61_148
+    small = describe(str(ROOT / "task4_sed" / "configs" / "small.yaml"))
+    assert small["parameters"] == 21_372 and "limits" not in small
+    for name, changes, sentence in (
+        ("mn04", ["model.width=2"], "mn04 is the name of a model"),
+        (str(config), ["model.base_channels"], "is not of the form"),
+        (str(config), ["model.width=2"], "width"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            describe(name, changes=changes)
+
+
+def test_a_fine_tuned_run_is_counted_with_its_own_classes(tmp_path):
+    (tmp_path / "settings.yaml").write_text("model: {name: mn01, norm_momentum: 0.3, weights: null, options: {}}\n")
+    whole = describe(str(tmp_path))["parameters"]
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "evaluation.json").write_text('{"labels": ["cat", "dog"]}')
+    assert describe(str(tmp_path))["parameters"] < whole
