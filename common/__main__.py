@@ -172,15 +172,18 @@ def probe(
         json: print the result as JSON.
     """
     from common.inference.probe import probe as evaluate
+    from common.reports.html import with_interval
 
     result = evaluate(source, model, weights, grid, folds, first_best)
     if json:
         print_json(result)
         return
-    print_table([{"fold": fold, result["metric"]: score} for fold, score in result["folds"].items()])
-    limits = result["interval"]
-    between = f", 95 % interval {limits[0]:.4f} to {limits[1]:.4f}" if limits else ""
-    print(f"{result['metric']} {result['score']:.4f} (standard deviation {result['standard_deviation']:.4f}{between})")
+    metric, limits = result["metric"], result["interval"]
+    rows = [{"fold": fold, metric: with_interval(score, scale=100)} for fold, score in result["folds"].items()]
+    print_table(rows, title=f"{metric}, per cent")
+    mean = with_interval(result["score"], *(limits or ()), scale=100)
+    kind = ", 95 % by bootstrap over clips" if limits else ""
+    print(f"{metric} {mean}{kind}; standard deviation over folds {100 * result['standard_deviation']:.1f}")
 
 
 def export(

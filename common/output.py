@@ -1,5 +1,6 @@
 """Results on stdout, as a table or as JSON; progress and messages on stderr."""
 
+import shutil
 import sys
 import textwrap
 import time
@@ -127,6 +128,14 @@ def print_fitted(
     console.print(table)
     if shown < len(columns):
         console.print(Text(f"({', '.join(columns[shown:])}: with --wide)", style="dim"))
+
+
+def print_text(text: str) -> None:
+    """Print a sentence for people on stdout, broken at spaces on a terminal."""
+    if _quiet:
+        return
+    width = shutil.get_terminal_size().columns
+    print(textwrap.fill(text, width, break_long_words=False) if sys.stdout.isatty() else text, flush=True)
 
 
 def shorten_path(text: str) -> str:

@@ -92,9 +92,10 @@ def load_recipe() -> "Recipe[Task1Settings]":
 
 def show(run: "Run[Task1Settings]") -> None:
     """Print the figures of a finished run."""
+    from common.reports.html import brief
     from task1_asc.evaluate import summary_rows
 
-    print_table(summary_rows(run), title=_title(run))
+    print_table(brief(summary_rows(run)), title=_title(run))
     say(f"See `evaluate {run.folder}` for classes and devices.")
 
 
@@ -123,21 +124,22 @@ def evaluate(
         raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
     if run is not None:
         refuse_no_run(run)
+    from common.reports.html import brief
     from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
 
     if weights is not None and root is not None:
         scores = score_weights(model, weights, root)
         title = f"{'Made-up data: ' if scores['made_up'] else ''}{model}, {weights}"
-        print_json(scores) if json else print_table(figure_rows(scores), title=title)
+        print_json(scores) if json else print_table(brief(figure_rows(scores)), title=title)
         return
     assert run is not None
     opened = load_recipe().open(run)
     if json:
         print_json({**opened.read_evaluation(), "published": read_published()})
         return
-    print_table(summary_rows(opened), title=_title(opened))
-    print_table(class_rows(opened), title="Accuracy of each class in %")
-    print_table(device_rows(opened), title="Accuracy of each recording device in %")
+    print_table(brief(summary_rows(opened)), title=_title(opened))
+    print_table(brief(class_rows(opened)), title="Accuracy of each class in %")
+    print_table(brief(device_rows(opened)), title="Accuracy of each recording device in %")
     say(f"Published: {read_published()['system']}. Intervals: bootstrap over recordings.")
 
 

@@ -12,6 +12,7 @@ from common.data.files import atomic_write, compute_sha256, is_made_up, write_js
 from common.data.loading import make_loader
 from common.errors import UserError
 from common.models.network import choose_device
+from common.reports.html import with_interval
 from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
 from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder
@@ -191,11 +192,9 @@ def device_rows(run: Run[Task1Settings]) -> list[dict[str, Any]]:
 
 
 def percent(interval: dict[str, float | None]) -> str:
-    """{value, low, high} to "42.4 (41.0 .. 43.8)"; empty without a value."""
-    if interval["value"] is None:
-        return ""
-    value, low, high = (100 * (interval[key] or 0) for key in ("value", "low", "high"))
-    return f"{value:.1f} ({low:.1f} .. {high:.1f})"
+    """{value, low, high} to "42.4 [41.0, 43.8]"; empty without a value."""
+    value, low, high = (interval[key] for key in ("value", "low", "high"))
+    return "" if value is None else with_interval(value, low, high, scale=100)
 
 
 def _part_rows(run: Run[Task1Settings], group: str, names: tuple[str, ...], title: str) -> list[dict[str, Any]]:

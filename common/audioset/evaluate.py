@@ -10,6 +10,7 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.output import print_table
+from common.reports.html import with_interval
 from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run, open_run
 
@@ -25,12 +26,14 @@ def open_tagging_run(folder: Path) -> Run[Any]:
 def print_tagging(run: Run[Any], classes: bool = False) -> None:
     """Print the figures of a run; with `classes` also of each class."""
     scores = run.read_evaluation()
-    title = f"{'Made-up data: ' if scores['made_up'] else ''}{run.folder.name}, {scores['clips']:,} test clips"
+    title = f"{'Made-up data: ' if scores['made_up'] else ''}{run.folder.name}, {scores['clips']:,} test clips, "
+    title += "95 % by bootstrap over clips"
     print_table(summary_rows(scores), title=title)
     if classes:
         figure = "accuracy" if "accuracy" in scores else "average precision"
-        rows = [{"class": name, figure: value} for name, value in zip(scores["labels"], scores["class_wise"])]
-        print_table(rows, title="Each class")
+        values = zip(scores["labels"], scores["class_wise"])
+        rows = [{"class": name, figure: with_interval(value, scale=100)} for name, value in values]
+        print_table(rows, title="Each class, per cent")
 
 
 def summary_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
@@ -40,8 +43,8 @@ def summary_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
     figures = {name: value, **{f"{name}, fold {fold}": own for fold, own in scores.get("folds", {}).items()}}
     if scores.get("roc_auc") is not None:
         figures["area under the ROC curve"] = scores["roc_auc"]
-    rows = [{"figure": figure, "%": f"{100 * share:.1f}"} for figure, share in figures.items()]
-    rows[0]["95 %"] = "" if low is None or low != low else f"{100 * low:.1f} .. {100 * high:.1f}"
+    rows = [{"figure": figure, "per cent": with_interval(share, scale=100)} for figure, share in figures.items()]
+    rows[0]["per cent"] = with_interval(value, low, high, scale=100)
     return rows
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.data.files import human_size
+from common.output import say
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 NEEDED_FORMATS = ("WAV", "FLAC", "OGG", "MP3")
@@ -40,17 +41,16 @@ class Requirement:
 
 
 def examine(folder: Path = Path()) -> list[Finding]:
-    """Run all checks; `folder` is on the disk for data and runs."""
-    return [
-        check_python(),
-        *[check_package(requirement) for requirement in read_requirements()],
-        check_import("sed_scores_eval"),  # beside the installed NumPy and pandas
-        check_import("psds_eval"),
-        *check_torch(),
-        check_audio_formats(),
-        check_disk(folder),
-        check_git(),
-    ]
+    """Run all checks; `folder` is on the disk for data and runs. Says what it is doing."""
+    say("Looking for the packages of requirements.txt")
+    found = [check_python(), *[check_package(requirement) for requirement in read_requirements()]]
+    for module in ("sed_scores_eval", "psds_eval"):
+        say(f"Importing {module} beside the installed NumPy and pandas")
+        found.append(check_import(module))
+    say("Importing torch and torchaudio, and looking for GPUs")
+    found += check_torch()
+    say("Looking at audio formats, free disk and git")
+    return [*found, check_audio_formats(), check_disk(folder), check_git()]
 
 
 def read_requirements(path: Path = REQUIREMENTS) -> list[Requirement]:

@@ -183,12 +183,14 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
             slurm_cpus: cores of each run.
         """
         from common.reports.html import print_results
+        from common.runs.results_table import shown_rows
         from common.runs.sweep import parse_over
 
         recipe, values = load_recipe(), parse_over(over)
         executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
         folder, rows = recipe.sweep(settings, values, executor)
-        print_results(rows, f"Sweep {folder}", recipe.is_made_up(settings))
+        title = f"Sweep {folder}, shares in per cent"
+        print_results(shown_rows(rows, list(values)), title, recipe.is_made_up(settings))
         say(f"The table is {folder / 'results.csv'}; see `report {folder}`.")
 
     return config_verb(settings_class, sweep)

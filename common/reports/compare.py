@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.output import print_json, print_table
+from common.output import print_json, print_table, print_text
 from common.reports.html import print_results, with_interval
 from common.reports.statistics import Difference, Interval, difference_over_seeds, percentile_limits
 
@@ -131,13 +131,15 @@ def print_comparison(comparisons: Sequence[Comparison], as_json: bool = False) -
     for comparison in comparisons:
         _print_one(comparison)
     runs = [len(system.runs) for system in comparisons[0].systems]
-    print(f"Intervals are 95 %, by bootstrap over {_kind(comparisons[0])} drawn alike for all systems.")
+    print_text(f"Intervals are 95 %, by bootstrap over {_kind(comparisons[0])} drawn alike for all systems.")
     if max(runs) > 1 and min(runs) > 1:
-        print("Over seeds: Student's t of the differences; it tells methods apart, not only these trained networks.")
+        print_text(
+            "Over seeds: Student's t of the differences; it tells methods apart, not only these trained networks."
+        )
     else:
-        print("They tell these trained networks apart, not the methods: for those, train several seeds of each.")
+        print_text("They tell these trained networks apart, not the methods: for those, train several seeds of each.")
     if comparisons[0].parts:
-        print("Without any difference, about one class in twenty would still be called better or worse.")
+        print_text("Without any difference, about one class in twenty would still be called better or worse.")
 
 
 def as_plain(comparison: Comparison) -> dict[str, Any]:
@@ -188,7 +190,7 @@ def _print_one(comparison: Comparison) -> None:
     start = f"{comparison.title}: " if comparison.title else ""
     print_results(rows, f"{start}{main} in per cent, {first.runs[0].counted}", first.runs[0].made_up)
     for label, one in list(zip(labels, comparison.figures[main]))[1:]:
-        print(f"  {_sentence(label, labels[0], one)}")
+        print_text(f"  {_sentence(label, labels[0], one)}")
     if others:
         _print_rows({name: comparison.figures[name] for name in others}, "figure", labels, "Further figures")
     for kind, parts in comparison.parts.items():

@@ -97,6 +97,32 @@ class ResultsTable:
         return tuple(row[key] for key in self.keys)
 
 
+def shown_rows(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows for people: shares in per cent, an interval with its figure, names without underscores.
+
+    Args:
+        rows: with numbers read.
+        keys: columns that name the cell.
+    """
+    from common.reports.html import with_interval
+
+    shown = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            limits = row.get(f"{name}_low"), row.get(f"{name}_high")
+            if name.removesuffix("_low").removesuffix("_high") != name and name.rpartition("_")[0] in row:
+                continue
+            is_share = isinstance(value, float) and name not in keys and not name.endswith(_NO_SHARES)
+            title = name if name in keys else name.replace("_", " ")
+            cells[title] = with_interval(value, *limits, scale=100) if is_share else value
+        shown.append(cells)
+    return shown
+
+
+_NO_SHARES = ("loss", "error", "seconds", "kwh")
+
+
 def as_text(value: Any) -> str:
     """A value as text in results.csv: None is empty, floats keep all their digits."""
     if value is None:

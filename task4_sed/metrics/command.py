@@ -10,7 +10,7 @@ import numpy as np
 
 from common.data.files import new_folder
 from common.errors import UserError
-from common.output import print_json, print_table, say
+from common.output import print_json, print_table, print_text, say
 from common.reports.html import with_interval
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
@@ -165,8 +165,8 @@ def print_scores(result: Mapping[str, Any], title: str) -> None:
             for row in result["cross_check"]["scores"]
         ]
         print_table(scores, title="Cross-check, per cent")
-        print(result["cross_check"]["why"])
-    print(result["computed_by"])
+        print_text(result["cross_check"]["why"])
+    print_text(result["computed_by"])
 
 
 def _per_cent(share: float | None) -> str:

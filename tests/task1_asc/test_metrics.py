@@ -141,5 +141,5 @@ def test_the_table_of_predictions_is_of_the_official_form(tmp_path):
 
 
 def test_a_figure_is_shown_in_per_cent_with_its_limits():
-    assert percent({"value": 0.424, "low": 0.41, "high": 0.438}) == "42.4 (41.0 .. 43.8)"
+    assert percent({"value": 0.424, "low": 0.41, "high": 0.438}) == "42.4 [41.0, 43.8]"
     assert percent({"value": None, "low": None, "high": None}) == ""

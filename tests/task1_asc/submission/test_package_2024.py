@@ -5,57 +5,25 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from common.data.files import write_json
 from common.errors import UserError
-from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
-from task1_asc.data.tau2022 import CLASSES, DEVICES, SUBSETS
-from task1_asc.evaluate import write_predictions
-from task1_asc.metrics import score_scenes
+from task1_asc.data.tau2022 import SUBSETS
 from task1_asc.recipe import RECIPE
 from task1_asc.report import read_finished, result_rows, write_task1_report
-from task1_asc.settings import Task1Settings
 from task1_asc.submission.package_2024 import choose_runs, development_figures, package
+from tests.support.finished_runs import write_task1_sweep
 from tests.support.places import ROOT
 
 DEMO_META = ROOT / "submissions" / "templates" / "demo" / "task1_2024.yaml"
 LABEL = "Lastname_INST_task1_1"
 
 
-def write_run(folder: Path, subset: int, seed: int) -> Path:
-    """A finished run whose scores and predictions come from random logits."""
-    overrides = {"subset": subset, "seed": seed, "runs": str(folder.parent), "name": folder.name}
-    settings = load_settings(Task1Settings, ROOT / "task1_asc" / "configs" / "small.yaml", overrides)
-    folder.mkdir(parents=True)
-    (folder / "settings.yaml").write_text(dump_settings(settings))
-    random = np.random.default_rng([subset, seed])
-    target = np.repeat(np.arange(len(CLASSES)), 2 * len(DEVICES))
-    devices = np.tile(DEVICES, 2 * len(CLASSES))
-    logits = random.normal(size=(len(target), len(CLASSES))) + (1 + subset / 50) * np.eye(len(CLASSES))[target]
-    segments = [f"segment{number // 3}" for number in range(len(target))]
-    scores = score_scenes(logits, target, devices, segments, random, resamples=20)
-    facts = {"subset": subset, "seed": seed, "made_up": True, "float32": scores, "float16": scores}
-    for stage in ("train", "test"):
-        write_json(folder / stage / "stage.json", {"settings": {}, "seconds": 1.0, "energy_kwh": 0.001})
-    write_json(folder / "test" / "evaluation.json", facts)
-    write_json(folder / "train" / "energy.json", {"energy_kwh": 0.001, "seconds": 60.0, "components": {}})
-    (folder / "train" / "metrics.csv").write_text("epoch,step,train_loss\n1,10,2.2\n2,20,2.0\n")
-    names = [f"audio/{number}.wav" for number in range(30)]
-    write_predictions(folder / "predictions" / "output.csv", names, random.normal(size=(30, len(CLASSES))))
-    write_json(folder / "predictions" / "predictions.json", {"precision": "float16", "year": 2024, "made_up": True})
-    return folder
-
-
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> Path:
-    runs = tmp_path_factory.mktemp("runs")
-    folders = {f"subset={s} seed={r}": str(write_run(runs / f"s{s}_{r}", s, r)) for s in SUBSETS for r in (3, 4)}
-    write_json(runs / "sweep" / "sweep.json", {"over": ["subset", "seed"], "settings": {}, "runs": folders})
-    return runs / "sweep"
+    return write_task1_sweep(tmp_path_factory.mktemp("runs") / "sweep", SUBSETS, (3, 4))
 
 
 def test_a_sweep_becomes_a_package_that_breaks_no_rule(sweep, tmp_path):
