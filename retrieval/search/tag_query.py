@@ -71,7 +71,8 @@ def find_tags(text: str, labels: Sequence[str]) -> TagQuery:
         most = max(shared, default=0)
         groups.append([tag for tag, count in enumerate(shared) if count == most]) if most else unknown.append(word)
     if not groups:
-        near = ", ".join(nearest(text, labels)) or "see the tags of `python -m common tag`"
+        known = {word for label in labels for word in split(label)} - FILLERS
+        near = ", ".join(found for word in unknown for found in nearest(word, sorted(known))) or "nothing"
         raise UserError(f"No tag has a word of {text!r}, and this index has no text model; near it: {near}.")
     return TagQuery(groups, unknown)
 
