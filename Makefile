@@ -14,10 +14,10 @@ export OMP_NUM_THREADS ?= 2
 MADE_UP := data/made_up
 OUT := submissions/out
 
-.PHONY: demo demo_task1 demo_task4 demo_retrieval test lint bench
+.PHONY: demo demo_task1 demo_task4 demo_retrieval demo_moments test lint bench
 
 # The whole way of each task on made-up data: train, score, report, package, check. Call again to resume a stopped demo.
-demo: demo_task1 demo_task4 demo_retrieval
+demo: demo_task1 demo_task4 demo_retrieval demo_moments
 
 demo_task1: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize task1_asc --root $(MADE_UP)/task1_asc
@@ -47,6 +47,18 @@ demo_retrieval: $(INSTALLED)
 	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task8.zip
 	$(VENV_PYTHON) -m common synthesize imitation --root $(MADE_UP)/imitation
 	$(VENV_PYTHON) -m retrieval train_imitation retrieval/configs/imitation_small.yaml
+
+demo_moments: $(INSTALLED)
+	$(VENV_PYTHON) -m common synthesize retrieval --root $(MADE_UP)/retrieval
+	$(VENV_PYTHON) -m common synthesize moments --root $(MADE_UP)/moments
+	$(VENV_PYTHON) -m retrieval train retrieval/moments/configs/small_encoder.yaml
+	$(VENV_PYTHON) -m retrieval moments train retrieval/moments/configs/similarity_small.yaml
+	$(VENV_PYTHON) -m retrieval moments train retrieval/moments/configs/small.yaml
+	$(VENV_PYTHON) -m retrieval moments report runs/moments/small_0 runs/moments/similarity_small
+	$(VENV_PYTHON) -m retrieval moments predict runs/moments/small_0 --root $(MADE_UP)/moments
+	rm -rf $(OUT)/Lastname_KIT_task6 $(OUT)/Lastname_KIT_task6.zip
+	$(VENV_PYTHON) -m retrieval moments package runs/moments/small_0 --label Lastname_KIT_task6_1 --meta submissions/templates/demo/task6_2026.yaml
+	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task6.zip
 
 # A process for each core, up to four, each with one thread; the tests of a file stay together and share what they made.
 test: $(INSTALLED_FOR_TESTS)

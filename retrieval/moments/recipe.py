@@ -18,7 +18,7 @@ from retrieval.moments.features import Encoder, FeatureReader, write_features
 from retrieval.moments.metrics import Array, score
 from retrieval.moments.settings import Detector, MomentSettings, MomentSource
 from retrieval.moments.spans import find_spans, similarity_curve, tune
-from retrieval.moments.train import MONITOR, answer, make_detector, train
+from retrieval.moments.train import answer, make_detector, train
 
 MomentRun = Run[MomentSettings]
 PREDICTIONS = "predictions/predictions.jsonl"
@@ -86,7 +86,7 @@ def score_system(run: MomentRun, settings: MomentSettings, fast_check: bool = Fa
         folder / "evaluation.json",
         {
             "figures": {settings.system.kind: as_json(figures)},
-            "tested": f"epoch of highest validation {MONITOR}" if trained else "without training",
+            "tested": "epoch of highest validation R1@0.7" if trained else "without training",
             "clips": {"queries": len(queries), "recordings": len({query.vid for query in queries})},
             "made_up": is_made_up_data(settings),
         },

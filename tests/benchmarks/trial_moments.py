@@ -1,0 +1,195 @@
+"""What finds moments in made-up recordings: similarity without training, QD-DETR, synthetic queries first, oracles.
+
+    python -m retrieval train retrieval/moments/configs/small_encoder.yaml
+    python -m tests.benchmarks.trial_moments --encoder runs/retrieval/moments_encoder [--clips 240] [--seeds 5]
+
+Recordings of `common synthesize moments`, features of the small dual encoder. Each finished cell is a line of a JSON
+file in `--work`, and is not computed again.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.synthetic.synthesize import synthesize
+from common.training.seeds import seed_all
+from retrieval.moments.annotations import Query, cut_windows, read_predictions
+from retrieval.moments.features import FeatureReader
+from retrieval.moments.metrics import Array, hits_at_1, recall_at_1, score
+from retrieval.moments.recipe import RECIPE, open_source
+from retrieval.moments.settings import MomentSettings
+from retrieval.moments.spans import find_spans, similarity_curve, tune
+from tests.benchmarks.paired_table import Figures, PairedCells
+
+SHOWN = ("R1@0.5", "R1@0.7", "mAP", "R1@0.7 under 5 s", "R1@0.7 5 to 20 s", "R1@0.7 over 20 s")
+FILES = {
+    "pretraining": "clotho_moment_train_release.jsonl",
+    "training": "castella_train_release.jsonl",
+    "validation": "castella_val_release.jsonl",
+    "evaluation": "castella_test_release.jsonl",
+}
+DETECTOR: dict[str, Any] = {
+    "kind": "qd_detr", "dim": 64, "heads": 4, "feedforward": 128, "input_dropout": 0.2, "lr": 5e-4, "batch_size": 16,
+    "pretraining_epochs": 40,
+    "trainer": {"epochs": 60, "gradient_clip": 0.1, "accelerator": "cpu", "measure_energy": False, "validate_every": 2},
+}  # fmt: skip
+SCALES = (1, 3, 7, 15, 31)
+Sides = tuple[list[Query], FeatureReader]
+
+
+class CurveHead(nn.Module):
+    """The simplest trained head: a similarity curve over several scales to the probability of each second."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inside in (len(SCALES), width, width):
+            layers += [nn.Conv1d(inside, width, 7, padding=3), nn.ReLU(), nn.Dropout(0.1)]
+        self.layers = nn.Sequential(*layers, nn.Conv1d(width, 1, 1))
+
+    def forward(self, curve: Tensor) -> Tensor:
+        """(batch, seconds) to logits of the same shape."""
+        scaled = (curve - curve.mean(dim=1, keepdim=True)) / (curve.std(dim=1, keepdim=True) + 1e-6)
+        means = [functional.avg_pool1d(scaled[:, None], n, 1, n // 2, count_include_pad=False) for n in SCALES]
+        return self.layers(torch.cat(means, dim=1))[:, 0]
+
+
+def figures(found: dict[str, Array], queries: list[Query]) -> Figures:
+    """Figures of an arm, and the hits of each query with its recording."""
+    truth, recordings = {query.qid: query.windows for query in queries}, [query.vid for query in queries]
+    values: dict[str, Any] = {name: figure.value for name, figure in score(found, truth, recordings).items()}
+    values["R1@0.7 by group"] = [hits_at_1(found, truth, [0.7])[:, 0].tolist(), recordings]
+    return values
+
+
+def settings_of(work: Path, encoder: Path, name: str, system: dict[str, Any], seed: int = 0) -> MomentSettings:
+    """Settings of a run of the trial; without synthetic queries where the name does not say so."""
+    data: dict[str, Any] = {side: {"root": work / "data", "annotations": file} for side, file in FILES.items()}
+    if "synthetic" not in name:
+        del data["pretraining"]
+    features = {"audio": "dual", "text": "dual_text", "encoder": {"run": encoder, "window": 2}}
+    return MomentSettings.model_validate(
+        {
+            "name": f"{name}_{seed}",
+            "runs": work / "runs",
+            "seed": seed,
+            "data": data,
+            "features": features,
+            "system": system,
+        }
+    )
+
+
+def run_arm(settings: MomentSettings) -> Figures:
+    """Figures of a run of the recipe."""
+    run = RECIPE.run(settings)
+    queries, _ = open_source(settings, settings.data.evaluation)
+    return figures(read_predictions(run.folder / "test" / "predictions.jsonl"), queries)
+
+
+def train_head(settings: MomentSettings, seed: int, epochs: int = 40) -> Figures:
+    """A `CurveHead` of the best epoch, cut like a similarity curve; parameters of the cut as in `tune`."""
+    train, validation, test = (
+        open_source(settings, getattr(settings.data, side)) for side in ("training", "validation", "evaluation")
+    )
+    curves = [[similarity_curve(query, reader) for query in queries] for queries, reader in (train, validation, test)]
+    seed_all(seed)
+    head, rng = CurveHead(), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=1e-3)
+    best: tuple[float, Any, list[Array]] = (-1.0, None, [])
+    for epoch in range(epochs):
+        head.train()
+        for row in rng.permutation(len(train[0])).tolist():
+            target = torch.zeros(1, len(curves[0][row]))
+            for start, end in cut_windows(train[0][row]).round().astype(int):
+                target[0, start:end] = 1
+            logits = head(torch.from_numpy(curves[0][row])[None].float())
+            functional.binary_cross_entropy_with_logits(logits, target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if epoch % 4 == 3:
+            tuned = tune(apply_head(head, curves[1]), validation[0], settings)
+            if (value := tuned["R1@0.7"] + tuned["mAP"] / 1000) > best[0]:
+                best = value, tuned["chosen"], apply_head(head, curves[2])
+    return figures(find_spans(best[2], test[0], settings, best[1]), test[0])
+
+
+@torch.inference_mode()
+def apply_head(head: CurveHead, curves: list[Array]) -> list[Array]:
+    """Probabilities of the seconds of each curve."""
+    head.eval()
+    return [head(torch.from_numpy(curve)[None].float()).sigmoid()[0].double().numpy() for curve in curves]
+
+
+def fixed_window(settings: MomentSettings) -> Figures:
+    """Oracle: for each query the best place of one window, whose length is the best for all queries."""
+    queries, _ = open_source(settings, settings.data.evaluation)
+    truth = {query.qid: query.windows for query in queries}
+    found = {length: {query.qid: best_place(query, length) for query in queries} for length in range(1, 31)}
+    best = max(found, key=lambda length: recall_at_1(found[length], truth, [0.7])[0])
+    return figures(found[best], queries)
+
+
+def best_place(query: Query, length: int) -> Array:
+    """The window (1, 2) of a length with the largest overlap with a true window: in its middle."""
+    starts = query.windows.mean(axis=1) - length / 2
+    overlap = np.minimum(length / (query.windows[:, 1] - query.windows[:, 0]), 1)
+    overlap = np.minimum(overlap, (query.windows[:, 1] - query.windows[:, 0]) / length)
+    start = max(0.0, float(starts[overlap.argmax()]))
+    return np.array([[start, start + length]])
+
+
+def true_windows_as_query(settings: MomentSettings) -> Figures:
+    """Oracle: similarity with the mean vector of the true windows in place of the text, cut like (a)."""
+    sides: list[Sides] = [open_source(settings, side) for side in (settings.data.validation, settings.data.evaluation)]
+    curves = [[self_similarity(query, reader) for query in queries] for queries, reader in sides]
+    tuned = tune(curves[0], sides[0][0], settings)
+    return figures(find_spans(curves[1], sides[1][0], settings, tuned["chosen"]), sides[1][0])
+
+
+def self_similarity(query: Query, reader: FeatureReader) -> Array:
+    """Cosine of the mean of the true seconds with each second."""
+    vectors = reader.audio(query, "projected")
+    inside = np.zeros(len(vectors), dtype=bool)
+    for start, end in cut_windows(query).round().astype(int):
+        inside[start:end] = True
+    mean = vectors[inside].mean(axis=0)
+    return (vectors @ (mean / np.linalg.norm(mean))).astype(np.float64)
+
+
+def main() -> None:
+    """Compute the cells and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--work", type=Path, default=Path("runs/trials/moments"))
+    chosen = parser.parse_args()
+    synthesize("moments", chosen.work / "data", clips=chosen.clips)
+    cells = PairedCells(chosen.work / "cells.jsonl", {"clips": chosen.clips, **DETECTOR})
+    make = partial(settings_of, chosen.work, chosen.encoder)
+    untrained = {
+        kind: make(f"similarity_{kind}", {"kind": "similarity", "spans": kind}) for kind in ("threshold", "boxes")
+    }
+    systems = {"(b) QD-DETR alone": "alone", "(b) QD-DETR, synthetic first": "synthetic"}
+    for seed in range(chosen.seeds):
+        for kind, settings in untrained.items():
+            cells.compute(f"(a) similarity, {kind}", seed, partial(run_arm, settings))
+        cells.compute("oracle: fixed window", seed, partial(fixed_window, untrained["boxes"]))
+        cells.compute("oracle: true windows as query", seed, partial(true_windows_as_query, untrained["boxes"]))
+        cells.compute("(c) head on the curve", seed, partial(train_head, untrained["boxes"], seed))
+        for arm, name in systems.items():
+            cells.compute(arm, seed, partial(run_arm, make(name, DETECTOR, seed)))
+        arms = list(dict.fromkeys(cell.rsplit(", seed", 1)[0] for cell in cells.found))
+        for metric in SHOWN:
+            cells.print_table("Made-up recordings", arms, range(seed + 1), metric, "(a) similarity, boxes")
+
+
+if __name__ == "__main__":
+    main()
