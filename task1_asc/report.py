@@ -89,7 +89,7 @@ def result_rows(systems: Sequence[Trained], precision: str) -> list[dict[str, An
         name = {"system": family} if len(named) > 1 else {}
         for system in members:
             subset, scores = subset_of(system), [item[precision] for item in system.evaluations]
-            row = {
+            row: dict[str, Any] = {
                 **name,
                 "subset": f"{subset} %",
                 "runs": html.name_seeds([run.settings.seed for run in system.runs]),
@@ -167,8 +167,8 @@ def confusion_part(systems: Sequence[Trained], precision: str) -> list[Markup]:
         counts = sum(np.array(item[precision]["confusion"]) for item in system.evaluations)
         seeds = html.name_seeds([run.settings.seed for run in system.runs])
         caption = (
-            f"Subset {subset_of(system)} %, {system.name}, {seeds}: per cent of the clips of a class (row) that are "
-            "taken for a class (column)."
+            f"{_column(system, systems)}, {seeds}: per cent of the clips of a class (row) that are taken for a class "
+            "(column)."
         )
         pictures.append(html.figure(plot_confusion(counts, CLASSES), caption))
     return [html.side_by_side(*pictures)] if len(pictures) > 1 else pictures

@@ -167,7 +167,9 @@ def settings_section(settings: str) -> Section:
     return Section("Settings", [paragraph("Of the first run."), preformatted(settings)])
 
 
-def with_interval(value: float | None, low: float | None = None, high: float | None = None, scale: float = 1.0) -> str:
+def with_interval(
+    value: float | None, low: float | None = None, high: float | None = None, *, scale: float = 1.0
+) -> str:
     """42.4 [41.2, 43.6]; without limits only the value, without a value a dash."""
     if value is None or not math.isfinite(value):
         return "–"

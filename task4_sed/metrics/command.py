@@ -108,7 +108,7 @@ def all_scores(
 ) -> dict[str, Any]:
     """A `Psds` for each set of parameters, and both `F1` at the threshold 0.5."""
     found = polyphonic_scores(evaluation, list(parameters.values()), draws=draws, jobs=jobs)
-    f1 = {"collar_f1": collar_f1, "intersection_f1": intersection_f1}
+    f1: dict[str, Any] = {"collar_f1": collar_f1, "intersection_f1": intersection_f1}
     return dict(zip(parameters, found)) | {
         name: function(evaluation, draws=draws, jobs=jobs) for name, function in f1.items()
     }

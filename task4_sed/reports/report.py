@@ -175,7 +175,7 @@ def _curves_part(runs: Sequence[Run]) -> list[Markup]:
     for run in runs[:1] if many else runs:
         for stage in run.settings.training_stages:
             whole = run is runs[0] and not many
-            note = "" if whole else f", {stage.replace('_', ' ') if many else f'seed {run.settings.seed}'}"
+            note = "" if whole else f", {stage.replace('_', ' ') if many else run.folder.name}"
             for column, points in read_curves(run.folder / stage / "metrics.csv").items():
                 kind, _, name = column.partition("_")
                 if kind in ("train", "val") and (whole or column in ("train_loss", "val_objective")):
@@ -196,5 +196,5 @@ def _cost_row(run: Run) -> dict[str, Any]:
     return row
 
 
-def _per_cent(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(100 * value, 1)
+def _per_cent(value: float | None) -> str | None:
+    return None if value is None or not np.isfinite(value) else f"{100 * value:.1f}"
