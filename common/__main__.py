@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
-from common.cli import Positional, Verb, print_json, print_table, run, say, train_verb
-from common.errors import CheckFailed
+from common.cli import Positional, Repeated, Verb, print_json, print_table, run, say, train_verb
+from common.errors import CheckFailed, UserError, unknown
+from common.runs.folder import refuse_no_run
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
@@ -50,19 +51,24 @@ def models(pattern: Positional[str] = "*", *, json: bool = False) -> None:
         print_table([summary_row(row) for row in rows])
 
 
-def complexity(model: Positional[str], *, precision: str = "float32", json: bool = False) -> None:
+def complexity(
+    model: Positional[str], *, set: Repeated[str] = (), precision: str | None = None, json: bool = False
+) -> None:
     """Count the parameters, bytes and multiply-accumulate operations (MACs) of a model.
 
     Example: mn10.as --precision int8
 
     Args:
-        model: a name from `models`, or a run folder.
-        precision: of the bytes: float32, float16, bfloat16 or int8.
+        model: a name from `models`, a run folder, or a CONFIG.yaml, before its training.
+        set: setting of a run or CONFIG.yaml to replace, such as model.base_channels=24; may be repeated.
+        precision: of the bytes: float32, float16, bfloat16 or int8; by default float32, of Task 1 the submitted one.
         json: print the figures as JSON.
     """
+    if "/" not in model and not model.endswith(".yaml"):
+        _refuse_early(model)
     from common.inference.complexity import describe, table_rows
 
-    figures = describe(model, precision)
+    figures = describe(model, precision, set)
     print_json(figures) if json else print_table(table_rows(figures))
 
 
@@ -96,6 +102,7 @@ def tag(
         hop: seconds between the starts of two windows; also the resolution of the event times.
         json: print the result as JSON.
     """
+    _refuse_early(model, *files)
     from common.inference.tagging import EventOptions, tag_files
 
     rows, failed = tag_files(files, model, weights, top, events, EventOptions(threshold, median, window, hop))
@@ -142,6 +149,7 @@ def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | No
         out: .npz (arrays filename and embedding) or .parquet (columns of these names).
         weights: file of released weights; by default from the cache or a download.
     """
+    _refuse_early(model, folder, hear=True)
     from common.inference.embedding import embed_folder
 
     count, size = embed_folder(folder, model, out, weights)
@@ -171,6 +179,7 @@ def probe(
         first_best: on equal validation scores keep the first model, as HEAR does, instead of the lowest loss.
         json: print the result as JSON.
     """
+    _refuse_early(model, source, hear=True)
     from common.inference.probe import probe as evaluate
     from common.reports.html import with_interval
 
@@ -199,7 +208,7 @@ def export(
     Example: mn10.as --out mn10.onnx
 
     Args:
-        name: a model; an architecture without released weights gets random ones.
+        name: a model, or a run folder of `pretrain` or `finetune`; an architecture without weights gets random ones.
         out: .onnx file.
         weights: file of released weights; by default from the cache or a download.
         seconds: length of the input clips; by default the model's window. Any batch size works (DyMN: 1).
@@ -250,11 +259,34 @@ def settings_for_data(data: Path) -> tuple[Path, dict[str, Any]]:
     from common.audioset.tasks import find_table
     from common.runs.folder import ROOT
 
-    table = find_table(data) if data.is_dir() else data
-    root = data if data.is_dir() else data.parent
+    table = data if data.suffix in (".csv", ".tsv") else find_table(data) if data.is_dir() else None
+    root = data if table != data else data.parent
     chosen = {"data.task": "folder"} if table is None else {"data.task": "table", "data.table": {"file": table.name}}
     name = root.resolve().name if table is None else table.stem
     return ROOT / "common/audioset/configs/table_own.yaml", {"name": name, "data.root": str(root), **chosen}
+
+
+def read_clips(settings: FineTuneSettings) -> None:
+    """Refuse clips that cannot be found."""
+    from common.audioset.tasks import read_task
+
+    read_task(settings.data)
+
+
+def check_clips(clips: Positional[Path], *, json: bool = False) -> None:
+    """Check the clips that `finetune` would train on: counts of each part and class, damaged and missing files.
+
+    Example: my_sounds
+
+    Args:
+        clips: folder of class folders, folder with a table, or table.
+        json: print the report as JSON.
+    """
+    from common.audioset.check import check_clips as check
+    from common.settings import load_settings
+
+    config, settings = settings_for_data(clips)
+    check(load_settings(FineTuneSettings, config, settings).data).show(json)
 
 
 def show_figures(finished: "Run[Any]") -> None:
@@ -363,10 +395,27 @@ def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON.
     """
+    refuse_no_run(run)
     from common.audioset.evaluate import open_tagging_run, print_tagging
 
     finished = open_tagging_run(run)
     print_json(finished.read_evaluation()) if json else print_tagging(finished, classes=True)
+
+
+def _refuse_early(model: str, *paths: Path, hear: bool = False) -> None:
+    """Refuse unknown models, or a call without any existing file, before torch is imported."""
+    from common.inference.hear_names import LIKE_PUBLISHED, parse_name
+    from common.registry.models import find_architecture, is_model_name, list_models
+
+    if not is_model_name(model) and not Path(model).exists():
+        try:
+            parse_name(model) if hear else find_architecture(model)
+        except UserError as error:
+            if not hear:
+                raise
+            raise unknown("model or HEAR embedding", model, [*list_models(), *LIKE_PUBLISHED]) from error
+    if paths and not any(path.exists() for path in paths):
+        raise UserError(f"{paths[0]} does not exist; give a file or folder that is there.")
 
 
 VERBS: dict[str, Verb] = {
@@ -391,7 +440,9 @@ VERBS: dict[str, Verb] = {
         show_figures,
         "Fine-tune a tagging network on ESC-50, FSD50K, OpenMIC, or on DIR or clips.csv (in place of CONFIG.yaml).",
         config_of=settings_for_data,
+        check=read_clips,
     ),
+    "data": {"check": check_clips},
     "audioset": {
         "pack": pack_audioset,
         "check": check_audioset,

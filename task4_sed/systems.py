@@ -59,7 +59,7 @@ def make_stages(settings: SystemSettings) -> "list[Stage]":
 def complete_settings(settings: SystemSettings) -> SystemSettings:
     """The settings with what a table of own recordings decides."""
     if isinstance(settings, Task4Settings):
-        from task4_sed.baseline.own import use_own_data
+        from task4_sed.baseline.inputs import use_own_data
 
         return use_own_data(settings)
     return settings
@@ -69,8 +69,14 @@ def check_inputs(run: "Run[SystemSettings]") -> None:
     """Look for the files that a run needs, unless it is finished."""
     from common.runs.stages import is_done
 
-    if isinstance(run.settings, TwoIterations) and not is_done(run, "test"):
-        from task4_sed.iterations.data import check_inputs as look
+    if is_done(run, "test"):
+        return
+    if isinstance(run.settings, TwoIterations):
+        from task4_sed.iterations.data import check_inputs as look_for_iterations
+
+        look_for_iterations(run.settings)
+    elif isinstance(run.settings, Task4Settings):
+        from task4_sed.baseline.inputs import check_inputs as look
 
         look(run.settings)
 

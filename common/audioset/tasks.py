@@ -156,7 +156,8 @@ def read_table(root: Path, settings: TableSettings, labels: tuple[str, ...] | No
     else:
         parts = np.array([row[split].strip() for row in rows])
         _refuse_parts(parts, path, split)
-    audio = settings.audio or (Path("audio") if (Path(root) / "audio").is_dir() else Path())
+    beside = (Path(root) / rows[0][filename]).exists() or not (Path(root) / "audio").is_dir()
+    audio = settings.audio or (Path() if beside else Path("audio"))
     return LabelledClips(
         labels,
         "one_label" if separator is None else "several_labels",
@@ -210,7 +211,15 @@ def _header(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} does not exist.")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+        return next(csv.reader([file.readline()], delimiter=_separator(path)), [])
+
+
+def _separator(path: Path) -> str:
+    """Tabs where the header has any, whatever the file is called."""
+    if not path.is_file():
+        return ","
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return "\t" if "\t" in file.readline() else ","
 
 
 def _split(recordings: Sequence[str], texts: Sequence[Sequence[str]], source: Path) -> tuple[NDArray[np.str_], str]:
@@ -246,7 +255,7 @@ def _targets(texts: Sequence[Sequence[str]], labels: Sequence[str], path: Path) 
 
 
 def _read_rows(path: Path, columns: Sequence[str], key: str | None = None) -> list[dict[str, str]]:
-    return read_tsv(path, columns, key, "\t" if path.suffix == ".tsv" else ",").to_dict("records")
+    return read_tsv(path, columns, key, _separator(path)).to_dict("records")
 
 
 def _lines(path: Path) -> list[list[str]]:

@@ -87,7 +87,7 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
     given = _sort_words({_CONFIG: Positional[Path], **flags, **named}, call, [*flags, *settings], prog)
     config = Path(given[_CONFIG][0]) if _CONFIG in given else None
     overrides = {name: _setting_value(settings.get(name), given[name]) for name in named}
-    if verb.config_of is not None and config is not None and (config.is_dir() or config.suffix in (".csv", ".tsv")):
+    if verb.config_of is not None and config is not None and config.suffix not in (".yaml", ".yml"):
         config, own = verb.config_of(config)
         overrides = own | overrides
     if len(call) < len(words):

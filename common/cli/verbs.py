@@ -102,6 +102,7 @@ def train_verb(
     summary: str,
     small: str | Path | None = None,
     config_of: Callable[[Path], tuple[Path, dict[str, Any]]] | None = None,
+    check: Callable[[S], object] | None = None,
 ) -> ConfigVerb:
     """The verb `train`.
 
@@ -112,6 +113,7 @@ def train_verb(
         summary: first line of the help.
         small: YAML file that `--fast_check` uses when no other is given.
         config_of: YAML file and settings for data that are given in its place; see `config_verb`.
+        check: refuses settings whose data cannot be read, before the recipe and torch are imported.
     """
 
     def train(
@@ -142,6 +144,8 @@ def train_verb(
             slurm_gpus: GPUs of each stage.
             slurm_cpus: cores of each stage.
         """
+        if check is not None:
+            check(settings)
         recipe = load_recipe()
         if fast_check:
             recipe.check(settings)
@@ -151,7 +155,7 @@ def train_verb(
         show(finished)
         say(f"The run is in {finished.folder}.")
 
-    train.__doc__ = (train.__doc__ or "").replace("SUMMARY.", summary).replace("CONFIG", str(small or "CONFIG.yaml"), 1)
+    train.__doc__ = (train.__doc__ or "").replace("CONFIG", str(small or "CONFIG.yaml")).replace("SUMMARY.", summary)
     return config_verb(settings_class, train, {} if small is None else {"fast_check": small}, config_of)
 
 

@@ -87,6 +87,7 @@ def names_a_folder(name: str) -> bool:
 
 def read_noted(model: AudioModel, path: Path, progress: Progress) -> Iterator[Tensor]:
     """Blocks of a file for a model; `progress` says how far a long file has been read."""
+    path = Path(path)
     duration, seconds = audio_info(path).duration, 0.0
     for block in read_blocks(path, model.windows.window, model.sample_rate):
         yield torch.from_numpy(block)

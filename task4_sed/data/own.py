@@ -78,6 +78,8 @@ def read_own(table: Path, audio: Path, allow_missing: bool = False) -> OwnRecord
     Raises:
         UserError: for a wrong table (file and line), files that are missing unless that is allowed, an unknown part.
     """
+    if not table.is_file():
+        raise UserError(f"There is no table of events {table}; give yours with --data.table and --data.audio.")
     annotations = read_events(table)
     raw = read_table(table, EVENT_COLUMNS[:1], "event")
     present = {clip_name(str(path.relative_to(audio))): path for path in list_audio(audio)}

@@ -350,6 +350,11 @@ def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one
     assert call("export", tmp_path / "runs" / "clips", "--out", tmp_path / "clips.onnx") == 0
     assert exported[0].labels == ("high", "low") and exported[0].activation == "softmax"
     capsys.readouterr()
+    assert call("data", "check", moved) == 0
+    assert "No problems found" in capsys.readouterr().err
+    (moved / "low" / "1.wav").write_bytes(b"RIFF")
+    assert call("data", "check", moved, "--json") == 1
+    assert "1.wav cannot be read as audio" in capsys.readouterr().err
     assert call("finetune", tmp_path / "nowhere.csv", *quick) == 2
     assert "nowhere.csv does not exist" in capsys.readouterr().err
 

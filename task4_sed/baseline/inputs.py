@@ -1,9 +1,10 @@
-"""A configuration of the baseline for own recordings: their sets, classes and filter lengths. No torch here."""
+"""What a run of the baseline reads: the sets of the challenge, or own recordings. No torch here."""
 
 from typing import Any
 
 from common.errors import UserError
 from task4_sed.baseline.settings import GroupSettings, Task4Settings
+from task4_sed.labels import MAESTRO_EVALUATED
 from task4_sed.settings import FilterSettings
 
 USUAL_MEDIAN = FilterSettings().median_frames
@@ -27,6 +28,25 @@ def use_own_data(settings: Task4Settings) -> Task4Settings:
         root, facts = prepare_own(data.table, audio, data.store, settings.own_data, data.allow_missing)
         settings = _with_facts(settings, facts)
     return settings.model_copy(update={"data": settings.data.model_copy(update={"root": root})})
+
+
+def check_inputs(settings: Task4Settings) -> None:
+    """Look for the tables, clips and weights of a run.
+
+    Raises:
+        UserError: for the first that is missing or wrong.
+    """
+    from task4_sed.data.sets import read_set
+
+    data, weights = settings.data, settings.embedding.weights
+    if settings.embeddings != "none" and not settings.embedding.untrained and weights and not weights.is_file():
+        raise UserError(f"embedding.weights: there is no file {weights}.")
+    names: list[str] = [name for group in data.batch for name in group.sets]
+    if not settings.own_data:
+        names += ["synthetic_validation"] * settings.validation.synthetic + ["validation"]
+        names += ["maestro_validation"] * bool(set(MAESTRO_EVALUATED) & set(settings.labels.classes))
+    for name in dict.fromkeys(names):
+        read_set(data.root, name, data.allow_missing, settings.labels.classes)
 
 
 def _with_facts(settings: Task4Settings, facts: dict[str, Any]) -> Task4Settings:
