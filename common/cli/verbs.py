@@ -155,7 +155,9 @@ def train_verb(
         show(finished)
         say(f"The run is in {finished.folder}.")
 
-    train.__doc__ = (train.__doc__ or "").replace("CONFIG", str(small or "CONFIG.yaml")).replace("SUMMARY.", summary)
+    train.__doc__ = (
+        (train.__doc__ or "").replace(": CONFIG", f": {small or 'CONFIG.yaml'}").replace("SUMMARY.", summary)
+    )
     return config_verb(settings_class, train, {} if small is None else {"fast_check": small}, config_of)
 
 
