@@ -41,11 +41,29 @@ def place_of_system(label: str, rules: Rules, out: Path = OUT) -> Path:
     check_label(label, rules)
     place = out / team_name(label) / f"task{rules.task}" / label
     if place.exists():
-        raise UserError(
-            f"{place} exists. Zip it with `python -m submissions pack {out / team_name(label)}`, remove it, "
-            "or give the next number to --label."
-        )
+        raise already_packaged(place, out / team_name(label))
     return place
+
+
+def already_packaged(system: Path, package: Path, options: str = "") -> UserError:
+    """The mistake of packaging a system again, as after an interruption: what is there, and how to go on."""
+    evaluation_set, zip_path = _evaluation_set(package), _zip(package)
+    if evaluation_set.exists():
+        options += f" --evaluation_set {evaluation_set}"
+    whole = f", and so does {zip_path}" if zip_path.exists() else ""
+    return UserError(
+        f"{system} exists{whole}. Check and zip it with `python -m submissions pack {package}{options}`, remove it, or "
+        "give the next number to --label."
+    )
+
+
+def _evaluation_set(package: Path) -> Path:
+    """Where `finish_package` writes the list of an evaluation set that is not public."""
+    return package.with_name(f"{package.name}.evaluation_set.json")
+
+
+def _zip(package: Path) -> Path:
+    return package.with_name(f"{package.name}.zip")
 
 
 @contextmanager
@@ -92,7 +110,7 @@ def finish_package(package: Path, evaluation: EvaluationFiles | None = None, run
         CheckFailed: if the package breaks a rule; its folder stays.
     """
     if evaluation is not None:
-        path = package.with_name(f"{package.name}.evaluation_set.json")
+        path = _evaluation_set(package)
         write_json(path, evaluation.model_dump())
         say(f"To check or pack it again, give --evaluation_set {path}.")
     try:
@@ -110,7 +128,7 @@ def make_zip(package: Path, zip_path: Path | None = None) -> Path:
     Raises:
         UserError: if a link is broken, or leaves the package.
     """
-    target = zip_path or package.with_name(package.name + ".zip")
+    target = zip_path or _zip(package)
     files = {name: path for name, path in list_folder(package).items() if not is_of_macos(name)}
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files.items():

@@ -25,7 +25,7 @@ from common.output import say
 from common.registry.models import find_architecture, find_network
 from common.runs.folder import run_folders
 from common.training.checkpoints import save_checkpoint
-from submissions.package import OUT, check_label, finish_package, team_name
+from submissions.package import OUT, already_packaged, check_label, finish_package, team_name
 from submissions.participant import TEMPLATES_FOLDER, placeholder_report
 from submissions.reading import DECLARATION, EvaluationFiles
 from submissions.rules import load_rules
@@ -84,8 +84,11 @@ def package(paths: Sequence[Path], label: str, out: Path = OUT, seed: int | None
         evaluation = evaluation_files(run)
         if evaluation.made_up:
             write_json(unfinished / DECLARATION, {"made_up": True, "files": evaluation.files})
-        shutil.rmtree(final, ignore_errors=True)
+        shutil.rmtree(_replaced(final), ignore_errors=True)
+        if final.exists():
+            final.rename(_replaced(final))
         unfinished.rename(final)
+        shutil.rmtree(_replaced(final), ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return finish_package(final, None if evaluation.made_up else evaluation, run_code=True)
@@ -99,9 +102,16 @@ def place_of_package(label: str, out: Path = OUT) -> Path:
     """
     check_label(label, load_rules(RULES))
     place = out / f"{team_name(label)}_{YEAR}"
+    if (replaced := _replaced(place)).exists() and not place.exists():
+        replaced.rename(place)  # a kill came between the two renames of `package`
     if (place / team_name(label) / f"{label}.py").exists():
-        raise UserError(f"{place} has {label} already. Remove the package, or give the next number to --label.")
+        raise already_packaged(place / team_name(label) / f"{label}.py", place, " --run_code")
     return place
+
+
+def _replaced(place: Path) -> Path:
+    """Where the package without its new system stands until the new one is in place."""
+    return place.with_name(f".{place.name}.replaced")
 
 
 def choose_run(paths: Sequence[Path], seed: int | None = None) -> Task1Run:

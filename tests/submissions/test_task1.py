@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from common.errors import CheckFailed, UserError
-from submissions.package import check_package, make_zip, new_system, pack
+from submissions.package import check_package, make_zip, new_system, pack, place_of_system
 from submissions.participant import placeholder_report, write_template
 from submissions.reading import open_package
 from submissions.report import as_data, lines
@@ -434,6 +434,16 @@ def test_what_a_killed_call_left_behind_is_cleared_away(tmp_path):
 def test_a_package_is_not_overwritten(package):
     with pytest.raises(UserError, match="exists"), new_system(LABEL, load_rules("task1_2024"), package.parent):
         pass
+
+
+def test_a_repeat_after_a_kill_says_what_is_whole_and_how_to_go_on(package):
+    zip_path = pack(package)  # the call was killed after this
+    evaluation_set = package.with_name(f"{package.name}.evaluation_set.json")
+    evaluation_set.write_text("{}")
+    with pytest.raises(UserError) as told:
+        place_of_system(LABEL, load_rules("task1_2024"), package.parent)
+    assert f"{LABEL} exists, and so does {zip_path}." in str(told.value)
+    assert f"`python -m submissions pack {package} --evaluation_set {evaluation_set}`" in str(told.value)
 
 
 def test_a_wrong_label_is_refused_before_anything_is_written(tmp_path):

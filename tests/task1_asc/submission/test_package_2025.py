@@ -206,9 +206,17 @@ def test_an_8_bit_system_joins_the_package_and_its_packed_weights_are_counted(pa
     assert all(result.holds for result in results)
 
 
-def test_a_system_is_not_written_over(packed, finished):
-    with pytest.raises(UserError, match=f"has {LABEL} already"):
+def test_a_system_is_not_written_over_and_a_repeat_says_how_to_go_on(packed, finished):
+    with pytest.raises(UserError, match=rf"{LABEL}.py exists, and so does .*\.zip. Check and zip it with") as told:
         package([finished.folder], LABEL, packed.parent)
+    assert f"`python -m submissions pack {packed.with_suffix('')} --run_code`" in str(told.value)
+
+
+def test_a_kill_while_a_package_is_replaced_loses_no_system(packed, tmp_path):
+    replaced = tmp_path / f".{packed.stem}.replaced"
+    shutil.copytree(packed.with_suffix(""), replaced)
+    place = inference_package.place_of_package("Lastname_INST_task1_2", tmp_path)
+    assert (place / "Lastname_INST_task1" / f"{LABEL}.py").is_file() and not replaced.exists()
 
 
 def test_only_the_subset_that_2025_allows_is_packed(finished, tmp_path):
