@@ -85,13 +85,14 @@ def pack_split(
         report.files.append(pack_encoded(files, out, targets, names, encode_rate=encode_rate, quiet=quiet))
     if not report.files and not report.kept:
         raise UserError(f"{audio} holds none of the {len(segments):,} clips of {split}; they are called Y<video>.mp3.")
+    videos = {str(clips[segment.name]): segment.video for segment in segments if segment.name in clips}
     with atomic_write(report.list_of_missing) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["clip", "reason"])
         writer.writerows([video, "no file"] for video in report.not_found)
         for packed in report.files:
-            writer.writerows([file_name, "no file"] for file_name in packed.missing)
-            writer.writerows(["", sentence] for sentence in packed.unreadable)
+            writer.writerows([videos[file_name], "no file"] for file_name in packed.missing)
+            writer.writerows([videos[file_name], sentence] for file_name, sentence in packed.unreadable.items())
     return report
 
 

@@ -38,15 +38,15 @@ class EncodedReport:
     num_bytes: int = 0
     missing: list[str] = field(default_factory=list)
     """Files that do not exist."""
-    unreadable: list[str] = field(default_factory=list)
-    """Files that cannot be decoded, a sentence each."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Files that cannot be decoded, with the reason in a sentence."""
 
     def __str__(self) -> str:
         parts = [f"{self.path}: {self.num_clips:,} clips, {human_size(self.num_bytes)}"]
         if self.missing:
             parts.append(f"{len(self.missing):,} files are missing (first {self.missing[0]})")
         if self.unreadable:
-            parts.append(f"{len(self.unreadable):,} files cannot be read (first: {self.unreadable[0].rstrip('.')})")
+            parts.append(f"{len(self.unreadable):,} files cannot be read (first: {_first(self).rstrip('.')})")
         return "; ".join(parts) + "."
 
 
@@ -239,7 +239,7 @@ def _encoded(path: Path, encode_rate: int | None, encode_format: str, report: En
         read_audio(path, content=encoded)
         return encoded
     except UserError as error:
-        report.unreadable.append(str(error))
+        report.unreadable[str(path)] = str(error)
         return None
 
 
@@ -262,5 +262,5 @@ def read_clip_names(path: Path) -> list[str]:
 
 def _first(report: EncodedReport) -> str:
     if report.unreadable:
-        return report.unreadable[0]
+        return next(iter(report.unreadable.values()))
     return f"{report.missing[0]} does not exist." if report.missing else "There are none."
