@@ -43,11 +43,11 @@ def write_moment_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     html.print_results(rows, f"{title}, per cent", made_up)
     whole = [{name: value for name, value in row.items() if "R1@0.7 " not in name} for row in rows]
     lengths = [{name: row[name] for name in row if name == "model" or "R1@0.7 " in name} for row in rows]
-    how = "over seeds (Student's t) where there are several runs, else over recordings (bootstrap)"
+    how = html.interval_note([len(part) for part in by_system(runs)], "recordings")
     first, _ = runs[0]
     logs = {log.parent.name: log for log in sorted(first.folder.glob("*/metrics.csv"))}
     labels = {"loss": "training loss", "R1@0.7": "validation R1@0.7", "mAP": "validation mAP"}
-    results = [html.paragraph(f"Per cent. Intervals are 95 % {how}."), html.table(whole), *html.left_out(unfinished)]
+    results = [html.paragraph(f"Per cent. {how}"), html.table(whole), *html.left_out(unfinished)]
     by_length = html.table(lengths, caption="Queries with such windows; only these can be hit.")
     sections = [
         html.Section("Results", results),

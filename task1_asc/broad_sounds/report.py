@@ -51,10 +51,8 @@ def write_sound_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         log.parent.parent.name: log
         for log in sorted(first.folder.glob(f"fold{first.settings.data.folds[0]}_*/member0/metrics.csv"))
     }
-    how = html.paragraph(
-        "Per cent, means over folds. Intervals are 95 %: over seeds (Student's t) where there are several runs, else "
-        "by bootstrap over clips; the spread is the standard deviation over folds."
-    )
+    kind = html.interval_note([len(system.runs) for system in systems], "clips")
+    how = html.paragraph(f"Per cent, means over folds. {kind} The spread is the standard deviation over folds.")
     protocols = {content["protocol"] for system in systems for content in system.evaluations}
     notes = [] if made_up else [html.paragraph(PUBLISHED)]
     if protocols >= {"published", "uploader"}:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from common.errors import UserError
+from common.output import say
 from common.settings import Field, Settings
 
 
@@ -46,6 +47,11 @@ def train(settings: CellSettings) -> dict:
         path.write_text(str(step + 1))
         note_call(settings, f"step{step}")
     return {"accuracy": settings.subset / 3 + settings.seed, "lr": settings.optim.lr}
+
+
+def say_and_train(settings: CellSettings) -> dict:
+    say("training")
+    return train(settings)
 
 
 def fail_sometimes(settings: CellSettings) -> dict:

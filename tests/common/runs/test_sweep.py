@@ -14,12 +14,12 @@ import pytest
 
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
-from common.runs.results_table import ResultsTable
+from common.runs.results_table import ResultsTable, shown_rows
 from common.runs.sweep import make_cells, parse_over, sweep
 from common.runs.tasks import SlurmSettings
 from common.settings import Settings, TrainerSettings
 from tests.support.places import ROOT
-from tests.support.sweep_cells import CellSettings, die, fail_sometimes, train
+from tests.support.sweep_cells import CellSettings, die, fail_sometimes, say_and_train, train
 
 OVER = {"subset": [5, 25], "seed": [0, 1, 2]}
 PROGRAM = """
@@ -93,6 +93,20 @@ def test_every_cell_is_a_row_in_the_order_of_the_grid(tmp_path):
     assert [(row["subset"], row["seed"]) for row in rows] == [(s, r) for s in (5, 25) for r in (0, 1, 2)]
     text = (tmp_path / "sweep" / "results.csv").read_text().splitlines()
     assert text[0] == "subset,seed,accuracy,lr" and text[1] == f"5,0,{5 / 3!r},0.1"
+
+
+def test_people_see_shares_in_per_cent_with_their_interval():
+    row = {"optim.lr": 0.1, "macro_accuracy": 0.424, "macro_accuracy_low": 0.41, "macro_accuracy_high": 0.436}
+    assert shown_rows([{**row, "log_loss": 0.9, "clips": 3}], ["optim.lr"]) == [
+        {"optim.lr": 0.1, "macro accuracy": "42.4 [41.0, 43.6]", "log loss": 0.9, "clips": 3}
+    ]
+
+
+def test_cells_that_run_beside_each_other_put_their_name_before_their_lines(tmp_path, capfd):
+    sweep(CellSettings(folder=tmp_path), {"seed": [0, 1]}, say_and_train, tmp_path / "sweep", Executor(2))
+    told = capfd.readouterr().err
+    assert "[seed=0] training" in told and "[seed=1] training" in told
+    assert "2 of 2: " in told and "about" in told
 
 
 def test_cells_that_are_done_are_not_run_again(tmp_path):
