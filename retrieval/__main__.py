@@ -207,7 +207,7 @@ def search(
     """
     if top < 1:
         raise UserError(f"--top is {top}; ask for at least 1.")
-    from retrieval.search import Index
+    from retrieval.search import Index, shown
     from retrieval.search import answer as find
 
     opened = Index.read(index)
@@ -218,10 +218,9 @@ def search(
     if json:
         print_json(hits)
     else:
-        left_out = {"query"} if len(answers) == 1 else set()
-        print_table([{name: value for name, value in hit.items() if name not in left_out} for hit in hits])
+        print_table([shown(hit, with_query=len(answers) > 1) for hit in hits])
     if page is not None:
-        from retrieval.search import write_page
+        from retrieval.search.page import write_page
 
         say(f"The page is {write_page(page, opened, answers)}.")
 

@@ -1,6 +1,6 @@
 """Queries of an index and the files, or the times in files, that fit them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -98,6 +98,19 @@ def answer(
     if voices or examples or (texts and not by_tags):
         found += _by_vectors(index, index.searcher(), () if by_tags else texts, voices, examples, top)
     return found
+
+
+def shown(hit: Mapping[str, Any], with_query: bool = False) -> dict[str, Any]:
+    """A hit as a row for people, times as hours, minutes and seconds."""
+    row = {name: hit[name] for name in ("query", "rank", "file") if with_query or name != "query"}
+    if "onset" in hit:
+        row["time"] = f"{_clock(hit['onset'])} - {_clock(hit['offset'])}"
+    return row | {"similarity": hit["similarity"]}
+
+
+def _clock(seconds: float) -> str:
+    tenths = round(10 * seconds)
+    return f"{tenths // 36000}:{tenths // 600 % 60:02}:{tenths % 600 / 10:04.1f}"
 
 
 def _by_tags(index: Index, text: str, top: int) -> Answer:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from common.data.audio import AudioError, read_audio
 from common.reports.html import Section, audio, paragraph, table, write_report
-from retrieval.search.answer import Answer
+from retrieval.search.answer import Answer, shown
 from retrieval.search.index import Index
 
 LONGEST = 30.0
@@ -20,7 +20,7 @@ def write_page(path: Path, index: Index, answers: Sequence[Answer]) -> Path:
     """Write the hits of each query with players; files that are gone are named."""
     sections = []
     for found in answers:
-        rows = [{name: value for name, value in hit.items() if name != "query"} for hit in found.hits]
+        rows = [shown(hit) for hit in found.hits]
         players = [_player(index, hit) for hit in found.hits]
         parts = [*(paragraph(note) for note in found.notes), *([table(rows)] if rows else []), *players]
         sections.append(Section(found.query, parts or [paragraph("The index holds no other file.")]))
@@ -35,6 +35,6 @@ def _player(index: Index, hit: dict[str, Any]) -> Markup:
         waveform = read_audio(index.sounds / hit["file"], SAMPLE_RATE, start=start, duration=seconds)
     except AudioError as error:
         return paragraph(f"{hit['rank']}. {error}")
-    place = f", {start:.1f} s to {start + len(waveform) / SAMPLE_RATE:.1f} s" if start or "onset" in hit else ""
-    cut = f", its first {LONGEST:g} s" if not place and len(waveform) == LONGEST * SAMPLE_RATE else ""
+    place = f", {shown(hit)['time']}" if "onset" in hit else ""
+    cut = f" (the first {LONGEST:g} s)" if len(waveform) == LONGEST * SAMPLE_RATE else ""
     return audio(waveform, SAMPLE_RATE, f"{hit['rank']}. {hit['file']}{place}{cut}", mp3=True)

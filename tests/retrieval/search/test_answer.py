@@ -9,8 +9,9 @@ from common.cli import run
 from common.data.audio import write_wav
 from common.errors import UserError
 from retrieval.__main__ import VERBS
-from retrieval.search import Index, Windows, answer, build_index, search, write_page
-from retrieval.search.answer import answer_one
+from retrieval.search import Index, Windows, answer, build_index, search
+from retrieval.search.answer import answer_one, shown
+from retrieval.search.page import write_page
 from tests.retrieval.search.conftest import HERTZ, RATE, tone
 
 
@@ -77,6 +78,7 @@ def test_neighbouring_windows_that_fit_become_one_range(searcher, tmp_path):
         assert {first["file"], second["file"]} == {"long.wav"}
         for (onset, offset), (true_onset, true_offset) in zip(times, [(20, 35), (65, 70)], strict=True):
             assert onset == pytest.approx(true_onset, abs=2.5) and offset == pytest.approx(true_offset, abs=2.5)
+    assert shown(first | {"onset": 3661.25, "offset": 3669.0})["time"] == "1:01:01.2 - 1:01:09.0"
     # More hits than there are: each range once, none overlaps another of its file.
     ranges = [(hit["file"], hit["onset"], hit["offset"]) for hit in search(index, text="low", top=50)]
     assert len(ranges) == len(set(ranges)) and "middle.wav" in {file for file, _, _ in ranges}
