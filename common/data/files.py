@@ -173,7 +173,8 @@ def digest_files(paths: Sequence[Path], memory: Path) -> list[str]:
         for name, digest in zip(new, pool.map(compute_sha256, map(Path, new))):
             known[name] = [*facts[name], digest]
     if new:
-        write_json(memory, known)
+        with suppress(OSError):  # a folder that cannot be written only costs the time to read the files again
+            write_json(memory, known)
     return [known[name][2] for name in names]
 
 

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from common.data import packed_store as store
 from common.data.audio import AudioError, Waveform
-from common.data.files import atomic_write, human_size, write_json
+from common.data.files import atomic_write, digest_files, human_size, write_json
 from common.data.packed_store import Plan, StoreInfo
 from common.errors import UserError
 from common.output import Progress, say
 
 BLOCK_BYTES = 8 * 2**20
+DIGESTS = "digests.json"  # beside the stores
 
 ReadRow = Callable[[dict], Waveform]
 
@@ -73,7 +74,7 @@ def pack(
         clips: table with the column ``filename``; its order is the order of the array.
         read: gives the waveform (num_samples,) of a row (a dict); picklable when there are several workers.
         folder: of the store; made when absent.
-        root: folder of the source files, to keep their sizes and times and to refuse a store of changed files.
+        root: folder of the source files, to keep their sizes and digests and to refuse a store of changed files.
 
     Raises:
         UserError: if the folder holds a store of other data (with what differs), a clip cannot be read or has another
@@ -83,7 +84,7 @@ def pack(
     """
     begin = time.monotonic()
     folder = Path(folder)
-    plan, table = _make_plan(clips, dtype, sample_rate, num_samples, root)
+    plan, table = _make_plan(clips, dtype, sample_rate, num_samples, root, folder.with_name(DIGESTS))
     if report := _finished(folder, plan, table):
         return report
     try:
@@ -136,9 +137,9 @@ def _lock(journal: IO[str], folder: Path) -> None:
 
 
 def _make_plan(
-    clips: pd.DataFrame, dtype: str, sample_rate: int, num_samples: int, root: Path | None
+    clips: pd.DataFrame, dtype: str, sample_rate: int, num_samples: int, root: Path | None, memory: Path
 ) -> tuple[Plan, str]:
-    """The plan, and the table as text, with size and modification time of each file below `root`."""
+    """The plan, and the table as text, with size and digest of each file below `root`."""
     if dtype not in store.SCALES:
         raise UserError(f"A packed store holds {' or '.join(store.SCALES)}, not {dtype}.")
     if clips.empty:
@@ -148,8 +149,8 @@ def _make_plan(
         raise UserError(f"The table names {doubled.iloc[0]} twice; each clip is packed once, take the second row out.")
     clips = clips.reset_index(drop=True)
     if root is not None:
-        stats = [_stat(Path(root) / name) for name in clips["filename"]]
-        clips = clips.assign(size=[stat.st_size for stat in stats], mtime_ns=[stat.st_mtime_ns for stat in stats])
+        paths = [Path(root) / name for name in clips["filename"]]
+        clips = clips.assign(size=[_stat(path).st_size for path in paths], sha256=digest_files(paths, memory))
     table = clips.to_csv(sep="\t", index=False, lineterminator="\n")
     block_clips = max(1, BLOCK_BYTES // (num_samples * np.dtype(dtype).itemsize))
     return Plan(dtype, sample_rate, num_samples, len(clips), store.digest(table.encode()), block_clips), table

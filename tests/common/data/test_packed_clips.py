@@ -1,8 +1,10 @@
 """The packed store and its data sets."""
 
+import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +78,23 @@ def test_a_finished_store_is_kept(tmp_path, small_blocks):
     before = (tmp_path / "store" / "waveforms.npy").stat().st_mtime_ns
     assert pack_clips(clips, tmp_path, tmp_path / "store").packed == 0
     assert (tmp_path / "store" / "waveforms.npy").stat().st_mtime_ns == before
+
+
+def test_a_copy_with_other_times_keeps_its_store_and_so_does_one_of_an_earlier_version(tmp_path, small_blocks):
+    clips = write_clips(tmp_path / "a")
+    pack_clips(clips, tmp_path / "a", tmp_path / "a" / "packed" / "store")
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    for path in (tmp_path / "b" / "audio").iterdir():
+        os.utime(path, (1, 1))
+    store = tmp_path / "b" / "packed" / "store"
+    assert pack_clips(clips, tmp_path / "b", store).packed == 0
+    table = pd.read_csv(store / "clips.tsv", sep="\t").drop(columns="sha256").assign(mtime_ns=7)
+    text = table.to_csv(sep="\t", index=False, lineterminator="\n")
+    info = json.loads((store / "store.json").read_text())
+    info["plan"]["table_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (store / "clips.tsv").write_text(text)
+    (store / "store.json").write_text(json.dumps(info))
+    assert pack_clips(clips, tmp_path / "b", store).packed == 0
 
 
 def test_two_workers_pack_the_same_bytes_as_one(tmp_path, small_blocks):
