@@ -14,10 +14,10 @@ export OMP_NUM_THREADS ?= 2
 MADE_UP := data/made_up
 OUT := submissions/out
 
-.PHONY: demo demo_task1 demo_task4 demo_retrieval demo_moments test lint bench
+.PHONY: demo demo_task1 demo_task1_2026 demo_task4 demo_retrieval demo_moments test lint bench
 
 # The whole way of each task on made-up data: train, score, report, package, check. Call again to resume a stopped demo.
-demo: demo_task1 demo_task4 demo_retrieval demo_moments
+demo: demo_task1 demo_task1_2026 demo_task4 demo_retrieval demo_moments
 
 demo_task1: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize task1_asc --root $(MADE_UP)/task1_asc
@@ -27,6 +27,16 @@ demo_task1: $(INSTALLED)
 	rm -rf $(OUT)/Lastname_KIT_task1 $(OUT)/Lastname_KIT_task1.zip
 	$(VENV_PYTHON) -m task1_asc package runs/task1_asc/small --label Lastname_KIT_task1_1 --meta submissions/templates/demo/task1_2024.yaml
 	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_KIT_task1.zip
+
+demo_task1_2026: $(INSTALLED)
+	$(VENV_PYTHON) -m common synthesize broad_sounds --root $(MADE_UP)/broad_sounds
+	$(VENV_PYTHON) -m task1_asc sounds data check --root $(MADE_UP)/broad_sounds
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m task1_asc sounds train task1_asc/broad_sounds/configs/small.yaml --jobs 2
+	$(VENV_PYTHON) -m task1_asc sounds report runs/broad_sounds/small_published_seed0
+	$(VENV_PYTHON) -m task1_asc sounds predict runs/broad_sounds/small_published_seed0 --root $(MADE_UP)/broad_sounds/BSD2k
+	rm -rf $(OUT)/Lastname_SND_task1 $(OUT)/Lastname_SND_task1.zip
+	$(VENV_PYTHON) -m task1_asc sounds package runs/broad_sounds/small_published_seed0 --label Lastname_SND_task1_1 --meta submissions/templates/demo/task1_2026.yaml
+	$(VENV_PYTHON) -m submissions check $(OUT)/Lastname_SND_task1.zip
 
 # The reference stands for the baseline's 10 epochs, whose energy the challenge compares with.
 demo_task4: $(INSTALLED)

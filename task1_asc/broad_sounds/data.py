@@ -5,6 +5,7 @@ ROOT/metadata/BSD10k_metadata.csv            or BSD35k-CS_metadata.csv, or BSD2k
 ROOT/features/clap_audio_embeddings/<sound_id>.npy, and clap_text_embeddings
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,9 +182,11 @@ def make_folds(classes: Sequence[Any], seed: int = 1821, uploaders: Sequence[str
                 folds.append(Fold(rest[train], rest[validation], test))
         else:
             groups, splitter = np.asarray(uploaders), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-            for rest, test in splitter.split(rows, target, groups):
-                train, validation = next(splitter.split(rows[rest], target[rest], groups[rest]))
-                folds.append(Fold(rest[train], rest[validation], test))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The least populated class")  # shares are approximate anyway
+                for rest, test in splitter.split(rows, target, groups):
+                    train, validation = next(splitter.split(rows[rest], target[rest], groups[rest]))
+                    folds.append(Fold(rest[train], rest[validation], test))
     except ValueError as error:
         raise UserError(f"Five folds cannot be made: {error} Add clips, or give folds in a splits.csv.") from error
     if empty := [number for number, fold in enumerate(folds) if not min(map(len, vars(fold).values()))]:

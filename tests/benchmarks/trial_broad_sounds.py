@@ -1,0 +1,116 @@
+"""Are both modalities better than one, and is stage 3 better than stage 1? And how long does the baseline train?
+
+    python -m tests.benchmarks.trial_broad_sounds [--seeds 5] [--clips 1500] [--work runs/trials]
+    python -m tests.benchmarks.trial_broad_sounds --time [--clips 10956]
+
+Made-up vectors (common/synthetic/broad_sounds.py): 12 hidden numbers a clip, seen with independent noise in both
+modalities; a quarter of the crowd's labels are wrong. Each seed has data and networks of its own. HATR with 64 hidden
+numbers and one residual block, two of five folds; the crowd has twice the curated clips. Stages 2 and 3 go on from the
+best epoch of stage 1.
+"""
+
+import argparse
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.settings import load_settings
+from common.synthetic.broad_sounds import World, draw_clips, write_set
+from task1_asc.broad_sounds.recipe import RECIPE
+from task1_asc.broad_sounds.settings import SoundSettings
+from tests.benchmarks.paired_table import PairedCells
+
+CONFIGS = Path("task1_asc/broad_sounds/configs")
+ARMS = ("audio", "text", "both: stage 1", "stage 2", "stage 3")
+PHASES = {"both: stage 1": "curated", "stage 2": "crowd", "stage 3": "final"}
+QUICK = {
+    "network": {"hidden_size": 64, "num_residual_blocks": 1},
+    "curated": {"epochs": 60, "patience": 10},
+    "trainer": {"accelerator": "cpu", "measure_energy": False},
+}
+LATER = {"crowd": {"epochs": 20, "patience": 5, "lr": 5e-4}, "final": {"epochs": 10, "patience": 5, "lr": 2e-4}}
+
+
+def make_sets(root: Path, counts: dict[str, int], seed: int) -> None:
+    """Write sets without audio, once."""
+    rng = np.random.default_rng((seed, 26))
+    world, numbers = World.draw(rng), iter(rng.permutation(900_000) + 1000)
+    for name, total in counts.items():
+        clips = draw_clips(world, total, rng)
+        ids = [str(next(numbers)) for _ in range(total)]
+        if not (root / name / "metadata").is_dir():
+            write_set(root, name, clips, ids, rng, audio=False)
+
+
+def settings_of(root: Path, runs: Path, name: str, seed: int, **changes: Any) -> SoundSettings:
+    """The baseline with changes."""
+    crowd = root / "BSD35k-CS" if "crowd" in changes else None
+    data = {"curated": root / "BSD10k", "crowd": crowd, "folds": (0, 1)}
+    base = load_settings(SoundSettings, CONFIGS / "baseline.yaml").model_dump()
+    own = {"name": name, "runs": runs, "seed": seed, "data": data, **QUICK, **changes}
+    return SoundSettings.model_validate({**base, **own})
+
+
+def run_seed(cells: PairedCells, work: Path, clips: int, seed: int) -> None:
+    """All arms of one seed."""
+    root = work / f"data_{clips}_{seed}"
+    make_sets(root, {"BSD10k": clips, "BSD35k-CS": 2 * clips}, seed)
+    phases: dict[str, Any] = {}
+    for arm, other in (("audio", "text"), ("text", "audio")):
+
+        def single(arm: str = arm, other: str = other) -> dict[str, float]:
+            settings = settings_of(root, work / "runs", f"{arm}_{seed}", seed, inputs={other: {"used": False}})
+            return {"hF": RECIPE.cell(settings)["hF"]}
+
+        cells.compute(arm, seed, single)
+    for arm, phase in PHASES.items():
+
+        def staged(phase: str = phase) -> dict[str, float]:
+            phases.update(phases or RECIPE.cell(settings_of(root, work / "runs", f"staged_{seed}", seed, **LATER)))
+            return {"hF": phases[f"hF after {phase}"]}
+
+        cells.compute(arm, seed, staged)
+
+
+def time_baseline(work: Path, clips: int) -> None:
+    """Wall and processor time of the baseline's five folds."""
+    root = work / f"time_{clips}"
+    make_sets(root, {"BSD10k": clips}, 0)
+    base = load_settings(SoundSettings, CONFIGS / "baseline.yaml").model_dump()
+    changes = {"data": {"curated": root / "BSD10k"}, "trainer": QUICK["trainer"], "runs": work / "runs"}
+    settings = SoundSettings.model_validate({**base, **changes, "name": f"timed_{clips}_{time.time():.0f}"})
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    run = RECIPE.run(settings)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    epochs = [len((run.folder / f"fold{fold}_curated" / "member0" / "metrics.csv").read_text().splitlines()) - 1
+              for fold in range(5)]  # fmt: skip
+    wall = time.monotonic() - started
+    print(f"{clips:,} clips, five folds of {epochs} epochs: {wall:.0f} s, processor {processor:.0f} s")
+    print({name: round(value, 3) for name, value in RECIPE.result_row(run).items()})
+
+
+def main() -> None:
+    """Run the trial, or the timing."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--clips", type=int)
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("runs/trials"))
+    call = parser.parse_args()
+    if call.time:
+        time_baseline(call.work / "broad_sounds", call.clips or 10_956)
+        return
+    clips, work = call.clips or 1500, call.work / "broad_sounds"
+    cells = PairedCells(work / "cells.jsonl", {"clips": clips, "settings": repr((QUICK, LATER))})
+    for seed in range(call.seeds):
+        run_seed(cells, work, clips, seed)
+    title = f"{clips:,} curated and {2 * clips:,} crowd clips, made up"
+    cells.print_table(title, ARMS, range(call.seeds), "hF", "both: stage 1")
+
+
+if __name__ == "__main__":
+    main()
