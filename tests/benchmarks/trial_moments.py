@@ -1,7 +1,7 @@
 """What finds moments in made-up recordings: similarity without training, QD-DETR, synthetic queries first, oracles.
 
     python -m retrieval train retrieval/moments/configs/small_encoder.yaml
-    python -m tests.benchmarks.trial_moments --encoder runs/retrieval/moments_encoder [--clips 240] [--seeds 5]
+    python -m tests.benchmarks.trial_moments --encoder runs/retrieval/moments_encoder [--clips 120] [--seeds 5]
 
 Recordings of `common synthesize moments`, features of the small dual encoder. Each finished cell is a line of a JSON
 file in `--work`, and is not computed again.
@@ -36,8 +36,8 @@ FILES = {
 }
 DETECTOR: dict[str, Any] = {
     "kind": "qd_detr", "dim": 64, "heads": 4, "feedforward": 128, "input_dropout": 0.2, "lr": 5e-4, "batch_size": 16,
-    "pretraining_epochs": 40,
-    "trainer": {"epochs": 60, "gradient_clip": 0.1, "accelerator": "cpu", "measure_energy": False, "validate_every": 2},
+    "pretraining_epochs": 30,
+    "trainer": {"epochs": 40, "gradient_clip": 0.1, "accelerator": "cpu", "measure_energy": False, "validate_every": 4},
 }  # fmt: skip
 SCALES = (1, 3, 7, 15, 31)
 Sides = tuple[list[Query], FeatureReader]
@@ -167,7 +167,7 @@ def main() -> None:
     """Compute the cells and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--clips", type=int, default=120)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/moments"))
     chosen = parser.parse_args()
@@ -177,6 +177,7 @@ def main() -> None:
     untrained = {
         kind: make(f"similarity_{kind}", {"kind": "similarity", "spans": kind}) for kind in ("threshold", "boxes")
     }
+    RECIPE.prepare(make("synthetic", DETECTOR))
     systems = {"(b) QD-DETR alone": "alone", "(b) QD-DETR, synthetic first": "synthetic"}
     for seed in range(chosen.seeds):
         for kind, settings in untrained.items():
