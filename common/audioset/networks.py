@@ -15,7 +15,7 @@ from common.audioset.settings import Objective, TaggingSettings
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
-from common.models.network import choose_device
+from common.models.network import choose_device, without_values
 from common.models.passt import PaSST, from_image_weights
 from common.registry import load_audio_model
 from common.registry.models import create_audio_model, create_model, find_architecture, find_released
@@ -86,7 +86,7 @@ def refuse_hot_kernels(settings: TaggingSettings) -> None:
     The temperature is in no checkpoint: everything that loads a DyMN takes it to be 1.
     """
     epochs = settings.trainer.epochs
-    with torch.device("meta"):
+    with without_values():
         network = create_model(settings.model.name, **network_options(settings))
     if not isinstance(network, DynamicMobileNet):
         return

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from common.data.download import RemoteFile, download
 from common.errors import UserError
 from common.models.audio_model import AudioModel
+from common.models.network import without_values
 from common.registry.models import (
     Architecture,
     Released,
@@ -200,7 +200,7 @@ def _load(model: AudioModel, official: Mapping[str, Any], new_head: bool, backbo
 
 def head_keys(architecture: Architecture) -> set[str]:
     """Our keys of the tensors with a shape that depends on the number of classes."""
-    with torch.device("meta"):
+    with without_values():
         few, more = (create_model(architecture.name, num_classes=count).state_dict() for count in (2, 3))
     return {key for key in few if few[key].shape != more[key].shape}
 
@@ -243,7 +243,7 @@ def _fits_better(architecture: Architecture, official: Mapping[str, Any]) -> str
     tensors = plain_tensors(official)
 
     def share(candidate: Architecture) -> float:
-        with torch.device("meta"):
+        with without_values():
             network = create_model(candidate.name)
         return _share_that_fits(network, candidate, _below(find_prefix(network, candidate, tensors), tensors))
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Array = NDArray[Any]
 
@@ -113,6 +112,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(np.mean(values))
     if len(values) == 1:
         return Interval(mean, np.nan, np.nan)
+    from scipy import stats  # half a second
+
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
 
@@ -127,6 +128,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float], l
     if np.ptp(differences) < 1e-12:  # the t-test would divide by 0
         mean = float(differences[0])
         return Difference(mean, mean, mean, float(mean == 0), len(differences))
+    from scipy import stats  # half a second
+
     found = stats.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval(level)
     return Difference(float(np.mean(differences)), float(low), float(high), float(found.pvalue), len(differences))
@@ -146,6 +149,8 @@ def difference_over_seeds(
     mean = float(np.mean(second) - np.mean(first))
     if max(np.ptp(first), np.ptp(second)) < 1e-12:  # the t-test would divide by 0
         return Difference(mean, mean, mean, float(mean == 0), 0)
+    from scipy import stats  # half a second
+
     found = stats.ttest_ind(second, first, equal_var=False)
     low, high = found.confidence_interval()
     return Difference(mean, float(low), float(high), float(found.pvalue), 0)

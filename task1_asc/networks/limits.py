@@ -12,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.inference.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
 from common.inference.quantize import folded_copy, int8_bytes, measure_int8
-from common.models.network import make_divisible
+from common.models.network import make_divisible, without_values
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 
@@ -47,21 +47,21 @@ class Width:
 
 def measure_network(model: ModelSettings, shape: tuple[int, ...], precision: str) -> Complexity:
     """Figures of the network for one second in float32, float16 or int8 (see `common.inference.quantize`)."""
-    with torch.device("meta"):
+    with without_values():
         network = make_network(model)
     return measure_int8(network, shape, KEPT_FLOAT) if precision == "int8" else measure(network, shape, precision)
 
 
 def count_bytes(model: ModelSettings, precision: str) -> int:
     """Bytes of the parameters, as of `measure_network` but quicker."""
-    with torch.device("meta"):
+    with without_values():
         network = make_network(model)
     return int8_bytes(network, KEPT_FLOAT) if precision == "int8" else count_parameters(network) * BYTES[precision]
 
 
 def count_macs(model: ModelSettings, shape: tuple[int, ...], precision: str) -> int:
     """MACs for one second, as of `measure_network` but quicker."""
-    with torch.device("meta"):
+    with without_values():
         network = make_network(model).eval()
         spectrogram = torch.empty(shape)
     network = folded_copy(network) if precision == "int8" else network
