@@ -59,7 +59,7 @@ def make_step(batch: int, seconds: int, words: int) -> Any:
     text = [
         rng.standard_normal((length, DIM), np.float32) for length in rng.integers(max(1, words - 4), words + 5, batch)
     ]
-    windows = [np.sort(rng.uniform(0, length, (3, 2)), axis=1) + [0, 1] for length in lengths]
+    windows = [np.sort(rng.uniform(0, length, (3, 2)), axis=1) + np.array([0, 1]) for length in lengths]
     draws = [draw_targets(one, int(length), 5, rng) for one, length in zip(windows, lengths, strict=True)]
     inputs = collate(audio, text, [float(length) for length in lengths], draws)
     model = QDDETR().train()

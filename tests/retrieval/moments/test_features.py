@@ -1,5 +1,7 @@
 """Features: a vector a second, whatever the length; missing, damaged and foreign files are told."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,15 @@ def test_a_recording_shorter_than_a_window_gives_one_vector(tmp_path):
     write_wav(tmp_path / "a.wav", np.full(30, 0.5, np.float32), 100, subtype="FLOAT")
     (window,) = second_windows(tmp_path / "a.wav", 2.0, 100)
     assert window.sum() == pytest.approx(15) and len(window) == 200
+
+
+def test_six_hours_are_read_in_constant_memory(tmp_path):
+    write_wav(tmp_path / "a.wav", np.zeros(6 * 3600 * 200, np.float32), 200, subtype="PCM_16")
+    tracemalloc.start()
+    count = sum(1 for _ in second_windows(tmp_path / "a.wav", 2.0, 200))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 6 * 3600 and peak < 200_000  # the whole recording has 17 MB as float32
 
 
 def test_vectors_come_at_unit_length_and_once_from_the_disk(tmp_path):
