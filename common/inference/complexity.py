@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError, unknown
+from common.models.network import without_values
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 COUNTED = {torch.float32: 4, torch.int32: 4, torch.float16: 2, torch.bfloat16: 2, torch.int8: 1, torch.uint8: 1,
@@ -179,7 +180,7 @@ def describe(name: str, precision: str | None = None, changes: Sequence[str] = (
     if precision is None:
         quantised = data is not None and data.get("quantization") is not None
         precision = ("int8" if quantised else "float16") if of_task_1 else "float32"
-    with torch.device("meta"):
+    with without_values():
         network = create_model(model, **options)
     front_end = create_front_end(model, **((data or {}).get("front_end") or {})).eval()
     samples = round(architecture.macs_seconds * front_end.sample_rate)
