@@ -63,9 +63,12 @@ def check_data(
     from task4_sed.data.check import check_data as check
     from task4_sed.data.check import check_own
 
-    if (root is None) == (table is None):
+    if root is not None and table is None:
+        check(root).show(json)
+    elif table is not None and root is None:
+        check_own(table, audio or table.parent).show(json)
+    else:
         raise UserError("Give --root for the data of the challenge, or --table and --audio for own recordings.")
-    (check(root) if root is not None else check_own(table, audio or table.parent)).show(json)
 
 
 def pack_data(*, root: Path, sets: Repeated[str] = (), num_workers: int = 1, allow_missing: bool = False) -> None:

@@ -168,10 +168,9 @@ def make_optimizer(parameters: Any, optim: OptimSettings) -> torch.optim.Optimiz
 
 def rate_factor(optim: OptimSettings, epochs: int | None = None) -> ExponentialWarmupLinearDown:
     """Factor of the learning rate in each epoch; a schedule for other than these `epochs` is scaled to them."""
-    lengths = optim.warmup, optim.down_start, optim.down_length
-    if epochs is not None and optim.schedule_epochs is not None:
-        lengths = tuple(round(length * epochs / optim.schedule_epochs) for length in lengths)
-    return ExponentialWarmupLinearDown(*lengths, optim.floor)
+    scale = 1.0 if epochs is None or optim.schedule_epochs is None else epochs / optim.schedule_epochs
+    warmup, start, length = (round(scale * each) for each in (optim.warmup, optim.down_start, optim.down_length))
+    return ExponentialWarmupLinearDown(warmup, start, length, optim.floor)
 
 
 def mix_batch(

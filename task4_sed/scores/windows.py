@@ -35,5 +35,5 @@ def join_windows(path: Path) -> None:
                 values[0, kept:] = store[name][-1]
                 values[0, kept : first + store.num_frames] = store[name][kept - first :]
                 covered = first + store.num_frames
-            start, last = max(parts)
-            writer.write([recording], values, [start + store.end_of(last)])
+            last_start, last = max(parts)
+            writer.write([recording], values, [last_start + store.end_of(last)])

@@ -11,6 +11,7 @@ from common.audioset import data
 from common.audioset.data import DrawSampler, PackedTargets, class_balance_weights
 from common.audioset.losses import tagging_loss, teacher_probabilities, weighted_bce
 from common.audioset.settings import OptimSettings
+from common.audioset.train import rate_factor
 from common.data.loading import EpochDraws
 from common.errors import UserError
 from common.features import augment
@@ -159,3 +160,10 @@ def test_more_clips_than_there_are_cannot_be_drawn_without_replacement():
         EpochDraws(10, 100, np.ones(10))
     assert len(EpochDraws(10, 100, np.ones(10), replacement=True).order(0, 0)) == 100
     assert set(EpochDraws(10, 50, np.eye(10)[3], replacement=True).order(0, 0)) == {3}
+
+
+def test_the_schedule_follows_the_epochs():
+    optim = OptimSettings(warmup=10, down_start=10, down_length=65, schedule_epochs=80)
+    assert rate_factor(optim, 80) == rate_factor(optim) == ExponentialWarmupLinearDown(10, 10, 65, 0.01)
+    assert rate_factor(optim, 16) == ExponentialWarmupLinearDown(2, 2, 13, 0.01)
+    assert rate_factor(optim.model_copy(update={"schedule_epochs": None}), 16) == rate_factor(optim)
