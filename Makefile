@@ -1,5 +1,5 @@
-# make demo | test | lint | bench. Each first makes .venv, or brings it up to requirements.txt; test and lint also install
-# tests/requirements.txt.
+# make install | demo | test | lint | bench. Each makes .venv, or brings it up to requirements.txt; test and lint also
+# install tests/requirements.txt.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,7 +14,9 @@ export OMP_NUM_THREADS ?= 2
 MADE_UP := data/made_up
 OUT := submissions/out
 
-.PHONY: demo demo_task1 demo_task1_2026 demo_task4 demo_retrieval demo_moments test lint bench
+.PHONY: install demo demo_task1 demo_task1_2026 demo_task4 demo_retrieval demo_moments test lint bench
+
+install: $(INSTALLED)
 
 # The whole way of each task on made-up data: train, score, report, package, check. Call again to resume a stopped demo.
 demo: demo_task1 demo_task1_2026 demo_task4 demo_retrieval demo_moments

@@ -39,6 +39,11 @@ def test_every_command_is_run_or_has_a_reason_not_to_be():
     assert sorted(known - set(COMMANDS)) == []
 
 
+@pytest.mark.parametrize("folder", READMES)
+def test_a_readme_has_at_most_200_lines(folder):
+    assert len((ROOT / folder / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
 @pytest.mark.parametrize("command", {**COMMANDS, **dict.fromkeys(RUN)})
 def test_a_command_is_understood(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 
 def read_commands(path: Path) -> list[str]:
-    """The lines that start a program in the fenced and indented blocks of a README, without comments and [options]."""
+    """The commands of a README: lines of its fenced and indented blocks, without comments and [options], and whole
+    cells of its tables.
+    """
     commands, fenced, begun = [], False, ""
     for line in path.read_text(encoding="utf-8").splitlines():
+        commands += re.findall(r"\| `((?:python -m|make) [^`]+)` \|", line)
         if line.startswith("```"):
             fenced = not fenced
         elif fenced or line.startswith("    "):
