@@ -6,9 +6,7 @@ from pathlib import Path
 
 
 def read_commands(path: Path) -> list[str]:
-    """The commands of a README: lines of its fenced and indented blocks, without comments and [options], and whole
-    cells of its tables.
-    """
+    """The commands in blocks of a README, without comments and [options], and those that fill a cell of a table."""
     commands, fenced, begun = [], False, ""
     for line in path.read_text(encoding="utf-8").splitlines():
         commands += re.findall(r"\| `((?:python -m|make) [^`]+)` \|", line)
