@@ -1,4 +1,4 @@
-"""Retrieval: memory and time of the distillation target, the padding that is not encoded, exact search.
+"""Retrieval: memory and time of the distillation target, and the padding that is not encoded.
 
     python -m tests.benchmarks.bench_retrieval [--pairs 5]
 
@@ -13,14 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from retrieval.losses import estimated_correspondences
-from retrieval.metrics import mean_average_precision
-from retrieval.search import top_k
 
 BATCH, TEACHERS, DIM = 512, 3, 1024
 
@@ -112,20 +109,6 @@ def main() -> None:
         5,
     )
     compare("step on 10-s clips, padded to 30 s", padded_step(30), padded_step(10), arguments.pairs, 2.5)
-    rng = np.random.default_rng(0)
-    similarity = torch.from_numpy(rng.standard_normal((5225, 1045), dtype=np.float32))
-    relevant = torch.arange(5225)[:, None] // 5 == torch.arange(1045)
-    start = time.perf_counter()
-    mean_average_precision(similarity, relevant)
-    print(f"mAP@10 of 5225 x 1045: {time.perf_counter() - start:.2f} s")
-    vectors = rng.standard_normal((1_000_000, 256), dtype=np.float32)
-    queries = torch.from_numpy(rng.standard_normal((100, 256), dtype=np.float32))
-    found = []
-    for _ in range(arguments.pairs):
-        start = time.perf_counter()
-        top_k(queries, vectors, 10)
-        found.append(time.perf_counter() - start)
-    print(f"100 queries in 1,000,000 vectors of 256: {statistics.median(found):.2f} s (aim under 1 s)")
 
 
 if __name__ == "__main__":
