@@ -17,7 +17,7 @@ from retrieval.moments.annotations import EVALUATION, Query, read_queries, write
 from retrieval.moments.features import Encoder, FeatureReader, write_features
 from retrieval.moments.metrics import Array, score
 from retrieval.moments.settings import Detector, MomentSettings, MomentSource
-from retrieval.moments.spans import find_spans, similarity_curve, tune
+from retrieval.moments.spans import find_spans, similarity_curves, tune
 from retrieval.moments.train import answer, make_detector, train
 
 MomentRun = Run[MomentSettings]
@@ -68,7 +68,7 @@ def tune_spans(run: MomentRun, settings: MomentSettings, fast_check: bool = Fals
     """Choose the parameters of a system without training on the validation queries: tune/chosen.json."""
     queries, reader = open_source(settings, settings.data.validation)
     queries = queries[:4] if fast_check else queries
-    write_json(run.folder / TUNED, tune([similarity_curve(query, reader) for query in queries], queries, settings))
+    write_json(run.folder / TUNED, tune(similarity_curves(settings, queries, reader), queries, settings))
 
 
 def score_system(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
@@ -106,7 +106,7 @@ def find_moments(
         found = {query.qid: windows for query, (windows, _) in zip(queries, answers, strict=True)}
         return found, {query.qid: curve for query, (_, curve) in zip(queries, answers, strict=True)}
     chosen = read_json(run.folder / TUNED, f"run it again with --resume {run.folder} --redo tune", {"chosen": dict})
-    curves = [similarity_curve(query, reader) for query in queries]
+    curves = similarity_curves(settings, queries, reader)
     found = find_spans(curves, queries, settings, chosen["chosen"])
     return found, {query.qid: curve for query, curve in zip(queries, curves, strict=True)}
 

@@ -133,6 +133,8 @@ class Similarity(Settings):
 
     kind: Literal["similarity"]
     """Tells this system from the others."""
+    index: Path | None = None
+    """Index of the recordings in windows (`retrieval index DIR --windows 10 --hop 5`); null: features of a run."""
     spans: Literal["threshold", "boxes"] = "boxes"
     """Runs above a threshold, or event boxes."""
     smoothing: tuple[int, ...] = (1, 3, 7)

@@ -2,21 +2,55 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.errors import UserError
 from common.inference.event_boxes import BoxSettings, curve_boxes
+from retrieval.model import DualEncoder, embed_captions
 from retrieval.moments.annotations import Query
 from retrieval.moments.features import FeatureReader
 from retrieval.moments.metrics import Array, mean_average_precision, recall_at_1
 from retrieval.moments.settings import MomentSettings, Similarity
 from retrieval.moments.train import finish_windows
+from retrieval.search import Index
 
 
 def similarity_curve(query: Query, reader: FeatureReader) -> Array:
     """Cosine of the query with each second, (seconds,)."""
     return (reader.audio(query, "projected") @ reader.text(query, "sentence")[0]).astype(np.float64)
+
+
+def similarity_curves(settings: MomentSettings, queries: Sequence[Query], reader: FeatureReader) -> list[Array]:
+    """The curve of each query, from features or from the index of the settings."""
+    assert isinstance(settings.system, Similarity)
+    if settings.system.index is None:
+        return [similarity_curve(query, reader) for query in queries]
+    index = Index.read(settings.system.index)
+    model = index.searcher().model
+    if not (index.windowed and isinstance(model, DualEncoder)):
+        raise UserError(f"{index.folder} is no index of windows by a model of text; index with --windows 10 --hop 5.")
+    number = {Path(name).stem: place for place, name in enumerate(index.files) if name is not None}
+    if absent := [query.vid for query in queries if query.vid not in number]:
+        raise UserError(f"{index.folder} lacks the recording {absent[0]}; index its folder.")
+    curves = []
+    for query, vector in zip(queries, embed_captions(model, [query.query for query in queries]).numpy(), strict=True):
+        place = index.rows_of(number[query.vid])
+        rows = index.rows[place]
+        similarity = np.asarray(index.vectors[place], dtype=np.float32) @ vector
+        curves.append(spread(similarity, rows["onset"], rows["offset"], query.duration))
+    return curves
+
+
+def spread(values: NDArray, onsets: NDArray, offsets: NDArray, duration: float) -> Array:
+    """Values of windows to one a second: the mean over the windows around its middle, or the nearest window's."""
+    middle = np.arange(max(1, int(duration)))[:, None] + 0.5
+    away = np.maximum(np.maximum(onsets - middle, middle - offsets), 0)
+    nearest = away == away.min(axis=1, keepdims=True)
+    return (nearest * values).sum(axis=1) / nearest.sum(axis=1)
 
 
 def cut_curve(curve: Array, kind: str, smoothing: int, level: float, step_filter: float = 0.0) -> Array:

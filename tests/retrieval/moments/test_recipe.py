@@ -18,7 +18,7 @@ from retrieval.moments.features import FeatureReader
 from retrieval.moments.recipe import RECIPE, predict
 from retrieval.moments.report import write_moment_report
 from retrieval.moments.settings import MomentSettings
-from retrieval.moments.spans import cut_curve
+from retrieval.moments.spans import cut_curve, spread
 from retrieval.moments.train import answer, finish_windows, make_detector
 from retrieval.settings import RetrievalSettings
 
@@ -180,6 +180,12 @@ def test_a_flat_curve_and_a_short_one_give_spans_or_none():
     for kind in ("threshold", "boxes"):
         for curve in (np.zeros(5), np.ones(1), np.array([0.0, 1.0])):
             assert cut_curve(curve, kind, 3, 0.5, 2.0).shape[1] == 3
+
+
+def test_windows_of_an_index_become_a_value_a_second():
+    onsets, offsets = np.array([0.0, 2.0]), np.array([4.0, 6.0])
+    curve = spread(np.array([1.0, 3.0]), onsets, offsets, 7.9)
+    assert curve.tolist() == [1, 1, 2, 2, 3, 3, 3]  # the last second is nearest to the last window
 
 
 def test_made_up_recordings_have_the_counts_that_were_told(tmp_path):
