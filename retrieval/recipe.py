@@ -20,6 +20,7 @@ from common.output import say
 from common.registry.models import create_front_end
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
+from common.runs.tuning import Objective
 from common.training.seeds import derive_seed, seed_all
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data.captions import leaks, read_relevance
@@ -227,4 +228,12 @@ def _teacher_names(settings: RetrievalSettings) -> list[str]:
     return list(settings.models) if settings.correspondences.own_teacher_only else names
 
 
-RECIPE = Recipe(RetrievalSettings, make_stages, result_row, is_made_up_data, check_inputs, prepare_caches)
+def last_training(settings: RetrievalSettings) -> str:
+    """The last stage that trains the first model."""
+    return f"{'contrastive' if settings.distilled is None else 'distilled'}_{next(iter(settings.models))}"
+
+
+RECIPE = Recipe(
+    RetrievalSettings, make_stages, result_row, is_made_up_data, check_inputs, prepare_caches,
+    objective=Objective(last_training, MONITOR),
+)  # fmt: skip

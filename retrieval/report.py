@@ -19,7 +19,7 @@ from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from retrieval.data.clips import read_clips
 from retrieval.search import open_run
-from retrieval.settings import RetrievalSettings
+from retrieval.settings import MONITOR, RetrievalSettings
 
 Finished = tuple[Run[Any], dict[str, Any]]
 """A run and its evaluation.json."""
@@ -55,7 +55,7 @@ def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Pa
     if by_text:
         sections += [html.Section("Ranks", ranks_part(runs)), html.Section("Hardest queries", hardest_part(first))]
     logs = {log.parent.name: log for log in sorted(first.folder.glob("*/metrics.csv"))}
-    labels = {"loss": "training loss", "MRR": "validation MRR"}
+    labels = {"loss": "training loss", MONITOR: f"validation {MONITOR}", "MRR": "validation MRR"}
     sections += [
         html.Section("Learning curves", html.curves(logs, labels, f"of {first.folder.name}")),
         html.Section("Energy", [html.table(cost_rows(runs), caption="Each training.")]),

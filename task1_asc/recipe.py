@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from common.features.front_ends import FrontEnd
 from common.models.audio_model import AudioModel
 from common.models.network import choose_device
@@ -24,6 +25,7 @@ from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
+from common.runs.tuning import Objective
 from common.training.checkpoints import save_checkpoint
 from common.training.seeds import derive_seed, seed_all
 from task1_asc.data.clips import (
@@ -296,6 +298,18 @@ def read_wavs_unless_packed(settings: Task1Settings) -> Task1Settings:
     return settings.model_copy(update={"data": data})
 
 
+def trained_stage(settings: Task1Settings) -> str:
+    """The stage with the network's validation."""
+    return "train"
+
+
+def refuse_without_validation(settings: Task1Settings) -> None:
+    """A search needs held-out clips: the test split must not choose settings."""
+    if settings.data.validation is None:
+        raise UserError("data.validation is null; a search needs held-out clips: give --data.validation.share 0.2.")
+
+
 RECIPE = Recipe(
-    Task1Settings, make_stages, result_row, is_made_up, prepare=pack_store, for_check=read_wavs_unless_packed
+    Task1Settings, make_stages, result_row, is_made_up, prepare=pack_store, for_check=read_wavs_unless_packed,
+    objective=Objective(trained_stage, "val_macro_accuracy", refuse_without_validation),
 )

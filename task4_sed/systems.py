@@ -44,11 +44,17 @@ def _system(settings: SystemSettings) -> Any:
 def load_recipe() -> "Recipe[SystemSettings]":
     """The recipe of both systems."""
     from common.runs.recipe import Recipe
+    from common.runs.tuning import Objective
 
     return Recipe(
         SYSTEM, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,
-        for_check=validate_each_epoch, complete=complete_settings,
+        for_check=validate_each_epoch, complete=complete_settings, objective=Objective(last_training, "val_objective"),
     )  # fmt: skip
+
+
+def last_training(settings: SystemSettings) -> str:
+    """The stage of the last network."""
+    return settings.training_stages[-1]
 
 
 def make_stages(settings: SystemSettings) -> "list[Stage]":

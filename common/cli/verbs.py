@@ -168,6 +168,7 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
         settings: Any,
         *,
         over: Repeated[str] = (),
+        trials: int = 0,
         jobs: int = 1,
         on: Literal["here", "slurm"] = "here",
         slurm_partition: str | None = None,
@@ -180,7 +181,9 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
         Example: CONFIG.yaml --over seed=0,1,2 --jobs 2
 
         Args:
-            over: a setting and its values, such as seed=0,1,2; may be repeated.
+            over: a setting and its values, such as seed=0,1,2; with --trials a range, such as optim.lr=log:1e-4:1e-2
+                or optim.weight_decay=range:0:0.1; may be repeated.
+            trials: number of trainings of a search with optuna, which chooses on the validation and does not test.
             jobs: runs to train at the same time on this machine; each has one GPU where there are any.
             on: this machine, or SLURM with a job for each run.
             slurm_partition: partition; by default the cluster's.
@@ -191,9 +194,20 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
         from common.reports.html import print_results
         from common.runs.results_table import shown_rows
         from common.runs.sweep import parse_over
+        from common.runs.tuning import parse_ranges
 
-        recipe, values = load_recipe(), parse_over(over)
+        ranges = parse_ranges(over)
+        if bool(ranges) != bool(trials) or 0 < len(ranges) < len(over):
+            raise UserError("A search takes ranges and a number: --over optim.lr=log:1e-4:1e-2 --trials 20.")
+        recipe = load_recipe()
         executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
+        if ranges:
+            folder, rows = recipe.search(settings, ranges, trials, executor)
+            print_results(shown_rows(rows, ["trial", *ranges]), f"Search {folder}, best first, per cent")
+            best = " ".join(f"--{name} {rows[0][name]}" for name in ranges)
+            say(f"Train and test the best under another name: {best} --name NAME.")
+            return
+        values = parse_over(over)
         folder, rows = recipe.sweep(settings, values, executor)
         title = f"Sweep {folder}, shares in per cent"
         print_results(shown_rows(rows, list(values)), title, recipe.is_made_up(settings))

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from common.errors import UserError
 from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
+from common.runs.tuning import Objective, Range, Search, tune
 from common.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Recipe(Generic[S]):
     prepare: makes shared files, such as packed stores, before several runs or stages start at the same time.
     for_check: changes the settings of `check`.
     complete: fills in what the data decide, such as the classes of a table, before everything else.
+    objective: figure of the validation that `sweep --trials` searches by; None where there is none.
     """
 
     settings_class: type[S]
@@ -53,6 +56,7 @@ class Recipe(Generic[S]):
     prepare: Callable[[S], None] = _nothing
     for_check: Callable[[S], S] = _unchanged
     complete: Callable[[S], S] = _unchanged
+    objective: Objective | None = None
 
     def run(
         self, settings: S, folder: Path | None = None, redo: Collection[str] = (), executor: "Executor | None" = None
@@ -108,3 +112,21 @@ class Recipe(Generic[S]):
         if executor is not None:
             self.prepare(self.complete(settings))
         return folder, sweep(settings, over, self.cell, folder, executor)
+
+    def search(
+        self, settings: S, ranges: Mapping[str, Range], trials: int, executor: "Executor | None" = None
+    ) -> tuple[Path, list[dict[str, Any]]]:
+        """Search ranges of settings by the figure of the validation; see `common.runs.tuning.tune`.
+
+        Returns:
+            The folder of results.csv, and its rows, the best first.
+        """
+        from common.runs.sweep import sweep_name
+
+        if self.objective is None:
+            raise UserError("This recipe has no figure of a validation to search by; sweep over values instead.")
+        settings, folder = self.complete(settings), settings.runs / sweep_name(settings.name)
+        self.objective.refuse(settings)
+        if executor is not None:
+            self.prepare(settings)
+        return folder, tune(Search(settings, ranges, self.stages, self.objective), trials, folder, executor)
