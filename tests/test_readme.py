@@ -44,6 +44,14 @@ def test_a_readme_has_at_most_200_lines(folder):
     assert len((ROOT / folder / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
 
 
+def test_the_imports_of_the_python_lines_work():
+    lines = [line.strip() for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    imports = [line for line in lines if line.startswith("from ") and " import " in line]
+    assert {line.rsplit(" ", 1)[1] for line in imports} == {"load_embedder", "tag_file", "create_audio_model", "psds"}
+    for line in imports:
+        exec(line, {})
+
+
 @pytest.mark.parametrize("command", {**COMMANDS, **dict.fromkeys(RUN)})
 def test_a_command_is_understood(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)

@@ -174,7 +174,8 @@ def _store(settings: FineTuneSettings, clips: LabelledClips, sample_rate: int) -
     """The HDF5 file of all clips, resampled and losslessly packed; its name changes when a clip changes."""
     data = settings.data
     digest = (data.digest or fill_in_digest(settings).data.digest or "").split("-")[0]
-    path = data.store / f"{data.root.resolve().name}_{sample_rate}_{digest}.hdf"
+    name = f"_{sample_rate}_{digest}.hdf"
+    path = next(data.store.glob(f"*{name}"), data.store / f"{data.root.resolve().name}{name}")
     return make_once(
         path, partial(_pack, [_clip_name(settings, clip) for clip in clips.paths], clips.paths, sample_rate)
     )

@@ -100,7 +100,8 @@ def score_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
 def load_module(run: Run[Task4Settings], embed: bool = False) -> SoundEventDetector:
     """Student and teacher of a run in evaluation mode, on the GPU if there is one; `embed`: computes all embeddings."""
     settings = run.settings
-    path = run.checkpoint(f"train/{'best' if settings.validation.any else 'last'}.ckpt")
+    best = ["train/best.ckpt"] if settings.validation.any else []  # absent where no epoch was validated
+    path = run.checkpoint(*best, "train/last.ckpt")
     live = settings.embeddings == "live" or (embed and settings.embeddings == "cached")
     frozen = load_frozen(settings.embedding) if live else None
     module = SoundEventDetector(settings, frozen)

@@ -162,7 +162,8 @@ def prepare_own(
     own = read_own(table, audio, allow_missing)
     contents = digest_files(list(own.files.values()), store / "digests.json")
     facts = repr((compute_sha256(table), sorted(zip(own.files, contents)), sorted(own.parts.items()), HOP_SECONDS, 1))
-    root = store / f"{name}_{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(facts.encode()).hexdigest()[:12]
+    root = next(store.glob(f"*_{digest}"), store / f"{name}_{digest}")  # also those of a folder of another name
     for note in own.notes:
         say(note)
     make_once(root, partial(_write_sets, own, name))

@@ -60,7 +60,7 @@ def test_a_copy_finds_the_windows_again_and_a_changed_file_makes_new_ones(folder
     store = tmp_path / "own"
     root, _ = prepare_own(folder / "events.csv", folder / "audio", store, "birds")
     moved = shutil.copytree(folder, tmp_path / "moved", copy_function=shutil.copyfile)
-    assert prepare_own(moved / "events.csv", moved / "audio", store, "birds")[0] == root
+    assert prepare_own(moved / "events.csv", moved / "audio", store, "moved")[0] == root
     write_wav(moved / "audio" / "a.wav", np.full(24000, 0.1, np.float32), 8000)
     assert prepare_own(moved / "events.csv", moved / "audio", store, "birds")[0] != root
 
