@@ -101,6 +101,9 @@ def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
         paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
         json: print all differences as JSON, from 0 to 1.
     """
+    from common.runs.folder import refuse_absent
+
+    refuse_absent(paths)
     from common.reports.compare import print_comparison
     from retrieval.compare import compare_systems
 

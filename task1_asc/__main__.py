@@ -232,6 +232,9 @@ def compare(
         precision: of the network in the test.
         json: print all differences as JSON, from 0 to 1.
     """
+    from common.runs.folder import refuse_absent
+
+    refuse_absent(paths)
     from common.reports.compare import print_comparison
     from task1_asc.compare import compare_systems
 

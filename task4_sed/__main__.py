@@ -207,6 +207,9 @@ def compare(
         durations: table with filename, duration.
         json: print all differences as JSON, from 0 to 1.
     """
+    from common.runs.folder import refuse_absent
+
+    refuse_absent(paths)
     from common.reports.compare import print_comparison
     from task4_sed.reports.compare import compare_systems
 

@@ -77,6 +77,13 @@ def refuse_no_run(folder: Path) -> None:
         raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
 
 
+def refuse_absent(paths: Sequence[Path]) -> None:
+    """Refuse paths that do not exist, for verbs that take runs, sweeps or scores."""
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist; give folders of runs, sweeps or scores.")
+
+
 def run_folders(paths: Sequence[Path]) -> list[Path]:
     """Folders of runs: the given ones, and the runs of given sweeps.
 

@@ -10,7 +10,7 @@ from typing import Any
 from common.errors import UserError
 from common.output import say
 from common.reports.compare import Comparison, Measured, System, compare
-from common.runs.folder import SETTINGS_FILE, read_sweep, run_folders
+from common.runs.folder import SETTINGS_FILE, read_sweep, refuse_absent, run_folders
 from common.runs.stages import Run, is_done
 from common.runs.sweep import sweep_name
 from common.settings import MachineSettings, Settings, plain_settings
@@ -134,6 +134,7 @@ def compare_paths(
     Raises:
         UserError: if there is nothing to compare, or test sets differ.
     """
+    refuse_absent(paths)
     places: list[dict[str, System]] = []
     for path, name in zip(paths, distinct_names(paths)):
         if (path / SETTINGS_FILE).is_file() or (path / "sweep.json").is_file():
@@ -141,10 +142,8 @@ def compare_paths(
             alone = len(trained) == 1
             systems = [System(name if alone else one.name, [measure(run) for run in one.runs]) for one in trained]
             places.append({one.variant: system for one, system in zip(trained, systems)})
-        elif path.exists():
-            places.append({"": System(name, [measure_folder(path)])})
         else:
-            raise UserError(f"{path} does not exist; give folders of runs, sweeps or scores.")
+            places.append({"": System(name, [measure_folder(path)])})
     variants = list(places[0])
     if len(places) > 1 and len(variants) > 1 and all(set(place) == set(variants) for place in places):
         named = [[replace(place[variant], name=name) for place, name in zip(places, distinct_names(paths))]

@@ -39,8 +39,8 @@ def measure_scores(
     Raises:
         UserError: for detections at fixed thresholds, which have no intervals, and for mistakes in the files.
     """
-    files = [] if source.is_file() and source.suffix == ".h5" else score_files(source) if source.is_dir() else [source]
-    if files and is_detection_table(files[0]):
+    is_store = source.is_file() and source.suffix not in (".tsv", ".csv")
+    if not is_store and is_detection_table(source if source.is_file() else score_files(source)[0]):
         raise UserError(f"{source} holds detections at fixed thresholds; give score tables, which can be compared.")
     evaluation = evaluation_set(source, ground_truth, durations, classes=classes or None, jobs=jobs or available())
     for note in evaluation.notes:

@@ -56,6 +56,7 @@ def test_mistakes_are_one_sentence(capsys, two, tmp_path):
     for words, sentence in (
         (("psds", first, tmp_path / "points", *reference), "holds detections at fixed thresholds"),
         (("psds", first, worse, *reference, "--plots"), "take one system"),
+        (("psds", first, tmp_path / "none", *reference), "There is no folder of score tables"),
         (("psds", first, less, *reference, "--draws", 0), "different test sets: tie_03 is in one of them only"),
         (("compare", first, worse), "folders of scores need --ground_truth F.tsv --durations F.tsv"),
         (("compare", first, worse, *reference[:2]), "belong together"),
