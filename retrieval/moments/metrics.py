@@ -79,24 +79,30 @@ def score(predictions: Windows, truth: Windows, recordings: Sequence[str], seed:
         "R1@0.5", "R1@0.7", "mAP", "mAP@0.5", "mAP@0.75", "R1@0.7 under 5 s" and so on to interval; 0..1. In the figures
         by length, a query counts where it has a true window of the range, and only these windows can be hit.
     """
+    values = query_values(predictions, truth, recordings)
+    return {name: bootstrap_mean(*one, np.random.default_rng(seed)) for name, one in values.items()}
+
+
+def query_values(
+    predictions: Windows, truth: Windows, recordings: Sequence[str]
+) -> dict[str, tuple[Array, NDArray[np.str_]]]:
+    """By figure of `score`: the value of each query that counts, and its recording."""
     hits, precision = hits_at_1(predictions, truth), average_precision(predictions, truth)
     at = {threshold: place for place, threshold in enumerate(THRESHOLDS)}
-    values = {
-        "R1@0.5": hits[:, at[0.5]],
-        "R1@0.7": hits[:, at[0.7]],
-        "mAP": precision.mean(axis=1),
-        "mAP@0.5": precision[:, at[0.5]],
-        "mAP@0.75": precision[:, at[0.75]],
-    }
     groups = np.array(recordings)
-    figures = {name: bootstrap_mean(column, groups, np.random.default_rng(seed)) for name, column in values.items()}
+    values = {
+        "R1@0.5": (hits[:, at[0.5]], groups),
+        "R1@0.7": (hits[:, at[0.7]], groups),
+        "mAP": (precision.mean(axis=1), groups),
+        "mAP@0.5": (precision[:, at[0.5]], groups),
+        "mAP@0.75": (precision[:, at[0.75]], groups),
+    }
     for name in LENGTHS:
         kept = {qid: part for qid, windows in truth.items() if len(part := of_length(windows, name))}
         if kept:
-            column = hits_at_1(predictions, kept, [0.7])[:, 0]
-            of_kept = groups[[qid in kept for qid in truth]]
-            figures[f"R1@0.7 {name}"] = bootstrap_mean(column, of_kept, np.random.default_rng(seed))
-    return figures
+            chosen = groups[[qid in kept for qid in truth]]
+            values[f"R1@0.7 {name}"] = hits_at_1(predictions, kept, [0.7])[:, 0], chosen
+    return values
 
 
 def of_length(windows: ArrayLike, name: str) -> Array:

@@ -1,7 +1,6 @@
 """The report of audio moment retrieval: figures, recall by length, best and worst queries to look at and hear."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from common.data.audio import read_audio
 from common.errors import UserError
 from common.reports import html
 from common.reports.plots import axes
-from common.runs.stages import Run, read_finished
+from common.runs.systems import read_systems
 from common.settings import dump_settings
 from retrieval.moments.annotations import Query, read_predictions, read_queries
 from retrieval.moments.features import find_audio
 from retrieval.moments.metrics import Array, average_precision, hits_at_1, intersection_over_union
 from retrieval.moments.recipe import RECIPE, MomentRun
-from retrieval.report import Finished, cost_rows, result_rows
+from retrieval.report import cost_rows, system_rows
 
 SHOWN = 4
 """Best and worst queries, each."""
@@ -36,14 +35,15 @@ def write_moment_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: if no run is finished.
     """
-    runs, unfinished = read_finished(paths, RECIPE.open)
+    systems, unfinished = read_systems(paths, RECIPE.open)
+    runs = [found for system in systems for found in zip(system.runs, system.evaluations, strict=True)]
     made_up = any(content["made_up"] for _, content in runs)
-    rows = [row for part in by_system(runs) for row in result_rows(part)]
+    rows = system_rows(systems)
     title = "Audio moment retrieval"
     html.print_results(rows, f"{title}, per cent", made_up)
     whole = [{name: value for name, value in row.items() if "R1@0.7 " not in name} for row in rows]
-    lengths = [{name: row[name] for name in row if name == "model" or "R1@0.7 " in name} for row in rows]
-    how = html.interval_note([len(part) for part in by_system(runs)], "recordings")
+    lengths = [{name: row[name] for name in row if name in ("system", "model") or "R1@0.7 " in name} for row in rows]
+    how = html.interval_note([len(system.runs) for system in systems], "recordings")
     first, _ = runs[0]
     logs = {log.parent.name: log for log in sorted(first.folder.glob("*/metrics.csv"))}
     labels = {"loss": "training loss", "R1@0.7": "validation R1@0.7", "mAP": "validation mAP"}
@@ -59,16 +59,6 @@ def write_moment_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     ]
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     return html.write_report(out or paths[0] / "report.html", title, sections, subtitle, made_up)
-
-
-def by_system(runs: Sequence[Finished]) -> list[list[Finished]]:
-    """Runs of equal systems together."""
-    ordered = sorted(runs, key=_system)
-    return [list(part) for _, part in groupby(ordered, key=_system)]
-
-
-def _system(finished: tuple[Run[Any], dict[str, Any]]) -> str:
-    return str(next(iter(finished[1]["figures"])))
 
 
 def query_sections(run: MomentRun) -> list[html.Section]:

@@ -87,6 +87,19 @@ def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> Non
     print(write(run, label, meta))
 
 
+def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
+    """Compare systems with the first of them: paired differences with 95 % intervals.
+
+    Args:
+        paths: runs or sweeps (each value of a swept setting is a system, seeds belong together).
+        json: print all differences as JSON, from 0 to 1.
+    """
+    from common.reports.compare import print_comparison
+    from retrieval.moments.compare import compare_systems
+
+    print_comparison(compare_systems(paths), json)
+
+
 def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
     """Write one report.html: figures, R1 by length, best and worst queries with curves and audio.
 
@@ -122,6 +135,7 @@ VERBS: dict[str, Any] = {
     "train": train_verb(MomentSettings, _load_recipe, show, TRAIN, SMALL),
     "sweep": sweep_verb(MomentSettings, _load_recipe),
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "package": package,
     "report": report,

@@ -9,10 +9,12 @@ import torch
 
 from common.data.audio import audio_info
 from common.errors import UserError
+from common.reports.compare import print_comparison
 from common.runs.stages import Run, quick_stages, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from retrieval.moments.annotations import Query, check_annotations, read_predictions, read_queries
+from retrieval.moments.compare import compare_systems
 from retrieval.moments.data import QueryBatches
 from retrieval.moments.features import FeatureReader
 from retrieval.moments.recipe import RECIPE, predict
@@ -135,6 +137,14 @@ def test_the_report_shows_both_systems_and_queries_without_audio(untrained, trai
     page = path.read_text()
     for words in ("qd_detr", "similarity", "Best queries", "Worst queries", "no audio", "5 to 20 s"):
         assert words in page
+
+
+def test_systems_are_compared_by_recording(untrained, trained, capsys):
+    (found,) = compare_systems([trained.folder, untrained.folder])
+    print_comparison([found])
+    assert "R1@0.7" in capsys.readouterr().out
+    with pytest.raises(UserError, match="neither a run nor a sweep"):
+        compare_systems([trained.folder / "test", untrained.folder])
 
 
 def test_a_stopped_training_resumes_to_the_same_weights(root, trained, tmp_path):
