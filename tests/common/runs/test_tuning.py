@@ -7,6 +7,7 @@ import pytest
 
 from common.cli import run, sweep_verb
 from common.errors import CheckFailed, UserError
+from common.runs.processes import Executor
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.runs.tuning import Objective, Range, parse_ranges
@@ -77,6 +78,12 @@ def test_a_search_that_stops_goes_on_with_the_same_trials(tmp_path):
     (tmp_path / "second" / "mended").touch()
     _, once = RECIPE.search(settings.model_copy(update={"runs": tmp_path / "second"}), RANGES, 6)
     assert {row["trial"]: row["noise"] for row in once} == whole
+
+
+@pytest.mark.slow
+def test_trials_run_beside_each_other(tmp_path):
+    _, rows = RECIPE.search(ToySettings(name="toy", runs=tmp_path), RANGES, 3, Executor(2))
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
 
 
 def test_a_search_refuses_the_folder_of_another_one(tmp_path):
