@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
-from common.cli import Positional, Repeated, Verb, print_json, print_table, run, say, train_verb
+from common.cli import Positional, Precision, Repeated, Verb, print_json, print_table, run, say, train_verb
 from common.errors import CheckFailed, UserError, unknown
 from common.runs.folder import refuse_no_run
 
@@ -83,6 +83,7 @@ def tag(
     median: int | None = None,
     window: float = 5.0,
     hop: float = 1.0,
+    precision: Precision = "float32",
     json: bool = False,
 ) -> int:
     """Tag audio files of any length, sample rate and format.
@@ -100,12 +101,15 @@ def tag(
         median: length of the median filter in frames; by default 9 (360 ms) for frame models, 1 for clip models.
         window: seconds of the windows of a clip model with --events; MN and PaSST get worse below 5 s.
         hop: seconds between the starts of two windows; also the resolution of the event times.
+        precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
         json: print the result as JSON.
     """
     _refuse_early(model, *files)
+    from common.inference.prepare import computing_in
     from common.inference.tagging import EventOptions, tag_files
 
-    rows, failed = tag_files(files, model, weights, top, events, EventOptions(threshold, median, window, hop))
+    with computing_in(precision, model):
+        rows, failed = tag_files(files, model, weights, top, events, EventOptions(threshold, median, window, hop))
     if json:
         print_json(rows)
     else:
@@ -137,7 +141,9 @@ def serve(
     show(model, weights, index, run, port)
 
 
-def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None) -> None:
+def embed(
+    folder: Positional[Path], *, model: str, out: Path, weights: Path | None = None, precision: Precision = "float32"
+) -> None:
     """Write one embedding for each audio file in a folder and its subfolders.
 
     Example: sounds --model mn10.as --out embeddings.npz
@@ -148,11 +154,14 @@ def embed(folder: Positional[Path], *, model: str, out: Path, weights: Path | No
             of `pretrain` or `finetune`.
         out: .npz (arrays filename and embedding) or .parquet (columns of these names).
         weights: file of released weights; by default from the cache or a download.
+        precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
     _refuse_early(model, folder, hear=True)
     from common.inference.embedding import embed_folder
+    from common.inference.prepare import computing_in
 
-    count, size = embed_folder(folder, model, out, weights)
+    with computing_in(precision, model):
+        count, size = embed_folder(folder, model, out, weights)
     say(f"Wrote {count:,} embeddings of {size:,} values to {out}.")
 
 
@@ -164,6 +173,7 @@ def probe(
     folds: tuple[str, ...] = (),
     grid: str = "published",
     first_best: bool = False,
+    precision: Precision = "float32",
     json: bool = False,
 ) -> None:
     """Score the embeddings of a model on a labelled data set with HEAR's shallow evaluation.
@@ -177,13 +187,14 @@ def probe(
         folds: test these folds only.
         grid: size of the hyper-parameter search: published, fast or faster.
         first_best: on equal validation scores keep the first model, as HEAR does, instead of the lowest loss.
+        precision: of the embeddings: float32, bf16, or auto, bf16 where this machine is quicker with it.
         json: print the result as JSON.
     """
     _refuse_early(model, source, hear=True)
     from common.inference.probe import probe as evaluate
     from common.reports.html import with_interval
 
-    result = evaluate(source, model, weights, grid, folds, first_best)
+    result = evaluate(source, model, weights, grid, folds, first_best, precision)
     if json:
         print_json(result)
         return

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
+from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
 from common.runs.folder import refuse_no_run, run_folders
 from retrieval.imitation.settings import ImitationSettings
@@ -110,7 +110,7 @@ def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
     print_comparison(compare_systems(paths), json)
 
 
-def predict(run: Positional[Path], *, root: Path) -> None:
+def predict(run: Positional[Path], *, root: Path, precision: Precision = "float32") -> None:
     """Rank the recordings of an evaluation set for its queries.
 
     Example: runs/retrieval/small_0 --root data/clotho_evaluation
@@ -118,11 +118,14 @@ def predict(run: Positional[Path], *, root: Path) -> None:
     Args:
         run: run folder.
         root: folder with retrieval_captions.csv and the audio (in `test`).
+        precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
     refuse_no_run(run)
+    from common.inference.prepare import computing_in
     from retrieval.submission import predict as answer
 
-    say(f"Wrote {answer(_load_recipe().open(run), root)}.")
+    with computing_in(precision):
+        say(f"Wrote {answer(_load_recipe().open(run), root)}.")
 
 
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
@@ -152,6 +155,7 @@ def index(
     windows: float | None = None,
     hop: float | None = None,
     half: bool = False,
+    precision: Precision = "float32",
     skip_unreadable: bool = False,
 ) -> None:
     """Embed the audio files of a folder for `search`; resumes after an interruption, adds new files when repeated.
@@ -167,6 +171,7 @@ def index(
         windows: seconds of the windows into which files are cut; by default a file is indexed as a whole.
         hop: seconds from one window to the next; by default half a window.
         half: store the vectors in half precision.
+        precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
         skip_unreadable: list and skip unreadable files instead of stopping at the first.
     """
     if (run is None) == (model is None):
@@ -177,11 +182,13 @@ def index(
         raise UserError("--hop needs --windows SECONDS.")
     if run is not None:
         refuse_no_run(run)
+    from common.inference.prepare import computing_in
     from retrieval.search import Windows, build_index, load_audio_searcher, load_searcher
 
     cut = None if windows is None else Windows(windows, windows / 2 if hop is None else hop)
     searcher = load_audio_searcher(model, weights) if model is not None else load_searcher(run or Path())
-    count = build_index(searcher, run, folder, out, skip_unreadable, cut, half)
+    with computing_in(precision, model or ""):
+        count = build_index(searcher, run, folder, out, skip_unreadable, cut, half)
     say(f"{out} holds {count} files. Search it by {' or '.join(searcher.understands)}.")
 
 

@@ -121,7 +121,9 @@ def similarities(
 ) -> Tensor:
     """(captions, clips) cosines."""
     clips = CaptionedClips(manifest, model.sample_rate, settings.data, random_part=False)
-    return embed_captions(model, captions) @ embed_clips(model, clips, settings.eval_batch).mT
+    text, audio = embed_captions(model, captions), embed_clips(model, clips, settings.eval_batch)
+    with torch.autocast("cpu", enabled=False):
+        return text @ audio.mT
 
 
 def make_stages(settings: RetrievalSettings) -> list[Stage]:

@@ -148,7 +148,7 @@ def predict(
     *,
     root: Path,
     year: Literal[2024, 2025] = 2024,
-    precision: Literal["float16", "float32", "int8"] | None = None,
+    precision: Literal["float16", "float32", "int8", "bf16", "auto"] | None = None,
 ) -> None:
     """Classify an evaluation set and write scenes and probabilities to RUN/predictions/output.csv.
 
@@ -158,7 +158,8 @@ def predict(
         run: run folder.
         root: folder of the evaluation set, or its parent.
         year: year of the evaluation set.
-        precision: of the network; by default as submitted: int8 if it is quantised, else float16.
+        precision: of the network; by default as submitted: int8 if it is quantised, else float16. auto is bf16 where
+            this machine is quicker with it, else float32.
     """
     refuse_no_run(run)
     from task1_asc.evaluate import predict as write

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from common.data.files import atomic_write, compute_sha256, is_made_up, write_json
 from common.data.loading import make_loader
 from common.errors import UserError
+from common.inference.prepare import computing_in
 from common.models.network import choose_device
 from common.reports.html import with_interval
 from common.runs.stages import Run
@@ -111,8 +112,8 @@ def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: st
         run: finished.
         root: folder of the evaluation set, or the one that holds it.
         year: of the evaluation set. The set of 2025 names devices, which a device-aware run uses.
-        precision: of the network: float32, float16, or int8 for a quantised run; None takes the precision that is
-            submitted.
+        precision: of the network: float32, float16, bf16, auto (see `computing_in`), or int8 for a quantised run; None
+            takes the precision that is submitted.
 
     Returns:
         RUN/predictions/output.csv: tab-separated, columns filename (without folder until 2024), scene_label, then one
@@ -126,10 +127,12 @@ def predict(run: Run[Task1Settings], root: Path, year: int = 2024, precision: st
     unlabelled = clips[[column for column in ("filename", "device_id") if column in clips.columns]]
     dataset = open_clips(unlabelled, folder, store if (store / "store.json").is_file() else None)
     front_end, networks = networks_by_precision(run, dataset.sample_rate)
-    if precision not in networks:
+    network = "float32" if precision in ("bf16", "auto") else precision
+    if network not in networks:
         raise UserError(f"{run.folder} is not quantised; its settings have no quantization. Take float16 or float32.")
-    chosen, loader = {precision: networks[precision]}, scene_loader(settings, dataset)
-    logits, filenames = classify_with(front_end, chosen, loader, device=choose_device(settings.trainer))
+    chosen, loader = {precision: networks[network]}, scene_loader(settings, dataset)
+    with computing_in(precision):
+        logits, filenames = classify_with(front_end, chosen, loader, device=choose_device(settings.trainer))
     path = run.folder / PREDICTIONS / "output.csv"
     write_predictions(path, filenames, logits[precision], keep_folder=year >= 2025)
     facts = {"precision": precision, "made_up": is_made_up(folder), "year": year, "clips": len(filenames)}

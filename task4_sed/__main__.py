@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.cli import Positional, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
+from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
+from common.runs.folder import refuse_no_run, run_folders
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.systems import SYSTEM, load_recipe
 
@@ -113,6 +114,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON, from 0 to 1.
     """
+    refuse_no_run(run)
     from task4_sed.reports.report import class_rows, print_run, published_note, read_published, stage_rows
 
     opened = load_recipe().open(run)
@@ -127,7 +129,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
     say(f"{published_note(opened.settings)} Intervals: bootstrap over recordings.".strip())
 
 
-def predict(run: Positional[Path], *, root: Path) -> None:
+def predict(run: Positional[Path], *, root: Path, precision: Precision = "float32") -> None:
     """Score the clips of an evaluation set and write raw and post-processed tables to RUN/predictions.
 
     Example: runs/task4_sed/small_seed0 --root data/task4
@@ -135,10 +137,14 @@ def predict(run: Positional[Path], *, root: Path) -> None:
     Args:
         run: run folder.
         root: folder of the data (with audio/eval24) or of the audio files.
+        precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
+    refuse_no_run(run)
+    from common.inference.prepare import computing_in
     from task4_sed.systems import predict as write
 
-    print(write(load_recipe().open(run), root))
+    with computing_in(precision):
+        print(write(load_recipe().open(run), root))
 
 
 def answer(run: Positional[Path]) -> None:
@@ -170,6 +176,7 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, refer
         meta: completed META.yaml from `python -m submissions template task4_2024 --out META.yaml`.
         reference: run of the baseline for 10 epochs on this machine, the reference for the energy.
     """
+    run_folders(runs)  # refuses at once, without torch
     from task4_sed.submission import package as write
 
     print(write(runs, label, meta, reference))
@@ -184,6 +191,7 @@ def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> No
         runs: run or sweep folders.
         out: file to write; by default report.html in the first folder.
     """
+    run_folders(runs)  # refuses at once, without torch
     from task4_sed.reports.report import write_task4_report
 
     say(f"Wrote {write_task4_report(runs, out)}.")

@@ -139,7 +139,8 @@ def write_logits(
                 tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
                 moved = {key: value.to(device) for key, value in tensors.items()}
                 output = module.detect(moved, student=network == "student", masked=False)
-                writer.write(batch["filename"], output.frame_logits, batch["duration"])
+                assert output.frame_logits is not None
+                writer.write(batch["filename"], output.frame_logits.float(), batch["duration"])
 
 
 def _reference(settings: SystemSettings, name: str) -> tuple[Any, dict[str, float]]:

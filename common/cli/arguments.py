@@ -26,6 +26,9 @@ Item = TypeVar("Item")
 Repeated = Annotated[tuple[Item, ...], tyro.conf.UseAppendAction]
 """Type of an option that may be given several times, one value each: `over: Repeated[str] = ()`."""
 
+Precision = Literal["float32", "bf16", "auto"]
+"""Type of `--precision` of verbs that run networks."""
+
 _CONFIG = "CONFIG.yaml"
 _HELP = {"-h", "--help"}
 

@@ -45,7 +45,7 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
 
         def embed_at_once(path: Path, progress: Progress | None = None) -> np.ndarray:
             waveform = torch.from_numpy(read_audio(path, hear_model.sample_rate))
-            return get_scene_embeddings(waveform[None], hear_model)[0].cpu().numpy()
+            return get_scene_embeddings(waveform[None], hear_model)[0].float().cpu().numpy()
 
         return embed_at_once
     model = prepare_for_inference(load_model(name, weights))

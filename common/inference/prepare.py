@@ -1,5 +1,7 @@
 """Models made ready for inference: batch norms folded, half precision, memory layout."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from common.models.audio_model import AudioModel
-from common.models.network import channels_last
+from common.models.network import channels_last, choose_device
 
 
 def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -> AudioModel:
@@ -23,6 +25,31 @@ def prepare_for_inference(model: AudioModel, dtype: torch.dtype | None = None) -
         channels_last(model.network)
     model.autocast_dtype = dtype
     return model
+
+
+def quick_in_bfloat16(model: str = "") -> bool:
+    """Whether the device that `choose_device` takes multiplies bfloat16 faster than float32: a GPU, or AMX on a CPU.
+
+    DyMN, with a kernel of its own for each clip, is slower in bfloat16.
+    """
+    if "dymn" in model.lower():
+        return False
+    if choose_device().type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
+
+
+@contextmanager
+def computing_in(precision: str, model: str = "") -> Iterator[None]:
+    """Networks within compute in float32, in bf16 (autocast), or with auto in bf16 where that is quicker.
+
+    Front ends stay in float32.
+    """
+    if precision == "bf16" or (precision == "auto" and quick_in_bfloat16(model)):
+        with torch.autocast(choose_device().type, dtype=torch.bfloat16):
+            yield
+    else:
+        yield
 
 
 def fold_batch_norms(network: nn.Module) -> int:

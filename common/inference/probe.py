@@ -29,6 +29,7 @@ from common.data.audio import list_audio
 from common.data.files import read_tsv
 from common.errors import UserError
 from common.inference.embedding import embed_files, load_embedder
+from common.inference.prepare import computing_in
 from common.output import say
 from common.reports.statistics import bootstrap_mean
 
@@ -242,14 +243,19 @@ def probe(
     grid: str = "published",
     folds: Sequence[str] = (),
     first_best: bool = False,
+    precision: str = "float32",
 ) -> dict[str, Any]:
-    """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took."""
+    """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took.
+
+    `precision` is that of the embedding, see `computing_in`.
+    """
     if grid not in GRIDS:
         raise UserError(f"grid is {', '.join(GRIDS)}, not {grid}.")
     task = read_task(source)
     fold_plan(task.parts.tolist())
     started = time.monotonic()
-    embeddings = embed_files(task.paths, load_embedder(name, weights))
+    with computing_in(precision, name):
+        embeddings = embed_files(task.paths, load_embedder(name, weights))
     embedded = time.monotonic()
     say(f"{len(task.paths)} clips embedded in {embedded - started:.1f} s; training shallow networks.")
     result = evaluate_embeddings(embeddings, task, grid, folds, first_best=first_best)

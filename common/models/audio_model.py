@@ -173,6 +173,10 @@ def _each(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutpu
     return output._replace(**{name: change(value) for name, value in output._asdict().items() if value is not None})
 
 
+def _not_in_half(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 class Passage(NamedTuple):
     """Output of one window of a long recording.
 
@@ -275,9 +279,9 @@ class AudioModel(nn.Module):
         dtype = self.autocast_dtype
         with torch.autocast(waveform.device.type, dtype=dtype) if dtype else nullcontext():
             output = self.network(spectrogram)
-        if dtype is None:
+        if dtype is None and torch.is_grad_enabled():
             return output
-        return _each(output, Tensor.float)
+        return _each(output, _not_in_half)
 
     def _samples(self, seconds: float) -> int:
         return round(seconds * self.sample_rate)

@@ -109,6 +109,7 @@ def classify_with(
             break
         spectrogram = front_end(batch["waveform"].to(device or "cpu"))
         for name, network in networks.items():
-            logits[name].append(network(spectrogram, batch.get("recording_device")).cpu().numpy())
+            output = network(spectrogram, batch.get("recording_device")).cpu()
+            logits[name].append((output.float() if output.dtype is torch.bfloat16 else output).numpy())
         filenames += batch["filename"]
     return {name: np.concatenate(parts) for name, parts in logits.items()}, filenames
