@@ -123,8 +123,8 @@ class Ranks:
             shapes = f"similarity {tuple(similarity.shape)} and relevant {tuple(relevant.shape)}"
             raise ValueError(f"{shapes} must both be (queries, items)")
         if similarity.numel() and similarity.amax().isnan():  # the largest is NaN where any is
-            query = int(torch.isnan(similarity).any(dim=1).int().argmax())
-            raise ValueError(f"similarity of query {query} is not a number")
+            first = int(torch.isnan(similarity).any(dim=1).int().argmax())
+            raise ValueError(f"similarity of query {first} is not a number")
         similarity = similarity.contiguous()
         # NumPy finds the true ones twice as fast.
         flat = torch.from_numpy(np.flatnonzero(relevant.cpu().numpy())).to(similarity.device)

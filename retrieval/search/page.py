@@ -24,17 +24,19 @@ def write_page(path: Path, index: Index, answers: Sequence[Answer]) -> Path:
         players = [_player(index, hit) for hit in found.hits]
         parts = [*(paragraph(note) for note in found.notes), *([table(rows)] if rows else []), *players]
         sections.append(Section(found.query, parts or [paragraph("The index holds no other file.")]))
-    held = f"{sum(name is not None for name in index.files):,} files of {index.sounds}"
-    return write_report(path, "Search", sections, subtitle=held)
+    return write_report(path, "Search", sections, subtitle=f"Sounds of {index.sounds}")
 
 
 def _player(index: Index, hit: dict[str, Any]) -> Markup:
     start = hit.get("onset", 0.0)
-    seconds = min(LONGEST, hit.get("offset", LONGEST) - start)
+    seconds = hit["offset"] - start if "onset" in hit else None
     try:
-        waveform = read_audio(index.sounds / hit["file"], SAMPLE_RATE, start=start, duration=seconds)
+        waveform = read_audio(
+            index.sounds / hit["file"], SAMPLE_RATE, start=start, duration=min(LONGEST, seconds or LONGEST)
+        )
     except AudioError as error:
         return paragraph(f"{hit['rank']}. {error}")
     place = f", {shown(hit)['time']}" if "onset" in hit else ""
-    cut = f" (the first {LONGEST:g} s)" if len(waveform) == LONGEST * SAMPLE_RATE else ""
+    longer = len(waveform) >= LONGEST * SAMPLE_RATE if seconds is None else seconds > LONGEST
+    cut = f" (the first {LONGEST:g} s)" if longer else ""
     return audio(waveform, SAMPLE_RATE, f"{hit['rank']}. {hit['file']}{place}{cut}", mp3=True)

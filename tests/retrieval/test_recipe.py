@@ -23,7 +23,7 @@ from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import make_audio_encoder
 from retrieval.recipe import RECIPE, load_model, train_contrastive, train_distilled
 from retrieval.report import write_retrieval_report
-from retrieval.search import Index, Searcher, build_index, load_searcher, search
+from retrieval.search import Index, Searcher, Windows, build_index, load_searcher, search
 from retrieval.settings import AudioEncoder, RetrievalSettings
 from retrieval.submission import PREDICTIONS, development_figures, package, predict, read_predictions
 
@@ -192,10 +192,15 @@ def test_a_folder_is_searched_by_words_and_by_example(run, made_up, tmp_path):
     found = {row["file"]: row["similarity"] for row in search(index, example=copy, top=count)}
     assert found[own.name] == pytest.approx(1, abs=1e-3)
     assert len(search(index, text="a dog barks", top=4)) == 4
+    own_pairs = np.load(run / "test" / "distilled_mn.npz")["similarity"].max(axis=1)
+    assert -1 <= index.content["fits"]["text"] <= own_pairs.max()  # what 95 % of the captions reach with their clip
     with pytest.raises(UserError, match="made by a model of text"):
         search(index, voice=own)
     with pytest.raises(UserError, match="Give one query"):
         search(index)
+    build_index(searcher, run, folder, tmp_path / "windows", windows=Windows(2, 1))
+    hits = search(Index.read(tmp_path / "windows"), text=["a dog barks"], top=4)
+    assert all(0 <= hit["onset"] < hit["offset"] for hit in hits) and len(hits) == 4
 
 
 def test_a_stopped_index_resumes_and_another_model_is_refused(run, made_up, tmp_path, monkeypatch):
