@@ -92,7 +92,8 @@ def fetch(entry: Released) -> Path:
     try:
         return download(RemoteFile(entry.file, entry.url, entry.sha256 and f"sha256:{entry.sha256}"), path.parent)
     except UserError as error:
-        raise UserError(f"{error} Or name the file with --weights, or another folder with {CACHE_VARIABLE}.") from error
+        ways = f"--weights (a training: --model.weights), or another folder with {CACHE_VARIABLE}"
+        raise UserError(f"{error} Or name the file with {ways}.") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
