@@ -313,6 +313,8 @@ def _system_refusal(error: OSError) -> str | None:
     where = f" {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"No space left to write{where or ' a file'}; free some and repeat the command."
+    if error.errno == errno.EFBIG:
+        return f"{where.strip() or 'A file'} is larger than `ulimit -f` allows; raise it and repeat the command."
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"No permission to access{where or ' a file'}; choose another place or change its permissions."
     if error.errno == errno.EROFS:

@@ -16,6 +16,7 @@ changed.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -50,6 +51,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 EARLY_FILES = ("metrics.csv", "energy.json", "emissions.csv")
 """Files that a training writes before it has something to resume from."""
 _BEGUN = ".begun.json"  # settings of a stage that has started and has no record yet
+_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # of `atomic_path`; a kill leaves it
 _REDO = ".redo"  # marks a folder that is removed when its stage starts
 _PLAN = "DCASE_KIT_STAGES"  # pending stages, for processes that Lightning starts within a stage
 _TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # temporary folder of --fast_check, for the same processes
@@ -373,6 +375,9 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
     if action == "redo":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.rglob(".*.part"):
+        if _PART.fullmatch(path.name):
+            path.unlink()
     place = f" (stage {[other.name for other in stages].index(stage.name) + 1} of {len(stages)})"
     say(f"{stage.name}: {_STARTS[action]}{place if len(stages) > 1 else ''}")
     settings = _values(run.settings, stage.uses)

@@ -194,6 +194,21 @@ def test_an_interrupted_stage_goes_on_with_what_it_left(tmp_path, diary, capsys)
     assert read_record(tmp_path / "run", "train")["interrupted_before"] is True
 
 
+def test_what_a_kill_left_of_a_file_is_removed_where_the_stage_resumes(tmp_path):
+    def leave(run, settings, fast_check=False):
+        scores = run.folder / "only" / "scores"
+        if not scores.exists():
+            scores.mkdir(parents=True)
+            (scores / ".clip.tsv.ab_12xyz.part").touch()  # of `atomic_path`
+            (scores / ".logits.h5.part").touch()  # of outputs that resume
+            raise KeyboardInterrupt
+        assert [path.name for path in scores.iterdir()] == [".logits.h5.part"]
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(Run(tmp_path / "toy", Recipe()), [Stage("only", leave, uses=())])
+    run_stages(Run(tmp_path / "toy", Recipe()), [Stage("only", leave, uses=())])
+
+
 def test_an_interrupted_stage_does_not_go_on_with_other_settings(tmp_path, diary):
     diary.break_in = "train"
     with pytest.raises(KeyboardInterrupt):
