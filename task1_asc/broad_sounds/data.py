@@ -156,7 +156,7 @@ class Fold:
     test: Array
 
 
-def make_folds(classes: Sequence[Any], seed: int = 1821, uploaders: Sequence[str] | None = None) -> list[Fold]:
+def make_folds(classes: Sequence[Any] | Array, seed: int = 1821, uploaders: Sequence[str] | None = None) -> list[Fold]:
     """Five folds of a data set.
 
     Args:
@@ -175,15 +175,15 @@ def make_folds(classes: Sequence[Any], seed: int = 1821, uploaders: Sequence[str
     target = as_indices(target.tolist(), "class") if target.dtype.kind in "UO" else target
     rows, folds = np.zeros((len(target), 1)), []
     try:
-        if uploaders is None:
-            held_out = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
-            for rest, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(rows, target):
-                train, validation = next(held_out.split(rows[rest], target[rest]))
-                folds.append(Fold(rest[train], rest[validation], test))
-        else:
-            groups, splitter = np.asarray(uploaders), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "The least populated class")  # shares are approximate anyway
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The least populated class")
+            if uploaders is None:
+                held_out = StratifiedShuffleSplit(1, test_size=0.2, random_state=seed)
+                for rest, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(rows, target):
+                    train, validation = next(held_out.split(rows[rest], target[rest]))
+                    folds.append(Fold(rest[train], rest[validation], test))
+            else:
+                groups, splitter = np.asarray(uploaders), StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
                 for rest, test in splitter.split(rows, target, groups):
                     train, validation = next(splitter.split(rows[rest], target[rest], groups[rest]))
                     folds.append(Fold(rest[train], rest[validation], test))

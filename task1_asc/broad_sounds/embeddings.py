@@ -228,6 +228,7 @@ def _load_clap(folder: Path | None) -> tuple[Any, Any, Any]:
     Raises:
         UserError: if it holds no CLAP model, or transformers is missing.
     """
+    assert folder is not None
     try:
         import transformers
 

@@ -57,7 +57,7 @@ def mean_logits(run: SoundRun, sounds: SoundSet, fold: int, phase: str, rows: Ro
 def classify(network: SoundNetwork, vectors: Vectors, sounds: SoundSet, rows: Rows) -> Logits:
     """Logits (rows, 23). A trained audio encoder hears the whole of each clip."""
     device = next(network.parameters()).device
-    clips, parts = SoundClips(vectors, rows), []
+    clips, parts = SoundClips(vectors, rows), list[Logits]()
     if network.encoder is not None:
         refuse_missing(sounds)
     paths = sounds.paths()

@@ -176,7 +176,8 @@ def make_stages(settings: SoundSettings) -> list[Stage]:
     """The stages of all folds, and the test."""
     stages = [Stage("folds", write_folds, uses=(*DATA, "inputs"), needs=(), alone=True)]
     for fold in settings.data.folds:
-        uses, needs = NETWORK, ["folds"]
+        uses: tuple[str, ...] = NETWORK
+        needs = ["folds"]
         for phase in settings.phases:
             if phase == "crowd":
                 uses = (*uses, "data.crowd")

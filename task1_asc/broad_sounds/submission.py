@@ -104,7 +104,7 @@ def read_probabilities(paths: Sequence[Path], keys: Sequence[str]) -> tuple[pd.D
     Raises:
         UserError: if a table is missing or damaged, or the tables are of different clips.
     """
-    clips, logits = pd.DataFrame(), []
+    clips, logits = pd.DataFrame(), list[NDArray[np.float64]]()
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path} does not exist; test the run again with --redo test.")

@@ -35,8 +35,9 @@ class BalancedSampler(EpochSampler):
 
     def __init__(self, classes: Rows, balance: float, seed: int):
         super().__init__(len(classes), seed)
-        frequency = np.bincount(classes, minlength=len(CODES))[classes]
-        self.draws = EpochDraws(len(classes), len(classes), 1.0 / frequency**balance, replacement=True)
+        frequency = np.bincount(classes, minlength=len(CODES))[classes].astype(np.float64)
+        weights = np.asarray(frequency**-balance, dtype=np.float64)
+        self.draws = EpochDraws(len(classes), len(classes), weights, replacement=True)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.draws.order(self.seed, self.epoch).tolist())
@@ -93,8 +94,8 @@ class SoundTraining(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam or AdamW; the rate is halved every so many epochs."""
         kind = torch.optim.Adam if self.learning.optimizer == "adam" else torch.optim.AdamW
-        options = {"lr": self.learning.lr, "weight_decay": self.learning.weight_decay}
-        optimizer = kind(self.network.parameters(), **options, fused=True)
+        rate, decay = self.learning.lr, self.learning.weight_decay
+        optimizer = kind(self.network.parameters(), lr=rate, weight_decay=decay, fused=True)
         return schedule_rate(optimizer, partial(halved, every=self.learning.halve_every), "epoch")
 
 
