@@ -1,5 +1,6 @@
 """Results on stdout, as a table or as JSON; progress and messages on stderr."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -13,6 +14,8 @@ LONGEST_CELL = 1000
 LONGEST_UNFOLDED = 32
 """Characters of a cell that stays on one line."""
 NARROWEST_FOLDED = 20
+NUMBER = re.compile(r"[-+]?[\d.,]*$")
+"""A number, or an empty cell."""
 _quiet = False
 _wide = False
 _prefix = ""
@@ -96,14 +99,11 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     from rich.console import Console
 
     console = Console(width=10_000 if _wide else None)
-    numeric = [_all_numbers([row.get(column) for row in rows]) for column in columns]
-    print_fitted(console, columns, cells, numeric, title)
+    print_fitted(console, columns, cells, title)
 
 
-def print_fitted(
-    console: Any, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], title: str
-) -> None:
-    """Print a table with the width of a rich Console; `cells` by row, `numeric` columns stand to the right."""
+def print_fitted(console: Any, columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
+    """Print a table with the width of a rich Console; `cells` by row, columns of numbers stand to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -118,7 +118,7 @@ def print_fitted(
         widths.append(NARROWEST_FOLDED if folds else max(longest, *map(len, header.split("\n"))))
         if number > 1 and sum(widths) + 2 * len(widths) - 2 > console.width:
             break
-        side: Any = "right" if numeric[number] else "left"
+        side: Any = "right" if all(NUMBER.match(text) for text in texts) else "left"
         table.add_column(Text(header), justify=side, overflow="fold", no_wrap=not folds or _wide)
     shown = len(table.columns)
     for row in cells:
@@ -128,6 +128,7 @@ def print_fitted(
     console.print(table)
     if shown < len(columns):
         console.print(Text(f"({', '.join(columns[shown:])}: with --wide)", style="dim"))
+    console.print()
 
 
 def print_text(text: str) -> None:
@@ -146,14 +147,6 @@ def shorten_path(text: str) -> str:
     while len(kept) > LONGEST_UNFOLDED - 2 and "/" in kept:
         kept = kept.partition("/")[2]
     return f"…/{kept}"
-
-
-def _all_numbers(values: Sequence[Any]) -> bool:
-    return any(map(_is_number, values)) and all(_is_number(value) or value is None for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: Any) -> str:

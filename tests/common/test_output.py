@@ -34,7 +34,7 @@ def test_a_terminal_gets_short_paths_and_as_many_columns_as_fit(monkeypatch, cap
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= 60 and lines[0] == "A title"
     assert "…/deep/inside/runs/file.yaml" in "\n".join(lines) and "[red]" in "\n".join(lines)
-    assert lines[-1] == "(interval, last: with --wide)"
+    assert lines[-2:] == ["(interval, last: with --wide)", ""]
 
 
 def test_wide_keeps_everything(monkeypatch, capsys):
