@@ -12,8 +12,9 @@ from task4_sed.iterations.network import TransformerCrnn
 from task4_sed.iterations.train import StageTraining
 from task4_sed.labels import CLIP_SAMPLES
 
-FOLLOWED = 2
-"""Clips that are followed through the network; a batch keeps as much of each."""
+FOLLOWED = (2, 3)
+"""Numbers of clips that are followed through the network. What the larger one keeps more is kept of each clip; the rest
+is weights, which count elsewhere."""
 GRU_VALUES = 6
 """Values that a GRU keeps for each cell and step."""
 
@@ -68,19 +69,21 @@ def estimate_training(module: StageTraining, precision: str) -> MemoryEstimate:
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     stored = sum(p.numel() * p.element_size() for p in network.parameters())
     own = stored - sum(p.numel() * p.element_size() for part in network.parts_in_common() for p in part.parameters())
+    fewer, more = (_kept_bytes(network, features, clips, precision) for clips in FOLLOWED)
+    halves = 0 if precision == "32-true" else stored // 2  # autocast keeps weights in half precision for a step
     clip_bytes = sum(values.numel() * values.element_size() for values in features)
     return MemoryEstimate(
         weights=stored + own,
         gradients=4 * trained,
         optimiser=8 * trained,
-        activations=_kept_bytes(network, features, FOLLOWED, precision) * count // FOLLOWED,
+        activations=(more - fewer) * count // (FOLLOWED[1] - FOLLOWED[0]) + halves,
         # clean, mixed and coloured features, and those of the teacher
         batch=count * (4 * clip_bytes + 2 * 4 * CLIP_SAMPLES),
     )
 
 
 def _kept_bytes(network: TransformerCrnn, features: tuple[Tensor, Tensor], clips: int, precision: str) -> int:
-    """Bytes kept by the forward pass of some clips for the backward pass, without weights."""
+    """Bytes kept by the forward pass of some clips for the backward pass, weights among them."""
     crnn = network.crnn
     dtype = {"16-mixed": torch.bfloat16, "bf16-mixed": torch.bfloat16}.get(precision)
     was_training = network.training
@@ -89,15 +92,13 @@ def _kept_bytes(network: TransformerCrnn, features: tuple[Tensor, Tensor], clips
 
     def keep(values: Tensor) -> Tensor:
         storage = values.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(values)
+        kept[storage._cdata] = storage.nbytes()
+        alive.append(values)
         return values
 
     network.train()
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            weights = {p.untyped_storage()._cdata for p in network.parameters()}
             spectrogram, log_mel = (mode.from_tensor(values).expand(clips, -1, -1, -1).clone() for values in features)
             autocast = torch.autocast("cpu", dtype=dtype, enabled=dtype is not None)
             with autocast, torch.autograd.graph.saved_tensors_hooks(keep, lambda values: values):

@@ -1,0 +1,75 @@
+"""What a verb imports before it works: nothing heavy for helps and refusals, no Lightning where nothing trains."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.places import ROOT
+
+TRAINING_ONLY = ("lightning", "torchmetrics", "transformers", "matplotlib", "torch._dynamo", "scipy.stats")
+VERBS = {
+    "common": (
+        "common.inference.tagging", "common.inference.embedding", "common.inference.probe", "common.audioset.evaluate",
+        "common.audioset.teachers",
+    ),
+    "task1_asc": (
+        "task1_asc.recipe", "task1_asc.evaluate", "task1_asc.report", "task1_asc.submission.package_2024",
+        "task1_asc.submission.package_2025", "task1_asc.networks.limits",
+    ),
+    "task4_sed": (
+        "task4_sed.baseline.recipe", "task4_sed.iterations.recipe", "task4_sed.evaluate", "task4_sed.reports.report",
+        "task4_sed.submission", "task4_sed.metrics.command",
+    ),
+    "retrieval": ("retrieval.recipe", "retrieval.search", "retrieval.report", "retrieval.submission"),
+}  # fmt: skip
+"""Modules that verbs without training import; a recipe imports Lightning where a stage trains."""
+MOST_MODULES = 3000
+MOST_MODULES_OF_A_REFUSAL = 900
+
+REFUSALS = {
+    "common": ["tag nothing.wav --model mn99", "embed nothing --model mn04.as --out x.npz",
+               "probe nothing --model mn04.as",
+               "complexity mn99", "audioset evaluate nothing", "tag --help", "pretrain --help", "--help"],
+    "task1_asc": ["evaluate nothing", "evaluate", "predict nothing --root x", "report nothing", "export nothing",
+                  "package nothing --label A_B_task1_1", "train nothing.yaml", "train --help", "report --help"],
+    "task4_sed": ["evaluate nothing", "predict nothing --root x", "report nothing", "train --help",
+                  "package nothing --label A_B_task4_1 --meta x --reference y"],
+    "retrieval": ["evaluate nothing", "predict nothing --root x", "report nothing", "index --help",
+                  "package nothing --label A_B_task8_1 --meta x"],
+}  # fmt: skip
+
+CALL = """
+import contextlib, importlib, io, json, sys
+from common.cli import run
+verbs = importlib.import_module(f"{sys.argv[1]}.__main__").VERBS
+codes = []
+for words in json.loads(sys.argv[2]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        codes.append(run("program", verbs, words.split()))
+print(json.dumps([codes, sorted(sys.modules)]))
+"""
+
+
+def modules(program: str, *arguments: str):
+    """The JSON that a fresh interpreter prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("package", REFUSALS)
+def test_helps_and_refusals_do_without_torch(package):
+    codes, loaded = modules(CALL, package, json.dumps(REFUSALS[package]))
+    assert codes == [0 if "--help" in words else 2 for words in REFUSALS[package]]
+    assert {"torch", "pandas", "scipy"} & set(loaded) == set()
+    assert len(loaded) < MOST_MODULES_OF_A_REFUSAL
+
+
+@pytest.mark.parametrize("package", VERBS)
+def test_verbs_that_do_not_train_import_neither_lightning_nor_what_it_imports(package):
+    imports = "".join(f"import {name}\n" for name in VERBS[package])
+    loaded = modules(f"import json, sys\n{imports}print(json.dumps(sorted(sys.modules)))")
+    assert set(TRAINING_ONLY) & set(loaded) == set()
+    assert len(loaded) < MOST_MODULES
