@@ -63,7 +63,8 @@ def make_trainer(
         UserError: if the requested devices or loggers are not available.
     """
     silence_lightning()
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a training reads no memory before it is written
+    # A training reads no memory before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.set_float32_matmul_precision(settings.matmul)
     if settings.keep_memory:
         keep_freed_memory()
