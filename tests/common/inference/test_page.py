@@ -97,20 +97,33 @@ def test_a_helper_answers_and_tells_its_errors():
 
 
 @pytest.mark.slow
-def test_the_page_works_in_a_browser_of_either_width(shared):
+def test_the_page_works_in_a_browser_of_either_width(shared, tmp_path):
     """Needs gradio, playwright (`pip install gradio playwright`) and chromium (Debian: `apt-get install chromium`)."""
     pytest.importorskip("gradio")
-    weights = shared / "data" / "weights" / "mn04_as_mAP_432.pt"
-    with running("--weights", str(weights)) as url, browser() as chromium:
+    weights = str(shared / "data" / "weights" / "mn04_as_mAP_432.pt")
+    sounds = shared / "data" / "freesound_samples" / "audio"
+    words = ["index", str(sounds), "--model", "mn04.as", "--weights", weights, "--out", str(tmp_path / "index")]
+    subprocess.run([sys.executable, "-m", "retrieval", *words], cwd=ROOT, check=True)
+    with running("--weights", weights, "--index", str(tmp_path / "index")) as url, browser() as chromium:
         for width, height in WIDTHS.values():
             tab, errors = open_page(chromium, url, width, height)
-            tab.locator("input[type=file]").first.set_input_files(
-                shared / "data" / "freesound_samples" / "audio" / "birds1.ogg"
-            )
+            tab.locator("input[type=file]").first.set_input_files(sounds / "birds1.ogg")
             tab.get_by_text("Chirp, tweet").first.wait_for(timeout=60_000)
             tab.locator("img").first.wait_for()
-            excess = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert (errors, excess) == ([], 0)
+            assert (errors, excess(tab)) == ([], 0)
+            tab.get_by_role("tab", name="Search").click()
+            tab.get_by_label("Words").fill("rain")
+            tab.get_by_role("button", name="Search", exact=True).click()
+            tab.get_by_text("1. rain.ogg").wait_for(timeout=60_000)
+            player = tab.locator("#hits audio").first
+            player.evaluate("player => { player.preload = 'auto'; player.load(); }")
+            tab.wait_for_function("document.querySelector('#hits audio').duration > 1")
+            assert (errors, excess(tab)) == ([], 0)
+
+
+def excess(tab):
+    """Pixels by which the page is wider than the window."""
+    return tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
 
 def open_page(chromium, url, width, height):
