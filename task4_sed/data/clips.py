@@ -194,6 +194,6 @@ def open_clips(clips: ClipSet, settings: SystemSettings, embedding: EmbeddingSet
         if not is_embedded(folder):
             whole = read_set(root, clips.name, allow_missing=True, classes=settings.labels.classes)
             source = SoundEventClips(whole, root, settings.labels, packed)
-            embed_set(folder, whole.filenames, source.waveforms, embedding)
+            embed_set(folder, whole.filenames, source.waveforms, embedding, settings.trainer)
         embeddings = EmbeddingStore(folder, clips.filenames, identity(embedding))
     return SoundEventClips(clips, root, settings.labels, packed, embeddings)

@@ -24,6 +24,7 @@ from common.output import Progress
 from common.registry import load_audio_model, load_released_state_dict
 from common.registry.models import create_audio_model
 from common.registry.weights import read_tensors
+from common.settings import MachineSettings
 from task4_sed.data.annotations import clip_name
 from task4_sed.labels import SAMPLE_RATE
 from task4_sed.settings import EmbeddingSettings, FrameModelSettings
@@ -159,8 +160,17 @@ class _OldStore:
         return frames
 
 
-def embed_set(folder: Path, filenames: Sequence[str], waveforms: GetWaveforms, settings: EmbeddingSettings) -> None:
-    """Make or finish the store of a set; refuses an unfinished store of other clips or another model."""
+def embed_set(
+    folder: Path,
+    filenames: Sequence[str],
+    waveforms: GetWaveforms,
+    settings: EmbeddingSettings,
+    machine: MachineSettings | None = None,
+) -> None:
+    """Make or finish the store of a set; refuses an unfinished store of other clips or another model.
+
+    `machine` may keep it off a GPU.
+    """
     if is_embedded(folder):
         EmbeddingStore(folder, filenames, identity(settings))
         return
@@ -168,7 +178,7 @@ def embed_set(folder: Path, filenames: Sequence[str], waveforms: GetWaveforms, s
     store = OutputWriter(folder / STORE, filenames, kind="frames", attributes=attributes, key=clip_name, resume=True)
     with store as writer:
         missing = writer.missing
-        device = choose_device()
+        device = choose_device(machine)
         model = load_frozen(settings).to(device)
         with Progress("Embedding", len(filenames), done=len(filenames) - len(missing)) as progress:
             for first in range(0, len(missing), settings.batch):
