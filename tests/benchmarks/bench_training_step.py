@@ -22,6 +22,7 @@ import torchaudio
 
 from common.data.loading import PackedClips
 from common.data.packing import pack
+from common.features.augment import freq_mixstyle
 from common.models.network import channels_last
 from common.registry.models import create_model
 from common.settings import load_settings
@@ -95,7 +96,9 @@ class KitStep:
         augmentation = self.module.augmentation
         waveform, _ = augmentation.waveforms(batch["waveform"], batch["target"], batch["recording_device"], generator)
         self.module.front_end.mask = lambda power: augmentation.power(power, generator)
-        return augmentation.spectrograms(self.module.front_end(waveform), generator)
+        mixstyle = self.module.settings.augment.freq_mixstyle
+        assert mixstyle is not None
+        return freq_mixstyle(self.module.front_end(waveform), mixstyle.probability, mixstyle.alpha, generator)
 
     def __call__(self, indices: np.ndarray) -> None:
         """Train on the clips."""
