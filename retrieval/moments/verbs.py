@@ -90,6 +90,8 @@ def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> Non
 def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
     """Compare systems with the first of them: paired differences with 95 % intervals.
 
+    Example: runs/moments/small_0 runs/moments/other_0
+
     Args:
         paths: runs or sweeps (each value of a swept setting is a system, seeds belong together).
         json: print all differences as JSON, from 0 to 1.
