@@ -82,6 +82,28 @@ def test_the_overall_accuracy_lies_within_two_points_of_its_devices(package):
         assert ("figures_consistent" not in broken(package)) is fits, offset
 
 
+def test_exactly_two_points_beside_the_devices_are_fine(package):
+    for accuracy in (48.0, 52.0):
+
+        def change(split: dict, accuracy=accuracy) -> None:
+            for figure in (split["overall"], *split["class_wise"].values()):
+                figure["accuracy"] = 50.0
+            for figure in split["device_wise"].values():
+                figure["accuracy"] = accuracy
+
+        figures(package, change)
+        assert "figures_consistent" not in broken(package), accuracy
+
+
+def test_classes_that_are_alike_without_log_losses_were_not_measured(package):
+    def change(split: dict) -> None:
+        for figure in (split["overall"], *split["class_wise"].values()):
+            figure.update(accuracy=50.0, logloss=None)
+
+    figures(package, change)
+    assert "every class of split_25 has the accuracy 50" in broken(package)["figures_plausible"][0].sentence
+
+
 def test_classes_that_are_all_alike_were_not_measured(package):
     def flat(split: dict, loss: float) -> None:
         for number, figure in enumerate(split["class_wise"].values()):

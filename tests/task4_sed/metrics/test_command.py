@@ -141,3 +141,30 @@ def test_operating_points_of_1168_real_clips_give_the_published_figures(capsys, 
     assert result["psds1"]["value"] == pytest.approx(0.3345, abs=1e-3)
     assert result["psds2"]["value"] == pytest.approx(0.5281, abs=1e-3)
     assert result["clips"]["expected"] == 1168
+
+
+def write_points(folder, *thresholds):
+    folder.mkdir()
+    for threshold in thresholds:
+        table = detections_at(golden_set("ties"), threshold).rename(columns={"clip": "filename"})
+        table.to_csv(folder / f"at_{threshold}.tsv", sep="\t", index=False)
+    return folder
+
+
+def test_f1_is_of_the_table_nearest_to_one_half_the_lower_of_two(capsys, ties, tmp_path):
+    code, out, err = call(capsys, write_points(tmp_path / "points", 0.1, 0.35, 0.65), *ties[1:])
+    assert code == 0
+    assert "No table is at the threshold 0.5; the F1 values are of the one at 0.35." in err
+    assert "collar F1 at 0.35" in out and "without intervals" in out
+    assert "Tables of detections have no intervals." in err
+    code, _, err = call(capsys, write_points(tmp_path / "middle", 0.35, 0.5), *ties[1:])
+    assert code == 0 and "No table is at the threshold" not in err
+
+
+def test_people_see_intervals_and_each_class(capsys, ties):
+    code, out, _ = call(capsys, *ties, "--draws", 20, "--alpha_st", 0)
+    assert code == 0 and "95 % by bootstrap over recordings" in out and "collar F1 at 0.5" in out
+    table = out.partition("Each class, per cent")[2]
+    assert all(f"\n{label}" in table for label in "abc")
+    code, out, _ = call(capsys, *ties, "--draws", 0)
+    assert code == 0 and "without intervals" in out

@@ -4,7 +4,17 @@ import pytest
 
 from common.registry.models import find_architecture, find_released
 from common.settings import SettingsError, load_settings
-from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
+from task4_sed.pretraining.settings import (
+    DistillationSettings,
+    EvaluationSettings,
+    OfficeDataSettings,
+    OfficeEventSettings,
+    OfficeSettings,
+    OptimSettings,
+    PretrainSettings,
+    SamplerSettings,
+    StrongDataSettings,
+)
 from tests.support.places import ROOT
 
 CONFIGS = ROOT / "task4_sed" / "configs"
@@ -164,3 +174,58 @@ def test_a_run_is_named_after_its_model_without_the_tag():
 def test_settings_that_contradict_each_other_are_refused(overrides, sentence):
     with pytest.raises(SettingsError, match=sentence):
         load_settings(PretrainSettings, CONFIGS / "pretrain_beats.yaml", overrides)
+
+
+BOUNDS = {  # refused, accepted
+    "sampler.draws": ([0], [1]),
+    "sampler.offset": ([-1], [0]),
+    "optim.lr": ([0], [1e-9]),
+    "optim.sequence_lr": ([0], [1e-9]),
+    "optim.warmup_steps": ([-1], [0]),
+    "optim.layer_decay": ([0, 1.01], [0.01, 1]),
+    "data.batch_size": ([0], [1]),
+    "data.num_workers": ([-1], [0]),
+    "data.scoring_batch": ([0], [1]),
+    "distillation.weight": ([-0.01, 1.01], [0, 1]),
+    "evaluation.median_frames": ([-1, 0], [1]),
+    "evaluation.draws": ([-1], [0]),
+}
+OFFICE_BOUNDS = {
+    "optim.weight_decay": ([-0.1], [0]),
+    "events.median_ms": ([-1], [0]),
+    "events.min_duration_ms": ([-1], [0]),
+    "data.batch_size": ([0], [1]),
+    "data.num_workers": ([-1], [0]),
+    "data.scoring_batch": ([0], [1]),
+}
+
+
+@pytest.mark.parametrize(
+    ("settings_class", "config", "bounds"),
+    [(PretrainSettings, "pretrain_beats.yaml", BOUNDS), (OfficeSettings, "finetune_dcase2016.yaml", OFFICE_BOUNDS)],
+)
+def test_values_beyond_their_bounds_are_refused_and_the_bounds_are_not(settings_class, config, bounds):
+    for name, (refused, accepted) in bounds.items():
+        for value in accepted:
+            assert value_of(load_settings(settings_class, CONFIGS / config, {name: value}), name) == value
+        for value in refused:
+            with pytest.raises(SettingsError, match=name):
+                load_settings(settings_class, CONFIGS / config, {name: value})
+
+
+def test_what_a_file_leaves_out_has_the_documented_value():
+    optim = OptimSettings(lr=1.0)
+    assert (optim.algorithm, optim.warmup_steps, optim.weight_decay, optim.decayed) == ("adam", 20_000, 0, "matrices")
+    assert (optim.layer_decay, optim.frozen, optim.sequence_lr) == (1, False, None)
+    sampler = SamplerSettings()
+    assert (sampler.weights, sampler.replacement, sampler.draws, sampler.offset) == ("uniform", False, 100_000, 30)
+    data = StrongDataSettings(root="data")
+    assert (data.batch_size, data.num_workers, data.scoring_batch) == (256, 0, 64)
+    assert (data.allow_missing, data.long_clips) == (False, "start")
+    office, events = OfficeDataSettings(root="data"), OfficeEventSettings()
+    assert (office.batch_size, office.num_workers, office.scoring_batch) == (256, 0, 32)
+    assert (events.median_ms, events.min_duration_ms, events.threshold) == (250, 125, 0.5)
+    assert (events.scores, events.borders) == ("probabilities", "frames")
+    evaluation = EvaluationSettings()
+    assert (evaluation.median_frames, evaluation.draws) == (9, 1000)
+    assert DistillationSettings(targets="a.h5").weight == 0.9
