@@ -160,7 +160,7 @@ def _read_line(row: bytes, place: str) -> Iterator[Answer | Finding]:
         yield Finding(place, f"the key {others[0]!r} is none of the format", "warning")
     duration = data.get("duration")
     duration = duration if isinstance(duration, int | float) and not isinstance(duration, bool) else None
-    yield Answer(place, *(data[key] for key in KEYS), duration)
+    yield Answer(place, data["qid"], data["query"], data["vid"], data["pred_relevant_windows"], duration)
 
 
 def _first_mistake(windows: Any, duration: float | None) -> str | None:
