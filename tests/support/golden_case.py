@@ -10,6 +10,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,20 +51,25 @@ def drawn_waveform(name: str, num_samples: int, sample_rate: int) -> np.ndarray:
     return np.float32(np.clip(signal, -1.0, 1.0))
 
 
+NETWORKS = GOLDEN / "networks"
+"""Cases of networks that are no models of the registry."""
+
+
 @dataclass(frozen=True)
 class GoldenCase:
     """One official model: `info` is the json, `expected(name)` what the official code stored under that name."""
 
     name: str
+    folder: Path = GOLDEN
 
     @cached_property
     def info(self) -> dict:
-        return json.loads((GOLDEN / f"{self.name}.json").read_text())
+        return json.loads((self.folder / f"{self.name}.json").read_text())
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything in the npz; empty where only the key layout is given."""
-        path = GOLDEN / f"{self.name}.npz"
+        path = self.folder / f"{self.name}.npz"
         return dict(np.load(path)) if path.exists() else {}
 
     def expected(self, output: str) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 
 from retrieval.moments.data import collate
 from retrieval.moments.network import QDDETR, add_endpoints
-from tests.support.golden_case import GoldenCase, drawn_tensor, relative_error
+from tests.support.golden_case import NETWORKS, GoldenCase, drawn_tensor, relative_error
 
-CASE = GoldenCase("qd_detr")
+CASE = GoldenCase("qd_detr", NETWORKS)
 
 
 def vectors(side: str, lengths: list[int], size: int = 768) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from task1_asc.broad_sounds.network import HATR, initialize
-from tests.support.golden_case import GoldenCase, drawn_tensor
+from tests.support.golden_case import NETWORKS, GoldenCase, drawn_tensor
 
 CASES = {"hatr": HATR(512, 512, 23, 128, 3, "attention", 0.1), "hatr_audio": HATR(512, 0, 23, 128, 3)}
 
@@ -21,7 +21,7 @@ def spread_error(actual, expected):
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_those_of_the_official_code(name):
-    case, network = GoldenCase(name), CASES[name]
+    case, network = GoldenCase(name, NETWORKS), CASES[name]
     network.load_state_dict(case.state_dict())
     assert sum(parameter.numel() for parameter in network.parameters()) == case.info["num_parameters"]
     sides = [vectors(case, side) for side in ("audio", "text")[: 1 + (name == "hatr")]]
@@ -35,7 +35,7 @@ def test_logits_are_those_of_the_official_code(name):
 
 
 def test_three_steps_of_training_are_those_of_the_official_code():
-    case, network = GoldenCase("hatr"), HATR(dropout=0.0)
+    case, network = GoldenCase("hatr", NETWORKS), HATR(dropout=0.0)
     network.load_state_dict(case.state_dict())
     facts = case.info["training"]
     audio, text, target = vectors(case, "audio"), vectors(case, "text"), torch.tensor(facts["targets"])
