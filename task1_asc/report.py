@@ -188,9 +188,8 @@ def exported_part(runs: Sequence[Run[Task1Settings]]) -> list[html.Section]:
 def cost_rows(runs: Sequence[Run[Task1Settings]]) -> list[dict[str, Any]]:
     """Energy, time, parameters and MACs of each run."""
     rows = []
-    figures: dict[
-        Path, Any
-    ] = {}  # equal networks are measured once, which takes most of the time of a large sweep's report
+    figures: dict[Path, Any] = {}
+    # Equal networks are measured once; measuring each took most of the time of a large sweep's report.
     for precision in {run.settings.precision for run in runs}:
         own = [run for run in runs if run.settings.precision == precision]
         figures |= {run.folder: one for run, one in zip(own, measure_networks(own, precision), strict=True)}
