@@ -310,6 +310,11 @@ def refuse_without_validation(settings: Task1Settings) -> None:
 
 
 RECIPE = Recipe(
-    Task1Settings, make_stages, result_row, is_made_up, prepare=pack_store, for_check=read_wavs_unless_packed,
+    Task1Settings,
+    make_stages,
+    result_row,
+    is_made_up,
+    prepare=pack_store,
+    for_check=read_wavs_unless_packed,
     objective=Objective(trained_stage, "val_macro_accuracy", refuse_without_validation),
 )

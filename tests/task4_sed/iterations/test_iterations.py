@@ -479,7 +479,9 @@ def test_the_teacher_follows_once_in_a_step_however_many_batches_it_has(quick, m
     settings = quick(stage1__accumulate=3)
     module = StageTraining(settings, "atst", 1, 1)
     decays = []
-    monkeypatch.setattr("task4_sed.mean_teacher.training.update_teacher", lambda t, s, decay, statistics: decays.append(decay))
+    monkeypatch.setattr(
+        "task4_sed.mean_teacher.training.update_teacher", lambda t, s, decay, statistics: decays.append(decay)
+    )
     monkeypatch.setattr(StageTraining, "global_step", 0)
     module.on_train_start()
     steps = iter([0, 0, 1, 1, 1, 2])
