@@ -17,20 +17,9 @@ from numpy.typing import NDArray
 from retrieval.search import load_audio_searcher
 from retrieval.search.index import ALPHA
 from retrieval.search.searcher import Rows, Searcher
+from tests.support.esc10 import ESC10
 
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
-ESC10 = {
-    "dog": ["Bark", "Dog"],
-    "rain": ["Rain", "Raindrop", "Rain on surface"],
-    "sea_waves": ["Waves, surf", "Ocean"],
-    "crying_baby": ["Baby cry, infant cry"],
-    "clock_tick": ["Tick-tock", "Tick"],
-    "sneezing": ["Sneeze"],
-    "helicopter": ["Helicopter"],
-    "chainsaw": ["Chainsaw"],
-    "rooster": ["Chicken, rooster", "Crowing, cock-a-doodle-doo"],
-    "crackling_fire": ["Crackle", "Fire"],
-}
 
 
 def embed(searcher: Searcher, folder: Path, table: str) -> tuple[pd.DataFrame, Rows]:

@@ -1,6 +1,5 @@
 """Checking and damaging the Task 1 2025 inference package."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import soundfile
 
 from submissions.package import check_package, make_zip
 from submissions.report import passes
-from tests.support.damage import broken
+from tests.support.damage import assert_found, broken
 from tests.support.packages import (
     INFERENCE_NAME,
     edit_json,
@@ -25,11 +24,6 @@ from tests.support.packages import (
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory) -> Path:
     return write_inference(tmp_path_factory.mktemp("valid"))
-
-
-@pytest.fixture
-def package(valid, tmp_path) -> Path:
-    return shutil.copytree(valid, tmp_path / valid.name)
 
 
 DAMAGES = {
@@ -116,11 +110,7 @@ def test_a_valid_package_breaks_no_rule(valid):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_every_damage_is_found_and_its_place_is_named(package, name):
-    damage, rule, told = DAMAGES[name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, DAMAGES[name])
 
 
 def test_the_list_of_the_evaluation_set_keeps_its_folder(package, tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from tests.support.damage import broken, drop, edit_line, meta, named, put, rewrite
+from tests.support.damage import Damage, assert_found, broken, drop, edit_line, meta, named, put, rewrite
 from tests.support.packages import (
     INFERENCE_NAME,
     edit_declaration,
@@ -26,8 +26,6 @@ from tests.support.packages import (
     write_task4,
 )
 
-Damage = tuple[Callable[[Path], object], str, str]
-"""What is done to a package, the rule that must find it, and what its place and sentence must name."""
 COMPLEXITY, RESULTS = ("system", "complexity"), ("results", "development_dataset")
 EVALUATION = ("results", "development_evaluation")
 
@@ -584,11 +582,7 @@ def test_a_valid_package_breaks_no_rule(valid, kind):
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_every_damage_is_found_and_its_place_is_named(valid, tmp_path, kind, name):
     package = shutil.copytree(valid[kind], tmp_path / valid[kind].name)
-    damage, rule, told = KINDS[kind][1][name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, KINDS[kind][1][name])
 
 
 def test_there_are_at_least_20_damages_of_each_kind():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from submissions.package import check_package, make_zip
-from tests.support.damage import broken, drop, edit_line, put
+from tests.support.damage import assert_found, broken, drop, edit_line, put
 from tests.support.packages import RETRIEVAL_FILES, edit_declaration, edit_meta, write_retrieval
 
 
@@ -238,11 +238,7 @@ def test_a_valid_package_breaks_no_rule(valid, rules):
 @pytest.mark.parametrize(("rules", "name"), CASES)
 def test_every_damage_is_found_and_its_place_is_named(valid, tmp_path, rules, name):
     package = shutil.copytree(valid[rules], tmp_path / valid[rules].name)
-    damage, rule, told = (RANKED_DAMAGES if rules == "task8_2024" else MATRIX_DAMAGES)[name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, (RANKED_DAMAGES if rules == "task8_2024" else MATRIX_DAMAGES)[name])
 
 
 def test_there_are_at_least_20_damages_of_each_year():

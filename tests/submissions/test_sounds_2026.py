@@ -6,10 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from submissions.checks import Finding
 from submissions.package import check_package, make_zip, pack
-from submissions.report import passes
-from tests.support.damage import broken, drop, edit_line, meta, named, put, rewrite
+from tests.support.damage import assert_found, broken, drop, edit_line, meta, named, put, rewrite, warnings
 from tests.support.packages import SOUND_IDS, edit_declaration, edit_meta, replace, report, write_sounds
 
 BASE = ("results", "development_datasets", "bsd10k-v1.2")
@@ -195,17 +193,6 @@ def valid(tmp_path_factory) -> Path:
     return write_sounds(tmp_path_factory.mktemp("valid"))
 
 
-@pytest.fixture
-def package(valid, tmp_path) -> Path:
-    return shutil.copytree(valid, tmp_path / valid.name)
-
-
-def warnings(package: Path) -> dict[str, list[Finding]]:
-    results = check_package(package)[1]
-    assert passes(results), [result for result in results if not result.holds]
-    return {one.name: [finding for finding in one.findings if finding.kind == "warning"] for one in results}
-
-
 def test_a_valid_package_of_one_system_breaks_no_rule(package):
     name_report(package)
     opened, results = check_package(make_zip(package))
@@ -223,19 +210,12 @@ def test_a_valid_package_of_four_systems_breaks_no_rule(tmp_path):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_every_damage_is_found_and_its_place_is_named(package, name):
-    damage, rule, told = DAMAGES[name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, DAMAGES[name])
 
 
 @pytest.mark.parametrize("name", WARNINGS)
 def test_what_is_odd_or_not_verified_is_a_warning(package, name):
-    damage, rule, told = WARNINGS[name]
-    damage(package)
-    found = warnings(package)
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found
+    assert_found(package, WARNINGS[name], warnings)
 
 
 def test_two_systems_with_the_same_classes_are_named(tmp_path):

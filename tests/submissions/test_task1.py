@@ -15,7 +15,7 @@ from submissions.participant import placeholder_report, write_template
 from submissions.reading import open_package
 from submissions.report import as_data, lines
 from submissions.rules import load_rules, rule_names
-from tests.support.damage import broken, drop, edit_line, put
+from tests.support.damage import assert_found, broken, drop, edit_line, put
 from tests.support.packages import SPLITS, edit_declaration, edit_meta, task1_table, write_task1
 
 LABEL = "Lastname_INST_task1_1"
@@ -24,11 +24,6 @@ LABEL = "Lastname_INST_task1_1"
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory) -> Path:
     return write_task1(tmp_path_factory.mktemp("valid"))
-
-
-@pytest.fixture
-def package(valid, tmp_path) -> Path:
-    return shutil.copytree(valid, tmp_path / valid.name)
 
 
 def output(package: Path, split: int = 25) -> Path:
@@ -318,11 +313,7 @@ def test_a_valid_package_breaks_no_rule(valid):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_every_damage_is_found_and_its_place_is_named(package, name):
-    damage, rule, told = DAMAGES[name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, DAMAGES[name])
 
 
 def test_there_are_at_least_25_damages():

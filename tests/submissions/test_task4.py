@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from submissions.package import check_package, make_zip
-from tests.support.damage import broken, drop, edit_line, put
+from tests.support.damage import assert_found, broken, drop, edit_line, put
 from tests.support.packages import edit_meta, write_task4
 
 LABEL = "Lastname_INST_task4_1"
@@ -16,11 +16,6 @@ LABEL = "Lastname_INST_task4_1"
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory) -> Path:
     return write_task4(tmp_path_factory.mktemp("valid"))
-
-
-@pytest.fixture
-def package(valid, tmp_path) -> Path:
-    return shutil.copytree(valid, tmp_path / valid.name)
 
 
 def system(package: Path) -> Path:
@@ -218,11 +213,7 @@ def test_a_valid_package_breaks_no_rule(valid):
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_every_damage_is_found_and_its_place_is_named(package, name):
-    damage, rule, told = DAMAGES[name]
-    damage(package)
-    found = broken(package)
-    assert rule in found, f"{rule} found nothing; others: {found}"
-    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
+    assert_found(package, DAMAGES[name])
 
 
 def test_there_are_at_least_20_damages():

@@ -7,6 +7,10 @@ import pandas as pd
 
 from submissions.checks import Finding
 from submissions.package import check_package
+from submissions.report import passes
+
+Damage = tuple[Callable[[Path], object], str, str]
+"""What is done to a package, the rule that must find it, and what its place and sentence must name."""
 
 
 def broken(path: Path, **options) -> dict[str, list[Finding]]:
@@ -14,6 +18,22 @@ def broken(path: Path, **options) -> dict[str, list[Finding]]:
     results = check_package(path, **options)[1]
     errors = {result.name: [finding for finding in result.findings if finding.kind == "error"] for result in results}
     return {name: findings for name, findings in errors.items() if findings}
+
+
+def warnings(package: Path) -> dict[str, list[Finding]]:
+    """Rule to its warnings; there are no errors."""
+    results = check_package(package)[1]
+    assert passes(results), [result for result in results if not result.holds]
+    return {one.name: [finding for finding in one.findings if finding.kind == "warning"] for one in results}
+
+
+def assert_found(package: Path, damage: Damage, read=broken) -> None:
+    """Damage a package: the rule finds it and names the place."""
+    change, rule, told = damage
+    change(package)
+    found = read(package)
+    assert rule in found, f"{rule} found nothing; others: {found}"
+    assert any(told in f"{finding.place} {finding.sentence}" for finding in found[rule]), found[rule]
 
 
 def edit_line(path: Path, number: int, change) -> None:

@@ -17,20 +17,8 @@ from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import WindowPolicy
 from common.registry import load_audio_model
 from common.registry.models import create_audio_model
+from tests.support.esc10 import ESC10
 from tests.support.verbs import verb
-
-ESC10 = {  # labels of AudioSet that stand for a category of ESC-10
-    "dog": ["Bark", "Dog"],
-    "rain": ["Rain", "Raindrop", "Rain on surface"],
-    "sea_waves": ["Waves, surf", "Ocean"],
-    "crying_baby": ["Baby cry, infant cry"],
-    "clock_tick": ["Tick-tock", "Tick"],
-    "sneezing": ["Sneeze"],
-    "helicopter": ["Helicopter"],
-    "chainsaw": ["Chainsaw"],
-    "rooster": ["Chicken, rooster", "Crowing, cock-a-doodle-doo"],
-    "crackling_fire": ["Crackle", "Fire"],
-}
 
 
 @pytest.fixture(scope="module")
