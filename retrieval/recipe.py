@@ -18,9 +18,8 @@ from common.errors import unknown
 from common.models.network import choose_device
 from common.output import say
 from common.registry.models import create_front_end
-from common.runs.recipe import Recipe
+from common.runs.recipe import Objective, Recipe
 from common.runs.stages import Run, Stage
-from common.runs.tuning import Objective
 from common.training.seeds import derive_seed, seed_all
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data.captions import leaks, read_relevance

@@ -23,9 +23,8 @@ from common.models.network import choose_device
 from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
-from common.runs.recipe import Recipe
+from common.runs.recipe import Objective, Recipe
 from common.runs.stages import Run, Stage
-from common.runs.tuning import Objective
 from common.training.checkpoints import save_checkpoint
 from common.training.seeds import derive_seed, seed_all
 from task1_asc.data.clips import (

@@ -43,8 +43,7 @@ def _system(settings: SystemSettings) -> Any:
 @cache
 def load_recipe() -> "Recipe[SystemSettings]":
     """The recipe of both systems."""
-    from common.runs.recipe import Recipe
-    from common.runs.tuning import Objective
+    from common.runs.recipe import Objective, Recipe
 
     return Recipe(
         SYSTEM, make_stages, result_row, is_made_up, refuse_early=check_inputs, prepare=prepare_stores,

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from common.errors import UserError
 from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
-from common.runs.tuning import Objective, Range, Search, tune
 from common.settings import RunSettings
 
 if TYPE_CHECKING:
     from common.runs.processes import Executor
+    from common.runs.tuning import Range
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -31,6 +31,28 @@ def _nothing(_: Any) -> None:
 
 def _unchanged(settings: S) -> S:
     return settings
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A figure of the validation, higher is better: the best value of a column in the metrics.csv of a stage.
+
+    stage: name of the stage with these settings. refuse: raises UserError for settings without validation.
+    """
+
+    stage: Callable[[Any], str]
+    column: str
+    refuse: Callable[[Any], None] = _nothing
+
+    def of(self, run: Run[Any]) -> float:
+        """The figure of a trained run."""
+        from common.reports.plots import read_curves
+
+        path = run.folder / self.stage(run.settings) / "metrics.csv"
+        points = read_curves(path).get(self.column)
+        if not points:
+            raise UserError(f"{path} has no {self.column}; a search needs a training with validation.")
+        return max(point[1] for point in points)
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,7 @@ class Recipe(Generic[S]):
         return folder, sweep(settings, over, self.cell, folder, executor)
 
     def search(
-        self, settings: S, ranges: Mapping[str, Range], trials: int, executor: "Executor | None" = None
+        self, settings: S, ranges: "Mapping[str, Range]", trials: int, executor: "Executor | None" = None
     ) -> tuple[Path, list[dict[str, Any]]]:
         """Search ranges of settings by the figure of the validation; see `common.runs.tuning.tune`.
 
@@ -122,6 +144,7 @@ class Recipe(Generic[S]):
             The folder of results.csv, and its rows, the best first.
         """
         from common.runs.sweep import sweep_name
+        from common.runs.tuning import Search, tune
 
         if self.objective is None:
             raise UserError("This recipe has no figure of a validation to search by; sweep over values instead.")
@@ -129,4 +152,4 @@ class Recipe(Generic[S]):
         self.objective.refuse(settings)
         if executor is not None:
             self.prepare(settings)
-        return folder, tune(Search(settings, ranges, self.stages, self.objective), trials, folder, executor)
+        return folder, tune(Search(settings, ranges, self.stages, self.objective.of), trials, folder, executor)

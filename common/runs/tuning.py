@@ -64,43 +64,18 @@ def parse_ranges(options: Sequence[str]) -> dict[str, Range]:
     return found
 
 
-def _accept(_: Any) -> None:
-    return None
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A figure of the validation, higher is better: the best value of a column in the metrics.csv of a stage.
-
-    stage: name of the stage with these settings. refuse: raises UserError for settings without validation.
-    """
-
-    stage: Callable[[Any], str]
-    column: str
-    refuse: Callable[[Any], None] = _accept
-
-    def of(self, run: Run[Any]) -> float:
-        """The figure of a trained run."""
-        from common.reports.plots import read_curves
-
-        path = run.folder / self.stage(run.settings) / "metrics.csv"
-        points = read_curves(path).get(self.column)
-        if not points:
-            raise UserError(f"{path} has no {self.column}; a search needs a training with validation.")
-        return max(point[1] for point in points)
-
-
 @dataclass(frozen=True)
 class Search:
     """What trials have in common.
 
-    settings: of every trial, apart from the ranges. stages: of a run; the test is left out.
+    settings: of every trial, apart from the ranges. stages: of a run; the test is left out. figure: of a trained run,
+    higher is better.
     """
 
     settings: RunSettings
     ranges: Mapping[str, Range]
     stages: Callable[[Any], list[Stage]]
-    objective: Objective
+    figure: Callable[[Run[Any]], float]
 
     def description(self) -> dict[str, Any]:
         """Equal for trials that belong together."""
@@ -114,17 +89,17 @@ class Search:
         return Task(cell.title, self.train, cell.settings)
 
     def train(self, settings: RunSettings) -> float:
-        """The objective of one trial."""
+        """The figure of one trial."""
         run = Run(settings.folder, settings)
         run_stages(run, [stage for stage in self.stages(settings) if stage.name != "test"])
-        return self.objective.of(run)
+        return self.figure(run)
 
 
 def tune(search: Search, trials: int, folder: Path, executor: "Executor | None" = None) -> list[dict[str, Any]]:
     """Train trials until `trials` of them are finished.
 
     Args:
-        search: settings, ranges, objective.
+        search: settings, ranges, figure.
         trials: number, with those of earlier calls.
         folder: of trials.json and results.csv.
         executor: runs as many trials at a time as it has jobs; None runs one after another in this process.
@@ -136,7 +111,6 @@ def tune(search: Search, trials: int, folder: Path, executor: "Executor | None" 
         UserError: if optuna is missing, or the folder holds trials of other settings.
         CheckFailed: if a trial failed.
     """
-    search.objective.refuse(search.settings)
     at_once = 1 if executor is None else executor.jobs
     prepare_folder(folder)
     with lock_folder(folder):
