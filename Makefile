@@ -84,7 +84,7 @@ lint: $(INSTALLED_FOR_TESTS)
 	$(VENV_PYTHON) -m mypy
 
 bench: $(INSTALLED)
-	for file in tests/benchmarks/[a-z]*.py; do \
+	for file in tests/benchmarks/bench_*.py; do \
 		echo "$$file"; $(VENV_PYTHON) -m "$$(tr / . <<< "$${file%.py}")"; done
 
 # uv installs in a fraction of pip's time (compiled: otherwise each start of torch takes seconds longer). Without uv, or

@@ -8,6 +8,7 @@ import pandas as pd
 from submissions.checks import Finding
 from submissions.package import check_package
 from submissions.report import passes
+from tests.support.packages import edit_meta
 
 Damage = tuple[Callable[[Path], object], str, str]
 """What is done to a package, the rule that must find it, and what its place and sentence must name."""
@@ -83,3 +84,33 @@ def rewrite(pattern: str, change: Callable[[pd.DataFrame], pd.DataFrame | None],
         (table if changed is None else changed).to_csv(path, sep=separator, index=False)
 
     return damage
+
+
+def cell(row: int, column: int, value: str):
+    def change(table: pd.DataFrame) -> None:
+        table.iat[row, column] = value
+
+    return change
+
+
+def content(pattern: str, old: bytes, new: bytes):
+    """A damage: bytes of a file replaced once."""
+
+    def damage(package: Path) -> None:
+        path = named(package, pattern)
+        assert old in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(old, new, 1))
+
+    return damage
+
+
+def prepend(pattern: str, start: bytes):
+    return lambda package: named(package, pattern).write_bytes(start + named(package, pattern).read_bytes())
+
+
+def in_meta(change):
+    return lambda package: edit_meta(package, change)
+
+
+def report(text: bytes):
+    return lambda package: named(package, "*.technical_report.pdf").write_bytes(text)

@@ -9,12 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.runs.stages import Run, read_record, run_stages
-from task4_sed.iterations.data import (
-    STORES,
-    DistilledClips,
-    PseudoLabels,
-    training_sets,
-)
+from task4_sed.iterations.data import STORES, DistilledClips, PseudoLabels, training_sets
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.labels import CLASSES
 from task4_sed.scores.store import ScoreStore, ScoreWriter

@@ -11,9 +11,7 @@ import torch
 from common.settings import dump_settings
 from common.training.checkpoints import read_checkpoint
 from task4_sed.data.clips import GroupSampler
-from task4_sed.iterations.data import (
-    SharedBatches,
-)
+from task4_sed.iterations.data import SharedBatches
 from task4_sed.iterations.train import StageTraining
 from tests.support.quick_iterations import BATCH, SMALL
 

@@ -5,11 +5,7 @@ import torch
 
 from task4_sed.augment import Streams, draw_partners
 from task4_sed.data.clips import BatchPlan, GroupedBatches
-from task4_sed.iterations.data import (
-    DistilledClips,
-    WavmixedBatches,
-    training_sets,
-)
+from task4_sed.iterations.data import DistilledClips, WavmixedBatches, training_sets
 from task4_sed.iterations.train import StageTraining
 from task4_sed.iterations.views import Rows
 from task4_sed.labels import CLASSES, DESED_CLASSES
