@@ -5,7 +5,8 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -166,6 +167,22 @@ def spell_time(seconds: float) -> str:
 
 
 SECONDS_BETWEEN_LINES = 15.0
+_wholes: list[tuple[str, Callable[[float], float]]] = []
+
+
+@contextmanager
+def part_of(name: str, left: Callable[[float], float]) -> Iterator[None]:
+    """Within the block, progress also shows the time left of a whole, such as a run.
+
+    Args:
+        name: of the whole.
+        left: from seconds left of the part to those of the whole; as many where it tells no more.
+    """
+    _wholes.append((name, left))
+    try:
+        yield
+    finally:
+        _wholes.pop()
 
 
 class Progress:
@@ -182,28 +199,30 @@ class Progress:
     def __init__(self, what: str, total: int | None, unit: str = "clips", done: int = 0, quiet: bool = False):
         self.what, self.total, self.unit, self.done, self.quiet = what, total, unit, done, quiet or _quiet
         self._bar: Any = None
-        self._done_before, self._started = done, time.monotonic()
-        self._last_line = self._started
+        self._first: tuple[int, float] | None = None  # units when the first new one was done, and the time
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
         if not self.quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
             what = TextColumn("{task.description}", markup=False)
-            columns = (what, BarColumn(), MofNCompleteColumn(), TextColumn(self.unit))
-            self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+            columns = (what, BarColumn(), MofNCompleteColumn(), TextColumn(self.unit + "{task.fields[left]}"))
+            self._bar = RichProgress(*columns, console=Console(stderr=True))
             self._bar.start()
-            self._bar.add_task(self.what, total=self.total, completed=self.done)
+            self._bar.add_task(self.what, total=self.total, completed=self.done, left="")
         return self
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units. A line with a `note` is also printed when all units are done."""
         self.done += count
+        if self._first is None and count > 0:
+            self._first = self.done, time.monotonic()
         if self._bar is not None:
             shown = escape(f"{self.what} {note}".rstrip())
-            self._bar.update(self._bar.tasks[0].id, advance=count, description=shown)
+            self._bar.update(self._bar.tasks[0].id, advance=count, description=shown, left=self.time_left())
             return
         is_last = note and self.done == self.total
         if not self.quiet and (is_last or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES):
@@ -212,11 +231,21 @@ class Progress:
             say(f"{self.what}: {self.done}{of_total} {self.unit}{f'  {note}' if note else ''}{self.time_left()}")
 
     def time_left(self) -> str:
-        """Such as ", about 12 min left"; empty where nothing tells, or nothing is left."""
-        new = self.done - self._done_before
-        if self.total is None or new <= 0 or self.done >= self.total:
+        """Such as ", about 12 min left (run: 20 min)"; empty where nothing tells, or nothing is left.
+
+        The first new unit counts for nothing: it often waits for a model or a file system.
+        """
+        if self._first is None or self.total is None or not self._first[0] < self.done < self.total:
             return ""
-        return f", about {spell_time((time.monotonic() - self._started) * (self.total - self.done) / new)} left"
+        done, since = self._first
+        left = (time.monotonic() - since) * (self.total - self.done) / (self.done - done)
+        wholes, seconds = [], left
+        for name, whole in reversed(_wholes):
+            before, seconds = seconds, whole(seconds)
+            if seconds > before:
+                wholes.append(f"{name}: {spell_time(seconds)}")
+        in_all = f" ({', '.join(wholes)})" if wholes else ""
+        return f", about {spell_time(left)} left{in_all}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from common.data.files import atomic_write, compute_sha256, read_json, write_json
 from common.errors import CheckFailed, UserError, unknown
-from common.output import say, silence_rank, spell_time
+from common.output import part_of, say, silence_rank, spell_time
 from common.runs.folder import (
     SETTINGS_FILE,
     code_version,
@@ -41,6 +41,7 @@ from common.runs.folder import (
     refuse_no_run,
     run_folders,
 )
+from common.runs.time_left import run_clock, seconds_before
 from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
 
 if TYPE_CHECKING:
@@ -305,11 +306,14 @@ def _mark(run: Run[Any], plan: dict[str, Action]) -> None:
 
 
 def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action]) -> None:
-    for stage in stages:
-        if plan[stage.name] != "keep":
-            started = time.monotonic()
+    pending = [stage for stage in stages if plan[stage.name] != "keep"]
+    for number, stage in enumerate(pending):
+        started = time.monotonic()
+        lengths = [seconds_before(run.folder / each.name / RECORD, _values(run.settings, each.uses))
+                   for each in pending[number:]]  # fmt: skip
+        with part_of("run", run_clock(lengths[0], lengths[1:])):
             _run_stage(run, stage, stages, plan[stage.name])
-            say(f"{stage.name}: done in {spell_time(time.monotonic() - started)}")
+        say(f"{stage.name}: done in {spell_time(time.monotonic() - started)}")
 
 
 def _side_by_side(run: Run[Any], stages: Sequence[Stage], plan: dict[str, Action], executor: "Executor") -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 from common.data.files import atomic_write, write_json
 from common.errors import CheckFailed, UserError
-from common.output import Progress, say
+from common.output import part_of, say, spell_time
 from common.runs.folder import lock_folder, prepare_folder, read_sweep
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
 from common.runs.tasks import Outcome, Task, run_task
+from common.runs.time_left import SweepClock
 from common.settings import AnySettings, MachineSettings, Settings, changed_settings, parse_settings, plain_settings
 from common.settings.yaml_file import parse_value
 
@@ -129,8 +130,8 @@ def sweep(
         if len(tasks) < len(cells):
             say(f"{len(cells) - len(tasks)} of {len(cells)} cells are finished already")
         failed = []
-        progress = Progress(folder.name, len(tasks), "cells", quiet=True)
-        outcomes = _one_by_one(tasks) if executor is None else executor.run(tasks, folder / "slurm")
+        clock = SweepClock(len(tasks))
+        outcomes = _one_by_one(tasks, clock) if executor is None else executor.run(tasks, folder / "slurm")
         for number, outcome in enumerate(outcomes, start=1):
             cell = cells[outcome.name]
             if outcome.error:
@@ -139,9 +140,9 @@ def sweep(
             else:
                 table.append({**dict(zip(cell.names, cell.values)), **outcome.value})
                 _failure_path(folder, outcome.name).unlink(missing_ok=True)
-            progress.advance()
-            state = "failed" if outcome.error else "done"
-            say(f"{number} of {len(tasks)}: {outcome.name} {state}{progress.time_left()}")
+            left, state = clock.cell_is_done(), "failed" if outcome.error else "done"
+            rest = f", about {spell_time(left)} left" if number < len(tasks) else ""
+            say(f"{number} of {len(tasks)}: {outcome.name} {state}{rest}")
         table.sort([cell.values for cell in cells.values()])
     if failed:
         lines = "\n  ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
@@ -149,11 +150,13 @@ def sweep(
     return [{name: parse_value(text) for name, text in row.items()} for row in table.rows]
 
 
-def _one_by_one(tasks: Sequence[Task]) -> Iterator[Outcome]:
+def _one_by_one(tasks: Sequence[Task], clock: SweepClock) -> Iterator[Outcome]:
     """Run cells in this process."""
     for number, task in enumerate(tasks, start=1):
         say(f"{number} of {len(tasks)}: {task.name} starts")
-        yield run_task(task)
+        with part_of("sweep", clock.left):
+            outcome = run_task(task)
+        yield outcome
 
 
 def refuse_several_devices(settings: Settings, because: str, prefix: str = "") -> None:

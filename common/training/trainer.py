@@ -307,7 +307,7 @@ class EpochBar(RichProgressBar):
         super().on_train_start(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:
-        self.epochs.done = current_epoch
+        self.epochs.advance(current_epoch - self.epochs.done)
         return f"Epoch {current_epoch + 1}/{self.epochs.total}{self.epochs.time_left()}"
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from common.output import Progress, name_task, print_error, print_table, say, spell_time
+from common.output import Progress, name_task, part_of, print_error, print_table, say, spell_time
 
 
 def test_control_characters_of_names_are_shown_escaped(capsys):
@@ -52,15 +52,39 @@ def test_a_pipe_gets_cells_between_tabs(capsys):
     )
 
 
-def test_progress_tells_the_time_left(monkeypatch):
-    clock = iter([0.0, 60.0, 60.0])
-    monkeypatch.setattr("common.output.time.monotonic", lambda: next(clock))
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.monotonic", lambda: self.now)
+
+
+def test_progress_tells_the_time_left_from_the_second_unit_on(monkeypatch):
+    clock = Clock(monkeypatch)
     progress = Progress("Training", 20, "epochs", done=10, quiet=True)
+    progress.advance(0)
     assert progress.time_left() == ""
-    progress.done = 12
+    clock.now = 1000.0  # the first unit waited for a model
+    progress.advance()
+    assert progress.time_left() == ""
+    clock.now = 1030.0
+    progress.advance()
     assert progress.time_left() == ", about 4 min left"  # 30 s for each of eight
-    progress.done = 20
+    progress.advance(8)
     assert progress.time_left() == ""
+
+
+def test_progress_within_a_whole_also_tells_the_time_left_of_it(monkeypatch):
+    clock = Clock(monkeypatch)
+    progress = Progress("Training", 4, "epochs", quiet=True)
+    progress.advance()
+    clock.now = 60.0
+    progress.advance()
+    with part_of("sweep", lambda left: 10 * left), part_of("run", lambda left: left + 60):
+        assert progress.time_left() == ", about 2 min left (run: 3 min, sweep: 30 min)"
+    with part_of("run", lambda left: left):
+        assert progress.time_left() == ", about 2 min left"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (725, "12 min"), (7500, "2 h 5 min")])
