@@ -17,7 +17,6 @@ from common.features.mel import (
     MelSpectrum,
     Resampler,
     compute_spectrum,
-    float32,
     in_pieces,
     kaldi_mel_bank,
     pre_emphasis,
@@ -35,8 +34,20 @@ class FrontEnd(nn.Module):
 
     def __call__(self, waveform: Tensor) -> Tensor:
         """(batch, samples) at `sample_rate` to (batch, 1, mels, frames)."""
-        with float32(waveform) as waveform:
-            return super().__call__(waveform)
+        return in_float32(super().__call__, waveform)
+
+
+def in_float32(compute: Mask, waveform: Tensor) -> Tensor:
+    """Compute in float32, without autocast and TF32: mel powers exceed half precision in a loud tone."""
+    with torch.autocast(waveform.device.type, enabled=False):
+        if not waveform.is_cuda:
+            return compute(waveform.float())
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            return compute(waveform.float())
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
 
 class ResampledMel(FrontEnd):
@@ -282,8 +293,7 @@ class DesedMel(FrontEnd):
 
     def magnitude(self, waveform: Tensor) -> Tensor:
         """(batch, samples) to mel magnitudes (batch, 1, n_mels, frames); mix these."""
-        with float32(waveform) as waveform:
-            return _as_image(self.mel(waveform))
+        return _as_image(in_float32(self.mel, waveform))
 
     @staticmethod
     def decibel(magnitude: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ go through all steps before the next ones, so they stay in the cache.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +15,6 @@ from torch import Tensor, nn
 # Both measured best, or near it, for all front ends (tests/benchmarks/bench_front_ends.py).
 BANDS_AT_ONCE = 16
 SAMPLES_AT_ONCE = 1 << 18  # of overlapping frames
-
-
-@contextmanager
-def float32(waveform: Tensor) -> Iterator[Tensor]:
-    """The waveform in float32, and no autocast or TF32 within: mel powers exceed half precision in a loud tone."""
-    with torch.autocast(waveform.device.type, enabled=False):
-        if not waveform.is_cuda:
-            yield waveform.float()
-            return
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield waveform.float()
-        finally:
-            torch.set_float32_matmul_precision(precision)
 
 
 def kaldi_mel_bank(n_mels: int, n_fft: int, sample_rate: int, f_min: float | Tensor, f_max: float | Tensor) -> Tensor:
