@@ -11,6 +11,7 @@ the organisers' evaluation takes is not known.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ CREDIT = np.where(np.eye(len(CODES), dtype=bool), 1.0, 0.375 * SAME_TOP)
 """m for (truth, prediction): the share of common ancestors, times 0.75 where the class is wrong."""
 HALF_CREDIT = np.where(np.eye(len(CODES), dtype=bool), 1.0, 0.5 * SAME_TOP)
 RESAMPLES = 1000
+FEW = 4  # classes that a message names
 
 
 def hierarchical_scores(truth: Sequence[str], predicted: Sequence[str]) -> dict[str, Any]:
@@ -72,6 +74,15 @@ def count_indices(truth: Array, predicted: Array) -> Array:
     """`count_pairs` of indices in the taxonomy."""
     size = len(CODES)
     return np.bincount(truth * size + predicted, minlength=size * size).reshape(size, size)
+
+
+def spell_missed(codes: Sequence[str], evaluation: Path | None) -> str:
+    """Classes that are never predicted, shortened where a run's evaluation.json has the whole list."""
+    if evaluation is None or len(codes) <= FEW:
+        return ", ".join(codes)
+    return (
+        f"{len(codes)} of {len(CODES)} classes ({', '.join(codes[:FEW])}, ...; all in never_predicted of {evaluation})"
+    )
 
 
 def class_scores(counts: Array) -> tuple[Array, Array, Array]:

@@ -18,9 +18,9 @@ from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from task1_asc.broad_sounds.data import read_sounds
 from task1_asc.broad_sounds.evaluate import SoundRun
-from task1_asc.broad_sounds.metrics import NAMES
+from task1_asc.broad_sounds.metrics import NAMES, spell_missed
 from task1_asc.broad_sounds.recipe import RECIPE
-from task1_asc.broad_sounds.submission import TESTED
+from task1_asc.broad_sounds.submission import TESTED, TESTED_FIGURES
 from task1_asc.broad_sounds.taxonomy import CLASSES, CODES
 
 SHOWN = ("hF", "hP", "hR", "hierarchical_accuracy", "accuracy", "top_accuracy")
@@ -113,9 +113,10 @@ def missed_texts(systems: Sequence[Trained]) -> list[str]:
         own = content["sets"][content["set"]]
         if own["never_predicted"]:
             official = ", ".join(f"{name} {100 * own['official'][name]:.1f}" for name in NAMES)
+            named = spell_missed(own["never_predicted"], system.runs[0].folder / TESTED_FIGURES)
             texts.append(
-                f"{system.name} never predicts {', '.join(own['never_predicted'])} in some fold: counted as 0 here. "
-                f"The official code leaves such classes out: {official}."
+                f"{system.name} never predicts in some fold: {named}. They count as 0 here; the official code leaves "
+                f"them out: {official}."
             )
     return texts
 

@@ -27,12 +27,13 @@ from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant
 from submissions.reading import EvaluationFiles
 from submissions.rules import load_rules
-from task1_asc.broad_sounds.metrics import NAMES, hierarchical_scores
+from task1_asc.broad_sounds.metrics import NAMES, hierarchical_scores, spell_missed
 from task1_asc.broad_sounds.settings import SoundSettings
 from task1_asc.broad_sounds.taxonomy import CODES
 
 RULES = "task1_2026"
 TESTED, TESTED_CROWD = "test/predictions.csv", "test/bsd35k-cs_predictions.csv"
+TESTED_FIGURES = "test/evaluation.json"
 PREDICTED = "predictions/predictions.csv"
 PREDICT = "python -m task1_asc sounds predict RUN --root EVALUATION_SET"
 SoundRun = Run[SoundSettings]
@@ -147,7 +148,8 @@ def development_figures(runs: Sequence[SoundRun]) -> dict[str, Any]:
     if any(run.settings.data.protocol != "published" for run in runs):
         say("These figures are of another protocol than the published one; say so in the technical report.")
     if missed := sorted({code for fold in folds for code in fold["never_predicted"]}, key=CODES.index):
-        say(f"Never predicted in a fold: {', '.join(missed)}. They count as 0; the official code leaves them out.")
+        named = spell_missed(missed, runs[0].folder / TESTED_FIGURES if len(runs) == 1 else None)
+        say(f"Never predicted in a fold: {named}. They count as 0; the official code leaves them out.")
     overall = {name: _mean([fold[name] for fold in folds]) for name in NAMES}
     # A miniature may have folds without a class; its figures are means over the other folds.
     classes = {

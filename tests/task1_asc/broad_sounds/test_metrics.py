@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from task1_asc.broad_sounds.metrics import (
     hierarchical_scores,
     interval_of,
     mean_draws,
+    spell_missed,
 )
 from task1_asc.broad_sounds.taxonomy import CODES
 from tests.support.places import GOLDEN, SHARED
@@ -94,3 +96,11 @@ def test_a_better_system_is_better_on_the_same_clips(pairs):
     assert paired.low > 0.05
     assert paired.high - paired.low < np.ptp(draws[0][1:]) + np.ptp(draws[1][1:])
     assert np.ptp(mean_draws(draw_counts([(truth, first)]))["hF"] - draws[0]) == 0
+
+
+def test_a_long_list_of_missed_classes_is_shortened():
+    where = Path("run/test/evaluation.json")
+    assert spell_missed(CODES[:4], where) == "m-sp, m-si, m-m, is-p"
+    told = spell_missed(CODES[:13], where)
+    assert told == f"13 of 23 classes (m-sp, m-si, m-m, is-p, ...; all in never_predicted of {where})"
+    assert spell_missed(CODES[:13], None) == ", ".join(CODES[:13])
