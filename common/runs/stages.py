@@ -39,7 +39,6 @@ from common.runs.folder import (
     lock_folder,
     prepare_folder,
     refuse_no_run,
-    run_folders,
 )
 from common.runs.time_left import run_clock, seconds_before
 from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
@@ -218,35 +217,6 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     return Run(folder, settings)
 
 
-def read_finished(
-    paths: Sequence[Path], open_one: Callable[[Path], Run[Any]], stage: str = "test"
-) -> tuple[list[tuple[Run[Any], dict[str, Any]]], list[Path]]:
-    """Runs and sweeps for a report.
-
-    Args:
-        paths: folders of runs and sweeps.
-        open_one: opens the run in a folder.
-        stage: the last stage.
-
-    Returns:
-        Finished runs with their evaluation.json, by seed; and the folders of the others.
-
-    Raises:
-        UserError: if no run is finished.
-    """
-    finished, unfinished = [], []
-    for folder in run_folders(paths):
-        run = open_one(folder)
-        if is_done(run, stage):
-            finished.append((run, run.read_evaluation(stage)))
-        else:
-            say(f"{folder} is not finished: left out")
-            unfinished.append(folder)
-    if not finished:
-        raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Resume with `train --resume RUN`.")
-    return sorted(finished, key=lambda item: item[0].settings.seed), unfinished
-
-
 def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
     """The record of a finished stage: settings, code, started, seconds, energy_kwh (None when not measured), inputs.
 
@@ -397,6 +367,7 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
     evaluation = folder / "evaluation.json"
     record = {
         "stage": stage.name,
+        "package": type(run.settings).__module__.rpartition(".")[0],
         "settings": settings,
         "inputs": inputs,
         "code": code_version(),
