@@ -192,7 +192,7 @@ def probe(
     """
     _refuse_early(model, source, hear=True)
     from common.inference.probe import probe as evaluate
-    from common.reports.html import with_interval
+    from common.reports.statistics import with_interval
 
     result = evaluate(source, model, weights, grid, folds, first_best, precision)
     if json:

@@ -17,6 +17,7 @@ LONGEST_UNFOLDED = 32
 NARROWEST_FOLDED = 20
 NUMBER = re.compile(r"[-+]?[\d.,]*$")
 """A number, or an empty cell."""
+INTERVAL = re.compile(r" \[-?[\d.]+, -?[\d.]+\]$")
 _quiet = False
 _wide = False
 _prefix = ""
@@ -78,16 +79,12 @@ def show_everything(wide: bool) -> None:
     _wide = wide
 
 
-def is_wide() -> bool:
-    """Whether `--wide` was given."""
-    return _wide
-
-
 def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     """Print results for people, one row per line; None becomes an empty cell.
 
-    On a terminal the table fits its width: long texts are folded, long paths lose their first folders, and the last
-    columns are left out and named, unless `--wide` was given. Elsewhere cells stand between tabs, whole.
+    On a terminal the table fits its width: of several figures only the first keeps its interval, long texts are folded,
+    long paths lose their first folders, and the last columns are left out and named, unless `--wide` was given.
+    Elsewhere cells stand between tabs, whole.
     """
     if _quiet:
         return
@@ -110,6 +107,9 @@ def print_fitted(console: Any, columns: Sequence[str], cells: Sequence[Sequence[
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    bounded = [number for number in range(len(columns)) if any(INTERVAL.search(row[number]) for row in cells)][1:]
+    if len(bounded) > 1 and not _wide:
+        cells = [[INTERVAL.sub("", text) if i in bounded else text for i, text in enumerate(row)] for row in cells]
     widths = []
     for number, column in enumerate(columns):
         texts = [row[number] if _wide else shorten_path(row[number]) for row in cells]

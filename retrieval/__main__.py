@@ -250,14 +250,13 @@ def answer(index: Positional[Path]) -> None:
 
 def show(run: "Run[Any]") -> None:
     """Print the figures of a finished run, one table for each direction."""
-    from common.reports.html import brief
     from retrieval.report import result_rows
 
     content = run.read_evaluation()
     title = f"{'Made-up data, ' if content['made_up'] else ''}per cent, 95 % over clips, {content['tested']}"
-    print_table(brief(result_rows([(run, content)])), title=title)
+    print_table(result_rows([(run, content)]), title=title)
     if rows := result_rows([(run, content)], "audio to text "):
-        print_table(brief(rows), title=f"{title}, audio to text")
+        print_table(rows, title=f"{title}, audio to text")
     for note in content["clips"].get("notes", []):
         say(note)
 

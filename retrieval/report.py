@@ -12,7 +12,7 @@ from common.data.audio import read_audio
 from common.errors import UserError
 from common.reports import html
 from common.reports.plots import Point, plot_lines
-from common.reports.statistics import Interval, over_runs
+from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.energy import read_energy
 from common.runs.stages import Run
 from common.runs.systems import Trained, read_systems
@@ -86,7 +86,7 @@ def result_rows(runs: Sequence[Finished], direction: str = "") -> list[dict[str,
             if name.startswith("audio to text ") == bool(direction):
                 figures = [found[model][name] for found in every if name in found.get(model, {})]
                 interval = over_runs([Interval(one["value"], *one["interval"]) for one in figures])
-                row[name.removeprefix(direction)] = html.with_interval(*interval, scale=100)
+                row[name.removeprefix(direction)] = with_interval(*interval, scale=100)
         if len(row) > 1:
             rows.append(row)
     return rows

@@ -90,12 +90,18 @@ def load_recipe() -> "Recipe[Task1Settings]":
     return RECIPE
 
 
+def check_inputs(settings: Task1Settings) -> None:
+    """Look for the lists and folders of a run."""
+    from task1_asc.data.inputs import check_inputs as look
+
+    look(settings)
+
+
 def show(run: "Run[Task1Settings]") -> None:
     """Print the figures of a finished run."""
-    from common.reports.html import brief
     from task1_asc.evaluate import summary_rows
 
-    print_table(brief(summary_rows(run)), title=_title(run))
+    print_table(summary_rows(run), title=_title(run))
     say(f"See `evaluate {run.folder}` for classes and devices.")
 
 
@@ -124,22 +130,21 @@ def evaluate(
         raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
     if run is not None:
         refuse_no_run(run)
-    from common.reports.html import brief
     from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
 
     if weights is not None and root is not None:
         scores = score_weights(model, weights, root)
         title = f"{'Made-up data: ' if scores['made_up'] else ''}{model}, {weights}"
-        print_json(scores) if json else print_table(brief(figure_rows(scores)), title=title)
+        print_json(scores) if json else print_table(figure_rows(scores), title=title)
         return
     assert run is not None
     opened = load_recipe().open(run)
     if json:
         print_json({**opened.read_evaluation(), "published": read_published()})
         return
-    print_table(brief(summary_rows(opened)), title=_title(opened))
-    print_table(brief(class_rows(opened)), title="Accuracy of each class in %")
-    print_table(brief(device_rows(opened)), title="Accuracy of each recording device in %")
+    print_table(summary_rows(opened), title=_title(opened))
+    print_table(class_rows(opened), title="Accuracy of each class in %")
+    print_table(device_rows(opened), title="Accuracy of each recording device in %")
     say(f"Published: {read_published()['system']}. Intervals: bootstrap over recordings.")
 
 
@@ -313,7 +318,9 @@ def _title(run: "Run[Task1Settings]") -> str:
 
 VERBS: dict[str, Verb] = {
     "data": {"download": download_data, "check": check_data, "pack": pack_data},
-    "train": train_verb(Task1Settings, load_recipe, show, "Train one network on one subset and test it.", SMALL),
+    "train": train_verb(
+        Task1Settings, load_recipe, show, "Train one network on one subset and test it.", SMALL, check=check_inputs
+    ),
     "sweep": sweep_verb(Task1Settings, load_recipe),
     "evaluate": evaluate,
     "predict": predict,

@@ -13,7 +13,7 @@ from common.data.loading import make_loader
 from common.errors import UserError
 from common.inference.prepare import computing_in
 from common.models.network import choose_device
-from common.reports.html import with_interval
+from common.reports.statistics import with_interval
 from common.runs.stages import Run
 from common.settings.yaml_file import read_yaml
 from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from common.data.files import read_json
 from common.reports import html
 from common.reports.plots import Point, plot_confusion, plot_lines
-from common.reports.statistics import Interval, over_runs
+from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.energy import read_energy
 from common.runs.stages import Run, open_run
 from common.runs.systems import Trained, configuration, read_systems
@@ -93,10 +93,10 @@ def result_rows(systems: Sequence[Trained], precision: str) -> list[dict[str, An
                 **name,
                 "subset": f"{subset} %",
                 "runs": html.name_seeds([run.settings.seed for run in system.runs]),
-                "macro accuracy": html.with_interval(*macro_interval(scores), scale=100),
+                "macro accuracy": with_interval(*macro_interval(scores), scale=100),
                 "published": f"{published[subset]:.1f}",
             }
-            row |= {group: html.with_interval(_mean(scores, "groups", group), scale=100) for group in DEVICE_GROUPS}
+            row |= {group: with_interval(_mean(scores, "groups", group), scale=100) for group in DEVICE_GROUPS}
             row["log loss"] = round(float(np.mean([item["log_loss"]["value"] for item in scores])), 3)
             rows.append(row)
         if [subset_of(system) for system in members] == list(SUBSETS):
@@ -148,7 +148,7 @@ def parts_part(systems: Sequence[Trained], precision: str) -> list[Markup]:
             row: dict[str, Any] = {title: name.replace("_", " ")}
             for system in systems:
                 value = _mean([item[precision] for item in system.evaluations], group, name)
-                row[_column(system, systems)] = html.with_interval(value, scale=100)
+                row[_column(system, systems)] = with_interval(value, scale=100)
             for subset in dict.fromkeys(map(subset_of, systems)):
                 row[f"{subset} % publ."] = f"{read_published()[group][subset][number]:.1f}"
             rows.append(row)

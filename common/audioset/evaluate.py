@@ -10,7 +10,7 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.output import print_table
-from common.reports.html import with_interval
+from common.reports.statistics import with_interval
 from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run, open_run
 

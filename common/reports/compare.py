@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.output import print_json, print_table, print_text
-from common.reports.html import print_results, with_interval
-from common.reports.statistics import Difference, Interval, difference_over_seeds, percentile_limits
+from common.reports.html import print_results
+from common.reports.statistics import Difference, Interval, difference_over_seeds, percentile_limits, with_interval
 
 Draws = NDArray[np.float64]
 MOST_PARTS = 20

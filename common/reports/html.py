@@ -12,8 +12,6 @@ The markup is in page.html.j2, the look in report.css.
 import base64
 import io
 import math
-import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +26,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from common.data.files import atomic_write
-from common.output import is_wide, print_table
+from common.output import print_table
 from common.reports.plots import plot_lines, read_curves
 from common.reports.statistics import SEEDS_FOR_T
 
@@ -167,35 +165,9 @@ def settings_section(settings: str) -> Section:
     return Section("Settings", [paragraph("Of the first run."), preformatted(settings)])
 
 
-def with_interval(
-    value: float | None, low: float | None = None, high: float | None = None, *, scale: float = 1.0
-) -> str:
-    """42.4 [41.2, 43.6]; without limits only the value, without a value a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return f"{scale * value:.1f}"
-    return f"{scale * value:.1f} [{scale * low:.1f}, {scale * high:.1f}]"
-
-
 def print_results(rows: Sequence[Mapping[str, Any]], title: str, made_up: bool = False) -> None:
     """Results on the terminal; the title marks made-up data."""
-    print_table(brief(rows), title=f"{title} ({MADE_UP.upper()})" if made_up else title)
-
-
-def brief(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Rows with the interval of the first figure alone where there are several, for a terminal without `--wide`."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    several = [name for name in columns if any(_INTERVAL.search(str(row.get(name))) for row in rows)][1:]
-    if len(several) < 2 or is_wide() or not sys.stdout.isatty():
-        return rows
-    return [
-        {name: _INTERVAL.sub("", str(value)) if name in several else value for name, value in row.items()}
-        for row in rows
-    ]
-
-
-_INTERVAL = re.compile(r" \[-?[\d.]+, -?[\d.]+\]$")
+    print_table(rows, title=f"{title} ({MADE_UP.upper()})" if made_up else title)
 
 
 def shown(value: Any) -> str:

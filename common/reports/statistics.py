@@ -1,5 +1,6 @@
 """Intervals around figures: over resampled recordings for one model, over seeds for a method."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,17 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def with_interval(
+    value: float | None, low: float | None = None, high: float | None = None, *, scale: float = 1.0
+) -> str:
+    """Text 42.4 [41.2, 43.6]; without limits only the value, without a value a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return f"{scale * value:.1f}"
+    return f"{scale * value:.1f} [{scale * low:.1f}, {scale * high:.1f}]"
 
 
 class Difference(NamedTuple):

@@ -104,7 +104,7 @@ def shown_rows(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
         rows: with numbers read.
         keys: columns that name the cell.
     """
-    from common.reports.html import with_interval
+    from common.reports.statistics import with_interval
 
     shown = []
     for row in rows:

@@ -12,7 +12,7 @@ from common.data.files import read_tsv
 from common.errors import UserError
 from common.reports import html
 from common.reports.plots import plot_confusion
-from common.reports.statistics import Interval, over_runs
+from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.energy import read_energy
 from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
@@ -91,7 +91,7 @@ def result_rows(system: Trained) -> list[dict[str, Any]]:
         row = {"system": system.name, "set": kind, "protocol": system.evaluations[0]["protocol"], "runs": len(own)}
         for name in SHOWN:
             figures = [Interval(one[name]["value"], one[name]["low"], one[name]["high"]) for one in own]
-            row[name.replace("_", " ")] = html.with_interval(*over_runs(figures), scale=100)
+            row[name.replace("_", " ")] = with_interval(*over_runs(figures), scale=100)
             if name == "hF":
                 row["spread"] = f"{100 * np.mean([one[name]['spread'] for one in own]):.1f}"
         rows.append(row)
@@ -132,7 +132,7 @@ def stage_rows(system: Trained) -> list[dict[str, Any]]:
     phases = [one["sets"][content["set"]]["phases"] for one in system.evaluations]
     row = {"system": system.name}
     for phase in phases[0]:
-        row[f"hF after {phase}"] = html.with_interval(*over_runs([Interval(**one[phase]) for one in phases]), scale=100)
+        row[f"hF after {phase}"] = with_interval(*over_runs([Interval(**one[phase]) for one in phases]), scale=100)
     return [row]
 
 
@@ -145,7 +145,7 @@ def class_rows(systems: Sequence[Trained]) -> list[dict[str, Any]]:
             content = system.evaluations[0]
             own = content["sets"][content["set"]]["class_wise"].get(code)
             limits = (own["hF"], own["low"], own["high"]) if own else (None,)
-            row["hF" if len(systems) == 1 else system.name] = html.with_interval(*limits, scale=100)
+            row["hF" if len(systems) == 1 else system.name] = with_interval(*limits, scale=100)
         rows.append(row)
     return rows
 

@@ -11,7 +11,7 @@ import numpy as np
 from common.data.files import new_folder
 from common.errors import UserError
 from common.output import print_json, print_table, print_text, say
-from common.reports.html import with_interval
+from common.reports.statistics import with_interval
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import (

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from common.output import print_table
 from common.reports import html
 from common.reports.plots import Point, plot_lines, read_curves
-from common.reports.statistics import Interval, over_runs
+from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.stages import Run, read_record
 from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
@@ -127,7 +127,7 @@ def figure_rows(runs: Sequence[Run], kind: str = "postprocessed") -> list[dict[s
             row = {
                 "set": set_title(runs[0].settings, name),
                 "figure": TITLES[key],
-                "value": html.with_interval(*found, scale=100),
+                "value": with_interval(*found, scale=100),
             }
             known = published.get("public_evaluation" if name == "public_evaluation" else "figures", {})
             if key in known:

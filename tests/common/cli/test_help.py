@@ -80,9 +80,9 @@ def test_completion_is_a_script_that_knows_verbs_and_flags(capsys):
 
 
 def test_wide_is_taken_anywhere_and_asks_for_whole_tables(capsys, monkeypatch):
-    from common.output import is_wide, show_everything
+    from common import output
 
-    assert run("program", {"look": lambda: print(is_wide())}, ["look", "--wide"]) == 0
-    assert run("program", {"look": lambda: print(is_wide())}, ["look"]) == 0
+    assert run("program", {"look": lambda: print(output._wide)}, ["look", "--wide"]) == 0
+    assert run("program", {"look": lambda: print(output._wide)}, ["look"]) == 0
     assert capsys.readouterr().out == "True\nFalse\n"
-    show_everything(False)
+    output.show_everything(False)

@@ -18,10 +18,10 @@ from common.reports.html import (
     shown,
     side_by_side,
     table,
-    with_interval,
     write_report,
 )
 from common.reports.plots import axes, plot_confusion, plot_lines
+from common.reports.statistics import with_interval
 
 ROWS = [{"subset": "5 %", "accuracy": 0.41234, "clips": 29680, "note": "<b>"}, {"subset": "10 %", "accuracy": None}]
 
