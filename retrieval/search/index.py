@@ -268,7 +268,7 @@ class _Files:
         self._write(name, size, 0, reason)
 
     def _write(self, *values: Any) -> None:
-        self.journal.write(json.dumps(values).encode() + b"\n")
+        write_whole(self.journal, json.dumps(values).encode() + b"\n")
         self._note(*values)
 
     def _note(self, name: str, size: int, count: int, reason: str | None = None) -> None:
@@ -302,7 +302,7 @@ class _GrowingArray:
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows at the end."""
-        self.file.write(np.ascontiguousarray(rows).data)
+        write_whole(self.file, np.ascontiguousarray(rows).tobytes())
         self.count += len(rows)
 
     def cut(self, count: int) -> None:
@@ -322,7 +322,14 @@ class _GrowingArray:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, form)
         self.file.seek(0)
-        return self.file.write(header.getvalue())
+        write_whole(self.file, header.getvalue())
+        return len(header.getvalue())
+
+
+def write_whole(file: IO[bytes], content: bytes | memoryview) -> None:
+    """Write to a file without a buffer; where a disk is full, one call may write a part and tell only how much."""
+    while content:
+        content = content[file.write(content) :]
 
 
 def _embed(

@@ -1,6 +1,7 @@
 """An index grows, forgets what is gone, goes on after a kill, and holds windows of long files."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -51,6 +52,26 @@ def test_an_index_goes_on_where_a_kill_left_its_files(searcher, sounds, tmp_path
     (out / "index.json").unlink()
     assert build_index(searcher, None, sounds, out) == 24
     assert alive(Index.read(out)) == whole and len(Index.read(out).rows) == 24
+
+
+@pytest.mark.parametrize("limit", [290, 400])  # bytes: within a row, within a line of the journal
+def test_an_index_goes_on_after_writes_of_which_the_disk_took_a_part(searcher, sounds, tmp_path, limit, capsys):
+    out, rest = tmp_path / "index", sorted(sounds.iterdir())[2:]
+    for path in rest:
+        path.rename(tmp_path / path.name)
+    assert build_index(searcher, None, sounds, out) == 2
+    for path in rest:
+        (tmp_path / path.name).rename(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # as on a full disk: first a part, then an error
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            build_index(searcher, None, sounds, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert build_index(searcher, None, sounds, out) == 24
+    build_index(searcher, None, sounds, tmp_path / "fresh")
+    assert alive(Index.read(out)) == alive(Index.read(tmp_path / "fresh"))
 
 
 def test_an_array_with_rows_missing_is_refused(searcher, sounds, tmp_path):
