@@ -3,23 +3,29 @@ r"""Small random changes to the source, one at a time: does a test notice?
     pip install pytest-cov
     python -m pytest -n logical --dist loadfile -m "not slow and not slurm and not gpu" --cov=common --cov=task1_asc \
         --cov=task4_sed --cov=retrieval --cov=submissions --cov-context=test --cov-report=
-    python -m tests.benchmarks.mutations common/training/schedules.py task4_sed/losses.py --changes 10 --seed 0
+    python -m tests.benchmarks.mutations common retrieval task4_sed/losses.py --modules 30 --changes 10 --seed 0 --out T
 
 The first command takes the whole suite's time and writes `.coverage`, which says which tests run which lines. The
-second changes copies of the named files (a comparison, a number, a sign, a condition, a statement left out), runs tests
-that run the changed line, those of the mirrored file first, and prints each change that none of them noticed. Tests
-that fail without a change are left out and named. Messages, docstrings and annotations stay as they are. Tests that
-start programs of their own are not known to run a line; where no test is known to run it, those of the mirrored folder
-are run. Some changes that survive are equivalent: that takes reading.
+second draws modules from the named files and folders (those of at least 60 lines that offer 20 changes), changes copies
+of them (a comparison, a number, a sign, a condition, a statement left out), runs tests that run the changed line, those
+of the mirrored file first, and prints each change that none of them noticed. A call that was stopped goes on where T
+ends. `--again T` makes the changes that went unnoticed in T once more, with each test that runs the line and those of
+the mirrored file. Tests that fail without a change are left out and named. Messages, docstrings and annotations stay as
+they are. Tests that start programs of their own are not known to run a line; where no test is known to run it, those of
+the mirrored folder are run. Some changes that survive are equivalent: that takes reading.
 """
 
 import argparse
 import ast
+import compileall
 import contextlib
+import gc
 import importlib
 import json
 import os
+import py_compile
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,7 +37,8 @@ from typing import NamedTuple
 
 import pytest
 
-LIMIT_SECONDS = 180
+LIMIT_SECONDS = 120  # of the processor; a machine may be busy, so that the clock says little
+TESTS_AT_ONCE = 10
 COMPARISONS = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
@@ -47,7 +54,18 @@ COMPARISONS = {
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div}
 LEFT_OUT = ast.Raise | ast.AugAssign | ast.Continue | ast.Break | ast.Assert
 # A fork of this process finds these loaded, which saves seconds a change.
-LOADED_ONCE = ("h5py", "lightning", "pandas", "scipy.stats", "torch", "torchaudio")
+LOADED_ONCE = (
+    "h5py",
+    "hypothesis.extra.numpy",
+    "lightning",
+    "pandas",
+    "pydantic",
+    "scipy.stats",
+    "torch",
+    "torchaudio",
+)
+# Not needed here, and slow to begin or, in a large process, to end.
+PLUGINS_LEFT_OUT = ("anyio", "cacheprovider", "pytest_cov", "typeguard", "unraisableexception", "xdist")
 
 
 class Change(NamedTuple):
@@ -127,6 +145,46 @@ def find_changes(path: Path) -> list[Change]:
     return sorted(found)
 
 
+def draw_modules(paths: list[Path], count: int | None, seed: int) -> list[Path]:
+    """Named files, or as many of them and of the modules of named folders as are asked for."""
+    found = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))})
+    if count is None:
+        return found
+    found = [path for path in found if path.read_bytes().count(b"\n") >= 60 and len(find_changes(path)) >= 20]
+    drawn = sorted(random.Random(seed).sample(found, count))
+    print(f"seed {seed}: {count} of {len(found)} modules: {' '.join(map(str, drawn))}", flush=True)
+    return drawn
+
+
+def draw_changes(path: Path, count: int, seed: int) -> list[Change]:
+    offered = find_changes(path)
+    return sorted(random.Random(f"{seed} {path}").sample(offered, min(count, len(offered))))
+
+
+def relocate(change: Change) -> Change:
+    """The same change where its piece of the file is now: the nearest equal one."""
+    offered = [new for new in find_changes(Path(change.path)) if (new.old, new.new) == (change.old, change.new)]
+    return min(offered, key=lambda new: abs(new.line - change.line))
+
+
+def read_finished(path: Path | None) -> dict[Change, bool]:
+    """Changes that a file tells of, and whether each was noticed."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {Change(*(row[name] for name in Change._fields)): row["noticed"] for row in rows}
+
+
+def tests_for(change: Change, most: int, every: bool = False) -> list[str]:
+    """Tests that run the changed line, those of the mirrored file first; or all of both."""
+    path = Path(change.path)
+    mirrored = Path("tests") / path.parent / f"test_{path.stem}.py"
+    tests_by_line = read_tests_by_line(path)
+    tests = tests_by_line.get(change.line) or tests_by_line[0] or [str(Path("tests") / path.parent)]
+    if every:
+        return sorted(({str(mirrored)} if mirrored.exists() else set()) | set(tests))
+    return sorted(tests, key=lambda test: str(mirrored) not in test)[:most]
+
+
 def read_tests_by_line(path: Path) -> dict[int, list[str]]:
     """Tests that run each line of a file; of line 0, tests that run any of its functions."""
     from coverage import CoverageData
@@ -151,6 +209,8 @@ class Copy:
             shutil.copy(name, self.folder / name)
         if Path("../shared").exists():
             (self.root / "shared").symlink_to(Path("../shared").resolve())
+        mode = py_compile.PycInvalidationMode.CHECKED_HASH  # a changed file is compiled anew, the others are not
+        compileall.compile_dir(self.folder, quiet=1, invalidation_mode=mode)
 
     def failing(self, tests: list[str], *options: str) -> set[str]:
         """Those of the tests that fail; an empty name stands for a run that ended otherwise or took too long."""
@@ -165,7 +225,8 @@ class Copy:
                 del sys.modules[name]
             for stream in (1, 2):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-            signal.alarm(LIMIT_SECONDS)
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
+            signal.alarm(10 * LIMIT_SECONDS)
 
             class Failures:
                 def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -173,7 +234,8 @@ class Copy:
                         with reports.open("a") as file:
                             file.write(report.nodeid + "\n")
 
-            os._exit(int(pytest.main(["-q", "-p", "no:cacheprovider", *options, *tests], plugins=[Failures()])))
+            left_out = [word for name in PLUGINS_LEFT_OUT for word in ("-p", f"no:{name}")]
+            os._exit(int(pytest.main(["-q", *left_out, "--assert", "plain", *options, *tests], plugins=[Failures()])))
         _, status = os.waitpid(process, 0)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
@@ -181,50 +243,63 @@ class Copy:
 
     def is_noticed(self, change: Change, tests: list[str]) -> bool:
         """Whether one of the tests, which pass without the change, fails with it."""
+        path = self.folder / change.path
+        content = path.read_bytes()
+        for first in range(0, len(tests), TESTS_AT_ONCE):
+            some = self._sound(tests[first : first + TESTS_AT_ONCE])
+            path.write_bytes(content[: change.start] + change.new.encode() + content[change.end :])
+            try:
+                if some and self.failing(some, "-x"):
+                    return True
+            finally:
+                path.write_bytes(content)
+        return False
+
+    def _sound(self, tests: list[str]) -> list[str]:
+        """Those of the tests that pass without a change."""
         if new := [test for test in tests if test not in self.sound | self.unsound]:
             failed = self.failing(new)
+            failed = set(new) if failed == {""} else failed
             if failed:
                 print(f"left out, since they fail without a change: {', '.join(sorted(failed))}", flush=True)
             self.unsound |= failed
             self.sound |= set(new) - failed
-        tests = [test for test in tests if test in self.sound]
-        path = self.folder / change.path
-        content = path.read_bytes()
-        path.write_bytes(content[: change.start] + change.new.encode() + content[change.end :])
-        try:
-            return bool(tests and self.failing(tests, "-x"))
-        finally:
-            path.write_bytes(content)
+        return [test for test in tests if test in self.sound]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("paths", nargs="*", type=Path, help="files, and folders of which each module is one")
+    parser.add_argument("--modules", type=int, help="modules to draw from them; all without it")
     parser.add_argument("--changes", type=int, default=10, help="changes for each file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=40, help="tests that are run for a change")
     parser.add_argument("--out", type=Path, help="file to which each change is added as a line of JSON")
+    parser.add_argument("--again", type=Path, help="such a file, of which the changes that went unnoticed are made")
     arguments = parser.parse_args()
 
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     sys.dont_write_bytecode = True
     for name in LOADED_ONCE:
         importlib.import_module(name)
-    copy, generator, noticed, tried = Copy(), random.Random(arguments.seed), 0, 0
-    for path in arguments.files:
-        tests_by_line, offered = read_tests_by_line(path), find_changes(path)
-        for change in sorted(generator.sample(offered, min(arguments.changes, len(offered)))):
-            tests = tests_by_line.get(change.line) or tests_by_line[0] or [str(Path("tests") / path.parent)]
-            tests = sorted(tests, key=lambda test: f"{path.parent}/test_{path.stem}" not in test)[: arguments.most]
-            found = copy.is_noticed(change, tests)
-            noticed, tried = noticed + found, tried + 1
+    gc.freeze()
+    if arguments.again:
+        wanted = [relocate(change) for change, found in read_finished(arguments.again).items() if not found]
+    else:
+        files = draw_modules(arguments.paths, arguments.modules, arguments.seed)
+        wanted = [change for path in files for change in draw_changes(path, arguments.changes, arguments.seed)]
+    copy, finished = Copy(), read_finished(arguments.out)
+    for change in wanted:
+        if change not in finished:
+            tests = tests_for(change, arguments.most, every=bool(arguments.again))
+            finished[change] = found = copy.is_noticed(change, tests)
             if arguments.out:
                 with arguments.out.open("a") as file:
                     file.write(json.dumps(change._asdict() | {"noticed": found, "tests": len(tests)}) + "\n")
             if not found:
-                print(f"{path}:{change.line}: {change.old!r} -> {change.new!r} ({len(tests)} tests)", flush=True)
+                print(f"{change.path}:{change.line}: {change.old!r} -> {change.new!r} ({len(tests)} tests)", flush=True)
     shutil.rmtree(copy.root)
-    print(f"{noticed} of {tried} changes noticed.")
+    print(f"{sum(finished[change] for change in wanted)} of {len(wanted)} changes noticed.")
 
 
 if __name__ == "__main__":
