@@ -44,8 +44,8 @@ def _recordings(clips: int) -> dict[str, int]:
     return {name: max(2, clips * share // sum(SHARES.values())) for name, share in SHARES.items()}
 
 
-def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
-    """Write the recordings and annotations of all splits."""
+def write(root: Path, clips: int, counts: dict[str, int], seed: int, lengths: tuple[int, int] = (60, 150)) -> None:
+    """Write the recordings, of `lengths` in seconds, and annotations of all splits."""
     rng = np.random.default_rng((seed, 6))
     for name, recordings in _recordings(clips).items():
         lines: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ def write(root: Path, clips: int, counts: dict[str, int], seed: int) -> None:
             like_clotho = name.startswith("clotho")
             vid = f"made_up_{number}_0.0_60.0" if like_clotho else draw_video(rng)
             vid = f"dcase2026_evaluation_audio_{number + 1:03d}" if name.startswith("dcase") else vid
-            seconds = 60 if like_clotho else int(rng.integers(60, 150))
+            seconds = 60 if like_clotho else int(rng.integers(*lengths))
             length = seconds + (0.0 if like_clotho else rng.uniform(0, 0.9))  # the duration is rounded down
             kinds = [SOUNDS[index] for index in rng.choice(len(SOUNDS), QUERIES[number % 2], replace=False)]
             events = {kind: _draw_windows(rng, seconds, like_clotho) for kind in kinds}

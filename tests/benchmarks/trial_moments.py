@@ -1,13 +1,15 @@
 """What finds moments in made-up recordings: similarity without training, QD-DETR, synthetic queries first, oracles.
 
     python -m retrieval train retrieval/moments/configs/small_encoder.yaml
-    python -m tests.benchmarks.trial_moments --encoder runs/retrieval/moments_encoder [--clips 120] [--seeds 5]
+    python -m tests.benchmarks.trial_moments --encoder runs/retrieval/moments_encoder [--clips 450] [--seeds 5]
 
-Recordings of `common synthesize moments`, features of the small dual encoder. Each finished cell is a line of a JSON
-file in `--work`, and is not computed again.
+Recordings of `common synthesize moments`, of 30 to 60 s, so that a detector can be trained on a CPU; features of the
+small dual encoder. The floor looks neither at the query nor at the sound. Each finished cell is a line of a JSON file
+in `--work`, and is not computed again; `--only SEED` computes one seed, beside other such processes.
 """
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.synthetic.synthesize import synthesize
+from common.synthetic.moments import MOMENTS, write
 from common.training.seeds import seed_all
 from retrieval.moments.annotations import Query, cut_windows, read_predictions
 from retrieval.moments.features import FeatureReader
@@ -35,10 +37,13 @@ FILES = {
     "evaluation": "castella_test_release.jsonl",
 }
 DETECTOR: dict[str, Any] = {
-    "kind": "qd_detr", "dim": 64, "heads": 4, "feedforward": 128, "input_dropout": 0.2, "lr": 5e-4, "batch_size": 16,
+    "kind": "qd_detr", "dim": 64, "heads": 4, "feedforward": 128, "input_dropout": 0.2, "lr": 1e-3, "batch_size": 16,
     "pretraining_epochs": 30,
-    "trainer": {"epochs": 40, "gradient_clip": 0.1, "accelerator": "cpu", "measure_energy": False, "validate_every": 4},
+    "trainer": {
+        "epochs": 60, "gradient_clip": 0.1, "accelerator": "cpu", "measure_energy": False, "validate_every": 5,
+    },
 }  # fmt: skip
+LENGTHS = (30, 60)
 SCALES = (1, 3, 7, 15, 31)
 Sides = tuple[list[Query], FeatureReader]
 
@@ -145,6 +150,24 @@ def best_place(query: Query, length: int) -> Array:
     return np.array([[start, start + length]])
 
 
+def centred_window(settings: MomentSettings) -> Figures:
+    """Floor: the middle of each recording, a share of its length that is the best for the validation queries."""
+    (validation, _), (queries, _) = (
+        open_source(settings, side) for side in (settings.data.validation, settings.data.evaluation)
+    )
+    truth = {query.qid: query.windows for query in validation}
+    best = max(
+        np.arange(0.05, 1, 0.05), key=lambda share: recall_at_1(middles(validation, float(share)), truth, [0.7])[0]
+    )
+    return figures(middles(queries, float(best)), queries)
+
+
+def middles(queries: list[Query], share: float) -> dict[str, Array]:
+    """The middle of each recording, a share of its length."""
+    around = np.array([[(1 - share) / 2, (1 + share) / 2]])
+    return {query.qid: around * query.duration for query in queries}
+
+
 def true_windows_as_query(settings: MomentSettings) -> Figures:
     """Oracle: similarity with the mean vector of the true windows in place of the text, cut like (a)."""
     sides: list[Sides] = [open_source(settings, side) for side in (settings.data.validation, settings.data.evaluation)]
@@ -167,11 +190,12 @@ def main() -> None:
     """Compute the cells and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--clips", type=int, default=120)
+    parser.add_argument("--clips", type=int, default=450)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", type=int)
     parser.add_argument("--work", type=Path, default=Path("runs/trials/moments"))
     chosen = parser.parse_args()
-    synthesize("moments", chosen.work / "data", clips=chosen.clips)
+    replace(MOMENTS, write=partial(write, lengths=LENGTHS)).make(chosen.work / "data", chosen.clips, 0)
     cells = PairedCells(chosen.work / "cells.jsonl", {"clips": chosen.clips, **DETECTOR})
     make = partial(settings_of, chosen.work, chosen.encoder)
     untrained = {
@@ -179,14 +203,17 @@ def main() -> None:
     }
     RECIPE.prepare(make("synthetic", DETECTOR))
     systems = {"(b) QD-DETR alone": "alone", "(b) QD-DETR, synthetic first": "synthetic"}
-    for seed in range(chosen.seeds):
+    for seed in range(chosen.seeds) if chosen.only is None else [chosen.only]:
         for kind, settings in untrained.items():
             cells.compute(f"(a) similarity, {kind}", seed, partial(run_arm, settings))
+        cells.compute("floor: middle window", seed, partial(centred_window, untrained["boxes"]))
         cells.compute("oracle: fixed window", seed, partial(fixed_window, untrained["boxes"]))
         cells.compute("oracle: true windows as query", seed, partial(true_windows_as_query, untrained["boxes"]))
         cells.compute("(c) head on the curve", seed, partial(train_head, untrained["boxes"], seed))
         for arm, name in systems.items():
             cells.compute(arm, seed, partial(run_arm, make(name, DETECTOR, seed)))
+        if chosen.only is not None:
+            return
         arms = list(dict.fromkeys(cell.rsplit(", seed", 1)[0] for cell in cells.found))
         for metric in SHOWN:
             cells.print_table("Made-up recordings", arms, range(seed + 1), metric, "(a) similarity, boxes")
