@@ -1,13 +1,13 @@
 """How one dual encoder learns: contrasted pairs in stage 1, estimated correspondences in stage 2."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
@@ -15,7 +15,7 @@ from common.data.loading import make_plan_loader
 from common.models.network import uses_gpu
 from common.runs.energy import measure_energy
 from common.settings import MachineSettings, TrainerSettings
-from common.training.schedules import WarmupCosine
+from common.training.schedules import WarmupCosine, schedule_rate
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
 from retrieval.correspondences import EstimatedCorrespondences
@@ -25,6 +25,7 @@ from retrieval.metrics import Ranks
 from retrieval.model import DualEncoder
 from retrieval.settings import MONITOR, Correspondences, DataSource, RetrievalSettings, Training
 
+T = TypeVar("T")
 STAGE_1 = Correspondences(contrastive_weight=1.0, distillation_weight=0.0)
 
 
@@ -59,7 +60,9 @@ class RetrievalModule(LightningModule):
         if weights.contrastive_weight:
             loss = loss + weights.contrastive_weight * contrastive_loss(audio, text, group, temperature)
         if self.teachers is not None:
-            targets = self.teachers(group, _gathered_captions(batch["captions"]), device=audio.device)
+            # The rows of the teachers' tables stay on the host, where they are looked up.
+            rows = batch["rows"] if "rows" in batch else batch["clip"][batch["caption_clip"]].tolist()
+            targets = self.teachers(_gathered_list(rows), _gathered_list(batch["captions"]), device=audio.device)
             loss = loss + weights.distillation_weight * distillation_loss(audio, text, targets, temperature)
         return loss
 
@@ -92,7 +95,7 @@ class RetrievalModule(LightningModule):
         self.log("R@10", ranks.recall(10).mean(), rank_zero_only=True)
         self.log("MRR", ranks.reciprocal_rank().mean(), rank_zero_only=True)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with one rate for the encoders and one for the projections."""
         projections = [*self.model.project_audio.parameters(), *self.model.project_text.parameters()]
         apart = {id(parameter) for parameter in projections}
@@ -101,9 +104,7 @@ class RetrievalModule(LightningModule):
         peaks = [settings.lr, settings.projection_lr or settings.lr]
         optimizer = make_optimizer(list(zip([encoders, projections], peaks)), settings)
         steps = self.trainer.estimated_stepping_batches / epochs
-        factors: list[Callable[[int], float]] = [rate_factor(settings, peak, steps) for peak in peaks]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return schedule_rate(optimizer, [rate_factor(settings, peak, steps) for peak in peaks], "step")
 
 
 def make_optimizer(groups: Sequence[tuple[Sequence[Tensor], float]], settings: Training) -> torch.optim.AdamW:
@@ -172,9 +173,9 @@ def _gathered(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _gathered_captions(captions: list[str]) -> list[str]:
+def _gathered_list(values: list[T]) -> list[T]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return captions
-    parts: list[list[str]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, captions)
-    return [caption for part in parts for caption in part]
+        return values
+    parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, values)
+    return [value for part in parts for value in part]

@@ -67,11 +67,6 @@ class Augmentation(nn.Module):
             waveform, target = augment.mixup(waveform, mixable, settings.mixup_alpha, generator)
         return waveform, target
 
-    def power(self, power: Tensor, generator: torch.Generator) -> Tensor:
-        """Silence bands and frames of the power mel spectrogram (batch, 1, mels, frames), before the logarithm."""
-        power = augment.frequency_mask(power, self.settings.frequency_mask, generator)
-        return augment.time_mask(power, self.settings.time_mask, generator)
-
 
 class SceneTraining(LightningModule):
     """Trains the network of the settings; logs train_loss and, of held-out clips, val_macro_accuracy and val_loss.
@@ -118,7 +113,8 @@ class SceneTraining(LightningModule):
             # Side by side, so that both are mixed with the same weights.
             target = torch.cat([F.one_hot(target, len(CLASSES)).to(taught), taught], dim=1)
         waveform, target = self.augmentation.waveforms(batch["waveform"], target, batch["recording_device"], generator)
-        self.front_end.mask = partial(self.augmentation.power, generator=generator)
+        widths = self.settings.augment.frequency_mask, self.settings.augment.time_mask
+        self.front_end.mask = partial(augment.mask, bands=widths[0], frames=widths[1], generator=generator)
         spectrogram = self.front_end(waveform)
         self.front_end.mask = None
         if (mixstyle := self.settings.augment.freq_mixstyle) is not None:

@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from common.audioset.losses import tagging_loss
@@ -17,7 +19,7 @@ from common.features import augment
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.models.network import ModelOutput, channels_last
 from common.output import say
-from common.training.schedules import ExponentialWarmupLinearDown
+from common.training.schedules import ExponentialWarmupLinearDown, schedule_rate
 from common.training.seeds import step_generator
 from common.training.trainer import update_average
 
@@ -86,8 +88,8 @@ class TaggingTraining(LightningModule):
         """Loss of a batch of `TaggingClips`."""
         generator = step_generator(self, self.settings.seed, batch_index)
         change = self.settings.augment
-        self.front_end.mask = lambda log_mel: augment.time_mask(
-            augment.frequency_mask(log_mel, change.frequency_mask, generator), change.time_mask, generator
+        self.front_end.mask = partial(
+            augment.mask, bands=change.frequency_mask, frames=change.time_mask, generator=generator
         )
         spectrogram = self.front_end(batch["waveform"])
         self.front_end.mask = None
@@ -136,13 +138,10 @@ class TaggingTraining(LightningModule):
         elif (target * weight > 0.5).any():
             self.log("val_mAP", mean_average_precision(logits, target, weight))
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser; its rate per epoch."""
         optimizer = make_optimizer(self.network.parameters(), self.settings.optim)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, rate_factor(self.settings.optim, self.settings.trainer.epochs)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        return schedule_rate(optimizer, rate_factor(self.settings.optim, self.settings.trainer.epochs), "epoch")
 
     @staticmethod
     def _logits(network: nn.Module, spectrogram: Tensor) -> Tensor:

@@ -61,22 +61,26 @@ def roll(waveform: Tensor, shift: Tensor, max_shift: int) -> Tensor:
     return versions[clips, (max_shift - shift).to(waveform.device)]
 
 
-def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator, value: float = 0.0) -> Tensor:
-    """Cover one band of each clip and channel: width uniform in [0, max_width), place uniform.
+def mask(spectrogram: Tensor, bands: int, frames: int, generator: torch.Generator) -> Tensor:
+    """`frequency_mask` of fewer than `bands` mel bands, then `time_mask` of fewer than `frames` frames."""
+    return time_mask(frequency_mask(spectrogram, bands, generator), frames, generator)
+
+
+def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator) -> Tensor:
+    """Set one band of each clip and channel to 0: width uniform in [0, max_width), place uniform.
 
     torchaudio's FrequencyMasking with iid_masks=True. On the power mel spectrogram 0 means silence.
 
     Args:
         spectrogram: (batch, channels, mels, frames).
         max_width: in mel bands.
-        value: of the covered cells.
     """
-    return _mask(spectrogram, max_width, -2, generator, value)
+    return _mask(spectrogram, max_width, -2, generator)
 
 
-def time_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator, value: float = 0.0) -> Tensor:
-    """Cover one stretch of frames of each clip and channel; see `frequency_mask`."""
-    return _mask(spectrogram, max_width, -1, generator, value)
+def time_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator) -> Tensor:
+    """Set one stretch of frames of each clip and channel to 0; see `frequency_mask`."""
+    return _mask(spectrogram, max_width, -1, generator)
 
 
 def gain(waveform: Tensor, max_db: float, generator: torch.Generator) -> Tensor:
@@ -155,7 +159,7 @@ def _uniform(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator, device=generator.device)
 
 
-def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Generator, value: float) -> Tensor:
+def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Generator) -> Tensor:
     if max_width == 0:
         return spectrogram
     size = spectrogram.shape[dim]
@@ -163,12 +167,12 @@ def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Genera
     width = torch.rand(shape, generator=generator, device=generator.device) * max_width
     start = torch.rand(shape, generator=generator, device=generator.device) * (size - width)
     # torchaudio rounds both down, so that the last cell is covered less often; kept, since the baseline does it.
-    return cover(spectrogram, start.long(), width.long(), dim, value)
+    return cover(spectrogram, start.long(), width.long(), dim)
 
 
-def cover(spectrogram: Tensor, first: Tensor, width: Tensor, dim: int, value: float = 0.0) -> Tensor:
-    """Set `width` cells from `first` on to `value`, along `dim` (-2 mels, -1 frames); both (batch, channels)."""
+def cover(spectrogram: Tensor, first: Tensor, width: Tensor, dim: int) -> Tensor:
+    """Set `width` cells from `first` on to 0, along `dim` (-2 mels, -1 frames); both (batch, channels)."""
     cells = torch.arange(spectrogram.shape[dim], device=first.device)
     covered = ((cells >= first[..., None]) & (cells < (first + width)[..., None])).to(spectrogram.device)
     covered = covered[..., :, None] if dim == -2 else covered[..., None, :]
-    return spectrogram.masked_fill(covered, value)
+    return spectrogram.masked_fill(covered, 0.0)

@@ -81,8 +81,10 @@ def warmup_length(steps: int | None, share: float | None, total_steps: int) -> i
 
 
 def schedule_rate(
-    optimizer: torch.optim.Optimizer, factor: Callable[[int], float], interval: Literal["step", "epoch"]
+    optimizer: torch.optim.Optimizer,
+    factor: Callable[[int], float] | list[Callable[[int], float]],
+    interval: Literal["step", "epoch"],
 ) -> OptimizerLRSchedulerConfig:
-    """What `configure_optimizers` returns for a learning rate that is the peak rate times `factor`."""
+    """What `configure_optimizers` returns for rates that are the peak times `factor`: one of all groups, or of each."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

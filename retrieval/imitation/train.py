@@ -9,13 +9,13 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.data.loading import make_loader
-from common.features.augment import freq_mixstyle, frequency_mask, time_mask, time_roll
-from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
+from common.features.augment import freq_mixstyle, mask, time_roll
+from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate
 from common.training.seeds import step_generator
 from retrieval.imitation.data import Search
 from retrieval.imitation.evaluate import separate_groups
@@ -72,8 +72,8 @@ class ImitationModule(LightningModule):
 
     def mask(self, log_mel: Tensor) -> Tensor:
         """Frequency and time mask of the log-mel spectrogram, before it is normalised: (batch, 1, mels, frames)."""
-        masked = frequency_mask(log_mel, self.settings.augmentation.frequency_mask, self.generator)
-        return time_mask(masked, self.settings.augmentation.time_mask, self.generator)
+        widths = self.settings.augmentation
+        return mask(log_mel, widths.frequency_mask, widths.time_mask, self.generator)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
@@ -104,14 +104,12 @@ class ImitationModule(LightningModule):
         ranks = reciprocal_rank(*separate_groups(similarity, search))
         self.log(MONITOR, ranks.mean(), rank_zero_only=True)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimiser and learning rates of the settings."""
         optim, epochs = self.settings.training.optim, self.trainer.max_epochs or 1
         optimizer = make_optimizer(self.model.parameters(), optim)
         factor = rate_factor(optim, self.trainer.estimated_stepping_batches / epochs)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        interval = "epoch" if isinstance(optim, AdamRamps) else "step"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        return schedule_rate(optimizer, factor, "epoch" if isinstance(optim, AdamRamps) else "step")
 
 
 def contrast(imitation: Tensor, recording: Tensor, label: Tensor, settings: ImitationTraining) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.features.augment import draw_beta, mix
 from common.models.network import ModelOutput
-from common.training.schedules import exponential_rise
+from common.training.schedules import exponential_rise, schedule_rate
 from common.training.seeds import step_generator
 from task4_sed.baseline.network import SoundEventDetector
 from task4_sed.baseline.settings import GroupSettings, LossSettings, MixupSettings, Task4Settings
@@ -81,8 +81,7 @@ class SoundEventTraining(SoundEventDetector, MeanTeacherTraining):
         optim = self.settings.optim
         optimizer = torch.optim.Adam(self.student.parameters(), lr=optim.lr, betas=(0.9, 0.999))
         factor = RateFactor.of(self.settings, self.steps_per_epoch, int(self.trainer.estimated_stepping_batches))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return schedule_rate(optimizer, factor, "step")
 
     def _mixed(self, batch: Batch, batch_index: int) -> Batch:
         """The batch with ``magnitude`` (clips, 1, mels, 626) and ``embeddings`` (clips, dim, tokens), mixed or not."""

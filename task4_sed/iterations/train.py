@@ -16,7 +16,7 @@ from torch import Tensor
 from common.features.augment import mix
 from common.models.crnn import Crnn
 from common.models.network import ModelOutput
-from common.training.schedules import WarmupCosine
+from common.training.schedules import WarmupCosine, schedule_rate
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Mixture, Streams
 from task4_sed.iterations.network import StageDetector, TransformerCrnn, batch_norms, make_optimizer
@@ -157,8 +157,7 @@ class StageTraining(StageDetector, MeanTeacherTraining):
         """Groups with rates of their own, and one schedule per step."""
         optimizer = make_optimizer(self.student, self.stage.optim)
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(self.stage.optim.warmup_steps, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return schedule_rate(optimizer, WarmupCosine(self.stage.optim.warmup_steps, total), "step")
 
     @property
     def _processes(self) -> int:

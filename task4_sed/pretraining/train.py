@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from common.models.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
-from common.training.schedules import WarmupCosine
+from common.training.schedules import WarmupCosine, schedule_rate
 from task4_sed.augment import Streams
 from task4_sed.pretraining.augment import Share, augment, draw, joined
 from task4_sed.pretraining.networks import freeze_below_heads, parameter_groups, rise_per_decibel
@@ -94,8 +94,7 @@ class FrameTraining(LightningModule):
         make = torch.optim.AdamW if optim.algorithm == "adamw" else torch.optim.Adam
         optimizer = make(groups, lr=optim.lr, betas=(0.9, 0.999))
         schedule = WarmupCosine(optim.warmup_steps, int(self.trainer.estimated_stepping_batches))
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return schedule_rate(optimizer, schedule, "step")
 
 
 class Pretraining(FrameTraining):
