@@ -8,6 +8,7 @@ from common.data.download import RemoteFile, download, zenodo_files
 from common.output import say
 
 LIGHTHOUSE = "https://raw.githubusercontent.com/line/lighthouse/d095eaa"
+ZENODO = "https://zenodo.org"
 Part = Literal["castella", "clotho_moment", "evaluation"]
 RECORDS: dict[Part, int] = {"castella": 18358706, "clotho_moment": 17129257, "evaluation": 20450254}
 MD5: dict[Part, dict[str, str | None]] = {
@@ -25,17 +26,19 @@ MD5: dict[Part, dict[str, str | None]] = {
 }
 
 
-def download_data(root: Path, part: Part, record: int | None = None) -> Path:
+def download_data(
+    root: Path, part: Part, record: int | None = None, lighthouse: str = LIGHTHOUSE, zenodo: str = ZENODO
+) -> Path:
     """Download one part into a folder; resumes after an interruption. Returns `root`.
 
     Annotations come from Lighthouse (of the evaluation set: from the record), features from a Zenodo record. Archives
     are unpacked into `features`; a tar archive in pieces is joined first.
     """
     for name, md5 in MD5[part].items():
-        download(RemoteFile(name, f"{LIGHTHOUSE}/data/{part}/{name}", md5 and f"md5:{md5}"), root)
+        download(RemoteFile(name, f"{lighthouse}/data/{part}/{name}", md5 and f"md5:{md5}"), root)
     archives = root / "archives"
     paths = []
-    for file in zenodo_files(record or RECORDS[part], archives):
+    for file in zenodo_files(record or RECORDS[part], archives, zenodo):
         annotations = file.name.endswith((".jsonl", ".json"))
         paths.append(download(file, root if annotations else archives))
     for archive in _joined([path for path in paths if path.parent == archives]):

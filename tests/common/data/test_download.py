@@ -6,10 +6,8 @@ import socket
 import stat
 import sys
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -17,61 +15,16 @@ import pytest
 from common.data.archives import unpack
 from common.data.download import CHUNK, RemoteFile, download, zenodo_files
 from common.errors import UserError
+from tests.support.download_server import Server, running_server
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; can break off, ignore ranges, or fail."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.break_after: list[int] = []  # bytes to send before hanging up, one entry per answer
-        self.knows_ranges = True
-        self.status = 200
-        self.asked: list[str] = []
-        self.sent = 0
-        self.texts: dict[str, bytes] = {}
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server: Server = self.server
-        wanted = self.headers.get("Range", "")
-        server.asked.append(wanted)
-        content = server.texts.get(self.path, CONTENT)
-        if server.status != 200:
-            self.send_error(server.status)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and server.knows_ranges else 0
-        if start >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.end_headers()
-            return
-        self.send_response(206 if wanted and server.knows_ranges else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        length = server.break_after.pop(0) if server.break_after else len(content)
-        self.wfile.write(content[start : start + length])
-        server.sent += len(content[start : start + length])
-        self.close_connection = True
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    with running_server(CONTENT) as running:
         yield running
-        running.shutdown()
 
 
 def fetch(server, folder, checksum=MD5):
