@@ -66,7 +66,7 @@ def draw_partners(
 
 def widen_classes(valid: Tensor, strong: Tensor, partner: Tensor) -> Tensor:
     """Valid classes (clips, classes) of mixed clips: their own, and those with strong labels in the partner."""
-    return valid | (strong.amax(dim=2) > 0)[partner.to(valid.device)]
+    return valid | (strong.amax(dim=2) > 0)[partner]
 
 
 def draw_filter(
@@ -104,7 +104,7 @@ def colour(spectrogram: Tensor, curve: Tensor, per_decibel: float | None = None)
 
     `per_decibel`: rise of a logarithmic spectrogram for 1 dB; None multiplies, which suits magnitudes.
     """
-    curve = curve.to(spectrogram)[:, None, :, None]
+    curve = curve.to(spectrogram.dtype)[:, None, :, None]
     return spectrogram * 10 ** (curve / 20) if per_decibel is None else spectrogram + curve * per_decibel
 
 
@@ -131,7 +131,7 @@ def blank(values: Tensor, first: int, last: int, rows: slice = slice(None)) -> T
 def roll(values: Tensor, steps: Tensor) -> Tensor:
     """`torch.roll` along the last axis of (clips, ..., time), by a number of steps (clips,) for each clip."""
     length = values.shape[-1]
-    index = (torch.arange(length, device=values.device) - steps[:, None].to(values.device)) % length
+    index = (torch.arange(length, device=values.device) - steps[:, None]) % length
     return values.gather(-1, index.view(len(values), *[1] * (values.dim() - 2), length).expand_as(values))
 
 
@@ -145,11 +145,12 @@ def draw_crop(n_mels: int, smallest: float, generator: torch.Generator) -> tuple
 def warp_frequency(spectrogram: Tensor, first: int, kept: int) -> Tensor:
     """Mels first .. first + kept of (clips, 1, mels, frames) stretched to all mels: bicubic, corners aligned."""
     # Resizing one axis is a product with a small matrix, which takes a fraction of the time of a 2-d resize.
-    return _resize_matrix(kept, spectrogram.shape[2]).to(spectrogram) @ spectrogram[:, :, first : first + kept]
+    matrix = _resize_matrix(kept, spectrogram.shape[2], spectrogram.device)
+    return matrix.to(spectrogram.dtype) @ spectrogram[:, :, first : first + kept]
 
 
 @lru_cache(maxsize=256)
-def _resize_matrix(before: int, after: int) -> Tensor:
+def _resize_matrix(before: int, after: int, device: torch.device) -> Tensor:
     """(after, before): `F.interpolate` of each unit vector."""
-    units = torch.eye(before, dtype=torch.float64)[None, None]
+    units = torch.eye(before, dtype=torch.float64, device=device)[None, None]
     return F.interpolate(units, size=(after, before), mode="bicubic", align_corners=True)[0, 0]

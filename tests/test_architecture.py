@@ -121,7 +121,7 @@ def test_no_test_module_imports_another():
 
 
 def test_tests_are_in_the_folders_of_the_code():
-    own = {"benchmarks", "check_training", "golden", "known_issues", "support"}
+    own = {"benchmarks", "check_training", "golden", "gpu", "known_issues", "support"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("*.py")}
     assert [folder for folder in folders if not own & {*folder.parts} and not (ROOT / folder).is_dir()] == []
 

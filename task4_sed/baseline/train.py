@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from common.data.transfer import as_rows, to_device
 from common.features.augment import draw_beta, mix
 from common.models.network import ModelOutput
 from common.training.schedules import exponential_rise, schedule_rate
@@ -94,7 +95,7 @@ class SoundEventTraining(SoundEventDetector, MeanTeacherTraining):
         if mixup is None or torch.rand((), generator=generator).item() >= mixup.probability:
             return batch
         mixings = draw_mixings(self.parts, mixup, embeddings is not None, generator)
-        return mix_batch(batch, mixings, mixup.weak_labels)
+        return mix_batch(batch, to_device(mixings, self.device), mixup.weak_labels)
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,14 @@ def mix_batch(batch: Batch, mixings: Sequence[Mixing], weak_labels: str) -> Batc
 
 def _union(weak: Tensor, mixing: Mixing) -> Tensor:
     """(clips, classes) every class of a clip with a share above 0; float32 would round a share of 1e-9 to 0."""
-    own, other = (share[:, None].to(weak.device) > 0 for share in (mixing.weight, 1 - mixing.weight))
-    return ((weak > 0) & own | (weak[mixing.partner.to(weak.device)] > 0) & other).to(weak)
+    own, other = (share[:, None] > 0 for share in (mixing.weight, 1 - mixing.weight))
+    return ((weak > 0) & own | (weak[mixing.partner] > 0) & other).to(weak)
 
 
 def training_targets(batch: Batch, parts: BatchParts) -> tuple[Tensor, Tensor]:
     """Frame labels of the strong rows and clip labels of the weak rows; classes that are not valid become 0."""
-    strong = batch["strong"][parts.strong] * batch["valid"][parts.strong][..., None]
-    return strong, batch["weak"][parts.weak] * batch["valid"][parts.weak]
+    strong, weak = as_rows(parts.strong), as_rows(parts.weak)
+    return batch["strong"][strong] * batch["valid"][strong][..., None], batch["weak"][weak] * batch["valid"][weak]
 
 
 def compare(student: ModelOutput, teacher: ModelOutput | None, batch: Batch, parts: BatchParts) -> dict[str, Tensor]:
@@ -155,12 +156,12 @@ def compare(student: ModelOutput, teacher: ModelOutput | None, batch: Batch, par
     assert student.frame_logits is not None and student.logits is not None
     strong, weak = training_targets(batch, parts)
     losses = {
-        "strong": strong_loss(student.frame_logits[parts.strong], strong),
-        "weak": weak_loss(student.logits[parts.weak], weak),
+        "strong": strong_loss(student.frame_logits[as_rows(parts.strong)], strong),
+        "weak": weak_loss(student.logits[as_rows(parts.weak)], weak),
     }
     if teacher is not None:
         assert teacher.frame_logits is not None and teacher.logits is not None
-        rows = parts.consistent
+        rows = as_rows(parts.consistent)
         losses["consistency_frames"] = consistency_loss(student.frame_logits[rows], teacher.frame_logits[rows])
         losses["consistency_clips"] = consistency_loss(student.logits[rows], teacher.logits[rows])
     return losses

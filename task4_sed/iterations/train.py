@@ -13,6 +13,7 @@ import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from common.data.transfer import as_rows
 from common.features.augment import mix
 from common.models.crnn import Crnn
 from common.models.network import ModelOutput
@@ -205,7 +206,7 @@ def compare_with_teacher(
     for name, part in zip(("joint", "weak", "unlabeled"), rows.groups):
         own, others = clips[part], teacher_clips[part]
         if name == "joint" and not wanted.weak_on_maestro:
-            own, others = own[:, desed_classes], others[:, desed_classes]
+            own, others = (clips[:, as_rows(desed_classes)] for clips in (own, others))
         losses[f"consistency_{name}_frames"] = agreement_loss(frames[part], teacher_frames[part])
         losses[f"consistency_{name}_clips"] = agreement_loss(own, others)
     return losses

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.data.transfer import to_device
 from common.features.augment import gain, mix, mix_statistics
 from common.features.front_ends import DesedMel, KaldiLogMel
 from common.features.impulse_responses import DeviceImpulseResponses
@@ -175,8 +176,12 @@ class Augmenter:
 
     def views(self, features: Features, targets: Targets, draws: Draws) -> Views:
         """Views of features and labels for a draw."""
+        steps = {}
+        if draws.shifts is not None:
+            steps = {name: _rescale(draws.shifts, getattr(features, name)) for name in SPECTROGRAMS}
+        draws, steps = to_device((draws, steps), features.magnitude.device)
         if (shifts := draws.shifts) is not None:
-            features = features.each(lambda _, values: roll(values, _rescale(shifts, values)))
+            features = features.each(lambda name, values: roll(values, steps[name]))
             targets = targets.frames(lambda labels: roll(labels, shifts))
         if draws.stretch is not None:
             features, targets = self._mask_time(features, targets, *draws.stretch)

@@ -44,8 +44,8 @@ class Share:
 
     def blend(self, values: Tensor, mixture: Mixture) -> Tensor:
         """Values (count, ...) mixed with those of their partners, which other processes may have."""
-        others = joined(values, self)[self.own(mixture.partner).to(values.device)]
-        return torch.lerp(others, values, self.own(mixture.weight).to(values).view(-1, *[1] * (values.dim() - 1)))
+        others = joined(values, self)[self.own(mixture.partner)]
+        return torch.lerp(others, values, self.own(mixture.weight).to(values.dtype).view(-1, *[1] * (values.dim() - 1)))
 
 
 def joined(values: Tensor, share: Share) -> Tensor:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.data.transfer import to_device
 from common.models.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
 from common.training.schedules import WarmupCosine, schedule_rate
@@ -61,6 +62,7 @@ class FrameTraining(LightningModule):
         settings = self.settings.augmentation
         with torch.no_grad():
             draws = draw(settings, streams, share.joint, features.shape[-2], features.shape[-1])
+            draws = to_device(draws, features.device)
             features, targets = augment(features, targets, settings, draws, share, self.per_decibel)
         logits = self.network(features).frame_logits.float().mT
         losses = training_loss(logits, targets[0], targets[1] if len(targets) > 1 else None, self.distillation_weight)
