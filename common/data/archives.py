@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from common.data.download import RemoteFile, download
 from common.data.files import write_json
 from common.errors import UserError, import_part
 
@@ -60,9 +61,14 @@ def unpack(archive: Path, folder: Path) -> bool:
     return True
 
 
-def unpacked_and_deleted(archive: Path, folder: Path) -> bool:
-    """Whether an archive was unpacked into a folder and removed since."""
-    return (folder / MARKS / f"{archive.name}.json").is_file() and not archive.is_file()
+def download_and_unpack(file: RemoteFile, archives: Path, folder: Path, delete: bool = False) -> None:
+    """Download an archive and unpack it into a folder, unless that was done and the archive deleted (`delete`)."""
+    archive = archives / file.name
+    if (folder / MARKS / f"{file.name}.json").is_file() and not archive.is_file():
+        return
+    unpack(download(file, archives), folder)
+    if delete:
+        archive.unlink()
 
 
 def extract_zip(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:

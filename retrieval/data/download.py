@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.data.archives import unpack, unpacked_and_deleted
+from common.data.archives import download_and_unpack
 from common.data.download import RemoteFile, download
 from retrieval.data.captions import CLOTHO
 
@@ -38,13 +38,8 @@ def download_data(root: Path, evaluation: bool = False, delete_archives: bool = 
     record, files = (EVALUATION_RECORD, EVALUATION_MD5) if evaluation else (CLOTHO_RECORD, captions | CLOTHO_MD5)
     for name, md5 in files.items():
         file = RemoteFile(name, f"{ZENODO}/{record}/files/{name}?download=1", f"md5:{md5}")
-        if not name.endswith(".7z"):
+        if name.endswith(".7z"):
+            download_and_unpack(file, root / "archives", root, delete_archives)
+        else:
             download(file, root)
-            continue
-        archive = root / "archives" / name
-        if unpacked_and_deleted(archive, root):
-            continue
-        unpack(download(file, archive.parent), root)
-        if delete_archives:
-            archive.unlink()
     return root

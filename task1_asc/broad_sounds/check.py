@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.data.archives import unpack, unpacked_and_deleted
+from common.data.archives import download_and_unpack
 from common.data.audio import AudioError, audio_info
 from common.data.check_report import CheckReport
 from common.data.download import download as download_file
@@ -59,13 +59,10 @@ def download(root: Path, name: str, record: int | None = None, delete_archives: 
     """
     folder, archives = root / FOLDERS[name], root / "archives" / name
     for file in zenodo_files(record or RECORDS[name], archives):
-        if not file.name.endswith((".zip", ".tar.gz")):
+        if file.name.endswith((".zip", ".tar.gz")):
+            download_and_unpack(file, archives, folder, delete_archives)
+        else:
             download_file(file, folder)
-        elif not unpacked_and_deleted(archives / file.name, folder):
-            archive = download_file(file, archives)
-            unpack(archive, folder)
-            if delete_archives:
-                archive.unlink()
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.data.archives import unpack, unpacked_and_deleted
+from common.data.archives import download_and_unpack
 from common.data.download import RemoteFile, download, zenodo_files
 from common.errors import UserError
 from task1_asc.data.tau2022 import DEVELOPMENT, EVALUATION, SUBSETS
@@ -74,12 +74,7 @@ def download_data(
     else:
         files, folder = _evaluation_files(year, record, archives), root / EVALUATION.format(year=year)
     for file in files:
-        if unpacked_and_deleted(archives / file.name, root):
-            continue
-        archive = download(file, archives)
-        unpack(archive, root)
-        if delete_archives:
-            archive.unlink()
+        download_and_unpack(file, archives, root, delete_archives)
     return folder
 
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from common.data.archives import unpack
+from common.data.archives import download_and_unpack
 from common.data.audio import audio_info, read_audio, write_wav
-from common.data.download import download, zenodo_files
+from common.data.download import zenodo_files
 from common.data.files import atomic_write, walk_files
 from common.errors import UserError
 from common.output import Progress, say
@@ -206,8 +206,5 @@ def download_maestro(
     for name in MAESTRO_ARCHIVES:
         if name not in known:
             raise UserError(f"Zenodo record {MAESTRO_RECORD} has no {name}; it has {', '.join(sorted(known))}.")
-        archive = download(known[name], archives)
-        unpack(archive, source)
-        if delete_archives:
-            archive.unlink()
+        download_and_unpack(known[name], archives, source, delete_archives)
     return prepare(source, Path(root), hop_seconds, allow_missing=allow_missing)

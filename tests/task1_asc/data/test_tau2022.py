@@ -418,6 +418,7 @@ def test_archives_are_fetched_unpacked_and_not_fetched_again(tmp_path, monkeypat
         return path
 
     monkeypatch.setattr(download, "download", fetch)
+    monkeypatch.setattr("common.data.archives.download", fetch)
     assert download.download_data(tmp_path, delete_archives=True) == tmp_path / DEVELOPMENT
     assert len(list((tmp_path / DEVELOPMENT).iterdir())) == 18
     assert not list((tmp_path / "archives").iterdir())
