@@ -92,8 +92,8 @@ def tag(
 
     Args:
         files: audio files, or folders of them.
-        model: such as mn10.as, frame_mn10.strong for exact times of events, or a run folder of `pretrain` or
-            `finetune` (with folds: RUN/train/fold_1).
+        model: such as mn10.as, frame_mn10.strong for exact times of events, or a run folder of any task (of
+            `finetune` with folds: RUN/train/fold_1).
         weights: file of released weights; by default from the cache or a download.
         top: number of labels per file.
         events: also write onset, offset, label and score of events to this file (tab-separated).
@@ -151,7 +151,7 @@ def embed(
     Args:
         folder: folder of the audio files.
         model: a model such as mn10.as, a HEAR embedding such as mn10_all_b_mel_avgs or passt_base, or a run folder
-            of `pretrain` or `finetune`.
+            of any task.
         out: .npz (arrays filename and embedding) or .parquet (columns of these names).
         weights: file of released weights; by default from the cache or a download.
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
@@ -219,7 +219,7 @@ def export(
     Example: mn10.as --out mn10.onnx
 
     Args:
-        name: a model, or a run folder of `pretrain` or `finetune`; an architecture without weights gets random ones.
+        name: a model, or a run folder of any task; an architecture without weights gets random ones.
         out: .onnx file.
         weights: file of released weights; by default from the cache or a download.
         seconds: length of the input clips; by default the model's window. Any batch size works (DyMN: 1).
@@ -278,10 +278,19 @@ def settings_for_data(data: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def read_clips(settings: FineTuneSettings) -> None:
-    """Refuse clips that cannot be found."""
+    """Refuse clips and weights that cannot be found."""
+    from common.audioset.tables import refuse_missing
     from common.audioset.tasks import read_task
 
+    refuse_missing(settings)
     read_task(settings.data)
+
+
+def find_audioset(settings: PretrainSettings) -> None:
+    """Refuse missing files of AudioSet, of a teacher and of weights."""
+    from common.audioset.tables import refuse_missing_audioset
+
+    refuse_missing_audioset(settings)
 
 
 def check_clips(clips: Positional[Path], *, json: bool = False) -> None:
@@ -444,6 +453,7 @@ VERBS: dict[str, Verb] = {
         show_figures,
         "Train a tagging network on AudioSet, optionally with teacher logits, and test it.",
         SMALL,
+        check=find_audioset,
     ),
     "finetune": train_verb(
         FineTuneSettings,

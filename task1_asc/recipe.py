@@ -35,6 +35,7 @@ from task1_asc.data.clips import (
     scene_loader,
     store_folder,
 )
+from task1_asc.data.inputs import check_inputs
 from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, is_made_up_data
 from task1_asc.evaluate import score_network
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, load_run_model, load_run_networks
@@ -279,6 +280,11 @@ def result_row(run: Task1Run) -> dict[str, Any]:
     return row
 
 
+def refuse_early(run: Task1Run) -> None:
+    """Look for the lists and folders of a run."""
+    check_inputs(run.settings)
+
+
 def is_made_up(settings: Task1Settings) -> bool:
     """Whether the data of a run are made up."""
     return is_made_up_data(settings.data.root)
@@ -313,6 +319,7 @@ RECIPE = Recipe(
     make_stages,
     result_row,
     is_made_up,
+    refuse_early,
     prepare=pack_store,
     for_check=read_wavs_unless_packed,
     objective=Objective(trained_stage, "val_macro_accuracy", refuse_without_validation),

@@ -3,15 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from common.audioset.finetune import SPLIT
-from common.audioset.networks import load_trained
-from common.audioset.recipe import WEIGHTS
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.errors import UserError
-from common.models.audio_model import AudioModel
 from common.output import print_table
 from common.reports.statistics import with_interval
-from common.runs.folder import SETTINGS_FILE
 from common.runs.stages import Run, open_run
 
 
@@ -46,27 +41,3 @@ def summary_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
     rows = [{"figure": figure, "per cent": with_interval(share, scale=100)} for figure, share in figures.items()]
     rows[0]["per cent"] = with_interval(value, low, high, scale=100)
     return rows
-
-
-def load_run(folder: Path) -> AudioModel:
-    """The model of a finished run, or of one of its networks (RUN/train/fold_1), in evaluation mode.
-
-    A folder that is no such run, is not finished, or has several networks is a UserError.
-    """
-    place = next((place for place in (folder, *folder.parents[:2]) if (place / SETTINGS_FILE).is_file()), None)
-    if place is None:
-        raise UserError(f"{folder} is no run: there is no {SETTINGS_FILE} in it or in the folders above it.")
-    run = open_tagging_run(place)
-    places = [folder, folder / "train", folder / "train" / SPLIT]
-    weights = next((place / WEIGHTS for place in places if (place / WEIGHTS).is_file()), None)
-    if weights is None:
-        networks = sorted(path.parent for path in (place / "train").glob(f"*/{WEIGHTS}"))
-        if len(networks) > 1:
-            raise UserError(
-                f"{place} has {len(networks)} networks, one for each fold; name one, such as {networks[0]}."
-            )
-        weights = run.checkpoint(f"train/{WEIGHTS}")
-    scores = run.read_evaluation()
-    return load_trained(
-        run.settings, scores["labels"], weights, "one_label" if "accuracy" in scores else "several_labels"
-    )

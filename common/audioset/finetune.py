@@ -14,6 +14,7 @@ from common.audioset.networks import load_trained, refuse_hot_kernels, tag_clips
 from common.audioset.recipe import (
     TRAINER,
     WEIGHTS,
+    fetch_weights,
     fit_network,
     is_made_up_set,
     loader_options,
@@ -21,6 +22,7 @@ from common.audioset.recipe import (
     write_evaluation,
 )
 from common.audioset.settings import FineTuneSettings
+from common.audioset.tables import refuse_missing
 from common.audioset.tasks import TEST, TRAIN, VALIDATION, LabelledClips, read_task
 from common.data.encoded_store import EncodedClips, pack_encoded
 from common.data.files import digest_files
@@ -98,9 +100,11 @@ def test_networks(run: Run[FineTuneSettings], settings: FineTuneSettings, fast_c
 
 
 def refuse_early(run: Run[FineTuneSettings]) -> None:
-    """Refuse unknown folds, missing clips and a DyMN that would not cool down; tell of a split that was made."""
+    """Refuse unknown folds, missing clips or weights, a DyMN that would not cool down; tell of a made split."""
     clips = read_task(run.settings.data)
     _folds(run.settings, clips)
+    refuse_missing(run.settings)
+    fetch_weights(run)
     refuse_hot_kernels(run.settings)
     if clips.note:
         say(clips.note)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.audioset.data import SPLITS, Segment, read_classes, read_segments, segment_targets
+from common.audioset.tables import SPLITS, Segment, read_classes, read_segments, segment_targets
 from common.data.audio import ENDINGS
 from common.data.encoded_store import EncodedClips, EncodedReport, pack_encoded
 from common.data.files import atomic_write, walk_files

@@ -6,28 +6,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from common.audioset.data import (
-    Classes,
-    DrawSampler,
-    TaggingClips,
-    class_balance_weights,
-    find_files,
-    open_audioset,
-    read_classes,
-)
+from common.audioset.data import DrawSampler, TaggingClips, class_balance_weights, open_audioset
 from common.audioset.metrics import score_tags
 from common.audioset.networks import load_trained, refuse_hot_kernels, tag_clips
 from common.audioset.settings import FineTuneSettings, PretrainSettings, TaggingSettings
+from common.audioset.tables import Classes, read_classes, refuse_missing_audioset
 from common.data.files import is_made_up, write_json
-from common.data.keyed_outputs import KeyedOutputs, OutputWriter
+from common.data.keyed_outputs import OutputWriter
 from common.data.loading import EpochDraws, make_loader
 from common.models.audio_model import AudioModel
 from common.models.network import uses_gpu
 from common.output import say
+from common.registry.models import find_released
+from common.registry.weights import fetch
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.stages import Run, Stage, is_done
 from common.training.checkpoints import read_weights, save_checkpoint
 from common.training.seeds import seed_all
 
@@ -121,11 +116,17 @@ def is_made_up_set(settings: PretrainSettings | FineTuneSettings) -> bool:
 
 def refuse_early(run: Run[PretrainSettings]) -> None:
     """Refuse missing files, a teacher of other classes and a DyMN that would not cool down."""
-    data, teacher = run.settings.data, run.settings.teacher
-    find_files(data.root, [*data.training, *data.test])
-    if teacher is not None:
-        KeyedOutputs(teacher.logits, "logits", (len(read_classes(data.root)),))
+    refuse_missing_audioset(run.settings)
+    fetch_weights(run)
     refuse_hot_kernels(run.settings)
+
+
+def fetch_weights(run: Run[Any]) -> None:
+    """Download released weights that a training starts from, unless it is done or has a file of weights."""
+    model = run.settings.model
+    released = find_released(model.name)
+    if released is not None and model.weights is None and not is_done(run, "train"):
+        fetch(released)
 
 
 def load_run_model(run: Run[PretrainSettings]) -> AudioModel:

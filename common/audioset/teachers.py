@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.audioset.data import open_audioset, read_classes
+from common.audioset.data import open_audioset
 from common.audioset.recipe import load_run_model
 from common.audioset.settings import PretrainSettings
+from common.audioset.tables import read_classes
 from common.data.keyed_outputs import OutputWriter
 from common.data.loading import make_loader
 from common.errors import UserError

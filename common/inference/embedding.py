@@ -10,11 +10,12 @@ import torch
 from common.data.audio import list_audio, read_audio
 from common.data.files import atomic_path, atomic_write
 from common.errors import UserError, import_part, unknown
+from common.inference.as_model import names_a_folder, run_module
 from common.inference.hear import get_scene_embeddings
 from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
 from common.inference.prepare import prepare_for_inference
-from common.inference.tagging import load_model, names_a_folder, read_noted
+from common.inference.tagging import load_model, read_noted
 from common.models.network import choose_device
 from common.output import Progress
 from common.registry import list_models
@@ -48,6 +49,10 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
             return get_scene_embeddings(waveform[None], hear_model)[0].float().cpu().numpy()
 
         return embed_at_once
+    if weights is None and names_a_folder(name):
+        own = getattr(run_module(Path(name)), "load_embedder", None)
+        if own is not None:
+            return own(Path(name))
     model = prepare_for_inference(load_model(name, weights))
     model.to(choose_device())
 

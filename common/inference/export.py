@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from common.data.files import atomic_path, human_size
 from common.errors import CheckFailed, UserError, import_part
 from common.features.mel import MelSpectrum
+from common.inference.as_model import names_a_folder
 from common.inference.prepare import fold_batch_norms
-from common.inference.tagging import load_model, names_a_folder
+from common.inference.tagging import load_model
 from common.models.audio_model import AudioModel
 from common.models.dynamic_mobilenet import DynamicMobileNet
 from common.output import say
@@ -61,12 +62,11 @@ class Exported(nn.Module):
 
     def __init__(self, model: AudioModel):
         super().__init__()
-        self.front_end, self.network = model.front_end, model.network
+        self.model = model
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """(batch, samples) to logits, embedding, and for frame models frames and frame logits."""
-        output = self.network(self.front_end(waveform))
-        return tuple(value for value in output if value is not None)
+        return tuple(value for value in self.model.run(waveform) if value is not None)
 
 
 def export_onnx(
@@ -108,7 +108,7 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
     names = [field for field, value in zip(kept._fields, kept, strict=True) if value is not None]
     graph = Exported(copy.deepcopy(model)).eval()
     if not fixed_batch:  # a DyMN is exported unfolded
-        fold_batch_norms(graph.network)
+        fold_batch_norms(graph.model.network)
     _replace_spectra(graph)
     with atomic_path(out) as temporary:
         facts = {"sample_rate": model.sample_rate, "activation": model.activation, "labels": list(model.labels)}

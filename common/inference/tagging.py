@@ -11,13 +11,13 @@ from torch import Tensor
 from common.data.audio import audio_info, list_audio, read_blocks
 from common.data.files import atomic_write
 from common.errors import UserError
+from common.inference.as_model import load_run, names_a_folder
 from common.inference.events import Event, EventFinder
 from common.inference.prepare import prepare_for_inference
 from common.models.audio_model import AudioModel, ClipScores, Passage, WindowPolicy
 from common.models.network import ModelOutput, choose_device
 from common.output import Progress, escape, say
 from common.registry import load_audio_model
-from common.registry.models import is_model_name
 
 EVENT_COLUMNS = ("filename", "onset", "offset", "label", "score")
 
@@ -64,7 +64,7 @@ class Timeline(NamedTuple):
 
 
 def load_tagger(name: str, weights: Path | None = None) -> AudioModel:
-    """A model with a classifier, of the registry or of a run's folder (`pretrain`, `finetune`), on the GPU if any."""
+    """A model with a classifier, of the registry or of the folder of any run, on the GPU if any."""
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
         raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
@@ -74,15 +74,8 @@ def load_tagger(name: str, weights: Path | None = None) -> AudioModel:
 def load_model(name: str, weights: Path | None = None) -> AudioModel:
     """The model of a name or of a run's folder, see `load_tagger`."""
     if weights is None and names_a_folder(name):
-        from common.audioset.evaluate import load_run
-
         return load_run(Path(name))
     return load_audio_model(name, weights)
-
-
-def names_a_folder(name: str) -> bool:
-    """Whether a name is a folder; names of the registry go first."""
-    return not is_model_name(name) and Path(name).is_dir()
 
 
 def read_noted(model: AudioModel, path: Path, progress: Progress) -> Iterator[Tensor]:

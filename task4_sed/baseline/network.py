@@ -31,6 +31,11 @@ class SoundEventDetector(Detector):
         self.front_end = DesedMel(n_mels=settings.front_end.n_mels)
         self._frozen = [frozen]  # in a list, so that its weights are in no checkpoint
 
+    @property
+    def frozen(self) -> FrozenFrames | None:
+        """The model that computes embeddings."""
+        return self._frozen[0]
+
     @torch.no_grad()
     def detect(self, batch: Batch, student: bool, masked: bool = True) -> ModelOutput:
         """Output of student or teacher for a batch as it is; `masked` hides classes that are not valid for a clip."""
@@ -43,5 +48,5 @@ class SoundEventDetector(Detector):
         """(clips, tokens, dim), float32."""
         if "embeddings" in batch:
             return batch["embeddings"].float()
-        frozen = self._frozen[0]
+        frozen = self.frozen
         return None if frozen is None else frozen.to(batch["waveform"].device)(batch["waveform"])

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from common.data.audio import list_audio
 from common.errors import UserError
+from common.inference import tagging
+from common.inference.embedding import load_embedder
 from common.runs.stages import Run, quick_stages, run_stages
 from common.runs.sweep import sweep
 from common.settings import dump_settings, load_settings
@@ -80,6 +83,16 @@ def test_the_recipe_scores_each_model_of_each_stage_and_their_ensemble(run):
         low, high = figure["interval"]
         assert 0 <= low <= high <= 1 and 0 <= figure["value"] <= 1, name
     assert content["made_up"] and "not relevant come first" in content["tie_rule"]
+
+
+def test_the_verbs_of_common_take_the_audio_side_of_a_run(run, made_up):
+    clip = sorted(made_up.rglob("*.wav"))[0]
+    indexed = load_searcher(run).embed_files([clip])[0]
+    assert torch.equal(torch.from_numpy(load_embedder(str(run))(clip)), indexed)
+    model = tagging.load_model(str(run))
+    assert torch.allclose(functional.normalize(model.clip_scores(clip).embedding[0], dim=0), indexed, atol=0.05)
+    with pytest.raises(UserError, match=r"has no labels, so it cannot tag; use it with `embed`"):
+        tagging.load_tagger(str(run))
 
 
 def test_two_steps_of_everything_leave_nothing_behind(settings, tmp_path):

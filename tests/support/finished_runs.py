@@ -81,5 +81,7 @@ def _write_settings(folder: Path, settings_class: Any, config: str, changes: dic
     settings = load_settings(settings_class, ROOT / config, overrides)
     folder.mkdir(parents=True)
     (folder / "settings.yaml").write_text(dump_settings(settings))
+    package = settings_class.__module__.rpartition(".")[0]
     for stage in ("train", "test"):
-        write_json(folder / stage / "stage.json", {"settings": {}, "seconds": 1.0, "energy_kwh": 0.001})
+        facts = {"package": package, "settings": {}, "seconds": 1.0, "energy_kwh": 0.001}
+        write_json(folder / stage / "stage.json", facts)

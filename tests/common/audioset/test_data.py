@@ -11,16 +11,9 @@ import soundfile
 import torch
 
 from common.audioset import packing, tasks
-from common.audioset.data import (
-    PackedTargets,
-    Teacher,
-    find_files,
-    open_audioset,
-    read_classes,
-    read_segments,
-    segment_targets,
-)
+from common.audioset.data import PackedTargets, Teacher, open_audioset
 from common.audioset.settings import AugmentSettings, FineTuneDataSettings, TableSettings, TeacherSettings
+from common.audioset.tables import find_files, read_classes, read_segments, segment_targets
 from common.audioset.teachers import import_published_logits
 from common.data.encoded_store import EncodedClips
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter

@@ -16,17 +16,19 @@ import torch
 
 from common.__main__ import VERBS
 from common.audioset import finetune, recipe
-from common.audioset.data import read_classes
-from common.audioset.evaluate import load_run, open_tagging_run
+from common.audioset.as_model import load_run
+from common.audioset.evaluate import open_tagging_run
 from common.audioset.networks import load_trained, make_model, network_options, refuse_hot_kernels
 from common.audioset.settings import FineTuneSettings, PretrainSettings
+from common.audioset.tables import read_classes
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining
 from common.cli import run as run_command
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
 from common.inference import export
-from common.inference.tagging import load_tagger, names_a_folder, tag_file
+from common.inference.as_model import names_a_folder
+from common.inference.tagging import load_tagger, tag_file
 from common.registry import load_audio_model
 from common.registry.models import create_model
 from common.settings import load_settings, parse_settings

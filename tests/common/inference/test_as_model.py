@@ -1,0 +1,49 @@
+"""Which package makes a model of a run, and runs that are none."""
+
+import pytest
+
+from common.data.files import write_json
+from common.errors import UserError
+from common.inference.as_model import load_run, run_module
+
+
+def write_run(folder, record):
+    folder.mkdir()
+    (folder / "settings.yaml").write_text("seed: 0\n")
+    if record is not None:
+        write_json(folder / "train" / "stage.json", {"settings": {}, **record})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("package", "module"),
+    [
+        ("common.audioset", "common.audioset.as_model"),
+        ("task4_sed.baseline", "task4_sed.baseline.as_model"),
+        ("retrieval.imitation", "retrieval.as_model"),
+    ],
+)
+def test_the_package_of_the_settings_or_one_above_it_makes_the_model(tmp_path, package, module):
+    folder = write_run(tmp_path / "run", {"package": package})
+    assert run_module(folder).__name__ == run_module(folder / "train" / "fold_1").__name__ == module
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (None, r"is not trained yet; finish it with `train --resume .*run`"),
+        ({"package": "task1_asc.broad_sounds"}, "use `python -m task1_asc sounds predict .*run --root DIR`"),
+        ({"package": "retrieval.moments"}, "use `python -m retrieval moments predict .*run --root DIR`"),
+        ({"package": "os"}, "was trained by os, which is no task of this kit"),
+        ({"package": "../../etc"}, "no task of this kit"),
+        ({"package": ["task1_asc"]}, "no task of this kit"),
+    ],
+)
+def test_a_run_without_a_model_of_sound_is_refused_in_a_sentence(tmp_path, record, message):
+    with pytest.raises(UserError, match=message):
+        load_run(write_run(tmp_path / "run", record))
+
+
+def test_a_folder_without_settings_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"is no run: there is no settings.yaml"):
+        load_run(tmp_path)
