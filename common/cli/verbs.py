@@ -86,8 +86,8 @@ def run(prog: str, verbs: Mapping[str, Verb], words: Sequence[str] | None = None
         if not _reader_has_gone():
             raise
         return 0
-    except OSError as error:
-        if (sentence := _system_refusal(error)) is None:
+    except (OSError, RuntimeError) as error:
+        if (sentence := _system_refusal(_of_the_system(error))) is None:
             raise
         print_error(sentence)
         return 2
@@ -307,6 +307,14 @@ def _reader_has_gone() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
+
+
+def _of_the_system(error: OSError | RuntimeError) -> OSError:
+    """The error of the system that HDF5 wraps in one of its own while it closes a file; without a number if none."""
+    found = re.search(r"filename = '(.*?)'.* errno = (\d+)", str(error), re.DOTALL)
+    if isinstance(error, OSError) or found is None:
+        return error if isinstance(error, OSError) else OSError()
+    return OSError(int(found[2]), "", found[1])
 
 
 def _system_refusal(error: OSError) -> str | None:

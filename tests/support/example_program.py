@@ -109,9 +109,14 @@ def fail(how: Positional[str]) -> None:
         "user": UserError("The folder is empty; give another."),
         "check": CheckFailed("One rule does not hold."),
         "space": OSError(28, "No space left on device", "/some/file"),
+        "hdf5": RuntimeError(
+            "Can't decrement id ref count (file write failed: time = Sat Nov 28 10:41:32 2026\n"
+            ", filename = '/some/file', file descriptor = 3, errno = 28, error message = 'No space left on device')"
+        ),
         "permission": PermissionError(13, "Permission denied", "/some/file"),
         "read_only": OSError(30, "Read-only file system", "/some/file"),
         "bug": KeyError("tau22"),
+        "own": RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
         "ctrl_c": KeyboardInterrupt(),
         "other_pipe": BrokenPipeError(32, "Broken pipe"),
     }

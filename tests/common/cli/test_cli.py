@@ -170,6 +170,7 @@ def test_a_call_without_a_verb_is_a_mistake(capsys):
         ("user", 2, "The folder is empty; give another.\n"),
         ("check", 1, "One rule does not hold.\n"),
         ("space", 2, "No space left to write /some/file; free some and repeat the command.\n"),
+        ("hdf5", 2, "No space left to write /some/file; free some and repeat the command.\n"),
         ("permission", 2, "No permission to access /some/file; choose another place or change its permissions.\n"),
         ("read_only", 2, "/some/file cannot be written: its file system is read-only.\n"),
         ("ctrl_c", 130, "Stopped by Ctrl-C.\n"),
@@ -179,7 +180,7 @@ def test_a_failure_has_its_exit_code_and_one_sentence(capsys, how, code, sentenc
     assert call(capsys, "fail", how) == (code, "", sentence)
 
 
-@pytest.mark.parametrize(("how", "error"), [("bug", KeyError), ("other_pipe", BrokenPipeError)])
+@pytest.mark.parametrize(("how", "error"), [("bug", KeyError), ("own", RuntimeError), ("other_pipe", BrokenPipeError)])
 def test_our_own_mistakes_keep_their_traceback(how, error):
     with pytest.raises(error):
         run("program", VERBS, ["fail", how])
