@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from common.data.audio import Waveform, read_audio
 from common.data.files import atomic_path, human_size
-from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names
+from common.data.keyed_outputs import KeyIndex, open_hdf5, read_names, require_room
 from common.data.loading import empty_batch
 from common.errors import UserError
 from common.output import Progress
@@ -90,6 +90,7 @@ def pack_encoded(
                 if encoded is None and strict:
                     raise UserError(_first(report))
                 if encoded is not None:
+                    require_room(temporary, len(encoded))
                     rows[len(kept)] = np.frombuffer(encoded, dtype=np.uint8)
                     kept.append(index)
                     report.num_bytes += len(encoded)

@@ -9,8 +9,10 @@ The layout of the field (PaSST, EfficientAT, the system that won DCASE 2024 Task
 are contiguous in the file, so that readers map them; compressed or chunked files are read through HDF5.
 """
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ from common.errors import UserError
 
 NAMES = "filenames"
 WRITTEN = "written"
+ROOM_LEFT = 4 << 20
 MORE_ENDINGS = {".m4a", ".mp4", ".webm", ".aac"}
 
 
@@ -268,6 +271,7 @@ class OutputWriter:
         else:
             rows = self._index.rows(filenames)
         limit = np.finfo(self.dtype).max
+        require_room(self._temporary, values.size * self.dtype.itemsize)
         with h5py.File(self._temporary, "a") as file:
             data = file[self.kind] if self.kind in file else self._create(file, values.shape[1:])
             if self._index is None:
@@ -289,6 +293,7 @@ class OutputWriter:
         place = _kept_path if self.resume else atomic_path
         with place(self.path) as self._temporary:
             if not (self.resume and self._resumes()):
+                require_room(self._temporary, 0 if self._index is None else self._index.keys.nbytes)
                 with h5py.File(self._temporary, "w") as file:
                     file.attrs.update(self.attributes)
                     if self._index is not None:
@@ -351,6 +356,16 @@ class OutputWriter:
                 del file[WRITTEN]
             for name, values in self.columns().items():
                 file.create_dataset(name, data=values)
+
+
+def require_room(path: Path, num_bytes: int) -> None:
+    """Raise the error of a full disk before HDF5 meets it, which then ends the process by a segmentation fault.
+
+    Raises:
+        OSError: if the disk of `path` has no room for `num_bytes` and what HDF5 holds back until it closes the file.
+    """
+    if shutil.disk_usage(path.parent).free < num_bytes + ROOM_LEFT:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def open_hdf5(path: Path) -> h5py.File:

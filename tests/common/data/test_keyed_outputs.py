@@ -1,10 +1,13 @@
 """Outputs of clips by name: what counts of a name, and which data set of a file is read."""
 
+import errno
+import shutil
+
 import h5py
 import numpy as np
 import pytest
 
-from common.data.keyed_outputs import KeyedOutputs, KeyIndex, clip_key
+from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter, clip_key
 from common.errors import UserError
 
 
@@ -61,3 +64,17 @@ def test_one_of_several_data_sets_must_be_named(tmp_path):
     assert KeyedOutputs(path, ("strong_logits", "frames")).read([0]).tolist() == [[1, 2]]
     with pytest.raises(UserError, match="has no strong_logits or weak_logits beside"):
         KeyedOutputs(path, ("strong_logits", "weak_logits"))
+
+
+def test_a_full_disk_is_met_before_rows_are_written_and_the_writer_goes_on_later(tmp_path, monkeypatch):
+    rows, usage = np.ones((2, 3), np.float16), shutil.disk_usage(tmp_path)
+    with OutputWriter(tmp_path / "o.h5", ["a.wav", "b.wav"], kind="frames", resume=True) as writer:
+        writer.write(["a.wav"], rows[:1])
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+        with pytest.raises(OSError, match="No space left") as told:
+            writer.write(["b.wav"], rows[1:])
+        assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / ".o.h5.part"))
+        monkeypatch.undo()
+        assert writer.missing.tolist() == [1]
+        writer.write(["b.wav"], rows[1:])
+    assert KeyedOutputs(tmp_path / "o.h5").read([0, 1]).tolist() == rows.tolist()
