@@ -1,11 +1,14 @@
-"""Result of `data check`, the same in every task."""
+"""Result of `data check`, and the headers of all files, the same in every task."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.data.audio import AudioError, AudioInfo, audio_info
 from common.errors import CheckFailed
-from common.output import print_json, print_table, say
+from common.output import Progress, print_json, print_table, say
 
 
 @dataclass
@@ -41,3 +44,20 @@ class CheckReport:
     def print_tables(self) -> None:
         """Print the counts for people."""
         print_table(self.rows, title=f"{'Made-up data in ' if self.made_up else ''}{self.root}")
+
+
+def read_headers(paths: Sequence[Path], what: str = "Checking", workers: int = 8) -> list[AudioInfo | AudioError]:
+    """The header of each file, or why it cannot be read, by several threads."""
+    found = []
+    with ThreadPoolExecutor(workers) as pool, Progress(what, len(paths)) as progress:
+        for header in pool.map(_read_header, paths):
+            found.append(header)
+            progress.advance()
+    return found
+
+
+def _read_header(path: Path) -> AudioInfo | AudioError:
+    try:
+        return audio_info(path)
+    except AudioError as error:
+        return error

@@ -131,7 +131,8 @@ def print_comparison(comparisons: Sequence[Comparison], as_json: bool = False) -
     for comparison in comparisons:
         _print_one(comparison)
     runs = [len(system.runs) for system in comparisons[0].systems]
-    print_text(f"Intervals are 95 %, by bootstrap over {_kind(comparisons[0])} drawn alike for all systems.")
+    kind = comparisons[0].systems[0].runs[0].counted.lstrip("0123456789,+ ")
+    print_text(f"Intervals are 95 %, by bootstrap over {kind} drawn alike for all systems.")
     if max(runs) > 1 and min(runs) > 1:
         print_text(
             "Over seeds: Student's t of the differences; it tells methods apart, not only these trained networks."
@@ -268,10 +269,6 @@ def _seeds(system: System) -> list[int]:
 def _size(one: Compared) -> float:
     assert one.difference is not None
     return abs(one.difference.value) if np.isfinite(one.difference.value) else -1.0
-
-
-def _kind(comparison: Comparison) -> str:
-    return comparison.systems[0].runs[0].counted.lstrip("0123456789,+ ")
 
 
 def _refuse_other_clips(first: Measured, other: Measured) -> None:

@@ -1,19 +1,18 @@
 """Download of the data sets, and `data check`: counts, audio, vectors, licences."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from common.data.archives import download_and_unpack
-from common.data.audio import AudioError, audio_info
-from common.data.check_report import CheckReport
+from common.data.audio import AudioError, AudioInfo
+from common.data.check_report import CheckReport, read_headers
 from common.data.download import download as download_file
 from common.data.download import zenodo_files
 from common.data.files import is_made_up, read_marker
 from common.errors import UserError
-from common.output import Progress, print_table
+from common.output import print_table
 from task1_asc.broad_sounds.data import FREE_LICENCES, SoundSet, find_sets, licence, read_sounds
 from task1_asc.broad_sounds.embeddings import OWN, read_vector
 from task1_asc.broad_sounds.taxonomy import CODES, OTHERS
@@ -128,30 +127,17 @@ def _compare_counts(report: CheckReport, sounds: SoundSet, expected: int, offici
 
 
 def _check_audio(report: CheckReport, sounds: SoundSet, workers: int) -> None:
-    paths, seconds = sounds.paths(), []
+    paths = sounds.paths()
     missing = [path.name for path in paths if not path.is_file()]
     _note(report, sounds, "audio", missing, "have no wav file", len(paths))
-    damaged = []
-    with ThreadPoolExecutor(workers) as pool, Progress(f"Opening {sounds.kind}", len(paths), "files") as progress:
-        for path, outcome in zip(paths, pool.map(_open, paths)):
-            progress.advance()
-            if isinstance(outcome, str):
-                damaged.append(path.name)
-            elif outcome is not None:
-                seconds.append(outcome)
+    there = [path for path in paths if path.is_file()]
+    headers = read_headers(there, f"Checking {sounds.kind}", workers)
+    damaged = [path.name for path, header in zip(there, headers) if isinstance(header, AudioError)]
     _note(report, sounds, "audio", damaged, "cannot be read", len(paths))
-    lengths = pd.Series(seconds, dtype=float)
+    lengths = pd.Series([header.duration for header in headers if isinstance(header, AudioInfo)], dtype=float)
     report.rows[-1] |= {"hours": round(lengths.sum() / 3600, 2), "shortest s": round(lengths.min(), 4)}
     if len(lengths) and lengths.max() > 30.1:
         report.problems.append(f"{sounds.root / 'audio'} has a file of {lengths.max():.1f} s; clips end at 30 s.")
-
-
-def _open(path: Path) -> float | str | None:
-    """Seconds of a file, the reason why it cannot be read, or None where there is none."""
-    try:
-        return audio_info(path).duration if path.is_file() else None
-    except AudioError as error:
-        return str(error)
 
 
 def _check_vectors(report: CheckReport, sounds: SoundSet) -> None:

@@ -1,17 +1,15 @@
 """`data check`: compares the data on disk with the published counts, and reads every file's header."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
-from common.data.audio import AudioError, audio_info
-from common.data.check_report import CheckReport
+from common.data.audio import AudioError, AudioInfo
+from common.data.check_report import CheckReport, read_headers
 from common.data.files import is_made_up, read_marker
 from common.errors import UserError
-from common.output import Progress
 from task1_asc.data.tau2022 import (
     CLASSES,
     CLIP_SAMPLES,
@@ -60,7 +58,7 @@ def check_data(root: Path, evaluation: int | None = None, workers: int = 8) -> C
     folder = development_folder(root)
     clips = read_clips(root)
     report = CheckReport(folder, is_made_up(folder))
-    expected = _made_up_numbers(folder) if report.made_up else _official_numbers()
+    expected = read_marker(folder).get("numbers", {}) if report.made_up else _official_numbers()
     splits = {}
     for split in (*SUBSETS, "test"):
         try:
@@ -104,10 +102,6 @@ def _official_numbers() -> dict[str, dict]:
     }
 
 
-def _made_up_numbers(folder: Path) -> dict[str, dict]:
-    return read_marker(folder).get("numbers", {})
-
-
 def _compare(report: CheckReport, split: str, members: pd.DataFrame, expected: dict) -> None:
     devices, scenes = members["source_label"].value_counts(), members["scene_label"].value_counts()
     segments = len(members[["segment", "source_label"]].drop_duplicates())
@@ -148,11 +142,9 @@ def _check_nesting(report: CheckReport, splits: dict[str, pd.DataFrame]) -> None
 def _check_files(report: CheckReport, folder: Path, filenames: Iterable[str], workers: int) -> None:
     names = list(filenames)
     found: dict[str, list[str]] = {}
-    with ThreadPoolExecutor(workers) as pool, Progress("Checking", len(names)) as progress:
-        for name, problem in zip(names, pool.map(lambda name: _file_problem(folder / name), names)):
-            if problem:
-                found.setdefault(problem, []).append(name)
-            progress.advance()
+    for name, header in zip(names, read_headers([folder / name for name in names], workers=workers)):
+        if problem := _file_problem(folder / name, header):
+            found.setdefault(problem, []).append(name)
     for problem, clips in found.items():
         more = f" and {len(clips) - FILES_SHOWN} more" if len(clips) > FILES_SHOWN else ""
         report.problems.append(
@@ -169,13 +161,9 @@ REMEDIES = {
 }
 
 
-def _file_problem(path: Path) -> str | None:
-    if not path.is_file():
-        return "are missing"
-    try:
-        info = audio_info(path)
-    except AudioError:
-        return "cannot be read"
+def _file_problem(path: Path, info: AudioInfo | AudioError) -> str | None:
+    if isinstance(info, AudioError):
+        return "cannot be read" if path.is_file() else "are missing"
     if info.channels != 1:
         return "are not mono"
     if info.sample_rate != SAMPLE_RATE:

@@ -177,16 +177,13 @@ def measure_networks(runs: Sequence[Task1Run], precision: str) -> list[Any]:
 def _with_predictions(run: Task1Run) -> SubsetRun:
     scores = run.read_evaluation()
     path, keys = run.folder / PREDICTIONS / "predictions.json", {"precision": str, "made_up": bool}
-    if not path.is_file() or _is_stale(run, read_json(path, "predict again", keys)):
+    tested = (None, compute_sha256(run.folder / "test" / "stage.json"))
+    # The networks may have been trained again after these predictions.
+    if not path.is_file() or read_json(path, "predict again", keys).get("tested_sha256") not in tested:
         say(f"{run.folder}: predicting the evaluation set below {run.settings.data.root}")
         predict(run, run.settings.data.root)
     facts = read_json(path, "predict again", keys)
     return SubsetRun(run, scores[facts["precision"]], {**facts, "made_up": facts["made_up"] or scores["made_up"]})
-
-
-def _is_stale(run: Task1Run, facts: Mapping[str, Any]) -> bool:
-    """Whether the networks were trained again after these predictions."""
-    return facts.get("tested_sha256") not in (None, compute_sha256(run.folder / "test" / "stage.json"))
 
 
 def _same_files(runs: Mapping[int, SubsetRun]) -> list[str]:

@@ -1,15 +1,13 @@
 """`data check`: counts of each set against the published ones, missing clips, files against their rows."""
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.data.audio import AudioError, audio_info
-from common.data.check_report import CheckReport
+from common.data.audio import AudioError, AudioInfo
+from common.data.check_report import CheckReport, read_headers
 from common.data.files import is_made_up
 from common.errors import UserError
-from common.output import Progress
 from task4_sed.data import sets
 from task4_sed.data.annotations import check_against_durations, clip_name
 from task4_sed.data.maestro import recording_name
@@ -107,16 +105,9 @@ def _file_problems(root: Path, clips: sets.ClipSet, num_workers: int) -> Iterato
 
 def _read_durations(files: Mapping[str, Path], what: str, num_workers: int) -> tuple[dict[str, float], list[str]]:
     """Seconds of each file by name, and a sentence for each damaged one."""
-    seconds: dict[str, float] = {}
-    damaged = []
-    with ThreadPoolExecutor(num_workers) as pool, Progress(f"Checking {what}", len(files)) as progress:
-        for name, found in zip(files, pool.map(_duration, files.values())):
-            if isinstance(found, str):
-                damaged.append(found)
-            else:
-                seconds[name] = found
-            progress.advance()
-    return seconds, damaged
+    headers = read_headers(list(files.values()), f"Checking {what}", num_workers)
+    seconds = {name: header.duration for name, header in zip(files, headers) if isinstance(header, AudioInfo)}
+    return seconds, [str(header) for header in headers if isinstance(header, AudioError)]
 
 
 def _compare_durations(clips: sets.ClipSet, seconds: dict[str, float], table: dict[str, float]) -> Iterator[str]:
@@ -131,10 +122,3 @@ def _compare_durations(clips: sets.ClipSet, seconds: dict[str, float], table: di
     if wrong:
         told = ", ".join(f"{name} {seconds[name]:.2f} s, row {table[rows[name]]:g} s" for name in wrong[:SHOWN])
         yield f"{len(wrong)} clips of the set {clips.name} are longer or shorter than {clips.layout.durations}: {told}."
-
-
-def _duration(path: Path) -> float | str:
-    try:
-        return audio_info(path).duration
-    except AudioError as error:
-        return str(error)

@@ -13,7 +13,7 @@ from task4_sed.data.sets import label_file, set_durations
 from task4_sed.evaluate import test_sets
 from task4_sed.metrics.command import all_scores, psds_parameters
 from task4_sed.metrics.compare import available, draws_of, measure_scores, of_evaluation
-from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.segments import mean_partial_auc, segment_evaluation_set, segment_f1
 from task4_sed.postprocessing.finisher import tune_finisher
 from task4_sed.scores.store import read_scores
@@ -64,7 +64,11 @@ def measure(run: Run[Any]) -> Measured:
         make = segment_evaluation_set if is_maestro else evaluation_set
         evaluation = make(tables, *reference, classes=evaluated_classes(run.settings, is_maestro))
         prefix = "" if name in ("validation", "own_test") or is_maestro else f"{name.replace('_', ' ')} "
-        found, of_classes = draws_of(_maestro_scores(evaluation) if is_maestro else _desed_scores(evaluation), prefix)
+        if is_maestro:
+            mpauc, f1 = mean_partial_auc(evaluation, draws=DRAWS), segment_f1(evaluation, draws=DRAWS)
+            found, of_classes = draws_of({"mpauc": mpauc, "segment_f1": f1}, prefix)
+        else:
+            found, of_classes = draws_of(all_scores(evaluation, psds_parameters(), DRAWS, available()), prefix)
         figures, parts = figures | found, parts | of_classes
         sets[name] = [*evaluation.clips, *evaluation.classes]
         counts.append(f"{len(evaluation.clips):,}")
@@ -84,11 +88,3 @@ def finished_scores(run: Run[Any]) -> dict[str, ScoreTables]:
     reference = read_events(label_file(root, tuned_on)), set_durations(root, tuned_on)
     finisher = tune_finisher(raw.get(tuned_on), *reference, settings)
     return {name: finisher.process_set(scores, name) for name, scores in raw.items()}
-
-
-def _desed_scores(evaluation: EvaluationSet) -> dict[str, Any]:
-    return all_scores(evaluation, psds_parameters(), DRAWS, available())
-
-
-def _maestro_scores(evaluation: EvaluationSet) -> dict[str, Any]:
-    return {"mpauc": mean_partial_auc(evaluation, draws=DRAWS), "segment_f1": segment_f1(evaluation, draws=DRAWS)}
