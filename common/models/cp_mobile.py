@@ -36,9 +36,8 @@ class GlobalResponseNorm(nn.Module):
 class Block(nn.Module):
     """1x1 expansion, depthwise 3x3, 1x1 projection; a shortcut where the number of channels stays; ReLU behind all."""
 
-    def __init__(self, in_channels: int, out_channels: int, expansion_rate: float, stride: Stride, response_norm: bool):
+    def __init__(self, in_channels: int, expanded: int, out_channels: int, stride: Stride, response_norm: bool):
         super().__init__()
-        expanded = make_divisible(in_channels * expansion_rate)
         self.block = nn.Sequential(
             convolution(in_channels, expanded),
             convolution(expanded, expanded, kernel=3, stride=stride, groups=expanded),
@@ -87,7 +86,8 @@ class CPMobile(nn.Module):
         super().__init__()
         strides = {"b2": (2, 2), "b4": (2, 1)} if strides is None else strides
         base = make_divisible(base_channels)
-        widths = [base, *(make_divisible(base * channels_multiplier**stage) for stage in range(len(n_blocks)))]
+        widths = [base, *[make_divisible(base * channels_multiplier**stage) for stage in range(len(n_blocks))]]
+        expanded = [make_divisible(width * expansion_rate) for width in widths]
         self.in_c = nn.Sequential(
             convolution(in_channels, base // 4, kernel=3, stride=2), convolution(base // 4, base, kernel=3, stride=2)
         )
@@ -98,8 +98,9 @@ class CPMobile(nn.Module):
             for index in range(blocks):
                 number += 1
                 frequency, time = strides.get(f"b{number}", (1, 1))
-                channels = widths[stage if index == 0 else stage + 1]
-                block = Block(channels, widths[stage + 1], expansion_rate, (frequency, time), response_norm)
+                before = stage if index == 0 else stage + 1
+                sizes = widths[before], expanded[before], widths[stage + 1]
+                block = Block(*sizes, (frequency, time), response_norm)
                 layers.add_module(f"b{number}", block)
             self.stages.add_module(f"s{stage + 1}", layers)
         self.feed_forward = nn.Sequential(
