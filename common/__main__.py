@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.cli import Positional, Precision, Repeated, Verb, print_json, print_table, run, say, train_verb
-from common.errors import CheckFailed, UserError, unknown
-from common.runs.folder import refuse_no_run
+from common.errors import CheckFailed
+from common.inference.early import refuse_early
+from common.runs.folder import refuse_absent, refuse_no_run
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
@@ -65,7 +66,7 @@ def complexity(
         json: print the figures as JSON.
     """
     if "/" not in model and not model.endswith(".yaml"):
-        _refuse_early(model)
+        refuse_early(model)
     from common.inference.complexity import describe, table_rows
 
     figures = describe(model, precision, set)
@@ -104,7 +105,7 @@ def tag(
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
         json: print the result as JSON.
     """
-    _refuse_early(model, *files)
+    refuse_early(model, *files)
     from common.inference.prepare import computing_in
     from common.inference.tagging import EventOptions, tag_files
 
@@ -136,6 +137,7 @@ def serve(
         run: finished run of Task 4 that scores a sound over time.
         port: of the page; by default the first free one from 7860 on.
     """
+    refuse_early(model)
     from common.inference.page import serve as show
 
     show(model, weights, index, run, port)
@@ -156,7 +158,7 @@ def embed(
         weights: file of released weights; by default from the cache or a download.
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
-    _refuse_early(model, folder, hear=True)
+    refuse_early(model, folder, hear=True)
     from common.inference.embedding import embed_folder
     from common.inference.prepare import computing_in
 
@@ -190,7 +192,7 @@ def probe(
         precision: of the embeddings: float32, bf16, or auto, bf16 where this machine is quicker with it.
         json: print the result as JSON.
     """
-    _refuse_early(model, source, hear=True)
+    refuse_early(model, source, hear=True)
     from common.inference.probe import probe as evaluate
     from common.reports.statistics import with_interval
 
@@ -225,6 +227,7 @@ def export(
         seconds: length of the input clips; by default the model's window. Any batch size works (DyMN: 1).
         no_check: skip the comparison with PyTorch on made-up clips.
     """
+    refuse_early(name)
     from common.inference.export import export_onnx
 
     report = export_onnx(name, out, weights, seconds, check=not no_check)
@@ -353,6 +356,7 @@ def check_audioset(*, root: Path, decode: int = 100, json: bool = False) -> None
         decode: number of clips per split to decode, drawn at random.
         json: print the counts and problems as JSON.
     """
+    refuse_absent([root], "give the folder of the segment tables and HDF5 files")
     from common.audioset.packing import check_audioset as check
 
     rows, problems = check(root, decode)
@@ -385,6 +389,9 @@ def write_logits(
         batch_size: clips per batch.
         num_workers: processes for decoding.
     """
+    for name in teachers:
+        refuse_early(name.partition("=")[0])
+    refuse_absent([root], "give the folder of AudioSet")
     from common.audioset.teachers import write_teacher_logits
 
     count = write_teacher_logits(teachers, root, out, files, seconds, batch_size, num_workers)
@@ -420,22 +427,6 @@ def evaluate_tagging(run: Positional[Path], *, json: bool = False) -> None:
 
     finished = open_tagging_run(run)
     print_json(finished.read_evaluation()) if json else print_tagging(finished, classes=True)
-
-
-def _refuse_early(model: str, *paths: Path, hear: bool = False) -> None:
-    """Refuse unknown models, or a call without any existing file, before torch is imported."""
-    from common.inference.hear_names import LIKE_PUBLISHED, parse_name
-    from common.registry.models import find_architecture, is_model_name, list_models
-
-    if not is_model_name(model) and not Path(model).exists():
-        try:
-            parse_name(model) if hear else find_architecture(model)
-        except UserError as error:
-            if not hear:
-                raise
-            raise unknown("model or HEAR embedding", model, [*list_models(), *LIKE_PUBLISHED]) from error
-    if paths and not any(path.exists() for path in paths):
-        raise UserError(f"{paths[0]} does not exist; give a file or folder that is there.")
 
 
 VERBS: dict[str, Verb] = {

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
-from common.runs.folder import refuse_no_run, run_folders
+from common.inference.early import refuse_early
+from common.runs import stages
+from common.runs.folder import refuse_absent, refuse_no_run, run_folders
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.moments.verbs import VERBS as MOMENTS
 from retrieval.settings import RetrievalSettings
+from retrieval.systems import open_run
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
@@ -51,10 +54,12 @@ def check_data(
         exclude: list of source ids excluded from training; may be repeated.
         json: print the report as JSON.
     """
-    from retrieval.data.check import check_data as check
-
     if config is not None or root is None:
         raise UserError("`data check CONFIG` is now `data check --root DIR`, with the folder of the data.")
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder.")
+    from retrieval.data.check import check_data as check
+
     check(root, tuple(exclude)).show(json)
 
 
@@ -67,9 +72,6 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print the figures as JSON.
     """
-    refuse_no_run(run)
-    from retrieval.search import open_run
-
     opened = open_run(run)
     if json:
         print_json(opened.read_evaluation())
@@ -101,8 +103,6 @@ def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
         paths: runs, sweeps (each value of a swept setting is a system, seeds belong together), or folders test/.
         json: print all differences as JSON, from 0 to 1.
     """
-    from common.runs.folder import refuse_absent
-
     refuse_absent(paths)
     from common.reports.compare import print_comparison
     from retrieval.compare import compare_systems
@@ -120,12 +120,13 @@ def predict(run: Positional[Path], *, root: Path, precision: Precision = "float3
         root: folder with retrieval_captions.csv and the audio (in `test`).
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
-    refuse_no_run(run)
+    opened = stages.open_run(run, RetrievalSettings)
+    refuse_absent([root / "retrieval_captions.csv"], "give the folder of an evaluation set with it")
     from common.inference.prepare import computing_in
     from retrieval.submission import predict as answer
 
     with computing_in(precision):
-        say(f"Wrote {answer(_load_recipe().open(run), root)}.")
+        say(f"Wrote {answer(opened, root)}.")
 
 
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path, year: Literal[2024, 2025] = 2024) -> None:
@@ -182,8 +183,10 @@ def index(
         raise UserError("--hop needs --windows SECONDS.")
     if run is not None:
         refuse_no_run(run)
+    refuse_early(model, folder) if model is not None else refuse_absent([folder], "give a folder of sounds")
     from common.inference.prepare import computing_in
-    from retrieval.search import Windows, build_index, load_audio_searcher, load_searcher
+    from retrieval.search.index import Windows, build_index
+    from retrieval.search.searcher import load_audio_searcher, load_searcher
 
     cut = None if windows is None else Windows(windows, windows / 2 if hop is None else hop)
     searcher = load_audio_searcher(model, weights) if model is not None else load_searcher(run or Path())
@@ -217,10 +220,12 @@ def search(
     """
     if top < 1:
         raise UserError(f"--top is {top}; ask for at least 1.")
-    from retrieval.search import Index, shown
-    from retrieval.search import answer as find
+    from retrieval.search.index import Index
 
-    opened = Index.read(index)
+    opened = Index.read(index)  # refuses at once, without torch
+    from retrieval.search.answer import answer as find
+    from retrieval.search.answer import shown
+
     answers = find(opened, text, voice, example, top)
     hits = [hit for found in answers for hit in found.hits]
     for note in (note for found in answers for note in found.notes):
@@ -243,9 +248,12 @@ def answer(index: Positional[Path]) -> None:
     Args:
         index: folder from `index`.
     """
-    from retrieval.search import answer_queries
+    from retrieval.search.index import Index
 
-    answer_queries(index)
+    opened = Index.read(index)  # refuses at once, without torch
+    from retrieval.search.answer import answer_queries
+
+    answer_queries(opened)
 
 
 def show(run: "Run[Any]") -> None:

@@ -21,7 +21,7 @@ from retrieval.evaluate import query_values
 from retrieval.imitation import evaluate as imitation
 from retrieval.imitation.data import read_search
 from retrieval.imitation.settings import ImitationSettings
-from retrieval.search import open_run
+from retrieval.systems import open_run
 
 Values = dict[str, tuple[Tensor, Tensor]]
 """By figure: of each query, and the group that it is drawn with."""

@@ -1,11 +1,11 @@
 """The report of a run or a sweep: figures of each model and stage, ranks of the right clips, hardest queries."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from common.data.audio import read_audio
@@ -17,9 +17,9 @@ from common.runs.energy import read_energy
 from common.runs.stages import Run
 from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
-from retrieval.data.clips import read_clips
-from retrieval.search import open_run
+from retrieval.data.captions import read_manifest
 from retrieval.settings import MONITOR, RetrievalSettings
+from retrieval.systems import open_run
 
 Finished = tuple[Run[Any], dict[str, Any]]
 """A run and its evaluation.json."""
@@ -97,7 +97,7 @@ def ranks_part(runs: Sequence[Finished]) -> list[Markup]:
     clips = runs[0][1]["clips"]["scored"]
     series: dict[str, list[Point]] = {}
     for run, content in runs:
-        ranks = pd.read_csv(run.folder / "test" / "queries.csv")["rank"].to_numpy()
+        ranks = np.array([query["rank"] for query in read_queries(run)])
         shares = [(k, 100 * float(np.mean(ranks <= k))) for k in range(1, content["clips"]["scored"] + 1)]
         series[run.folder.name] = [(k, share, None, None) for k, share in shares]
     series["by chance"] = [(k, 100 * k / clips, None, None) for k in range(1, clips + 1)]
@@ -108,14 +108,20 @@ def ranks_part(runs: Sequence[Finished]) -> list[Markup]:
     return [html.figure(plot, f"Recall of {last} over the length of the ranking.")]
 
 
+def read_queries(run: Run[Any]) -> list[dict[str, Any]]:
+    """The rows of the test's table of captions."""
+    with (run.folder / "test" / "queries.csv").open(encoding="utf-8", newline="") as file:
+        return [{**row, "rank": int(row["rank"])} for row in csv.DictReader(file)]
+
+
 def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
     """Queries with the last ranks of their clip, and the clip that was found in its place."""
-    queries = pd.read_csv(run.folder / "test" / "queries.csv")
-    hardest = queries.sort_values("rank", ascending=False, kind="stable").head(HARDEST)
-    rows = hardest[["caption", "file_name", "rank", "found_first"]].to_dict("records")
+    shown = ("caption", "file_name", "rank", "found_first")
+    hardest = sorted(read_queries(run), key=lambda query: -query["rank"])[:HARDEST]
+    rows: list[dict[str, Any]] = [{name: query[name] for name in shown} for query in hardest]
     parts = [html.table(rows, caption="Of the first run.")]
     data = run.settings.data
-    manifest = read_clips(data.evaluation, allow_missing=data.allow_missing).clips
+    manifest = read_manifest(data.evaluation.dataset, data.evaluation.root, data.evaluation.split)
     paths = dict(zip(manifest["file_name"], manifest["path"]))
     for row in rows[:HEARD]:
         heard = []

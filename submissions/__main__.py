@@ -6,6 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from common.cli import Verb, print_json, run
+from common.runs.folder import refuse_absent
 
 
 def check(
@@ -27,6 +28,7 @@ def check(
         run_code: load and call an inference package, in a copy and a separate process. This runs the package's code.
         json: print the findings as JSON.
     """
+    refuse_absent([path], "give a package's folder or zip, such as submissions/out/<team>")
     from submissions.package import check_package
     from submissions.report import as_data, lines, passes
     from submissions.rules import load_rules
@@ -52,6 +54,7 @@ def pack(
         evaluation_set: list of the evaluation set (.json, .csv or .tsv), if it is not public.
         run_code: load and call an inference package, in a copy and a separate process. This runs the package's code.
     """
+    refuse_absent([path], "give a package's folder, such as submissions/out/<team>")
     from submissions import package
     from submissions.rules import load_rules
 

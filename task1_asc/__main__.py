@@ -17,7 +17,8 @@ from common.cli import (
     train_verb,
 )
 from common.errors import UserError
-from common.runs.folder import refuse_no_run, run_folders
+from common.runs.folder import refuse_absent, run_folders
+from common.runs.stages import open_run
 from task1_asc.broad_sounds.verbs import VERBS as SOUND_VERBS
 from task1_asc.settings import Task1Settings
 
@@ -78,6 +79,10 @@ def pack_data(
         evaluation: year of an evaluation set to pack instead.
         num_workers: processes for decoding.
     """
+    from task1_asc.data.tau2022 import development_folder, evaluation_folder
+
+    # Refuses at once, without torch.
+    development_folder(root) if evaluation is None else evaluation_folder(root, evaluation)
     from task1_asc.data.clips import pack_data as pack
 
     say(str(pack(root, sample_rate, evaluation=evaluation, workers=num_workers)))
@@ -99,7 +104,7 @@ def check_inputs(settings: Task1Settings) -> None:
 
 def show(run: "Run[Task1Settings]") -> None:
     """Print the figures of a finished run."""
-    from task1_asc.evaluate import summary_rows
+    from task1_asc.figures import summary_rows
 
     print_table(summary_rows(run), title=_title(run))
     say(f"See `evaluate {run.folder}` for classes and devices.")
@@ -128,17 +133,18 @@ def evaluate(
     """
     if (run is None) == (weights is None) or (weights is None) != (root is None):
         raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
-    if run is not None:
-        refuse_no_run(run)
-    from task1_asc.evaluate import class_rows, device_rows, figure_rows, read_published, score_weights, summary_rows
+    from task1_asc.figures import class_rows, device_rows, figure_rows, read_published, summary_rows
 
     if weights is not None and root is not None:
+        refuse_absent([weights, root], "give a file of weights and a folder of clips")
+        from task1_asc.evaluate import score_weights
+
         scores = score_weights(model, weights, root)
         title = f"{'Made-up data: ' if scores['made_up'] else ''}{model}, {weights}"
         print_json(scores) if json else print_table(figure_rows(scores), title=title)
         return
     assert run is not None
-    opened = load_recipe().open(run)
+    opened = open_run(run, Task1Settings)
     if json:
         print_json({**opened.read_evaluation(), "published": read_published()})
         return
@@ -166,10 +172,13 @@ def predict(
         precision: of the network; by default as submitted: int8 if it is quantised, else float16. auto is bf16 where
             this machine is quicker with it, else float32.
     """
-    refuse_no_run(run)
+    from task1_asc.data.tau2022 import evaluation_folder
+
+    opened = open_run(run, Task1Settings)
+    evaluation_folder(root, year)  # refuses at once, without torch
     from task1_asc.evaluate import predict as write
 
-    print(write(load_recipe().open(run), root, year, precision))
+    print(write(opened, root, year, precision))
 
 
 def package(
@@ -238,8 +247,6 @@ def compare(
         precision: of the network in the test.
         json: print all differences as JSON, from 0 to 1.
     """
-    from common.runs.folder import refuse_absent
-
     refuse_absent(paths)
     from common.reports.compare import print_comparison
     from task1_asc.compare import compare_systems
@@ -259,10 +266,9 @@ def export(run: Positional[Path], *, out: Path | None = None, json: bool = False
         out: folder for the files; by default RUN/export.
         json: print the table as JSON.
     """
-    refuse_no_run(run)
+    opened = open_run(run, Task1Settings)
     from task1_asc.export import export_run
 
-    opened = load_recipe().open(run)
     rows = export_run(opened, out)
     print_json(rows) if json else print_table(rows, title=_title(opened))
 

@@ -1,12 +1,12 @@
 """The verb `compare`: systems on the test split, from the logits that their tests wrote."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from common.data.files import read_json
 from common.errors import UserError
@@ -44,9 +44,10 @@ def measure_folder(folder: Path, precision: str, run: str = "", seed: int | None
             raise UserError(f"{path} has no {precision}; its network was not tested in that precision.")
         names, target = content["filename"].tolist(), content["target"]
         predicted = content[precision].argmax(axis=1)
-    facts = pd.Series(names).str.extract(NAME_PATTERN)
-    segments = pd.Series(names).str.replace(r"-\d-[a-z0-9]+\.wav$", "", regex=True)
-    draws = accuracy_draws(predicted, target, facts["device"], segments)
+    matches = [re.match(NAME_PATTERN, name) for name in names]
+    devices = [match["device"] if match else "" for match in matches]
+    segments = [re.sub(r"-\d-[a-z0-9]+\.wav$", "", name) for name in names]
+    draws = accuracy_draws(predicted, target, devices, segments)
     evaluation = folder / "evaluation.json"
     made_up = evaluation.is_file() and read_json(evaluation, "test the run again").get("made_up", False)
     figures = {"macro accuracy": draws["macro accuracy"]}
@@ -55,5 +56,5 @@ def measure_folder(folder: Path, precision: str, run: str = "", seed: int | None
         "accuracy of each class": {name: draws[f"class {name}"] for name in CLASSES},
         "accuracy on each device": {name: draws[f"device {name}"] for name in DEVICES},
     }
-    counted = f"{segments.nunique():,} recordings"
+    counted = f"{len(set(segments)):,} recordings"
     return Measured(run or str(folder), seed, {"test": names}, counted, figures, parts, bool(made_up))

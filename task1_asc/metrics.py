@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
 
 from common.reports.statistics import percentile_limits, resample_sums, sums_by_group
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
@@ -173,5 +172,7 @@ def _intervals(sums: Array) -> tuple[list[_Interval], _Interval, list[_Interval]
 
 
 def _loss_per_clip(logits: Array, target: Array) -> Array:
+    from scipy.special import log_softmax
+
     # In double precision: softmax in half precision gives zeros, and infinite logarithms.
     return -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(target)), target]

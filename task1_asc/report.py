@@ -17,10 +17,9 @@ from common.runs.stages import Run, open_run
 from common.runs.systems import Trained, configuration, read_systems
 from common.settings import dump_settings
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
-from task1_asc.evaluate import read_published
+from task1_asc.figures import read_published
 from task1_asc.metrics import rank_score
 from task1_asc.settings import Task1Settings
-from task1_asc.submission.package_2024 import measure_networks
 
 CURVES = {
     "train_loss": "training loss", "val_loss": "validation loss", "val_macro_accuracy": "validation accuracy",
@@ -187,6 +186,8 @@ def exported_part(runs: Sequence[Run[Task1Settings]]) -> list[html.Section]:
 
 def cost_rows(runs: Sequence[Run[Task1Settings]]) -> list[dict[str, Any]]:
     """Energy, time, parameters and MACs of each run."""
+    from task1_asc.networks.limits import measure_networks
+
     rows = []
     figures: dict[Path, Any] = {}
     # Equal networks are measured once; measuring each took most of the time of a large sweep's report.
@@ -201,7 +202,7 @@ def cost_rows(runs: Sequence[Run[Task1Settings]]) -> list[dict[str, Any]]:
                 **html.cost(energy),
                 "parameters": measured.parameters,
                 "kB": measured.bytes / 1000,
-                "in": measured.precision,
+                "in": run.settings.precision,
                 "million MACs": measured.challenge_macs / 1e6,
                 "processor's energy": energy.get("components", {}).get("cpu", {}).get("how", ""),
             }

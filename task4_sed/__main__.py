@@ -6,7 +6,7 @@ from typing import Any
 
 from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
-from common.runs.folder import refuse_no_run, run_folders
+from common.runs.folder import refuse_absent, refuse_no_run, run_folders
 from task4_sed.pretraining import verbs as pretraining
 from task4_sed.systems import SYSTEM, load_recipe
 
@@ -139,12 +139,13 @@ def predict(run: Positional[Path], *, root: Path, precision: Precision = "float3
         root: folder of the data (with audio/eval24) or of the audio files.
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
-    refuse_no_run(run)
+    opened = load_recipe().open(run)
+    refuse_absent([root], "give a folder that holds audio files")
     from common.inference.prepare import computing_in
     from task4_sed.systems import predict as write
 
     with computing_in(precision):
-        print(write(load_recipe().open(run), root))
+        print(write(opened, root))
 
 
 def answer(run: Positional[Path]) -> None:
@@ -215,8 +216,6 @@ def compare(
         durations: table with filename, duration.
         json: print all differences as JSON, from 0 to 1.
     """
-    from common.runs.folder import refuse_absent
-
     refuse_absent(paths)
     from common.reports.compare import print_comparison
     from task4_sed.reports.compare import compare_systems
@@ -257,6 +256,10 @@ def psds(
         cross_check: compare with sed_scores_eval and psds_eval, and explain differences.
         json: print the figures as JSON.
     """
+    tables = {ground_truth: "ground truth table", durations: "durations table"}
+    for path, what in (dict.fromkeys(scores, "folder of score tables") | tables).items():
+        if not path.exists():  # refuses at once, without pandas
+            raise UserError(f"There is no {what} {path}.")
     from task4_sed.metrics.command import score
 
     if len(scores) > 1:

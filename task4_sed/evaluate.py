@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.data.files import is_made_up, read_json, write_json
 from common.errors import UserError
 from common.runs.stages import Run
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import audio_folder, label_file, published_clips, set_durations, set_layout
-from task4_sed.mean_teacher.detector import Detector
 from task4_sed.metrics.evaluation_set import evaluation_set
 from task4_sed.metrics.f1 import collar_f1, intersection_f1
 from task4_sed.metrics.operating_points import versions
@@ -20,7 +17,6 @@ from task4_sed.metrics.polyphonic import PSDS1, PSDS2, polyphonic_scores
 from task4_sed.metrics.resampling import plain_figures
 from task4_sed.metrics.segments import mean_partial_auc, rank_interval, rank_score, segment_f1
 from task4_sed.postprocessing.finisher import Finisher, plain_boxes, tune_finisher
-from task4_sed.scores.store import ScoreWriter
 from task4_sed.scores.store import read_scores as read_store
 from task4_sed.scores.tables import ScoreTables
 from task4_sed.scoring import evaluated_classes
@@ -123,24 +119,6 @@ def _all_figures(
         interval = rank_interval(whole["validation"], whole["maestro_validation"]) if draws else None
         every["validation"]["rank_score"] = {"value": rank_score(psds1, mpauc), "interval": interval}
     return every
-
-
-@torch.inference_mode()
-def write_logits(
-    module: Detector, loader: Any, stores: dict[str, Path], classes: Sequence[str], limit: int | None = None
-) -> None:
-    """Write the frame logits of every clip by each network of `stores`, without a class mask."""
-    device = next(module.parameters()).device
-    for network, path in stores.items():
-        with ScoreWriter(path, classes, dtype="float32") as writer:
-            for number, batch in enumerate(loader):
-                if limit is not None and number >= limit:
-                    break
-                tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
-                moved = {key: value.to(device) for key, value in tensors.items()}
-                output = module.detect(moved, student=network == "student", masked=False)
-                assert output.frame_logits is not None
-                writer.write(batch["filename"], output.frame_logits.float(), batch["duration"])
 
 
 def _reference(settings: SystemSettings, name: str) -> tuple[Any, dict[str, float]]:

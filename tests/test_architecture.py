@@ -21,7 +21,7 @@ FLOORS = {
     ],
     "task1_asc": [
         "__main__", "broad_sounds", "report compare as_model", "export", "submission", "recipe", "evaluate", "train",
-        "networks", "metrics", "data", "settings",
+        "networks", "metrics figures", "data", "settings",
     ],
     "task1_asc.broad_sounds": [
         "verbs as_model", "report compare check", "submission", "recipe", "evaluate train", "model", "embeddings",
@@ -33,7 +33,8 @@ FLOORS = {
         "labels losses augment",
     ],
     "retrieval": [
-        "__main__", "moments as_model", "report compare submission search", "imitation", "recipe", "evaluate train",
+        "__main__", "moments as_model", "report compare submission search", "systems", "imitation", "recipe",
+        "evaluate train",
         "correspondences model metrics", "losses", "data", "settings",
     ],
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Plots of the reports, in one style; matplotlib without a screen and without its global state."""
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common.data.files import read_tsv
 from common.errors import UserError
 
 Point = tuple[float, float, float | None, float | None]
@@ -90,12 +90,16 @@ def read_curves(path: Path) -> dict[str, list[Point]]:
     if not path.exists():
         return {}
     curves: dict[str, list[Point]] = {}
-    for line, row in enumerate(read_tsv(path, ["epoch"], separator=",").to_dict("records"), start=2):
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); leave the run out.") from None
+    for line, row in enumerate(rows, start=2):
         for column, value in row.items():
             try:
                 if value:
-                    curves.setdefault(str(column), []).append((float(row["epoch"]), float(value), None, None))
-            except ValueError:
+                    curves.setdefault(column, []).append((float(row["epoch"]), float(value), None, None))
+            except (KeyError, TypeError, ValueError):
                 raise UserError(f"{path}:{line} is damaged: {column} is {value!r}; leave the run out.") from None
     return curves
 

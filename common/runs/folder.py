@@ -77,11 +77,11 @@ def refuse_no_run(folder: Path) -> None:
         raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
 
 
-def refuse_absent(paths: Sequence[Path]) -> None:
-    """Refuse paths that do not exist, for verbs that take runs, sweeps or scores."""
+def refuse_absent(paths: Sequence[Path], advice: str = "give folders of runs, sweeps or scores") -> None:
+    """Refuse paths that do not exist."""
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path} does not exist; give folders of runs, sweeps or scores.")
+            raise UserError(f"{path} does not exist; {advice}.")
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:

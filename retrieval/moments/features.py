@@ -27,7 +27,7 @@ from common.training.seeds import seed_all
 from retrieval.model import DualEncoder, make_audio_encoder, make_text_encoder
 from retrieval.moments.annotations import Query
 from retrieval.moments.settings import FeatureEncoder, Features
-from retrieval.search import load_searcher
+from retrieval.search.searcher import load_searcher
 
 AT_ONCE = 16
 BLOCK_SECONDS = 10.0

@@ -16,7 +16,7 @@ from retrieval.moments.features import FeatureReader
 from retrieval.moments.metrics import Array, mean_average_precision, recall_at_1
 from retrieval.moments.settings import MomentSettings, Similarity
 from retrieval.moments.train import finish_windows
-from retrieval.search import Index
+from retrieval.search.index import Index
 
 
 def similarity_curve(query: Query, reader: FeatureReader) -> Array:

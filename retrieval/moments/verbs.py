@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import Positional, print_json, print_table, say, sweep_verb, train_verb
+from common.runs.folder import refuse_absent, run_folders
+from common.runs.stages import open_run
 from retrieval.moments.settings import MomentSettings
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print the figures as JSON.
     """
-    opened = _load_recipe().open(run)
+    opened = open_run(run, MomentSettings)
     print_json(opened.read_evaluation()) if json else show(opened)
 
 
@@ -67,9 +69,11 @@ def predict(run: Positional[Path], *, root: Path, annotations: str = "dcase2026_
         root: folder with the annotations, and `features` or `audio`.
         annotations: file of the queries in it.
     """
+    opened = open_run(run, MomentSettings)
+    refuse_absent([root / annotations], "give the folder and the file of the queries")
     from retrieval.moments.recipe import predict as answer
 
-    say(f"Wrote {answer(_load_recipe().open(run), root, annotations)}.")
+    say(f"Wrote {answer(opened, root, annotations)}.")
 
 
 def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> None:
@@ -82,6 +86,7 @@ def package(run: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> Non
         label: Lastname_INST_task6_1.
         meta: completed META.yaml from `python -m submissions template task6_2026 --out META.yaml`.
     """
+    run_folders(run)  # refuses at once, without torch
     from retrieval.moments.submission import package as write
 
     print(write(run, label, meta))
@@ -96,6 +101,7 @@ def compare(paths: Positional[tuple[Path, ...]], *, json: bool = False) -> None:
         paths: runs or sweeps (each value of a swept setting is a system, seeds belong together).
         json: print all differences as JSON, from 0 to 1.
     """
+    refuse_absent(paths)
     from common.reports.compare import print_comparison
     from retrieval.moments.compare import compare_systems
 
@@ -111,6 +117,7 @@ def report(paths: Positional[tuple[Path, ...]], *, out: Path | None = None) -> N
         paths: run or sweep folders.
         out: file to write; by default report.html in the first folder.
     """
+    run_folders(paths)  # refuses at once, without torch
     from retrieval.moments.report import write_moment_report
 
     print(write_moment_report(paths, out))

@@ -56,9 +56,8 @@ def search(
     return [hit for found in answer(index, texts, voices, examples, top) for hit in found.hits]
 
 
-def answer_queries(folder: Path) -> None:
+def answer_queries(index: Index) -> None:
     """Answer the queries of `common serve` over an index until stdin ends, see `common.runs.helper`."""
-    index = Index.read(folder)
     if not index.content.get("labels"):
         index.searcher()  # loads the model once
     files = sum(name is not None for name in index.files)

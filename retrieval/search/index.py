@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from common.data.audio import AudioError, list_audio
 from common.data.files import read_json, write_json
 from common.errors import UserError
-from common.models.audio_model import AudioModel
 from common.output import Progress, say
-from retrieval.search.ranking import nearest_of_other_files
-from retrieval.search.searcher import Rows, Searcher, load_audio_searcher, load_searcher
+
+if TYPE_CHECKING:  # a wrong folder is refused without torch
+    from retrieval.search.searcher import Rows, Searcher
 
 FILES_PER_BLOCK = 64
 PLAN, JOURNAL, INDEX = "plan.json", "files.jsonl", "index.json"
@@ -51,7 +51,7 @@ class Windows:
 
 
 def build_index(
-    searcher: Searcher,
+    searcher: "Searcher",
     run: Path | None,
     folder: Path,
     out: Path,
@@ -93,9 +93,7 @@ def build_index(
     found = len(kept) - kept.count(None)
     if not found:
         raise UserError(f"None of the {len(names)} files below {folder} could be read.")
-    labels = (
-        list(searcher.model.labels) if isinstance(searcher.model, AudioModel) and (out / "tags.npy").is_file() else []
-    )
+    labels = list(searcher.labels) if (out / "tags.npy").is_file() else []
     unreadable = {name: reason for name, reason in files.unreadable.items() if name in names}
     content = {**plan, "rows": files.count, "unreadable": unreadable, "understands": searcher.understands}
     content |= {"fits": searcher.fits | _similarity_of_neighbours(out, kept), "labels": labels}
@@ -175,7 +173,7 @@ class Index:
         gone = [number for number, name in enumerate(self.files) if name is None]
         return np.flatnonzero(np.isin(self.rows["file"], gone)) if gone else np.empty(0, np.int64)
 
-    def searcher(self) -> Searcher:
+    def searcher(self) -> "Searcher":
         """The model that made the index, loaded once.
 
         Raises:
@@ -184,7 +182,9 @@ class Index:
         return self._searcher
 
     @cached_property
-    def _searcher(self) -> Searcher:
+    def _searcher(self) -> "Searcher":
+        from retrieval.search.searcher import load_audio_searcher, load_searcher
+
         name, weights = self.content.get("name"), self.content.get("weights")
         if name is None:
             run = self.folder / self.content["run"]
@@ -237,7 +237,7 @@ class _Files:
         """Whether a file must be read."""
         return self.sizes.get(name) != size or (name in self.unreadable and not skip_unreadable)
 
-    def add(self, name: str, size: int, rows: Iterable[Rows], progress: Progress) -> None:
+    def add(self, name: str, size: int, rows: "Iterable[Rows]", progress: Progress) -> None:
         """Add the rows of a file.
 
         Raises:
@@ -333,8 +333,8 @@ def write_whole(file: IO[bytes], content: bytes | memoryview) -> None:
 
 
 def _embed(
-    searcher: Searcher, folder: Path, names: Sequence[str], windows: Windows | None
-) -> Iterator[tuple[str, Iterable[Rows]]]:
+    searcher: "Searcher", folder: Path, names: Sequence[str], windows: Windows | None
+) -> "Iterator[tuple[str, Iterable[Rows]]]":
     """Each file with its rows; files that are embedded as a whole run in blocks, the bad ones of a block alone."""
     if windows is not None:
         yield from ((name, searcher.embed_windows(folder / name, windows.length, windows.hop)) for name in names)
@@ -349,7 +349,7 @@ def _embed(
         for row, name in enumerate(block):
             own = slice(row, row + 1)
             tags = None if found.tags is None else found.tags[own]
-            yield name, [Rows(found.vectors[own], tags, found.times[own])]
+            yield name, [found._replace(vectors=found.vectors[own], tags=tags, times=found.times[own])]
 
 
 def _similarity_of_neighbours(out: Path, files: Sequence[str | None]) -> dict[str, float]:
@@ -358,6 +358,8 @@ def _similarity_of_neighbours(out: Path, files: Sequence[str | None]) -> dict[st
     A query that belongs to the collection like its own files stays below it in 5 % of the cases (a conformal test); a
     query below it is farther from everything than these files are from each other.
     """
+    from retrieval.search.ranking import nearest_of_other_files
+
     rows = _map(out / "rows.npy")
     file = np.where([name is None for name in files], -1, np.arange(len(files)))[rows["file"]].astype(np.int32)
     alive = np.flatnonzero(file >= 0)
@@ -368,7 +370,7 @@ def _similarity_of_neighbours(out: Path, files: Sequence[str | None]) -> dict[st
     return {"example": round(float(nearest[int(ALPHA * (len(sample) + 1)) - 1]), 4)}
 
 
-def _origin(searcher: Searcher, run: Path | None, out: Path) -> dict[str, Any]:
+def _origin(searcher: "Searcher", run: Path | None, out: Path) -> dict[str, Any]:
     """How a search finds the model again."""
     if run is not None:
         return {"run": os.path.relpath(run, out)}

@@ -19,14 +19,11 @@ from common.inference.prepare import prepare_for_inference
 from common.inference.tagging import load_model
 from common.models.audio_model import AudioModel, cut_windows
 from common.models.network import choose_device
-from common.runs.folder import SETTINGS_FILE
-from common.runs.stages import Run
-from common.settings.yaml_file import read_yaml
 from retrieval.data.clips import split_windows
 from retrieval.imitation.model import ImitationModel
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import DualEncoder
-from retrieval.settings import RetrievalSettings
+from retrieval.systems import open_run
 
 WINDOWS_AT_ONCE = 16
 
@@ -67,7 +64,12 @@ class Searcher:
         """Kinds of query: text, voice, example."""
         if isinstance(self.model, ImitationModel):
             return ["voice", "example"]
-        return ["example"] if isinstance(self.model, AudioModel) and not self.model.labels else ["text", "example"]
+        return ["example"] if isinstance(self.model, AudioModel) and not self.labels else ["text", "example"]
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Tags of the model; empty where it has none."""
+        return self.model.labels if isinstance(self.model, AudioModel) else ()
 
     @torch.inference_mode()
     def embed_files(self, paths: Sequence[Path], voice: bool = False) -> Tensor:
@@ -141,22 +143,6 @@ class Searcher:
             for block in read_blocks(path, self.window, self._sample_rate):
                 for start, window in enumerate(split_windows(torch.from_numpy(block.copy()), size)):
                     yield window, min(size, len(block) - start * size), number
-
-
-def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
-    """The run in a folder, of text-to-audio retrieval or of vocal imitation.
-
-    Raises:
-        UserError: if there is none, or it is one of another task.
-    """
-    from retrieval import recipe as text_recipe
-    from retrieval.imitation import recipe as imitation_recipe
-
-    path = folder / SETTINGS_FILE
-    data = read_yaml(path).data if path.is_file() else None
-    if isinstance(data, dict) and data.get("kind") == "imitation":
-        return imitation_recipe.RECIPE.open(folder)
-    return text_recipe.RECIPE.open(folder)
 
 
 def load_searcher(folder: Path) -> Searcher:

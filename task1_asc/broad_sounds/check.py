@@ -1,9 +1,9 @@
 """Download of the data sets, and `data check`: counts, audio, vectors, licences."""
 
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from common.data.archives import download_and_unpack
 from common.data.audio import AudioError, AudioInfo
@@ -134,10 +134,11 @@ def _check_audio(report: CheckReport, sounds: SoundSet, workers: int) -> None:
     headers = read_headers(there, f"Checking {sounds.kind}", workers)
     damaged = [path.name for path, header in zip(there, headers) if isinstance(header, AudioError)]
     _note(report, sounds, "audio", damaged, "cannot be read", len(paths))
-    lengths = pd.Series([header.duration for header in headers if isinstance(header, AudioInfo)], dtype=float)
-    report.rows[-1] |= {"hours": round(lengths.sum() / 3600, 2), "shortest s": round(lengths.min(), 4)}
-    if len(lengths) and lengths.max() > 30.1:
-        report.problems.append(f"{sounds.root / 'audio'} has a file of {lengths.max():.1f} s; clips end at 30 s.")
+    seconds = [header.duration for header in headers if isinstance(header, AudioInfo)]
+    shortest, longest = min(seconds, default=math.nan), max(seconds, default=0.0)
+    report.rows[-1] |= {"hours": round(sum(seconds) / 3600, 2), "shortest s": round(shortest, 4)}
+    if longest > 30.1:
+        report.problems.append(f"{sounds.root / 'audio'} has a file of {longest:.1f} s; clips end at 30 s.")
 
 
 def _check_vectors(report: CheckReport, sounds: SoundSet) -> None:
@@ -156,8 +157,8 @@ def _check_vectors(report: CheckReport, sounds: SoundSet) -> None:
                 damaged.append(path.name)
             if name in sizes and sizes[name] is None:
                 missing.append(path.name)
-        usual = pd.Series([size for size in sizes.values() if size]).mode()
-        other = [f"{name}.npy" for name, size in sizes.items() if size and size != usual.iloc[0]]
+        known = Counter(sorted(filter(None, sizes.values())))
+        other = [f"{name}.npy" for name, size in sizes.items() if size and size != known.most_common(1)[0][0]]
         _note(report, sounds, f"features/{folder}", missing, "are missing", len(sounds.ids))
         _note(report, sounds, f"features/{folder}", damaged, "are damaged or hold NaN", len(sounds.ids))
         _note(report, sounds, f"features/{folder}", other, "are of another size than the others", len(sounds.ids))

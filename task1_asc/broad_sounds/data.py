@@ -9,15 +9,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from common.data.files import atomic_write, is_made_up, paths_in, read_tsv, refuse_unknown
 from common.errors import UserError
 from task1_asc.broad_sounds.taxonomy import CODES, OTHERS, as_indices
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METADATA = {"bsd10k": "BSD10k_metadata.csv", "bsd35k-cs": "BSD35k-CS_metadata.csv", "bsd2k": "BSD2k_metadata.csv"}
 """Data set to the name of its table; the names are those of the meta file of a submission."""
@@ -38,7 +40,7 @@ class SoundSet:
 
     kind: str
     root: Path
-    clips: pd.DataFrame
+    clips: "pd.DataFrame"
 
     @property
     def ids(self) -> list[str]:
@@ -133,7 +135,9 @@ def is_free(sounds: SoundSet) -> NDArray[np.bool_]:
     return np.array([licence(link) in FREE_LICENCES for link in sounds.clips["license"]], dtype=bool)
 
 
-def _read_confidence(path: Path, clips: pd.DataFrame) -> "pd.Series[float]":
+def _read_confidence(path: Path, clips: "pd.DataFrame") -> "pd.Series[float]":
+    import pandas as pd
+
     if "confidence" not in clips.columns:
         return pd.Series(np.nan, index=clips.index)
     text = clips["confidence"].str.strip()

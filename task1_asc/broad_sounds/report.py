@@ -14,13 +14,13 @@ from common.reports import html
 from common.reports.plots import plot_confusion
 from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.energy import read_energy
+from common.runs.stages import open_run
 from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from task1_asc.broad_sounds.data import read_sounds
-from task1_asc.broad_sounds.evaluate import SoundRun
 from task1_asc.broad_sounds.metrics import NAMES, spell_missed
-from task1_asc.broad_sounds.recipe import RECIPE
-from task1_asc.broad_sounds.submission import TESTED, TESTED_FIGURES
+from task1_asc.broad_sounds.settings import SoundSettings
+from task1_asc.broad_sounds.submission import TESTED, TESTED_FIGURES, SoundRun
 from task1_asc.broad_sounds.taxonomy import CLASSES, CODES
 
 SHOWN = ("hF", "hP", "hR", "hierarchical_accuracy", "accuracy", "top_accuracy")
@@ -41,7 +41,7 @@ def write_sound_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         UserError: if no run is finished.
     """
-    systems, unfinished = read_systems(paths, RECIPE.open)
+    systems, unfinished = read_systems(paths, lambda folder: open_run(folder, SoundSettings))
     made_up = any(content["made_up"] for system in systems for content in system.evaluations)
     rows = [row for system in systems for row in result_rows(system)]
     title = "Broad sounds"

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from common.cli import Positional, Verb, print_json, print_table, say, sweep_verb, train_verb
+from common.runs.folder import refuse_absent, run_folders
+from common.runs.stages import open_run
 from task1_asc.broad_sounds.settings import SoundSettings
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print the figures as JSON, 0 to 1.
     """
-    opened = load_recipe().open(run)
+    opened = open_run(run, SoundSettings)
     print_json(opened.read_evaluation()) if json else show(opened)
 
 
@@ -109,6 +111,7 @@ def compare(paths: Positional[tuple[Path, ...]], *, ensemble: bool = False, json
         ensemble: also compare the mean of the logits of all runs.
         json: print all differences as JSON, from 0 to 1.
     """
+    refuse_absent(paths)
     from common.reports.compare import print_comparison
     from task1_asc.broad_sounds.compare import compare_systems
 
@@ -124,9 +127,11 @@ def predict(runs: Positional[tuple[Path, ...]], *, root: Path) -> None:
         runs: run folder; of several, mean logits of all, written into the first.
         root: folder of BSD2k, or of any data set in its layout.
     """
+    opened = [open_run(run, SoundSettings) for run in runs]
+    refuse_absent([root], "give the folder of a data set")
     from task1_asc.broad_sounds.evaluate import predict as write
 
-    print(write([load_recipe().open(run) for run in runs], root))
+    print(write(opened, root))
 
 
 def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> None:
@@ -139,6 +144,7 @@ def package(runs: Positional[tuple[Path, ...]], *, label: str, meta: Path) -> No
         label: Lastname_INST_task1_1.
         meta: completed META.yaml from `python -m submissions template task1_2026 --out META.yaml`.
     """
+    run_folders(runs)  # refuses at once, without torch
     from task1_asc.broad_sounds.submission import package as write
 
     print(write(runs, label, meta))
@@ -153,6 +159,7 @@ def report(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> No
         runs: run or sweep folders.
         out: file to write; by default report.html in the first folder.
     """
+    run_folders(runs)  # refuses at once, without torch
     from task1_asc.broad_sounds.report import write_sound_report
 
     say(f"Wrote {write_sound_report(runs, out)}.")

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from common.data.audio import AudioError, AudioInfo
 from common.data.check_report import CheckReport, read_headers
@@ -23,6 +22,9 @@ from task1_asc.data.tau2022 import (
     read_evaluation,
     read_split,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Clips per device in the order of DEVICES, counted in the published lists; the classes as the publisher gives them.
 OFFICIAL_DEVICES = {
@@ -102,7 +104,7 @@ def _official_numbers() -> dict[str, dict]:
     }
 
 
-def _compare(report: CheckReport, split: str, members: pd.DataFrame, expected: dict) -> None:
+def _compare(report: CheckReport, split: str, members: "pd.DataFrame", expected: dict) -> None:
     devices, scenes = members["source_label"].value_counts(), members["scene_label"].value_counts()
     segments = len(members[["segment", "source_label"]].drop_duplicates())
     row = {"split": split, "clips": len(members), "expected": expected.get("clips"), "segments": segments}
@@ -119,7 +121,7 @@ def _count_sentence(where: str, what: str, found: int, expected: int) -> str:
     return f"The {where} has {found} {what}, expected {expected}; run `data download` again for its lists and tables."
 
 
-def _check_nesting(report: CheckReport, splits: dict[str, pd.DataFrame]) -> None:
+def _check_nesting(report: CheckReport, splits: "dict[str, pd.DataFrame]") -> None:
     for smaller, larger in pairwise(str(subset) for subset in SUBSETS if str(subset) in splits):
         outside = set(splits[smaller]["filename"]) - set(splits[larger]["filename"])
         if outside:

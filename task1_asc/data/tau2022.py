@@ -8,12 +8,15 @@ ROOT/packed/                                              made by `data pack`
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from common.data.files import is_made_up, read_tsv, refuse_unknown
 from common.errors import UserError, unknown
+
+if TYPE_CHECKING:  # a wrong folder is refused without pandas
+    import pandas as pd
 
 CLASSES = (
     "airport",
@@ -81,7 +84,7 @@ def is_made_up_data(root: Path) -> bool:
     return any(is_made_up(folder) for folder in (root, root / DEVELOPMENT, root / EVALUATION.format(year=2024)))
 
 
-def read_clips(root: Path) -> pd.DataFrame:
+def read_clips(root: Path) -> "pd.DataFrame":
     """All development clips, in the order of meta.csv; an unchanged file is read once in a process.
 
     Returns:
@@ -97,7 +100,7 @@ def read_clips(root: Path) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
-def _read_meta(path: Path, stamp: tuple[int, int]) -> pd.DataFrame:
+def _read_meta(path: Path, stamp: tuple[int, int]) -> "pd.DataFrame":
     table = read_tsv(path, ["filename", "scene_label"], key="filename")
     parts = table["filename"].str.extract(NAME_PATTERN)
     malformed = parts.index[parts["scene"].isna()]
@@ -151,7 +154,7 @@ def split_list(root: Path, split: int | str) -> Path:
     raise UserError(f"There is no list of the split {name}: {places[0]} does not exist. Run `data download` again.")
 
 
-def read_split(root: Path, split: int | str) -> pd.DataFrame:
+def read_split(root: Path, split: int | str) -> "pd.DataFrame":
     """The clips of an official split, in the order of meta.csv; an unchanged list is read once in a process.
 
     Args:
@@ -172,12 +175,14 @@ def read_split(root: Path, split: int | str) -> pd.DataFrame:
     return selected
 
 
-def read_named_clips(folder: Path) -> pd.DataFrame:
+def read_named_clips(folder: Path) -> "pd.DataFrame":
     """All clips below a folder, with the columns of `read_clips` that the official names of files give.
 
     Raises:
         UserError: if there is no clip, or a file has another name.
     """
+    import pandas as pd
+
     from common.data.audio import list_audio
 
     names = pd.Series([path.relative_to(folder).as_posix() for path in list_audio(folder)])
@@ -193,7 +198,7 @@ def read_named_clips(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def read_training_list(root: Path, path: Path, subset: int) -> pd.DataFrame:
+def read_training_list(root: Path, path: Path, subset: int) -> "pd.DataFrame":
     """The clips of an own training list, which must lie within the declared subset.
 
     Raises:
@@ -207,13 +212,13 @@ def read_training_list(root: Path, path: Path, subset: int) -> pd.DataFrame:
     return selected
 
 
-def read_evaluation(root: Path, year: int = 2024) -> pd.DataFrame:
+def read_evaluation(root: Path, year: int = 2024) -> "pd.DataFrame":
     """The clips of an evaluation set, in the order of its list: column filename, and device_id in 2025."""
     path = evaluation_folder(root, year) / "evaluation_setup" / "fold1_test.csv"
     return read_tsv(path, ["filename"], key="filename")
 
 
-def hold_out_by_location(clips: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def hold_out_by_location(clips: "pd.DataFrame", share: float, seed: int) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Split training clips for validation, so that no location (and no recording) is on both sides.
 
     Args:
@@ -245,7 +250,7 @@ def hold_out_by_location(clips: pd.DataFrame, share: float, seed: int) -> tuple[
 
 
 @lru_cache(maxsize=8)
-def _select(meta: Path, meta_stamp: tuple[int, int], path: Path, stamp: tuple[int, int]) -> pd.DataFrame:
+def _select(meta: Path, meta_stamp: tuple[int, int], path: Path, stamp: tuple[int, int]) -> "pd.DataFrame":
     """Clips of meta.csv that a list names, in the order of meta.csv; the stamps say when a file was changed."""
     clips, table = _read_meta(meta, meta_stamp), read_tsv(path, ["filename"], key="filename")
     absent = table.index[~table["filename"].isin(clips["filename"])]
@@ -275,7 +280,7 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _refuse_outside(path: Path, listed: pd.DataFrame, forbidden: pd.DataFrame, why: str) -> None:
+def _refuse_outside(path: Path, listed: "pd.DataFrame", forbidden: "pd.DataFrame", why: str) -> None:
     both = set(listed["filename"]) & set(forbidden["filename"])
     if not both:
         return

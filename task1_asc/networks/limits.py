@@ -2,10 +2,10 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.inference.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
 from common.inference.quantize import folded_copy, int8_bytes, measure_int8
 from common.models.network import make_divisible, without_values
+from common.runs.stages import Run
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 
@@ -52,6 +53,35 @@ def measure_network(model: ModelSettings, shape: tuple[int, ...], precision: str
     return measure_int8(network, shape, KEPT_FLOAT) if precision == "int8" else measure(network, shape, precision)
 
 
+class Cost(NamedTuple):
+    """Parameters, bytes at a precision, and MACs for one clip, as the challenge counts them."""
+
+    parameters: int
+    bytes: int
+    challenge_macs: int
+
+
+def measure_networks(runs: Sequence[Run[Task1Settings]], precision: str) -> list[Cost]:
+    """The cost of each run's network; equal ones are measured once.
+
+    In int8, bytes are of the packed weights and of biases in float32.
+    """
+    known: dict[tuple[str, str], Cost] = {}
+    measured = []
+    for run in runs:
+        settings = run.settings
+        front_end = "" if settings.front_end is None else settings.front_end.model_dump_json()
+        key = (settings.model.model_dump_json(), front_end)
+        if key not in known:
+            with without_values():
+                network = make_network(settings.model)
+            parameters = count_parameters(folded_copy(network) if precision == "int8" else network)
+            macs = count_macs(settings.model, input_shape(settings), precision)
+            known[key] = Cost(parameters, count_bytes(settings.model, precision), macs)
+        measured.append(known[key])
+    return measured
+
+
 def count_bytes(model: ModelSettings, precision: str) -> int:
     """Bytes of the parameters, as of `measure_network` but quicker."""
     with without_values():
@@ -61,11 +91,9 @@ def count_bytes(model: ModelSettings, precision: str) -> int:
 
 def count_macs(model: ModelSettings, shape: tuple[int, ...], precision: str) -> int:
     """MACs for one second, as of `measure_network` but quicker."""
-    with without_values():
-        network = make_network(model).eval()
-        spectrogram = torch.empty(shape)
+    network = make_network(model).eval()  # on the CPU: the meta device imports torch._dynamo, which takes seconds
     network = folded_copy(network) if precision == "int8" else network
-    return challenge_macs(network, {"spectrogram": spectrogram})
+    return challenge_macs(network, {"spectrogram": torch.zeros(shape)})
 
 
 def refuse_over(settings: Task1Settings, limits: LimitsSettings) -> None:

@@ -142,6 +142,8 @@ def development_figures(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
     """Parameters, bytes and MACs of the largest of the runs' networks, and the energy of all trainings in kWh."""
+    from task1_asc.networks.limits import measure_networks
+
     measured = measure_networks([chosen.run for chosen in runs], runs[0].facts["precision"])
     energy = [_training_energy(chosen.run) for chosen in runs]
     known = [kwh for kwh in energy if kwh is not None]
@@ -152,26 +154,6 @@ def complexity_figures(runs: Sequence[SubsetRun]) -> dict[str, Any]:
         "precision": runs[0].facts["precision"],
         "energy_consumption": {"training_kwh": sum(known) if len(known) == len(energy) else "not measured"},
     }
-
-
-def measure_networks(runs: Sequence[Task1Run], precision: str) -> list[Any]:
-    """The `common.inference.complexity.Complexity` of each run's network for one clip; equal ones are measured once.
-
-    In int8, bytes are of the packed weights and of biases in float32.
-    """
-    from task1_asc.networks.build import input_shape
-    from task1_asc.networks.limits import measure_network
-
-    known: dict[tuple[str, str], Any] = {}
-    measured = []
-    for run in runs:
-        settings = run.settings
-        front_end = "" if settings.front_end is None else settings.front_end.model_dump_json()
-        key = (settings.model.model_dump_json(), front_end)
-        if key not in known:
-            known[key] = measure_network(settings.model, input_shape(settings), precision)
-        measured.append(known[key])
-    return measured
 
 
 def _with_predictions(run: Task1Run) -> SubsetRun:

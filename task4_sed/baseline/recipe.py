@@ -19,8 +19,9 @@ from task4_sed.baseline.settings import Task4Settings
 from task4_sed.data.clips import SoundEventClips, make_training_loader, open_clips
 from task4_sed.data.embeddings import load_frozen
 from task4_sed.data.sets import WINDOWS, ClipSet, hold_out, read_clips
-from task4_sed.evaluate import test_sets, write_evaluation, write_logits
+from task4_sed.evaluate import test_sets, write_evaluation
 from task4_sed.labels import CLIP_SAMPLES
+from task4_sed.mean_teacher.detector import write_logits
 from task4_sed.scores.windows import join_windows
 from task4_sed.scoring import make_reference
 from task4_sed.settings import TRAINER

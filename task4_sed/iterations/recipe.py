@@ -21,7 +21,7 @@ from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.data.clips import SoundEventClips
-from task4_sed.evaluate import test_sets, write_evaluation, write_logits
+from task4_sed.evaluate import test_sets, write_evaluation
 from task4_sed.iterations.data import (
     STORES,
     DistilledClips,
@@ -35,6 +35,7 @@ from task4_sed.iterations.data import (
 from task4_sed.iterations.network import StageDetector
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.labels import CLIP_SAMPLES
+from task4_sed.mean_teacher.detector import write_logits
 from task4_sed.scores.store import ensemble_stores
 from task4_sed.scoring import make_reference
 

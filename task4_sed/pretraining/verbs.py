@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import Positional, print_json, print_table, say, train_verb
+from common.runs.stages import open_run
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def pretrain_evaluate(run: Positional[Path], *, json: bool = False) -> None:
         run: run folder.
         json: print all figures as JSON, also of each class; 0 to 1.
     """
-    opened = load_pretraining().open(run)
+    opened = open_run(run, PretrainSettings)
     if json:
         print_json(opened.read_evaluation())
     else:

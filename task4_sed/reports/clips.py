@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from markupsafe import Markup
 
 from common.data.audio import read_audio
-from common.features.front_ends import DesedMel
 from common.reports import html
 from common.reports.plots import axes
 from common.runs.stages import Run
@@ -86,6 +84,10 @@ def clip_agreement(evaluation: EvaluationSet, threshold: float = THRESHOLD) -> n
 
 def draw_clip(waveform: np.ndarray, evaluation: EvaluationSet, clip: int) -> Any:
     """Spectrogram over the scores of the classes that are labelled or detected, as a matplotlib figure."""
+    import torch
+
+    from common.features.front_ends import DesedMel
+
     front_end = DesedMel()
     with torch.no_grad():
         decibel = front_end.decibel(front_end.magnitude(torch.from_numpy(waveform)[None]))[0, 0].numpy()

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from retrieval.metrics import Ranks
-from retrieval.search import Index, Searcher, build_index, search, top_k
-from retrieval.search.ranking import PIECE
-from retrieval.search.searcher import Rows
+from retrieval.search.answer import search
+from retrieval.search.index import Index, build_index
+from retrieval.search.ranking import PIECE, top_k
+from retrieval.search.searcher import Rows, Searcher
 
 QUERIES, CLIPS = 5225, 1045
 DIM, CLASSES = 384, 527

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from retrieval.search import load_audio_searcher
 from retrieval.search.index import ALPHA
-from retrieval.search.searcher import Rows, Searcher
+from retrieval.search.searcher import Rows, Searcher, load_audio_searcher
 from tests.support.esc10 import ESC10
 
 LIMITS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -15,7 +15,9 @@ from common.inference.embedding import embed_files
 from common.inference.tagging import tag_files
 from common.registry import create_audio_model, load_audio_model
 from common.training.checkpoints import load_weights
-from retrieval.search import Index, Searcher, build_index, top_k
+from retrieval.search.index import Index, build_index
+from retrieval.search.ranking import top_k
+from retrieval.search.searcher import Searcher
 from task4_sed.data.embeddings import EmbeddingStore
 from tests.support.verbs import verb
 

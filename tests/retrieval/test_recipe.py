@@ -26,7 +26,9 @@ from retrieval.imitation.settings import ImitationSettings
 from retrieval.model import make_audio_encoder
 from retrieval.recipe import RECIPE, load_model, train_contrastive, train_distilled
 from retrieval.report import write_retrieval_report
-from retrieval.search import Index, Searcher, Windows, build_index, load_searcher, search
+from retrieval.search.answer import search
+from retrieval.search.index import Index, Windows, build_index
+from retrieval.search.searcher import Searcher, load_searcher
 from retrieval.settings import AudioEncoder, RetrievalSettings
 from retrieval.submission import PREDICTIONS, development_figures, package, predict, read_predictions
 

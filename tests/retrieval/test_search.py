@@ -12,7 +12,7 @@ from torch.nn import functional
 from common.errors import UserError
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.losses import estimated_correspondences
-from retrieval.search import top_k
+from retrieval.search.ranking import top_k
 from retrieval.submission import matrix_csv, ranking_csv
 
 

@@ -4,7 +4,8 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from task1_asc.data.tau2022 import CLASSES, DEVICES
-from task1_asc.evaluate import percent, read_published, write_predictions
+from task1_asc.evaluate import write_predictions
+from task1_asc.figures import percent, read_published
 from task1_asc.metrics import log_loss, macro_accuracy, rank_score, score_scenes
 
 

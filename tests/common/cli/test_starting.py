@@ -31,13 +31,23 @@ MOST_MODULES_OF_A_REFUSAL = 900
 REFUSALS = {
     "common": ["tag nothing.wav --model mn99", "embed nothing --model mn04.as --out x.npz",
                "probe nothing --model mn04.as",
-               "complexity mn99", "audioset evaluate nothing", "tag --help", "pretrain --help", "--help"],
+               "complexity mn99", "export mn99 --out x.onnx", "audioset evaluate nothing",
+               "audioset check --root nothing", "audioset logits mn04.as --root nothing --out x.hdf5",
+               "serve --model mn99", "tag --help", "pretrain --help", "--help"],
     "task1_asc": ["evaluate nothing", "evaluate", "predict nothing --root x", "report nothing", "export nothing",
-                  "package nothing --label A_B_task1_1", "train nothing.yaml", "train --help", "report --help"],
+                  "package nothing --label A_B_task1_1", "train nothing.yaml", "data check --root nothing",
+                  "data pack --root nothing", "compare nothing x", "evaluate --weights nothing --root x",
+                  "sounds data check --root nothing", "sounds evaluate nothing", "sounds predict nothing --root x",
+                  "sounds report nothing", "sounds compare nothing x", "train --help", "report --help"],
     "task4_sed": ["evaluate nothing", "predict nothing --root x", "report nothing", "train --help",
-                  "package nothing --label A_B_task4_1 --meta x --reference y"],
+                  "package nothing --label A_B_task4_1 --meta x --reference y", "compare nothing x",
+                  "psds nothing --ground_truth x --durations y", "pretrain_evaluate nothing"],
     "retrieval": ["evaluate nothing", "predict nothing --root x", "report nothing", "index --help",
-                  "package nothing --label A_B_task8_1 --meta x"],
+                  "package nothing --label A_B_task8_1 --meta x", "compare nothing x", "data check --root nothing",
+                  "search rain --index nothing", "answer nothing", "index nothing --model mn04.as --out x",
+                  "index nothing --model mn99 --out x", "moments evaluate nothing", "moments compare nothing x",
+                  "moments predict nothing --root x", "moments report nothing"],
+    "submissions": ["check nothing", "pack nothing", "template nothing", "check --help"],
 }  # fmt: skip
 
 CALL = """

@@ -10,7 +10,7 @@ from torch import nn
 from common.data.audio import write_wav
 from common.models.audio_model import AudioModel, WindowPolicy
 from common.models.network import ModelOutput
-from retrieval.search import Searcher
+from retrieval.search.searcher import Searcher
 
 RATE = 4000
 HERTZ = {"low": 200.0, "middle": 700.0, "high": 1500.0}
@@ -46,7 +46,7 @@ class Shares(nn.Module):
 def searcher(monkeypatch):
     model = AudioModel(Bands(), Shares().eval(), LABELS, WindowPolicy(window=10.0), name="tones").requires_grad_(False)
     found = Searcher(model, 10.0, "weights of tones", "tones")
-    monkeypatch.setattr("retrieval.search.index.load_audio_searcher", lambda *_: found)
+    monkeypatch.setattr("retrieval.search.searcher.load_audio_searcher", lambda *_: found)
     return found
 
 

@@ -9,8 +9,8 @@ from common.cli import run
 from common.data.audio import write_wav
 from common.errors import UserError
 from retrieval.__main__ import VERBS
-from retrieval.search import Index, Windows, answer, build_index, search
-from retrieval.search.answer import answer_one, shown
+from retrieval.search.answer import answer, answer_one, search, shown
+from retrieval.search.index import Index, Windows, build_index
 from retrieval.search.page import write_page
 from tests.retrieval.search.conftest import HERTZ, RATE, tone
 

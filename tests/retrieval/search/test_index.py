@@ -8,7 +8,8 @@ import pytest
 
 from common.data.audio import write_wav
 from common.errors import UserError
-from retrieval.search import Index, Windows, build_index, search
+from retrieval.search.answer import search
+from retrieval.search.index import Index, Windows, build_index
 from tests.retrieval.search.conftest import HERTZ, LABELS, RATE, tone
 
 
