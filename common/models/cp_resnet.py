@@ -20,7 +20,7 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, k2, padding=k2 // 3, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)
         self.shortcut = nn.Sequential()
         if in_channels != out_channels:
             self.shortcut.add_module("conv", nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False))
@@ -68,7 +68,9 @@ class CPResNet(nn.Module):
         counts = [blocks - cut for blocks, cut in zip(n_blocks, (0, cut_stage2, cut_stage3), strict=True)]
         kernels = iter([3, 1] + [3 if index < rho else 1 for index in range(2 * sum(counts) - 2)])
         self.in_c = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 5, stride=2, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(in_channels, widths[0], 5, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
         )
         channels = widths[0]
         pools = (maxpool_stage1, maxpool_stage2, maxpool_stage3)

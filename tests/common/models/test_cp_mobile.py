@@ -114,3 +114,19 @@ def test_every_parameter_gets_a_gradient():
         network(torch.rand(2, 1, 32, 22)).logits.square().sum().backward()
         missing = [key for key, parameter in network.named_parameters() if parameter.grad is None]
         assert not missing, f"{name}: {missing}"
+
+
+@pytest.mark.parametrize("name", ["task1_baseline", "cp_mobile", "cp_resnet_128k"])
+def test_relus_that_overwrite_their_input_change_no_bit_of_a_training_step(name):
+    def step(overwrite: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = create_model(name)
+        relus = [module for module in network.modules() if isinstance(module, torch.nn.ReLU)]
+        assert relus and all(relu.inplace for relu in relus)
+        for relu in relus:
+            relu.inplace = overwrite
+        logits = network(torch.rand(2, 1, 32, 22)).logits
+        logits.square().sum().backward()
+        return [logits, *network.state_dict().values(), *(weights.grad for weights in network.parameters())]
+
+    assert all(torch.equal(one, other) for one, other in zip(step(True), step(False), strict=True))
