@@ -57,7 +57,7 @@ def write_task1_report(paths: Sequence[Path], out: Path | None = None, precision
 
 
 def read_finished(paths: Sequence[Path]) -> tuple[list[Trained], list[Path]]:
-    """Finished runs by configuration, those of one family by subset; and folders of the others."""
+    """Finished runs by configuration, each family sorted by subset; and folders of the others."""
     systems, unfinished = read_systems(paths, lambda folder: open_run(folder, Task1Settings))
     return [system for members in families(systems).values() for system in members], unfinished
 

@@ -50,7 +50,7 @@ class MixupSettings(Settings):
 
 
 class MixStyleSettings(Settings):
-    """Mean and deviation of each mel band over time are mixed with those of another clip; labels stay."""
+    """Mixes mean and deviation of each mel band over time with another clip; labels stay."""
 
     probability: float = Field(0.5, ge=0, le=1)
     """Probability of mixing a batch."""
@@ -248,7 +248,7 @@ class SystemSettings(RunSettings):
 
     @property
     def network(self) -> str:
-        """Name of the network that is submitted, among those whose scores are tested."""
+        """Name of the submitted network, one of the tested ones."""
         raise NotImplementedError
 
     @property

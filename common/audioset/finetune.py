@@ -111,7 +111,7 @@ def refuse_early(run: Run[FineTuneSettings]) -> None:
 
 
 def fill_in_digest(settings: FineTuneSettings) -> FineTuneSettings:
-    """The settings with the digest of the clips, then that of their labels and parts."""
+    """The settings with a digest of the clips and one of their labels and parts."""
     data, clips = settings.data, read_task(settings.data)
     contents = digest_files(clips.paths, data.store / "digests.json")
     names = [_clip_name(settings, path) for path in clips.paths]

@@ -113,7 +113,7 @@ def train_verb(
         summary: first line of the help.
         small: YAML file that `--fast_check` uses when no other is given.
         config_of: YAML file and settings for data that are given in its place; see `config_verb`.
-        check: refuses settings whose data cannot be read, before the recipe and torch are imported.
+        check: refuses unreadable data before the recipe and torch are imported.
     """
 
     def train(
@@ -135,7 +135,7 @@ def train_verb(
 
         Args:
             resume: run folder to resume; its settings.yaml replaces CONFIG.yaml.
-            redo: stage to run again, with those that depend on it; may be repeated.
+            redo: stage to run again, with all stages that depend on it; may be repeated.
             fast_check: two steps of everything in a temporary folder.
             jobs: stages to run at the same time on this machine; each has one GPU where there are any.
             on: this machine, or SLURM with a job for each stage.

@@ -20,7 +20,7 @@ class RemoteFile:
     """A file to download; `checksum` is "md5:..." or "sha256:...", None where the publisher gives none.
 
     Raises:
-        UserError: if the name, which may come from a listing, is not that of a file in a folder.
+        UserError: if the name, which may come from a listing, is not a plain file name.
     """
 
     name: str
@@ -29,7 +29,7 @@ class RemoteFile:
 
     def __post_init__(self) -> None:
         if self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\:") or not self.name:
-            raise UserError(f"{self.url} is listed as {self.name!r}, which is no name of a file; nothing was loaded.")
+            raise UserError(f"{self.url} is listed as {self.name!r}, which is no name of a file; nothing was saved.")
 
 
 def download(file: RemoteFile, folder: Path, quiet: bool = False) -> Path:

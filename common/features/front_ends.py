@@ -121,7 +121,7 @@ class KaldiLogMel(FrontEnd):
         f_max_jitter: likewise the upper edge, by less than half of this many Hz up or down.
         periodic: of the Hann window.
         log_offset: added before the logarithm.
-        log_floor: the smallest value that is taken to the logarithm.
+        log_floor: smallest power before the logarithm.
         generator: for the jitter; None takes torch's default generator.
     """
 

@@ -247,7 +247,7 @@ def probe(
 ) -> dict[str, Any]:
     """Embed a task's clips and evaluate; see `evaluate_embeddings`. Adds the model and the seconds that it took.
 
-    `precision` is that of the embedding, see `computing_in`.
+    For `precision` of the embeddings see `computing_in`.
     """
     if grid not in GRIDS:
         raise UserError(f"grid is {', '.join(GRIDS)}, not {grid}.")

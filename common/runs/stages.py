@@ -197,7 +197,7 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     """The run in a folder.
 
     Raises:
-        UserError: if there is none, it is one of another task, or its settings are not those of its finished stages.
+        UserError: if there is none, it is one of another task, or its settings differ from its finished stages.
     """
     folder = Path(folder)
     refuse_no_run(folder)

@@ -24,7 +24,7 @@ _MOST_SHOWN = 20
 
 
 class SettingsError(UserError):
-    """Mistakes in settings, one per line; `places` are those of settings inside other settings."""
+    """Mistakes in settings, one per line; `places` name settings inside other settings."""
 
     places: Sequence[tuple[Place, str]] = ()
 

@@ -68,7 +68,7 @@ class Data(Settings):
 
 
 class Losses(Settings):
-    """Factors of the losses; span, giou and label are also those of the costs of the matching."""
+    """Factors of the losses; span, giou and label also weigh the costs of the matching."""
 
     span: float = Field(10.0, ge=0)
     """L1 of centre and width."""

@@ -18,7 +18,7 @@ from task1_asc.broad_sounds.embeddings import OWN, read_vector
 from task1_asc.broad_sounds.taxonomy import CODES, OTHERS
 
 RECORDS = {"bsd10k": 17233904, "bsd35k-cs": 19187100, "bsd2k": 20442928}
-"""Zenodo records; that of BSD10k leads to its newest version."""
+"""Zenodo records; the one of BSD10k leads to its newest version."""
 FOLDERS = {"bsd10k": "BSD10k", "bsd35k-cs": "BSD35k-CS", "bsd2k": "BSD2k"}
 OFFICIAL: dict[str, dict[str, int]] = {
     "bsd10k": dict(zip(CODES, (
@@ -114,8 +114,8 @@ def _compare_counts(report: CheckReport, sounds: SoundSet, expected: int, offici
     name = FOLDERS[sounds.kind]
     if len(sounds.clips) != expected:
         report.problems.append(
-            f"{sounds.root} has {len(sounds.clips):,} of {expected:,} clips; the folds are others then. Download its "
-            "table again, or take the version that the challenge names."
+            f"{sounds.root} has {len(sounds.clips):,} of {expected:,} clips, so its folds will differ. Download its "
+            "table again, or use the version that the challenge names."
         )
     elif official:
         found = sounds.clips["class"].value_counts()
@@ -138,7 +138,7 @@ def _check_audio(report: CheckReport, sounds: SoundSet, workers: int) -> None:
     shortest, longest = min(seconds, default=math.nan), max(seconds, default=0.0)
     report.rows[-1] |= {"hours": round(sum(seconds) / 3600, 2), "shortest s": round(shortest, 4)}
     if longest > 30.1:
-        report.problems.append(f"{sounds.root / 'audio'} has a file of {longest:.1f} s; clips end at 30 s.")
+        report.problems.append(f"{sounds.root / 'audio'} has a file of {longest:.1f} s; clips last at most 30 s.")
 
 
 def _check_vectors(report: CheckReport, sounds: SoundSet) -> None:

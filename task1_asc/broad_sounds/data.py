@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 METADATA = {"bsd10k": "BSD10k_metadata.csv", "bsd35k-cs": "BSD35k-CS_metadata.csv", "bsd2k": "BSD2k_metadata.csv"}
-"""Data set to the name of its table; the names are those of the meta file of a submission."""
+"""Data set to the name of its table; named as in the meta file of a submission."""
 TEXTS = ("title", "tags", "description")
 FREE_LICENCES = ("CC0", "CC BY")
 FOLDS = 5

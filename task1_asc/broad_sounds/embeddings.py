@@ -189,7 +189,7 @@ def read_prior(paths: Sequence[Path], ids: Sequence[str]) -> Array:
 
 
 def _computed(sounds: SoundSet, cache: Path, facts: dict[str, Any], make: Callable[[], Iterable[Any]]) -> Array:
-    """Vectors from the cache; `make` gives those of one part of the clips after the other, if there are none."""
+    """Vectors from the cache; where it has none, `make` yields them part by part."""
     digest = hashlib.sha256(json.dumps([facts, sounds.ids], sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"{sounds.kind}_{next(iter(facts))}_{digest}.h5"
     if not path.is_file():

@@ -29,7 +29,7 @@ Logits = NDArray[np.float32]
 
 
 def folds_of(sounds: SoundSet, settings: SoundSettings) -> dict[int, Fold]:
-    """The folds of a data set under the run's protocol; of the curated set those of data.splits, if given."""
+    """The folds of a data set under the run's protocol; for the curated set from data.splits, if given."""
     data = settings.data
     if data.splits is not None and sounds.root == read_sounds(data.curated).root:
         return read_splits(data.splits, sounds.ids, data.folds)

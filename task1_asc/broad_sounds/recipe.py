@@ -34,7 +34,7 @@ from task1_asc.broad_sounds.taxonomy import CODES
 
 
 def train_phase(run: SoundRun, settings: SoundSettings, fold: int, phase: str, fast_check: bool = False) -> None:
-    """One training of the networks of a fold: from random weights, or from those of the training before.
+    """One training of the networks of a fold: from random weights or from the weights of the previous training.
 
     Writes fold<k>_<phase>/member<m>/network.ckpt (the epoch of the best validation) and metrics.csv.
     """

@@ -150,7 +150,7 @@ class Learning(Settings):
     mixup_alpha: float | None = Field(None, gt=0)
     """Mix vectors and targets with weights from Beta(alpha, alpha); null does not mix."""
     hierarchical_weight: float = Field(0.0, ge=0)
-    """Weight of the cross entropy of the top level, added to that of the classes."""
+    """Weight of the cross entropy of the top level, which is added to the cross entropy of the classes."""
     balance: float = Field(0.0, ge=0, le=1)
     """Draw classes with the power 1 - balance of their frequency; 0 draws each clip once, 1 all classes alike."""
     confidence_weights: tuple[float, float, float, float, float] | None = None

@@ -113,7 +113,7 @@ def read_probabilities(paths: Sequence[Path], keys: Sequence[str]) -> tuple[pd.D
         values = table[list(CODES)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
         rows = np.flatnonzero(~((values >= 0) & (values <= 1)).all(axis=1))
         if len(rows):
-            raise UserError(f"{path}:{rows[0] + 2} holds a value that is no probability; make the file again.")
+            raise UserError(f"{path}:{rows[0] + 2} holds a value that is no probability; write the file again.")
         own = table[list(keys)].reset_index(drop=True)
         if logits and not own.equals(clips):
             raise UserError(f"{path} is of other clips, folds or classes than {paths[0]}; make both again.")

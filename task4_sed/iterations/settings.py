@@ -117,7 +117,7 @@ class ConsistencySettings(Settings):
     ramp_limit: float = Field(gt=0)
     """... up to this factor."""
     masked: bool
-    """Compare only valid classes: those of the clip's data set and, where it is mixed, those active in its partner."""
+    """Compare only valid classes: of the clip's data set and, where it is mixed, the active ones of its partner."""
     weak_on_maestro: bool
     """Compare clip scores of MAESTRO clips too. Without, interpolation leaves out the classes of MAESTRO in the clip
     scores of all labelled clips, as published."""

@@ -42,7 +42,7 @@ class Finisher:
         return cls(settings, {name: BoxSettings._make(box) for name, box in numbers.items()})
 
     def process_set(self, scores: ScoreTables, name: str) -> ScoreTables:
-        """Post-process the scores of a test set; clips of the set that boxes were tuned on with those of the others."""
+        """Post-process the scores of a test set; clips used for tuning get boxes that were tuned on the other clips."""
         if self.boxes is None or name not in ("validation", "own_test") or self.fold_of_clip is None:
             return self.process(scores)
         frames: dict[str, pd.DataFrame] = {}
@@ -59,7 +59,7 @@ class Finisher:
         return self._boxed(scores, self.boxes)
 
     def _boxed(self, scores: ScoreTables, boxes: Boxes) -> ScoreTables:
-        """Boxes for the DESED classes, means per second for those of MAESTRO."""
+        """Boxes for the DESED classes, means per second for the MAESTRO classes."""
         jobs = len(os.sched_getaffinity(0))
         desed = evaluated_classes(self.settings, maestro=False)
         complete = {name: boxes.get(name, BoxSettings()) for name in desed}

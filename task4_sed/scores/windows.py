@@ -1,4 +1,4 @@
-"""From the scores of the windows of recordings to those of whole recordings."""
+"""Scores of windows, joined into scores of whole recordings."""
 
 from collections import defaultdict
 from pathlib import Path
