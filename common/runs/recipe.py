@@ -35,12 +35,13 @@ def _unchanged(settings: S) -> S:
 
 @dataclass(frozen=True)
 class Objective:
-    """A figure of the validation, higher is better: the best value of a column in the metrics.csv of a stage.
+    """A figure of the validation, higher is better: the best value of a column in the metrics.csv of a training.
 
-    stage: name of the stage with these settings. refuse: raises UserError for settings without validation.
+    training: folder of the training with these settings, within the run; "fold*_final/member*" is the mean over all
+    that fit. refuse: raises UserError for settings without validation.
     """
 
-    stage: Callable[[Any], str]
+    training: Callable[[Any], str]
     column: str
     refuse: Callable[[Any], None] = _nothing
 
@@ -48,11 +49,14 @@ class Objective:
         """The figure of a trained run."""
         from common.reports.plots import read_curves
 
-        path = run.folder / self.stage(run.settings) / "metrics.csv"
-        points = read_curves(path).get(self.column)
-        if not points:
-            raise UserError(f"{path} has no {self.column}; a search needs a training with validation.")
-        return max(point[1] for point in points)
+        paths = run.files(f"{self.training(run.settings)}/metrics.csv")
+        best = []
+        for path in paths:
+            points = read_curves(path).get(self.column)
+            if not points:
+                raise UserError(f"{path} has no {self.column}; a search needs a training with validation.")
+            best.append(max(point[1] for point in points))
+        return sum(best) / len(best)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from common.data.files import atomic_path, is_made_up, read_json, write_json
+from common.errors import UserError
 from common.models.network import choose_device
-from common.runs.recipe import Recipe
+from common.runs.recipe import Objective, Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
@@ -18,7 +19,7 @@ from retrieval.moments.features import Encoder, FeatureReader, write_features
 from retrieval.moments.metrics import Array, score
 from retrieval.moments.settings import Detector, MomentSettings, MomentSource
 from retrieval.moments.spans import find_spans, similarity_curves, tune
-from retrieval.moments.train import answer, make_detector, train
+from retrieval.moments.train import MONITOR, answer, make_detector, train
 
 MomentRun = Run[MomentSettings]
 PREDICTIONS = "predictions/predictions.jsonl"
@@ -189,4 +190,21 @@ def prepare_features(settings: MomentSettings) -> None:
     write_all_features(Run(settings.folder, settings), settings)
 
 
-RECIPE = Recipe(MomentSettings, make_stages, result_row, is_made_up_data, check_inputs, prepare_features)
+def trained_stage(settings: MomentSettings) -> str:
+    """The stage with the validation of the detector."""
+    return "train"
+
+
+def refuse_without_training(settings: MomentSettings) -> None:
+    """A search needs a training; a system without one chooses among its own values in the stage tune."""
+    if not isinstance(settings.system, Detector):
+        raise UserError(
+            f"system.kind {settings.system.kind} learns nothing; its stage tune chooses among system.smoothing, "
+            "thresholds, step_filters and merge_thresholds on the validation, without a search."
+        )
+
+
+RECIPE = Recipe(
+    MomentSettings, make_stages, result_row, is_made_up_data, check_inputs, prepare_features,
+    objective=Objective(trained_stage, MONITOR, refuse_without_training),
+)  # fmt: skip

@@ -56,6 +56,17 @@ def test_ranges_are_read_with_their_kind():
             parse_ranges([option])
 
 
+def test_the_figure_of_several_trainings_is_the_mean_of_their_best_epochs(tmp_path):
+    for fold, values in ((0, (0.5, 0.7)), (1, (0.4, 0.2))):
+        path = tmp_path / f"fold{fold}_final" / "member0" / "metrics.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("epoch,val\n" + "".join(f"{epoch},{value}\n" for epoch, value in enumerate(values, start=1)))
+    objective = Objective(lambda settings: "fold*_final/member*", "val")
+    assert objective.of(Run(tmp_path, ToySettings(name="toy"))) == pytest.approx((0.7 + 0.4) / 2)
+    with pytest.raises(UserError, match="has no other; a search needs a training with validation"):
+        Objective(lambda settings: "fold0_final/*", "other").of(Run(tmp_path, ToySettings(name="toy")))
+
+
 def test_the_best_trial_comes_first_and_no_trial_is_tested(tmp_path):
     folder, rows = RECIPE.search(ToySettings(name="toy", runs=tmp_path), RANGES, 15)
     assert folder == tmp_path / "toy" and len(rows) == 15
@@ -84,6 +95,18 @@ def test_a_search_that_stops_goes_on_with_the_same_trials(tmp_path):
 def test_trials_run_beside_each_other(tmp_path):
     _, rows = RECIPE.search(ToySettings(name="toy", runs=tmp_path), RANGES, 3, Executor(2))
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_trials_are_jobs_of_slurm_and_a_second_call_takes_their_results(fake_slurm, tmp_path, capfd):
+    settings = ToySettings(name="toy", runs=tmp_path / "runs")
+    folder, rows = RECIPE.search(settings, RANGES, 3, fake_slurm)
+    told = capfd.readouterr().err
+    assert "2 tasks submitted to SLURM as job 100" in told and "1 tasks submitted to SLURM as job 200" in told
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
+    (folder / "results.csv").unlink()
+    assert RECIPE.search(settings, RANGES, 3, fake_slurm)[1] == rows
+    assert "submitted before" in capfd.readouterr().err
 
 
 def test_a_search_refuses_the_folder_of_another_one(tmp_path):
