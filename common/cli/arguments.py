@@ -17,7 +17,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from common.cli.help import show_help
 from common.errors import UserError, nearest
 from common.runs.folder import SETTINGS_FILE
-from common.settings import Settings, load_settings
+from common.settings import Settings, load_settings, plain_settings
 from common.settings.mistakes import describe_mistakes, find_new_name
 from common.settings.schema import iterate_settings
 from common.settings.yaml_file import parse_value, read_yaml
@@ -289,5 +289,23 @@ def _show_help(
     shown.__signature__ = inspect.Signature([*others, *settings])  # type: ignore[attr-defined]
     shown.__annotations__ = get_type_hints(function, include_extras=True) | {first.name: group}
     shown.__doc__ = function.__doc__
-    how = f"Every setting of {_CONFIG} is an option, too: `{prog} {_CONFIG} --help` lists them with their values."
-    show_help(shown, prog, f"{prog} {config or _CONFIG}", "" if settings else how)
+    note = f"Every setting of {_CONFIG} is an option, too: `{prog} {_CONFIG} --help` lists them with their values."
+    if default is not None:
+        off = _groups_that_are_off(default)
+        lines = [f"  --{group}.NAME  {', '.join(names)}" for group, names in off.items()]
+        note = "\n".join(["Groups that are off (null); one of their settings turns them on:", *lines] if off else [])
+    show_help(shown, prog, f"{prog} {config or _CONFIG}", note)
+
+
+def _groups_that_are_off(settings: Settings) -> dict[str, list[str]]:
+    """Groups of settings that are null, with the names of their settings."""
+    off: dict[str, list[str]] = {}
+    plain: Any = plain_settings(settings)
+    for name in dict(iterate_settings(type(settings))):
+        value, parts = plain, name.split(".")
+        for count, part in enumerate(parts[:-1], start=1):
+            value = value.get(part) if isinstance(value, dict) else {}
+            if value is None:
+                off.setdefault(".".join(parts[:count]), []).extend(parts[count:] if count == len(parts) - 1 else [])
+                break
+    return off

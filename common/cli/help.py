@@ -22,14 +22,17 @@ def show_help(function: Callable[..., Any], prog: str, shown_as: str = "", note:
         function: with types and a docstring.
         prog: the command, such as "python -m task1_asc evaluate".
         shown_as: the command in the line of usage; by default `prog`.
-        note: last paragraph.
+        note: last paragraphs, one on a line.
     """
     content = io.BytesIO()
     text = io.TextIOWrapper(content, sys.stdout.encoding or "utf-8")  # tyro draws its boxes in UTF-8 only
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         tyro.cli(function, prog=shown_as or prog, args=["--help"], use_underscores=True, config=TYRO)
     text.flush()
-    for line in [*content.getvalue().decode(text.encoding).rstrip().splitlines(), *(["", note] if note else [])]:
+    for line in [
+        *content.getvalue().decode(text.encoding).rstrip().splitlines(),
+        *(["", *note.splitlines()] if note else []),
+    ]:
         if line.startswith("Example: "):
             line = f"Example: {prog} {line.removeprefix('Example: ')}"
         print(line if line[:1] in _BOX else fit(line, 4 * line.startswith(("Example: ", "usage: "))))
