@@ -13,9 +13,8 @@ from common.errors import UserError
 from common.reports import html
 from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs, with_interval
-from common.runs.energy import read_energy
 from common.runs.stages import Run
-from common.runs.systems import Trained, read_systems
+from common.runs.systems import Trained, cost_rows, read_systems
 from common.settings import dump_settings
 from retrieval.data.captions import read_manifest
 from retrieval.settings import MONITOR, RetrievalSettings
@@ -58,7 +57,7 @@ def write_retrieval_report(paths: Sequence[Path], out: Path | None = None) -> Pa
     labels = {"loss": "training loss", MONITOR: f"validation {MONITOR}", "MRR": "validation MRR"}
     sections += [
         html.Section("Learning curves", html.curves(logs, labels, f"of {first.folder.name}")),
-        html.Section("Energy", [html.table(cost_rows(runs), caption="Each training.")]),
+        html.Section("Energy", [html.table(cost_rows([run for run, _ in runs]), caption="Each training.")]),
         html.settings_section(dump_settings(first.settings)),
     ]
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}; {found['tie_rule']}"
@@ -134,12 +133,3 @@ def hardest_part(run: Run[RetrievalSettings]) -> list[Markup]:
                 heard.append(html.audio(waveform, RATE, f"{name}, {role}"))
         parts += [html.paragraph(f"“{row['caption']}” (rank {row['rank']})"), html.side_by_side(*heard)]
     return parts
-
-
-def cost_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
-    """Energy and time of each training."""
-    return [
-        {"run": run.folder.name, "stage": path.parent.name, **html.cost(read_energy(path.parent))}
-        for run, _ in runs
-        for path in sorted(run.folder.glob("*/energy.json"))
-    ]

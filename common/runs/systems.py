@@ -10,6 +10,8 @@ from typing import Any
 from common.errors import UserError
 from common.output import say
 from common.reports.compare import Comparison, Measured, System, compare
+from common.reports.html import cost
+from common.runs.energy import read_energy
 from common.runs.folder import SETTINGS_FILE, read_sweep, refuse_absent, run_folders
 from common.runs.stages import Run, is_done
 from common.runs.sweep import sweep_name
@@ -65,6 +67,15 @@ def read_systems(
         system.runs = [system.runs[number] for number in order]
         system.evaluations = [system.evaluations[number] for number in order]
     return _with_names(list(found.values())), unfinished
+
+
+def cost_rows(runs: Sequence[Run[Any]]) -> list[dict[str, Any]]:
+    """Energy and time of each training of the runs."""
+    return [
+        {"run": run.folder.name, "stage": path.parent.name, **cost(read_energy(path.parent))}
+        for run in runs
+        for path in sorted(run.folder.glob("*/energy.json"))
+    ]
 
 
 def configuration(settings: Settings) -> str:

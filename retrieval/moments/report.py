@@ -12,13 +12,13 @@ from common.data.audio import read_audio
 from common.errors import UserError
 from common.reports import html
 from common.reports.plots import axes
-from common.runs.systems import read_systems
+from common.runs.systems import cost_rows, read_systems
 from common.settings import dump_settings
 from retrieval.moments.annotations import Query, read_predictions, read_queries
 from retrieval.moments.features import find_audio
 from retrieval.moments.metrics import Array, average_precision, hits_at_1, intersection_over_union
 from retrieval.moments.recipe import RECIPE, MomentRun
-from retrieval.report import cost_rows, system_rows
+from retrieval.report import system_rows
 
 SHOWN = 4
 """Best and worst queries, each."""
@@ -54,7 +54,7 @@ def write_moment_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         html.Section("By length of the true window", [by_length]),
         *query_sections(first),
         html.Section("Learning curves", html.curves(logs, labels, f"of {first.folder.name}")),
-        html.Section("Energy", [html.table(cost_rows(runs), caption="Each training.")]),
+        html.Section("Energy", [html.table(cost_rows([run for run, _ in runs]), caption="Each training.")]),
         html.settings_section(dump_settings(first.settings)),
     ]
     subtitle = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"

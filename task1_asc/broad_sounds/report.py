@@ -13,9 +13,8 @@ from common.errors import UserError
 from common.reports import html
 from common.reports.plots import plot_confusion
 from common.reports.statistics import Interval, over_runs, with_interval
-from common.runs.energy import read_energy
 from common.runs.stages import open_run
-from common.runs.systems import Trained, read_systems
+from common.runs.systems import Trained, cost_rows, read_systems
 from common.settings import dump_settings
 from task1_asc.broad_sounds.data import read_sounds
 from task1_asc.broad_sounds.metrics import NAMES, spell_missed
@@ -187,12 +186,3 @@ def wrong_part(run: SoundRun) -> list[Markup]:
         except (UserError, KeyError):
             parts.append(html.paragraph(f"{said} (no audio)"))
     return parts
-
-
-def cost_rows(runs: Sequence[SoundRun]) -> list[dict[str, Any]]:
-    """Energy and time of each training."""
-    return [
-        {"run": run.folder.name, "stage": path.parent.name, **html.cost(read_energy(path.parent))}
-        for run in runs
-        for path in sorted(run.folder.glob("*/energy.json"))
-    ]
