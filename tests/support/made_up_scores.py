@@ -58,3 +58,8 @@ def write_tables_as_store(tables: ScoreTables, path: Path, kind: str = "scores")
     with ScoreWriter(path, tables.classes, frame_seconds=seconds, kind=kind, dtype="float32") as writer:
         ends = [tables.borders_of(index)[-1] for index in range(len(frames))]
         writer.write(tables.clips, logit(values) if kind == "logits" else values, ends)
+
+
+def frame_table(scores: list[float], seconds: float = 0.1, name: str = "dog") -> pd.DataFrame:
+    borders = np.round(np.arange(len(scores) + 1) * seconds, 6)
+    return pd.DataFrame({"onset": borders[:-1], "offset": borders[1:], name: scores})

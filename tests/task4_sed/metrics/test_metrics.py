@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
-from task4_sed.data.annotations import merge_overlapping, read_durations, read_events
+from task4_sed.data.annotations import read_events
 from task4_sed.metrics import (
     PSDS1,
     PSDS1_MACRO,
@@ -34,8 +34,8 @@ from task4_sed.metrics.resampling import affordable_draws, interval, recording_w
 from task4_sed.metrics.segments import file_events, segment_evaluation_set, segment_tables
 from task4_sed.scores.store import read_score_tables
 from task4_sed.scores.tables import from_frames
-from tests.support.golden_sed import arrays, expected, golden_scores, golden_set, golden_table, write_golden
-from tests.support.made_up_scores import made_up_scores
+from tests.support.golden_sed import arrays, expected, golden_scores, golden_set, golden_table
+from tests.support.made_up_scores import frame_table, made_up_scores
 
 CLOSE = 1e-9  # the fixture's own tolerance is 1e-6
 CLIP_SETS = ("desed_public20", "ties")
@@ -46,11 +46,6 @@ PSDS_CASES = {
     "psds1_non_oracle": PsdsParameters(dtc=0.7, gtc=0.7, non_oracle=True),
 }
 INTERPOLATIONS = {"staircase": "staircase", "linear": "linear_interpolation"}
-
-
-def frame_table(scores: list[float], seconds: float = 0.1, name: str = "dog") -> pd.DataFrame:
-    borders = np.round(np.arange(len(scores) + 1) * seconds, 6)
-    return pd.DataFrame({"onset": borders[:-1], "offset": borders[1:], name: scores})
 
 
 def assert_f1(found, figures: dict):
@@ -248,21 +243,6 @@ def test_a_missing_clip_without_events_does_not_make_a_score_incomparable(tmp_pa
     assert evaluation.report.without_events == ("silent",)
 
 
-def test_events_of_one_class_that_overlap_or_touch_become_one():
-    events = read_events(
-        {"a": [(0.0, 2.0, "dog"), (1.0, 3.0, "dog"), (3.0, 4.0, "dog"), (3.5, 5.0, "cat"), (6.0, 7.0, "dog")]}
-    )
-    merged, gone = merge_overlapping(events.events)
-    assert gone == 2
-    assert merged[["onset", "offset", "event_label"]].to_numpy().tolist() == [
-        [3.5, 5.0, "cat"],
-        [0.0, 4.0, "dog"],
-        [6.0, 7.0, "dog"],
-    ]
-    evaluation = evaluation_set({"a": frame_table([0.5] * 100)}, {"a": [(0, 2, "dog"), (1, 3, "dog")]}, {"a": 10})
-    assert "1 events that overlap" in evaluation.notes[0]
-
-
 def test_hundreds_of_classes_are_scored_one_after_the_other_from_disk(monkeypatch, tmp_path):
     import task4_sed.scores.tables as module
 
@@ -321,13 +301,6 @@ def test_ground_truth_that_cannot_be_scored_is_refused_with_its_line(tmp_path, r
     assert message in str(refusal.value)
 
 
-def test_soft_labels_outside_0_to_1_are_refused_with_their_line(tmp_path):
-    table = tmp_path / "soft.tsv"
-    table.write_text("filename\tonset\toffset\tevent_label\tconfidence\na.wav\t0\t1\tcar\t0.4\na.wav\t1\t2\tcar\t1.4\n")
-    with pytest.raises(UserError, match=r"soft.tsv:3: the event car of a has confidence 1.4, outside 0..1"):
-        read_events(table)
-
-
 def test_published_events_that_end_slightly_late_are_kept_and_told():
     evaluation = evaluation_set({"a": frame_table([0.5] * 100)}, {"a": [(5, 9.6, "dog")]}, {"a": 9.5})
     assert evaluation.offsets.tolist() == [9.6]
@@ -348,77 +321,6 @@ def test_nothing_to_evaluate_and_missing_durations_are_told():
         evaluation_set({}, {"a": [(1, 2, "dog")]}, {"a": 10.0})
     with pytest.raises(UserError, match="no column for the class Cat"):
         evaluation_set(tables, {"a": [(1, 2, "dog")]}, {"a": 10.0}, classes=["Cat"])
-
-
-def test_durations_must_be_one_positive_number_per_clip(tmp_path):
-    table = tmp_path / "durations.tsv"
-    table.write_text("filename\tduration\na.wav\t10\na.flac\t9\n")
-    with pytest.raises(UserError, match=r"durations.tsv:3: a.flac has the durations 10 s and 9 s"):
-        read_durations(table)
-    table.write_text("filename\tduration\na.wav\t-1\n")
-    with pytest.raises(UserError, match=r"durations.tsv:2: the duration of a.wav is -1"):
-        read_durations(table)
-    with pytest.raises(UserError, match="There is no durations table"):
-        read_durations(tmp_path / "none.tsv")
-
-
-HEAD = "onset\toffset\tdog\tcat\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            HEAD + "0\t1\t.1\t.2\n1.5\t2\t.1\t.2\n",
-            "b.tsv:3: this frame starts at 1.5 s, but the one before ends at 1 s",
-        ),
-        (HEAD + "1\t2\t.1\t.2\n0\t1\t.1\t.2\n", "b.tsv:3: this frame starts at 0 s, but the one before ends at 2 s"),
-        (HEAD + "0\t1\t.1\t.2\n1\t1\t.1\t.2\n", "b.tsv:3: a frame from 1 to 1 s has no length"),
-        (HEAD + "0\t1\t.1\tnan\n", "b.tsv:2: column 4 is nan"),
-        (HEAD + "0\t1\t.1\n", "b.tsv:2: 3 cells, but the header has 4 columns"),
-        (HEAD + "0\t1\t.1\t\n", "b.tsv:2: '' is not a number"),
-        (HEAD + "0\t1\t.1\tx\n", "b.tsv:2: 'x' is not a number"),
-        (HEAD, "b.tsv has a header but no frames"),
-        ("onset\tdog\toffset\tcat\n0\t1\t.1\t.2\n", "b.tsv:1: columns must be onset, offset"),
-        ("onset,offset,dog,cat\n0,1,.1,.2\n", "b.tsv:1: columns must be onset, offset"),
-        ("onset\toffset\tdog\tcats\n0\t1\t.1\t.2\n", "b.tsv:1: no column for the class cat"),
-        ("onset\toffset\tdog\tcat\tcow\n0\t1\t.1\t.2\t.3\n", "b.tsv:1: a column for the class cow"),
-        ("onset\toffset\tdog\tdog\n0\t1\t.1\t.2\n", "b.tsv:1: the class dog has two columns"),
-    ],
-)
-def test_damaged_score_tables_are_refused_with_their_line(tmp_path, text, message):
-    (tmp_path / "a.tsv").write_text(HEAD + "0\t1\t.1\t.2\n1\t2\t.3\t.4\n")
-    (tmp_path / "b.tsv").write_text(text)
-    with pytest.raises(UserError) as refusal:
-        read_score_tables(tmp_path)
-    assert message in str(refusal.value)
-
-
-def test_score_tables_may_have_their_classes_in_another_order(tmp_path):
-    (tmp_path / "a.tsv").write_text(HEAD + "0\t1\t.1\t.2\n")
-    (tmp_path / "b.tsv").write_text("onset\toffset\tcat\tdog\r\n0\t1\t.4\t-inf\r\n")
-    tables = read_score_tables(tmp_path)
-    assert tables.column("cat").tolist() == [0.2, 0.4]
-    assert tables.column("dog").tolist() == [0.1, -np.inf]
-
-
-def test_a_folder_without_tables_names_the_folders_inside_that_have_some(tmp_path):
-    (tmp_path / "student").mkdir()
-    (tmp_path / "student" / "a.tsv").write_text(HEAD + "0\t1\t.1\t.2\n")
-    with pytest.raises(UserError, match="Its sub-folders student do"):
-        read_score_tables(tmp_path)
-
-
-def test_many_tables_parsed_by_several_processes_equal_those_of_one(tmp_path, monkeypatch):
-    import task4_sed.scores.tables as module
-
-    folder, *_ = write_golden("ties", tmp_path)
-    one = read_score_tables(folder)
-    monkeypatch.setattr(module, "SMALL_FOLDER", 0)
-    many = read_score_tables(folder, jobs=2)
-    assert many.clips == one.clips
-    assert np.array_equal(many.values, one.values)
-    assert np.array_equal(many.borders, one.borders)
 
 
 def test_the_fixtures_kept_here_are_those_of_the_reference_folder(shared):
