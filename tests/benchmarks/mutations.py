@@ -28,10 +28,12 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +149,7 @@ def find_changes(path: Path) -> list[Change]:
 
 def draw_modules(paths: list[Path], count: int | None, seed: int) -> list[Path]:
     """Named files, or as many of them and of the modules of named folders as are asked for."""
-    found = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))})
+    found = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
     if count is None:
         return found
     found = [path for path in found if path.read_bytes().count(b"\n") >= 60 and len(find_changes(path)) >= 20]
@@ -175,14 +177,22 @@ def read_finished(path: Path | None) -> dict[Change, bool]:
 
 
 def tests_for(change: Change, most: int, every: bool = False) -> list[str]:
-    """Tests that run the changed line, those of the mirrored file first; or all of both."""
+    """Tests that run the changed line, those of the mirrored file first, then quick ones; or all of both."""
     path = Path(change.path)
     mirrored = Path("tests") / path.parent / f"test_{path.stem}.py"
     tests_by_line = read_tests_by_line(path)
     tests = tests_by_line.get(change.line) or tests_by_line[0] or [str(Path("tests") / path.parent)]
     if every:
         return sorted(({str(mirrored)} if mirrored.exists() else set()) | set(tests))
-    return sorted(tests, key=lambda test: str(mirrored) not in test)[:most]
+    return sorted(tests, key=lambda test: (str(mirrored) not in test, count_files(test)))[:most]
+
+
+@cache
+def count_files(test: str) -> int:
+    """Files that a test runs lines of: those of a few are quick, those of a whole training are not."""
+    with contextlib.closing(sqlite3.connect(".coverage")) as data:
+        query = "select count(*) from line_bits join context on context.id = context_id where context like ?"
+        return int(data.execute(query, [f"{test}|%"]).fetchone()[0])
 
 
 def read_tests_by_line(path: Path) -> dict[int, list[str]]:
@@ -242,29 +252,35 @@ class Copy:
         return set(reports.read_text().splitlines()) or ({""} if status else set())
 
     def is_noticed(self, change: Change, tests: list[str]) -> bool:
-        """Whether one of the tests, which pass without the change, fails with it."""
-        path = self.folder / change.path
-        content = path.read_bytes()
+        """Whether one of the tests fails with the change, and passes without it."""
         for first in range(0, len(tests), TESTS_AT_ONCE):
-            some = self._sound(tests[first : first + TESTS_AT_ONCE])
-            path.write_bytes(content[: change.start] + change.new.encode() + content[change.end :])
-            try:
-                if some and self.failing(some, "-x"):
+            some = [test for test in tests[first : first + TESTS_AT_ONCE] if test not in self.unsound]
+            while some and (failed := self._failing_with(change, some)):
+                suspects = failed - {""} or set(some)
+                if self._sound(suspects):
                     return True
-            finally:
-                path.write_bytes(content)
+                some = [test for test in some if test not in suspects] if suspects & set(some) else []
         return False
 
-    def _sound(self, tests: list[str]) -> list[str]:
+    def _failing_with(self, change: Change, tests: list[str]) -> set[str]:
+        path = self.folder / change.path
+        content = path.read_bytes()
+        path.write_bytes(content[: change.start] + change.new.encode() + content[change.end :])
+        try:
+            return self.failing(tests, "-x")
+        finally:
+            path.write_bytes(content)
+
+    def _sound(self, tests: set[str]) -> set[str]:
         """Those of the tests that pass without a change."""
-        if new := [test for test in tests if test not in self.sound | self.unsound]:
-            failed = self.failing(new)
-            failed = set(new) if failed == {""} else failed
+        if new := tests - self.sound - self.unsound:
+            failed = self.failing(sorted(new))
+            failed = new if "" in failed else failed
             if failed:
                 print(f"left out, since they fail without a change: {', '.join(sorted(failed))}", flush=True)
             self.unsound |= failed
-            self.sound |= set(new) - failed
-        return [test for test in tests if test in self.sound]
+            self.sound |= new - failed
+        return tests & self.sound
 
 
 def main() -> None:
