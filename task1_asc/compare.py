@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,11 +22,11 @@ LOGITS = "logits.npz"
 def compare_systems(paths: Sequence[Path], precision: str = "float32") -> list[Comparison]:
     """Compare runs, sweeps or folders with logits.npz (a run's test/), in one precision."""
     measure = partial(measure_folder, precision=precision)
-    return compare_paths(paths, lambda folder: open_run(folder, Task1Settings), partial(_of_run, measure), measure)
 
+    def of_run(run: Run[Task1Settings]) -> Measured:
+        return measure(run.folder / "test", run=run.folder.name, seed=run.settings.seed)
 
-def _of_run(measure: Any, run: Run[Task1Settings]) -> Measured:
-    return measure(run.folder / "test", run=run.folder.name, seed=run.settings.seed)
+    return compare_paths(paths, lambda folder: open_run(folder, Task1Settings), of_run, measure)
 
 
 def measure_folder(folder: Path, precision: str, run: str = "", seed: int | None = None) -> Measured:

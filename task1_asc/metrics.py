@@ -122,18 +122,17 @@ def score_scenes(
 
 
 def accuracy_draws(
-    predicted: ArrayLike, target: ArrayLike, recording_devices: Sequence[str], segments: Sequence[str],
-    resamples: int = 1000,
-) -> dict[str, Array]:  # fmt: skip
+    predicted: ArrayLike, target: ArrayLike, recording_devices: Sequence[str], segments: Sequence[str]
+) -> dict[str, Array]:
     """Accuracies of all clips, then of resampled recordings, the same ones for each network: (1 + resamples,) each.
 
-    Arguments as for `score_scenes`; `predicted` (clips,). Names: "macro accuracy" and those of its parts, "class bus".
+    Arguments as for `score_scenes`; `predicted` (clips,). Names: "macro accuracy" and its parts, such as "class bus".
     """
     expected = np.asarray(target)
     masks = np.stack(list((parts := _parts(expected, np.asarray(recording_devices))).values()), axis=1)
     correct = (np.asarray(predicted) == expected)[:, None]
     sums = sums_by_group(np.concatenate([masks, masks * correct], axis=1), segments)
-    drawn = resample_sums(sums, np.random.default_rng(0), resamples)
+    drawn = resample_sums(sums, np.random.default_rng(0), 1000)
     clips, hits = np.split(np.vstack([sums.sum(axis=0), drawn]), 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = hits / clips

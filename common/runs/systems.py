@@ -34,15 +34,12 @@ class Trained:
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_systems(
-    paths: Sequence[Path], open_one: Callable[[Path], Run[Any]], stage: str = "test"
-) -> tuple[list[Trained], list[Path]]:
+def read_systems(paths: Sequence[Path], open_one: Callable[[Path], Run[Any]]) -> tuple[list[Trained], list[Path]]:
     """Finished runs by configuration, and the folders of the others.
 
     Args:
         paths: folders of runs and sweeps; runs that differ in their seed only are one system.
         open_one: opens the run in a folder.
-        stage: the last stage.
 
     Raises:
         UserError: if no run is finished.
@@ -52,14 +49,14 @@ def read_systems(
     for path in map(Path, paths):
         for variant, folder in _runs_of(path):
             run = open_one(folder)
-            if not is_done(run, stage):
+            if not is_done(run, "test"):
                 say(f"{folder} is not finished: left out")
                 unfinished.append(folder)
                 continue
             name = (f"{path.name} {variant}".strip() if len(paths) > 1 else variant) or path.name
             system = found.setdefault(configuration(run.settings), Trained(name, variant))
             system.runs.append(run)
-            system.evaluations.append(run.read_evaluation(stage))
+            system.evaluations.append(run.read_evaluation())
     if not found:
         raise UserError(f"No run in {', '.join(map(str, paths))} is finished. Resume with `train --resume RUN`.")
     for system in found.values():

@@ -41,7 +41,6 @@ OTHER_NAMES = {"val": "validation", "valid": "validation", "eval": "test", "eval
 FACTS = "own.json"
 HOP_SECONDS = 125 * FRAME_SECONDS
 """Seconds between windows; whole frames, so that the scores of windows join."""
-OVERLAP_FRAMES = 31
 MOST_MEDIAN = 25
 
 

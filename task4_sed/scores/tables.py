@@ -163,7 +163,7 @@ def _join(clips: list[str], classes: tuple[str, ...], arrays: list[np.ndarray]) 
 
 def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> ScoreTables:
     """Two passes with one batch of files in memory: count the frames, then parse."""
-    counts = [_count_rows(file) for file in files]
+    counts = [sum(1 for line in file.read_bytes().split(b"\n") if line.strip()) - 1 for file in files]
     starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
     values = empty_values(len(classes), int(starts[-1]))
     borders = np.empty(int(starts[-1]) + len(files))
@@ -179,10 +179,6 @@ def _read_large(files: list[Path], classes: tuple[str, ...], jobs: int) -> Score
             borders[first : first + len(array)] = array[:, 0]
             borders[first + len(array)] = array[-1, 1]
     return ScoreTables(tuple(clip_name(file.stem) for file in files), classes, starts, borders, values)
-
-
-def _count_rows(file: Path) -> int:
-    return sum(1 for line in file.read_bytes().split(b"\n") if line.strip()) - 1
 
 
 def _parse_files(files: list[Path], classes: tuple[str, ...]) -> list[np.ndarray]:
