@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
+from common.data.transfer import to_device
 from common.errors import UserError
 from common.models.text import TextEncoder, normalize_caption
 from retrieval.losses import estimated_correspondences
@@ -62,11 +63,14 @@ class EstimatedCorrespondences:
             of_clips, of_captions = audio.read(audio.rows(clips)), text.read(text.rows(self.captions))
             self._embeddings.append((torch.from_numpy(of_clips), torch.from_numpy(of_captions)))
 
-    def __call__(self, clips: Tensor, captions: Sequence[str], device: torch.device | str = "cpu") -> Tensor:
-        """(clips,) rows of the manifest and captions to (clips, captions) mean cosine, on `device`."""
-        rows = torch.tensor([self._row[caption] for caption in captions])
-        of_clips = [audio[clips.cpu()].to(device) for audio, _ in self._embeddings]
-        return estimated_correspondences(of_clips, [text[rows].to(device) for _, text in self._embeddings])
+    def __call__(
+        self, clips: Sequence[int] | Tensor, captions: Sequence[str], device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """Rows of the manifest, on the CPU, and captions to (clips, captions) mean cosine, on `device`."""
+        known, rows = torch.as_tensor(clips), torch.tensor([self._row[caption] for caption in captions])
+        vectors = [(audio[known], text[rows]) for audio, text in self._embeddings]
+        of_clips, of_captions = zip(*to_device(vectors, torch.device(device)), strict=True)
+        return estimated_correspondences(of_clips, of_captions)
 
     def entropy(self, temperature: float, sample: int = 512, seed: int = 0) -> float:
         """Mean entropy (bits) of a clip's target over `sample` captions; near 0: teachers see one fitting caption."""

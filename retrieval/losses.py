@@ -33,7 +33,7 @@ def contrastive_loss(audio: Tensor, text: Tensor, group: Tensor, temperature: fl
     """
     logits = _cosines(audio, text) / _positive(temperature)
     positive = _same(group, len(audio))
-    return -0.5 * (logits.log_softmax(dim=0)[positive].mean() + logits.log_softmax(dim=1)[positive].mean())
+    return -0.5 * (_mean_of(logits.log_softmax(dim=0), positive) + _mean_of(logits.log_softmax(dim=1), positive))
 
 
 def distillation_loss(audio: Tensor, text: Tensor, correspondences: Tensor, temperature: float | Tensor) -> Tensor:
@@ -107,6 +107,11 @@ def imitation_loss(imitation: Tensor, recording: Tensor, label: Tensor, temperat
     itself = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(_same(label, len(logits)) & ~itself, -torch.inf)
     return functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the values where `chosen`; a GPU does not wait for their number."""
+    return values.where(chosen, 0).sum() / chosen.sum() if values.is_cuda else values[chosen].mean()
 
 
 def _cosines(left: Tensor, right: Tensor) -> Tensor:

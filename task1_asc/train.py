@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,11 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from common.data.transfer import to_device
 from common.errors import UserError
 from common.features import augment
 from common.models.audio_model import AudioModel
-from common.models.network import channels_last
+from common.models.network import channels_last, prefers_channels_last
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate, warmup_length
 from common.training.seeds import step_generator
 from common.training.trainer import MovingAverage
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
     from common.features.impulse_responses import DeviceImpulseResponses
 
 
+class Draws(NamedTuple):
+    """Random numbers of a step; None where there is no such augmentation."""
+
+    responses: tuple[Tensor, Tensor] | None
+    gain: Tensor | None
+    shift: Tensor | None
+    mixing: augment.Mixing | None
+    masks: augment.Masks
+    style: augment.Mixing | None
+
+
 class Augmentation(nn.Module):
     """Augmentation of the training clips of a batch.
 
@@ -47,25 +59,40 @@ class Augmentation(nn.Module):
         self.max_shift = round(settings.roll_seconds * sample_rate)
         self.responses = _read_responses(settings.impulse_responses, sample_rate)
 
-    def waveforms(
-        self, waveform: Tensor, target: Tensor, recording_devices: Sequence[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, recording_devices: Sequence[str], generator: torch.Generator) -> Draws:
+        """Random numbers of a step for clips of these devices."""
+        settings, clips = self.settings, len(recording_devices)
+        responses = mixing = style = None
+        if self.responses is not None and settings.impulse_responses is not None:
+            devices = settings.impulse_responses.recording_devices
+            eligible = torch.tensor([device in devices for device in recording_devices])
+            responses = self.responses.draw(eligible, settings.impulse_responses.probability, generator)
+        gain = augment.draw_gain(clips, settings.gain_db, generator)
+        shift = augment.draw_shift(clips, self.max_shift, generator)
+        if settings.mixup_alpha is not None:
+            mixing = augment.draw_mixup(clips, settings.mixup_alpha, generator)
+        masks = augment.draw_masks(clips, settings.frequency_mask, settings.time_mask, generator)
+        if (mixstyle := settings.freq_mixstyle) is not None:
+            style = augment.draw_style(clips, mixstyle.probability, mixstyle.alpha, generator)
+        return Draws(responses, gain, shift, mixing, masks, style)
+
+    def waveforms(self, waveform: Tensor, target: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Augment (batch, samples); targets are mixed where clips are.
 
         The target is (batch,) classes, which become (batch, classes) probabilities when they are mixed, or (batch, any)
         numbers.
         """
-        settings = self.settings
-        if self.responses is not None and settings.impulse_responses is not None:
-            devices = settings.impulse_responses.recording_devices
-            eligible = torch.tensor([device in devices for device in recording_devices])
-            waveform = self.responses(waveform, eligible, settings.impulse_responses.probability, generator)
-        waveform = augment.gain(waveform, settings.gain_db, generator)
-        waveform = augment.time_roll(waveform, self.max_shift, generator)
-        if settings.mixup_alpha is not None:
+        if self.responses is not None and draws.responses is not None:
+            waveform = self.responses.change(waveform, *draws.responses)
+        waveform = augment.roll(augment.amplify(waveform, draws.gain), draws.shift, self.max_shift)
+        if draws.mixing is not None:
             mixable = target if target.is_floating_point() else F.one_hot(target, len(CLASSES)).to(waveform)
-            waveform, target = augment.mixup(waveform, mixable, settings.mixup_alpha, generator)
+            waveform, target = (augment.mix(values, *draws.mixing) for values in (waveform, mixable))
         return waveform, target
+
+    def power(self, power: Tensor, draws: Draws) -> Tensor:
+        """Silence bands and frames of the spectrogram (batch, 1, mels, frames) that the front end masks."""
+        return augment.mask(power, draws.masks, self.settings.frequency_mask, self.settings.time_mask)
 
 
 class SceneTraining(LightningModule):
@@ -97,7 +124,7 @@ class SceneTraining(LightningModule):
 
     def on_fit_start(self) -> None:
         """Choose the order of the weights in memory."""
-        if self.device.type == "cpu":
+        if prefers_channels_last(self.device, self.settings.trainer.precision):
             channels_last(self.network)
 
     def training_step(self, batch: dict[str, Any], batch_index: int) -> Tensor:
@@ -112,13 +139,13 @@ class SceneTraining(LightningModule):
             taught = (batch["teacher_logits"] / distillation.temperature).softmax(dim=1)
             # Side by side, so that both are mixed with the same weights.
             target = torch.cat([F.one_hot(target, len(CLASSES)).to(taught), taught], dim=1)
-        waveform, target = self.augmentation.waveforms(batch["waveform"], target, batch["recording_device"], generator)
-        widths = self.settings.augment.frequency_mask, self.settings.augment.time_mask
-        self.front_end.mask = partial(augment.mask, bands=widths[0], frames=widths[1], generator=generator)
+        draws = to_device(self.augmentation.draw(batch["recording_device"], generator), target.device)
+        waveform, target = self.augmentation.waveforms(batch["waveform"], target, draws)
+        self.front_end.mask = partial(self.augmentation.power, draws=draws)
         spectrogram = self.front_end(waveform)
         self.front_end.mask = None
-        if (mixstyle := self.settings.augment.freq_mixstyle) is not None:
-            spectrogram = augment.freq_mixstyle(spectrogram, mixstyle.probability, mixstyle.alpha, generator)
+        if draws.style is not None:
+            spectrogram = augment.mix_statistics(spectrogram, *draws.style)
         logits = self.network(spectrogram).logits
         if distillation is None:
             loss = F.cross_entropy(logits, target)

@@ -15,9 +15,10 @@ from common.audioset.losses import tagging_loss
 from common.audioset.metrics import mean_average_precision
 from common.audioset.networks import make_model
 from common.audioset.settings import Objective, OptimSettings, TaggingSettings
+from common.data.transfer import to_device
 from common.features import augment
 from common.models.dynamic_mobilenet import DynamicMobileNet
-from common.models.network import ModelOutput, channels_last
+from common.models.network import ModelOutput, channels_last, prefers_channels_last
 from common.output import say
 from common.training.schedules import ExponentialWarmupLinearDown, schedule_rate
 from common.training.seeds import step_generator
@@ -71,7 +72,8 @@ class TaggingTraining(LightningModule):
     def on_fit_start(self) -> None:
         """Order the weights for the device."""
         # Not DyMN's: its one convolution over all clips of a batch has no such order.
-        if self.device.type == "cpu" and not isinstance(self.network, DynamicMobileNet):
+        preferred = prefers_channels_last(self.device, self.settings.trainer.precision)
+        if preferred and not isinstance(self.network, DynamicMobileNet):
             channels_last(self.network)
 
     def on_train_epoch_start(self) -> None:
@@ -88,15 +90,17 @@ class TaggingTraining(LightningModule):
         """Loss of a batch of `TaggingClips`."""
         generator = step_generator(self, self.settings.seed, batch_index)
         change = self.settings.augment
-        self.front_end.mask = partial(
-            augment.mask, bands=change.frequency_mask, frames=change.time_mask, generator=generator
-        )
+        clips, widths = len(batch["waveform"]), (change.frequency_mask, change.time_mask)
+        masks, mixing = augment.draw_masks(clips, *widths, generator), None
+        if change.mixup_alpha is not None:
+            mixing = augment.draw_mixup(clips, change.mixup_alpha, generator, dominant=True)
+        masks, mixing = to_device((masks, mixing), batch["waveform"].device)
+        self.front_end.mask = partial(augment.mask, drawn=masks, bands=widths[0], frames=widths[1])
         spectrogram = self.front_end(batch["waveform"])
         self.front_end.mask = None
         targets = {key: batch[key] for key in TARGETS if key in batch}
-        if change.mixup_alpha is not None:
-            drawn = augment.draw_mixup(len(spectrogram), change.mixup_alpha, generator, dominant=True)
-            spectrogram, targets = mix_batch(spectrogram, targets, *drawn)
+        if mixing is not None:
+            spectrogram, targets = mix_batch(spectrogram, targets, *mixing)
         parts = tagging_loss(self._logits(self.network, spectrogram), targets, self.objective, self.label_weight)
         names = {"loss": "train_loss", "labels": "label_loss", "teacher": "teacher_loss"}
         shown = {names[key]: value for key, value in parts.items() if key == "loss" or "teacher" in parts}

@@ -1,13 +1,20 @@
 """Augmentation of whole batches, on the device of the batch; results have the shape of the first argument.
 
-Draw from a CPU generator (`common.training.trainer.step_generator`): the numbers are few, the same on every device, and
-never wait for the accelerator.
+Numbers are drawn from a CPU generator (`common.training.seeds.step_generator`): the same ones on every device.
+`draw_...` draws them alone, so that all numbers of a step can go to a GPU in one copy
+(`common.data.transfer.to_device`); None stands for a step that is left out.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from common.data.transfer import to_device
+
+Mixing = tuple[Tensor, Tensor]
+"""Weights (batch,) of the clips themselves, and their partners (batch,)."""
 
 
 def freq_mixstyle(
@@ -24,14 +31,22 @@ def freq_mixstyle(
         alpha: weights are drawn from Beta(alpha, alpha).
         dominant: give each clip's own statistics the larger weight (the Task 4 winner of 2024).
     """
-    if not _decide(probability, generator):
-        return spectrogram
-    return mix_statistics(spectrogram, *draw_mixup(spectrogram.shape[0], alpha, generator, dominant))
+    style = draw_style(len(spectrogram), probability, alpha, generator, dominant)
+    return spectrogram if style is None else mix_statistics(spectrogram, *to_device(style, spectrogram.device))
+
+
+def draw_style(
+    batch: int, probability: float, alpha: float, generator: torch.Generator, dominant: bool = False
+) -> Mixing | None:
+    """Numbers of `freq_mixstyle` for `mix_statistics`; None where the batch is not mixed."""
+    if not bool(torch.rand(1, generator=generator) < probability):
+        return None
+    return draw_mixup(batch, alpha, generator, dominant)
 
 
 def mix_statistics(spectrogram: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
     """The step of `freq_mixstyle` for a draw: weight (batch,) of a clip's own statistics, and partner (batch,)."""
-    weight, partner = weight.to(spectrogram).view(-1, 1, 1, 1), partner.to(spectrogram.device)
+    weight = weight.to(spectrogram.dtype).view(-1, 1, 1, 1)
     with torch.no_grad():
         variance, mean = torch.var_mean(spectrogram, dim=(1, 3), keepdim=True)
         deviation = (variance + 1e-6).sqrt()
@@ -42,28 +57,43 @@ def mix_statistics(spectrogram: Tensor, weight: Tensor, partner: Tensor) -> Tens
 
 def time_roll(waveform: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """Shift each clip (batch, samples) in a circle by a number of samples uniform in -max_shift..max_shift."""
-    if max_shift == 0:
+    return roll(waveform, to_device(draw_shift(len(waveform), max_shift, generator), waveform.device), max_shift)
+
+
+def draw_shift(batch: int, max_shift: int, generator: torch.Generator) -> Tensor | None:
+    """Samples (batch,) of `time_roll`."""
+    return torch.randint(-max_shift, max_shift + 1, (batch,), generator=generator) if max_shift else None
+
+
+def roll(waveform: Tensor, shift: Tensor | None, max_shift: int) -> Tensor:
+    """Move each clip (batch, samples) in a circle by its `shift` (batch,), -max_shift..max_shift; positive is right."""
+    if shift is None:
         return waveform
-    batch, num_samples = waveform.shape
+    num_samples = waveform.shape[1]
     if max_shift > num_samples:
         raise ValueError(f"clips of {num_samples} samples cannot be rolled by up to {max_shift}")
-    shift = torch.randint(-max_shift, max_shift + 1, (batch,), generator=generator, device=generator.device)
-    return roll(waveform, shift, max_shift)
-
-
-def roll(waveform: Tensor, shift: Tensor, max_shift: int) -> Tensor:
-    """Move each clip (batch, samples) in a circle by its `shift` (batch,), -max_shift..max_shift; positive is right."""
-    num_samples = waveform.shape[1]
     # All shifted versions exist as overlapping views of the wrapped clip: one gather copies the chosen rows.
     wrapped = torch.cat([waveform[:, num_samples - max_shift :], waveform, waveform[:, :max_shift]], dim=1)
     versions = wrapped.unfold(1, num_samples, 1)
     clips = torch.arange(len(waveform), device=waveform.device)
-    return versions[clips, (max_shift - shift).to(waveform.device)]
+    return versions[clips, max_shift - shift]
 
 
-def mask(spectrogram: Tensor, bands: int, frames: int, generator: torch.Generator) -> Tensor:
-    """`frequency_mask` of fewer than `bands` mel bands, then `time_mask` of fewer than `frames` frames."""
-    return time_mask(frequency_mask(spectrogram, bands, generator), frames, generator)
+class Masks(NamedTuple):
+    """A band and a stretch of frames of each clip, as `draw_places` gives them."""
+
+    bands: Tensor | None
+    frames: Tensor | None
+
+
+def draw_masks(batch: int, bands: int, frames: int, generator: torch.Generator) -> Masks:
+    """For `frequency_mask` of fewer than `bands` mel bands, then `time_mask` of fewer than `frames` frames."""
+    return Masks(draw_places((batch, 1), bands, generator), draw_places((batch, 1), frames, generator))
+
+
+def mask(spectrogram: Tensor, drawn: Masks, bands: int, frames: int) -> Tensor:
+    """(batch, 1, mels, frames) without the band and the stretch of each clip; see `draw_masks`."""
+    return cover_places(cover_places(spectrogram, drawn.bands, bands, -2), drawn.frames, frames, -1)
 
 
 def frequency_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator) -> Tensor:
@@ -85,10 +115,17 @@ def time_mask(spectrogram: Tensor, max_width: int, generator: torch.Generator) -
 
 def gain(waveform: Tensor, max_db: float, generator: torch.Generator) -> Tensor:
     """Gain of each clip (batch, samples), in decibels uniform in -max_db..max_db; not clipped."""
-    if max_db == 0:
-        return waveform
-    decibels = (2 * _uniform(waveform.shape[0], generator) - 1) * max_db
-    return waveform * (10 ** (decibels / 20)).to(waveform)[:, None]
+    return amplify(waveform, to_device(draw_gain(len(waveform), max_db, generator), waveform.device))
+
+
+def draw_gain(batch: int, max_db: float, generator: torch.Generator) -> Tensor | None:
+    """Factors (batch,) of `gain`."""
+    return 10 ** ((2 * torch.rand(batch, generator=generator) - 1) * max_db / 20) if max_db else None
+
+
+def amplify(waveform: Tensor, factor: Tensor | None) -> Tensor:
+    """Each clip (batch, samples) times its factor (batch,)."""
+    return waveform if factor is None else waveform * factor.to(waveform.dtype)[:, None]
 
 
 def mixup(
@@ -105,22 +142,22 @@ def mixup(
     Returns:
         Mixed inputs (batch, ...) and mixed targets (batch, classes).
     """
-    weight, partner = draw_mixup(inputs.shape[0], alpha, generator, dominant)
+    weight, partner = to_device(draw_mixup(len(inputs), alpha, generator, dominant), inputs.device)
     return mix(inputs, weight, partner), mix(target, weight, partner)
 
 
-def draw_mixup(batch: int, alpha: float, generator: torch.Generator, dominant: bool = False) -> tuple[Tensor, Tensor]:
+def draw_mixup(batch: int, alpha: float, generator: torch.Generator, dominant: bool = False) -> Mixing:
     """Weights (batch,) and partners (batch,) for `mix`, where one draw must serve several tensors."""
     weight = draw_beta(batch, alpha, generator)
     if dominant:
         weight = torch.maximum(weight, 1 - weight)
-    return weight, torch.randperm(batch, generator=generator, device=generator.device)
+    return weight, torch.randperm(batch, generator=generator)
 
 
 def mix(values: Tensor, weight: Tensor, partner: Tensor) -> Tensor:
     """Mixture weight * own + (1 - weight) * partner of values (batch, ...); weight and partner (batch,)."""
-    weight = weight.to(values).view(-1, *[1] * (values.dim() - 1))
-    return torch.lerp(values[partner.to(values.device)], values, weight)
+    weight = weight.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
+    return torch.lerp(values[partner], values, weight)
 
 
 def wavmix(batch: MutableMapping[str, Tensor], partners: Mapping[str, Tensor], rows: Tensor, weight: Tensor) -> None:
@@ -146,26 +183,27 @@ def wavmix(batch: MutableMapping[str, Tensor], partners: Mapping[str, Tensor], r
 def draw_beta(count: int, alpha: float, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Tensor:
     """(count,) numbers in 0..1 from Beta(alpha, alpha)."""
     # torch.distributions.Beta takes no generator. In double precision a small alpha does not give 0 / 0.
-    concentration = torch.full((2, count), alpha, dtype=torch.float64, device=generator.device)
+    concentration = torch.full((2, count), alpha, dtype=torch.float64)
     first, second = torch._standard_gamma(concentration, generator=generator)
     return (first / (first + second)).to(dtype)
 
 
-def _decide(probability: float, generator: torch.Generator) -> bool:
-    return bool(_uniform(1, generator).item() < probability)
-
-
-def _uniform(count: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=generator, device=generator.device)
-
-
 def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Generator) -> Tensor:
-    if max_width == 0:
+    places = draw_places(spectrogram.shape[:2], max_width, generator)
+    return cover_places(spectrogram, to_device(places, spectrogram.device), max_width, dim)
+
+
+def draw_places(shape: Sequence[int], max_width: int, generator: torch.Generator) -> Tensor | None:
+    """Numbers (2, batch, channels) in 0..1 for width and place of a mask."""
+    return torch.stack([torch.rand(shape, generator=generator) for _ in range(2)]) if max_width else None
+
+
+def cover_places(spectrogram: Tensor, places: Tensor | None, max_width: int, dim: int) -> Tensor:
+    """Cover what `draw_places` drew, along `dim`."""
+    if places is None:
         return spectrogram
-    size = spectrogram.shape[dim]
-    shape = spectrogram.shape[:2]
-    width = torch.rand(shape, generator=generator, device=generator.device) * max_width
-    start = torch.rand(shape, generator=generator, device=generator.device) * (size - width)
+    width = places[0] * max_width
+    start = places[1] * (spectrogram.shape[dim] - width)
     # torchaudio rounds both down, so that the last cell is covered less often; kept, since the baseline does it.
     return cover(spectrogram, start.long(), width.long(), dim)
 
@@ -173,6 +211,6 @@ def _mask(spectrogram: Tensor, max_width: int, dim: int, generator: torch.Genera
 def cover(spectrogram: Tensor, first: Tensor, width: Tensor, dim: int) -> Tensor:
     """Set `width` cells from `first` on to 0, along `dim` (-2 mels, -1 frames); both (batch, channels)."""
     cells = torch.arange(spectrogram.shape[dim], device=first.device)
-    covered = ((cells >= first[..., None]) & (cells < (first + width)[..., None])).to(spectrogram.device)
+    covered = (cells >= first[..., None]) & (cells < (first + width)[..., None])
     covered = covered[..., :, None] if dim == -2 else covered[..., None, :]
     return spectrogram.masked_fill(covered, 0.0)

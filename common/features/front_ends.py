@@ -157,7 +157,8 @@ class KaldiLogMel(FrontEnd):
         """(batch, samples) to (ln(mel) + 4.5) / 5, (batch, 1, mels, frames)."""
         bank = None
         if self.training and (self.f_min_jitter or self.f_max_jitter):
-            bank = kaldi_mel_bank(self.n_mels, self.n_fft, self.sample_rate, *self.draw_edges()).to(waveform)
+            edges, device = self.draw_edges(), waveform.device
+            bank = kaldi_mel_bank(self.n_mels, self.n_fft, self.sample_rate, *edges, device).to(waveform.dtype)
         mel = self.mel(pre_emphasis(waveform), bank)
         log_mel = _as_image(mel.clamp(min=self.log_floor) if self.log_floor else mel + self.log_offset).log()
         if self.training and self.mask is not None:

@@ -9,6 +9,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor, nn
 
 from common.data.audio import list_audio, read_audio
+from common.data.transfer import to_device
 from common.errors import UserError
 
 Level = Literal["as_measured", "unit_energy", "keep_rms"]
@@ -67,20 +68,26 @@ class DeviceImpulseResponses(nn.Module):
 
         Args:
             waveform: (batch, samples).
-            eligible: (batch,), bool, on the generator's device: the clips that may be changed (published: device a).
+            eligible: (batch,), bool, on the CPU: the clips that may be changed (published: device a).
             probability: of changing an eligible clip.
-            generator: source of the random numbers, best on the CPU.
+            generator: source of the random numbers, on the CPU.
 
         Returns:
             (batch, samples). Clips that were not drawn are returned bit for bit.
         """
-        batch = waveform.shape[0]
-        drawn = torch.rand(batch, generator=generator, device=generator.device) < probability
-        choice = torch.randint(len(self.names), (batch,), generator=generator, device=generator.device)
-        changed = (drawn & eligible.to(generator.device)).nonzero().squeeze(1)
+        return self.change(waveform, *to_device(self.draw(eligible, probability, generator), waveform.device))
+
+    def draw(self, eligible: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of the clips to change, and the response of each; arguments as of `forward`."""
+        drawn = torch.rand(len(eligible), generator=generator) < probability
+        choice = torch.randint(len(self.names), (len(eligible),), generator=generator)
+        changed = (drawn & eligible).nonzero().squeeze(1)
+        return changed, choice[changed]
+
+    def change(self, waveform: Tensor, changed: Tensor, choice: Tensor) -> Tensor:
+        """(batch, samples) with the clips `changed` (clips,) convolved with their `choice` (clips,)."""
         if len(changed) == 0:
             return waveform
-        choice, changed = choice[changed].to(waveform.device), changed.to(waveform.device)
         return waveform.index_copy(0, changed, self.convolve(waveform[changed], choice))
 
     def convolve(self, waveform: Tensor, choice: Tensor) -> Tensor:

@@ -17,17 +17,21 @@ BANDS_AT_ONCE = 16
 SAMPLES_AT_ONCE = 1 << 18  # of overlapping frames
 
 
-def kaldi_mel_bank(n_mels: int, n_fft: int, sample_rate: int, f_min: float | Tensor, f_max: float | Tensor) -> Tensor:
+def kaldi_mel_bank(
+    n_mels: int, n_fft: int, sample_rate: int, f_min: float | Tensor, f_max: float | Tensor,
+    device: torch.device | None = None,
+) -> Tensor:  # fmt: skip
     """Kaldi's triangles: peak 1, straight in mel, not in Hz; (n_fft / 2 + 1, n_mels), the Nyquist bin has weight 0.
 
     The values of torchaudio.compliance.kaldi.get_mel_banks without vocal tract length normalisation; a zero row behind.
     """
     low, high = (1127.0 * math.log(1.0 + float(edge) / 700.0) for edge in (f_min, f_max))
     step = (high - low) / (n_mels + 1)
-    band = torch.arange(n_mels)
+    band = torch.arange(n_mels, device=device)
     # Each edge is rounded for itself: shorter formulas change the weights by 1e-5, the quietest log-mel cells by 1e-3.
     left, centre, right = low + band * step, low + (band + 1.0) * step, low + (band + 2.0) * step
-    bins = 1127.0 * (1.0 + sample_rate / n_fft * torch.arange(n_fft // 2)[:, None] / 700.0).log()
+    bins = torch.arange(n_fft // 2, device=device)[:, None]
+    bins = 1127.0 * (1.0 + sample_rate / n_fft * bins / 700.0).log()
     triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
     return F.pad(triangles.clamp(min=0.0), (0, 0, 0, 1))
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.data.transfer import to_device
 from common.models.encoder import Encoder, PatchProjection, initialise_like_vit
 from common.models.network import ModelOutput
 
@@ -117,7 +118,7 @@ class PaSST(nn.Module):
         patches = self.patch_embed(spectrogram)
         rows, columns = patches.shape[2:]
         drawn = self.draw_patchout(rows, columns, generator) if self.training else Patchout()
-        return self.join_tokens(patches, drawn)
+        return self.join_tokens(patches, to_device(drawn, patches.device))
 
     def forward(self, spectrogram: Tensor, generator: torch.Generator | None = None) -> ModelOutput:
         """(batch, 1, mels, frames) to logits (batch, classes) and the mean of the two special tokens (batch, dim).
@@ -130,7 +131,7 @@ class PaSST(nn.Module):
 
 
 def _keep(values: Tensor, dim: int, places: Tensor | None) -> Tensor:
-    return values if places is None else values.index_select(dim, places.to(values.device))
+    return values if places is None else values.index_select(dim, places)
 
 
 def from_image_weights(state_dict: dict[str, Tensor], network: PaSST) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from common.data.transfer import to_device
 from common.errors import UserError, import_part
 
 # Packages that contain a model: package -> module with a get_model_path().
@@ -106,11 +107,11 @@ class TextEncoder(nn.Module):
         if new:
             with torch.no_grad():
                 self._known |= dict(zip(new, self._encode(new).cpu(), strict=True))
-        return torch.stack([self._known[caption] for caption in captions]).to(device)
+        return to_device(torch.stack([self._known[caption] for caption in captions]), device)
 
     def _encode(self, captions: Sequence[str]) -> Tensor:
         device = next(self.parameters()).device
-        tokens = {key: value.to(device) for key, value in self.tokenize(captions).items()}
+        tokens = to_device(self.tokenize(captions), device)
         return pool(self.model(**tokens).last_hidden_state, tokens["attention_mask"], self.pooling)
 
     @torch.inference_mode()

@@ -165,7 +165,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
     ``windows`` (windows, samples) of all clips, ``window_clip`` (windows,) position of the clip in the batch,
     ``samples`` (clips,) samples of each clip before padding, ``captions`` list of pairs, ``caption_clip`` (pairs,)
-    position of the clip, ``clip`` (clips,) in the manifest.
+    position of the clip, ``clip`` (clips,) in the manifest, ``rows`` list of the clips of the pairs in the manifest.
     """
     positions = torch.arange(len(items))
     return {
@@ -173,6 +173,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
         "window_clip": positions.repeat_interleave(torch.tensor([len(item["windows"]) for item in items])),
         "samples": torch.tensor([item["samples"] for item in items]),
         "captions": [caption for item in items for caption in item["captions"]],
+        "rows": [item["clip"] for item in items for _ in item["captions"]],
         "caption_clip": positions.repeat_interleave(torch.tensor([len(item["captions"]) for item in items])),
         "clip": torch.tensor([item["clip"] for item in items]),
     }

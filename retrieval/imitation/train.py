@@ -4,6 +4,7 @@
 baseline of the QVIM 2025 challenge.
 """
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from common.data.loading import make_loader
-from common.features.augment import freq_mixstyle, mask, time_roll
+from common.data.transfer import to_device
+from common.features import augment
+from common.features.front_ends import FrontEnd
+from common.models.network import uses_gpu
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine, schedule_rate
 from common.training.seeds import step_generator
 from retrieval.imitation.data import Search
@@ -56,6 +60,7 @@ def training_loader(pairs: pd.DataFrame, sample_rate: int, settings: ImitationSe
         settings.training.batch_size,
         shuffle_seed=settings.seed,
         num_workers=settings.data.num_workers,
+        pin_memory=uses_gpu(settings.trainer),
     )
 
 
@@ -65,27 +70,30 @@ class ImitationModule(LightningModule):
     def __init__(self, model: ImitationModel, settings: ImitationSettings, validation: Search | None):
         super().__init__()
         self.model, self.settings, self.validation = model, settings, validation
-        self.generator = torch.Generator()
-        for encoder in (model.voice, model.recording):
-            if hasattr(encoder.front_end, "mask"):
-                encoder.front_end.mask = self.mask
-
-    def mask(self, log_mel: Tensor) -> Tensor:
-        """Frequency and time mask of the log-mel spectrogram, before it is normalised: (batch, 1, mels, frames)."""
-        widths = self.settings.augmentation
-        return mask(log_mel, widths.frequency_mask, widths.time_mask, self.generator)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of a batch."""
-        augmentation = self.settings.augmentation
-        generator = self.generator = step_generator(self, self.settings.seed, batch_idx)
-        imitation = time_roll(batch["imitation"], augmentation.roll, generator)
-        sides = (self.model.voice.front_end, imitation), (self.model.recording.front_end, batch["recording"])
-        mixstyle = augmentation.mixstyle_probability, augmentation.mixstyle_alpha, generator
-        voice, recording = (freq_mixstyle(front_end(waveform), *mixstyle) for front_end, waveform in sides)
+        change, clips = self.settings.augmentation, len(batch["label"])
+        generator = step_generator(self, self.settings.seed, batch_idx)
+        shift, sides = augment.draw_shift(clips, change.roll, generator), []
+        for _ in range(2):
+            masks = augment.draw_masks(clips, change.frequency_mask, change.time_mask, generator)
+            style = augment.draw_style(clips, change.mixstyle_probability, change.mixstyle_alpha, generator)
+            sides.append((masks, style))
+        shift, sides = to_device((shift, sides), batch["label"].device)
+        voice = self.view(self.model.voice.front_end, augment.roll(batch["imitation"], shift, change.roll), *sides[0])
+        recording = self.view(self.model.recording.front_end, batch["recording"], *sides[1])
         loss = self.compute_loss(voice, recording, batch["label"])
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(imitation))
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=clips)
         return loss
+
+    def view(self, front_end: FrontEnd, waveform: Tensor, masks: augment.Masks, style: augment.Mixing | None) -> Tensor:
+        """Spectrogram (batch, 1, mels, frames) of one side; the masks are of the log-mel before it is normalised."""
+        change = self.settings.augmentation
+        front_end.mask = partial(augment.mask, drawn=masks, bands=change.frequency_mask, frames=change.time_mask)
+        spectrogram = front_end(waveform)
+        front_end.mask = None
+        return spectrogram if style is None else augment.mix_statistics(spectrogram, *style)
 
     def compute_loss(self, voice: Tensor, recording: Tensor, label: Tensor) -> Tensor:
         """Loss of the spectrograms of both sides, (batch, 1, mels, frames), and labels (batch,)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from common.data.loading import make_plan_loader
+from common.models.network import uses_gpu
 from common.runs.energy import measure_energy
 from common.training.trainer import fit, make_trainer
 from retrieval.moments.annotations import Query
@@ -111,7 +112,7 @@ def train(
     module = MomentModule(model, settings, sides[1], readers[1])
     with measure_energy(folder, machine):
         once = DataLoader(TensorDataset(torch.zeros(1)))
-        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers), once)
+        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers, uses_gpu(machine)), once)
 
 
 @torch.inference_mode()

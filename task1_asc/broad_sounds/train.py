@@ -1,7 +1,7 @@
 """Training of one network on one part of the clips."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from common.data.loading import EpochDraws, EpochSampler
+from common.data.transfer import to_device
 from common.features.augment import draw_mixup, mix
 from common.settings import MachineSettings, TrainerSettings
 from common.training.checkpoints import save_checkpoint
@@ -106,26 +107,33 @@ def halved(epoch: int, every: int) -> float:
 
 def augment(batch: dict[str, Any], learning: Learning, generator: torch.Generator) -> dict[str, Any]:
     """Noise and zeros in the vectors; mixed clips, where the settings ask for it."""
-    batch = dict(batch)
-    for name in ("audio", "text"):
-        if name in batch:
-            noisy = batch[name] + learning.noise * torch.randn(batch[name].shape, generator=generator).to(batch[name])
-            batch[name] = zero_some(noisy, learning.masked, generator)
+    batch, changes = dict(batch), {}
+    for name in [name for name in ("audio", "text") if name in batch]:
+        noise = learning.noise * torch.randn(batch[name].shape, generator=generator)
+        changes[name] = (noise, draw_kept(batch[name].shape, learning.masked, generator))
+    mixing = None
     if learning.mixup_alpha is not None:
-        weight, partner = draw_mixup(len(batch["target"]), learning.mixup_alpha, generator)
-        batch |= {name: mix(values, weight, partner) for name, values in batch.items() if isinstance(values, Tensor)}
+        mixing = draw_mixup(len(batch["target"]), learning.mixup_alpha, generator)
+    changes, mixing = to_device((changes, mixing), batch["target"].device)
+    for name, (noise, kept) in changes.items():
+        noisy = batch[name] + noise
+        batch[name] = noisy if kept is None else noisy * kept
+    if mixing is not None:
+        batch |= {name: mix(values, *mixing) for name, values in batch.items() if isinstance(values, Tensor)}
     return batch
 
 
-def zero_some(vectors: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set k random numbers of each vector (batch, size) to 0, k uniform in 1..int(share * size); none for k < 1."""
-    most = int(share * vectors.shape[1])
+def draw_kept(shape: Sequence[int], share: float, generator: torch.Generator) -> Tensor | None:
+    """0 for k random numbers of each vector (batch, size) and 1 for the rest, k uniform in 1..int(share * size).
+
+    None where int(share * size) is 0.
+    """
+    most = int(share * shape[1])
     if most < 1:
-        return vectors
-    order = torch.rand(vectors.shape, generator=generator)
-    count = torch.randint(1, most + 1, (len(vectors), 1), generator=generator)
-    limit = order.sort(dim=1).values.gather(1, count - 1)
-    return vectors * (order > limit).to(vectors)
+        return None
+    order = torch.rand(shape, generator=generator)
+    count = torch.randint(1, most + 1, (shape[0], 1), generator=generator)
+    return (order > order.sort(dim=1).values.gather(1, count - 1)).float()
 
 
 def sound_loss(logits: Tensor, target: Tensor, learning: Learning) -> Tensor:

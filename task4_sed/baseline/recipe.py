@@ -39,10 +39,12 @@ def train_network(run: Run[Task4Settings], settings: Task4Settings, fast_check: 
 
     opened = {name: open_clips(clips, settings, settings.cached_embedding) for name, clips in training.items()}
     groups = [[opened[name] for name in group.sets] for group in data.batch]
-    counts = [group.clips for group in data.batch]
-    loader = make_training_loader(groups, counts, settings.seed, data.num_workers, uses_gpu(settings.trainer))
+    counts, use_gpu = [group.clips for group in data.batch], uses_gpu(settings.trainer)
+    loader = make_training_loader(groups, counts, settings.seed, data.num_workers, use_gpu)
     scored = [open_clips(clips, settings, settings.cached_embedding) for clips in held_out.values()]
-    validation = [make_loader(clips, data.scoring_batch, num_workers=data.num_workers) for clips in scored]
+    validation = [
+        make_loader(clips, data.scoring_batch, num_workers=data.num_workers, pin_memory=use_gpu) for clips in scored
+    ]
     references = [make_reference(clips, settings) for clips in held_out.values()]
     shown = ", ".join(f"{len(clips)} {name}" for name, clips in training.items())
     say(f"train: {shown}; {len(loader)} steps per epoch")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from common.data.transfer import to_device
-from common.features.augment import gain, mix, mix_statistics
+from common.features.augment import amplify, draw_gain, mix, mix_statistics
 from common.features.front_ends import DesedMel, KaldiLogMel
 from common.features.impulse_responses import DeviceImpulseResponses
 from task4_sed import augment
@@ -123,7 +123,7 @@ class Augmenter:
     transformer_front_end: nn.Module
     per_decibel: float
     teacher_hears: str
-    responses: nn.Module | None = field(default=None, init=False)
+    responses: DeviceImpulseResponses | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         wanted = self.settings.impulse_responses
@@ -138,14 +138,16 @@ class Augmenter:
 
     def features(self, waveform: Tensor, streams: Streams) -> Features:
         """Spectrograms of (clips, samples), after the steps that change waveforms."""
-        settings = self.settings
+        settings, responses = self.settings, None
         if self.responses is not None and settings.impulse_responses is not None:
-            self.responses.to(waveform.device)
             every = torch.ones(len(waveform), dtype=torch.bool)
             probability = settings.impulse_responses.probability
-            waveform = self.responses(waveform, every, probability, streams["impulse responses"])
-        if settings.gain_db:
-            waveform = gain(waveform, settings.gain_db, streams["gain"])
+            responses = self.responses.draw(every, probability, streams["impulse responses"])
+        factor = draw_gain(len(waveform), settings.gain_db, streams["gain"])
+        responses, factor = to_device((responses, factor), waveform.device)
+        if self.responses is not None and responses is not None:
+            waveform = self.responses.to(waveform.device).change(waveform, *responses)
+        waveform = amplify(waveform, factor)
         if isinstance(self.transformer_front_end, KaldiLogMel):
             self.transformer_front_end.generator = streams["front end"]
         return Features(self.front_end.magnitude(waveform), self.transformer_front_end(waveform))

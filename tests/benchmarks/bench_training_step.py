@@ -22,7 +22,7 @@ import torchaudio
 
 from common.data.loading import PackedClips
 from common.data.packing import pack
-from common.features.augment import freq_mixstyle
+from common.features.augment import mix_statistics
 from common.models.network import channels_last
 from common.registry.models import create_model
 from common.settings import load_settings
@@ -94,11 +94,11 @@ class KitStep:
         generator = torch.Generator().manual_seed(self.number)
         batch = self.batch(indices)
         augmentation = self.module.augmentation
-        waveform, _ = augmentation.waveforms(batch["waveform"], batch["target"], batch["recording_device"], generator)
-        self.module.front_end.mask = lambda power: augmentation.power(power, generator)
-        mixstyle = self.module.settings.augment.freq_mixstyle
-        assert mixstyle is not None
-        return freq_mixstyle(self.module.front_end(waveform), mixstyle.probability, mixstyle.alpha, generator)
+        draws = augmentation.draw(batch["recording_device"], generator)
+        waveform, _ = augmentation.waveforms(batch["waveform"], batch["target"], draws)
+        self.module.front_end.mask = lambda power: augmentation.power(power, draws)
+        spectrogram = self.module.front_end(waveform)
+        return spectrogram if draws.style is None else mix_statistics(spectrogram, *draws.style)
 
     def __call__(self, indices: np.ndarray) -> None:
         """Train on the clips."""

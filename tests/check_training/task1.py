@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from common.data.audio import write_wav
 from common.data.loading import make_loader
-from common.features.augment import cover, mix_statistics, roll
+from common.features.augment import Masks, cover, mix_statistics, roll
 from common.features.impulse_responses import DeviceImpulseResponses
 from common.registry import load_released_state_dict
 from common.settings import load_settings
 from common.training.schedules import ExponentialWarmupLinearDown, WarmupCosine
 from task1_asc.networks.build import make_model
 from task1_asc.settings import AugmentSettings, DistillationSettings, OptimSettings, RampOptimSettings, Task1Settings
-from task1_asc.train import Augmentation, SceneTraining, distillation_loss, make_optimizer
+from task1_asc.train import Augmentation, Draws, SceneTraining, distillation_loss, make_optimizer
 from tests.check_training.fixtures import Check, Fixture, check
 from tests.check_training.imitation import read_waveform
 from tests.check_training.retrieval import train_with_gradients
@@ -95,7 +95,13 @@ class GivenDraws(Augmentation):
         super().__init__(AugmentSettings(), fixture.settings["sample_rate"])
         self.fixture, self.draws = fixture, fixture.settings
 
-    def waveforms(self, waveform: Tensor, target: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def draw(self, *_: Any) -> Draws:
+        """Mixed statistics, where the fixture has some."""
+        names = [name for name in ("style_weight", "style_partner") if name in self.fixture.arrays]
+        style = tuple(self.fixture.tensor(name) for name in names) or None
+        return Draws(None, None, None, None, Masks(None, None), style)  # type: ignore[arg-type]
+
+    def waveforms(self, waveform: Tensor, target: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Responses, then roll."""
         for row, through in enumerate(self.draws.get("through_response", [])):
             if through:
@@ -104,14 +110,10 @@ class GivenDraws(Augmentation):
         shift = torch.tensor(self.draws["shift"])
         return roll(waveform, shift, int(shift.abs().max())), target
 
-    def power(self, spectrogram: Tensor, generator: torch.Generator) -> Tensor:
+    def power(self, spectrogram: Tensor, draws: Draws) -> Tensor:
         """The masks."""
         first, width = torch.tensor(self.draws["frequency_mask"]).T[..., None]
         return cover(spectrogram, first, width, -2)
-
-    def freq_mixstyle(self, spectrogram: Tensor, *_: Any) -> Tensor:
-        """Mixed statistics."""
-        return mix_statistics(spectrogram, self.fixture.tensor("style_weight"), self.fixture.tensor("style_partner"))
 
 
 def make_module(fixture: Fixture) -> SceneTraining:
@@ -145,8 +147,7 @@ def run_step(module: SceneTraining, fixture: Fixture) -> tuple[Tensor, Tensor]:
     if "teacher_logits" in fixture.arrays:
         batch["teacher_logits"] = fixture.tensor("teacher_logits", torch.float32)
     handle = module.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    mixed = patch("task1_asc.train.augment.freq_mixstyle", module.augmentation.freq_mixstyle)
-    with mixed, patch.object(SceneTraining, "log"):
+    with patch.object(SceneTraining, "log"):
         loss = module.training_step(batch, 0)
     handle.remove()
     return loss, seen[0]

@@ -168,11 +168,12 @@ class SmallText(TextEncoder):
     def __init__(self, dim: int):
         nn.Module.__init__(self)
         self.model = Tokens(100, dim)
-        self.pooling, self.dim, self._known = "mean", dim, None
+        self.pooling, self.dim, self.max_tokens, self._known = "mean", dim, 12, None
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """As many tokens for each caption."""
-        return {name: torch.ones(len(captions), 12, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+        tokens = torch.ones(len(captions), self.max_tokens, dtype=torch.int64)
+        return {"input_ids": tokens, "attention_mask": tokens.clone()}
 
 
 def pairs(full: bool, taught: bool) -> Case:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from retrieval.losses import contrastive_loss
-from retrieval.train import _gathered, _gathered_captions
+from retrieval.train import _gathered, _gathered_list
 
 PAIRS, DIM = 12, 6
 TEMPERATURE = 0.1
@@ -39,7 +39,7 @@ def half_of_the_work(rank, port, folder):
     rows = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
     loss, gradient = loss_and_gradient(projection(), *(part[rows] for part in pairs()))
     torch.distributed.all_reduce(gradient)  # as DDP does
-    captions = _gathered_captions([f"caption {rank}"])
+    captions = _gathered_list([f"caption {rank}"])
     torch.save({"loss": loss, "gradient": gradient / 2, "captions": captions}, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
