@@ -1,5 +1,6 @@
 """How one dual encoder learns: contrasted pairs in stage 1, estimated correspondences in stage 2."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +14,10 @@ from torch.distributed.nn.functional import all_gather
 
 from common.data.loading import make_plan_loader
 from common.models.network import uses_gpu
+from common.output import say
 from common.runs.energy import measure_energy
 from common.settings import MachineSettings, TrainerSettings
+from common.training.memory import MemoryEstimate, activations_per_clip, refuse_large
 from common.training.schedules import WarmupCosine, schedule_rate
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
@@ -23,7 +26,7 @@ from retrieval.data.clips import CaptionedClips, CaptionSampler, evaluation_load
 from retrieval.losses import contrastive_loss, distillation_loss
 from retrieval.metrics import Ranks
 from retrieval.model import DualEncoder
-from retrieval.settings import MONITOR, Correspondences, DataSource, RetrievalSettings, Training
+from retrieval.settings import MONITOR, Correspondences, Data, DataSource, RetrievalSettings, Training
 
 T = TypeVar("T")
 STAGE_1 = Correspondences(contrastive_weight=1.0, distillation_weight=0.0)
@@ -65,6 +68,22 @@ class RetrievalModule(LightningModule):
             targets = self.teachers(_gathered_list(rows), _gathered_list(batch["captions"]), device=audio.device)
             loss = loss + weights.distillation_weight * distillation_loss(audio, text, targets, temperature)
         return loss
+
+    def estimate_memory(self, data: Data, precision: str) -> MemoryEstimate:
+        """Memory of a step, with all clips of the longest duration."""
+        model, training = self.model, self.training_settings
+        clips = -(-training.pairs_per_batch // training.captions_per_clip)
+        windows = clips * math.ceil(data.max_duration / data.window)
+        waveform = torch.zeros(1, round(data.window * model.sample_rate))
+        with torch.no_grad():
+            features = model.audio.front_end(waveform)
+        tokens = torch.ones(1, model.text.max_tokens, dtype=torch.int64)
+        activations = windows * activations_per_clip(model.audio.network, [features], model.audio.network, precision)
+        if not model.text.frozen:
+            states = activations_per_clip(model.text.model, [tokens, tokens], model.text.model, precision)
+            activations += training.pairs_per_batch * states
+        batch = windows * 4 * (2 * waveform.numel() + 3 * features.numel())
+        return MemoryEstimate.of(model, activations, batch, precision)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave a frozen text encoder out: it is the same in every checkpoint, and the largest part of it."""
@@ -137,6 +156,10 @@ def train(
     validation = evaluation_loader(CaptionedClips(held_out, rate, data, random_part=False), 32)
     seed_all(seed)
     machine = on_this_machine(trainer_settings(settings.trainer, training))
+    if uses_gpu(machine):
+        memory = module.estimate_memory(data, machine.precision)
+        say(f"{folder.name}: {memory.sentence(training.pairs_per_batch // training.captions_per_clip)}")
+        refuse_large(memory, folder.name, "Lower pairs_per_batch or data.max_duration, or set 16-mixed precision.")
     trainer = make_trainer(machine, folder, seed, monitor=MONITOR, fast_check=fast_check, share_clips=False)
     sampler = CaptionSampler(
         [len(captions) for captions in clips.captions],
@@ -147,7 +170,7 @@ def train(
         world_size=trainer.world_size,
     )
     with measure_energy(folder, machine):
-        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers), validation)
+        fit(trainer, module, make_plan_loader(clips, sampler, data.num_workers, uses_gpu(machine)), validation)
 
 
 def trainer_settings(machine: MachineSettings, training: Training) -> TrainerSettings:

@@ -72,7 +72,9 @@ class GatedAttention(nn.Module):
         gate = self.gate(query)
         if torch.is_grad_enabled() or query.is_cuda or torch.compiler.is_compiling():
             dropout = self.attention_dropout if self.training else 0.0
-            return F.scaled_dot_product_attention(query, key, value, gate * bias, dropout)
+            # In mixed precision in half, as the attention takes it: the bias of a batch is a third of the bytes moved.
+            bias = gate.to(query.dtype) * bias.to(query.dtype)
+            return F.scaled_dot_product_attention(query, key, value, bias, dropout)
         # Inference on a CPU: the gated bias of one clip stays in the cache, the bias of a batch (48 MB for 4) does not.
         gated = bias.new_empty(1, *bias.shape)
         mixed = torch.empty_like(query.transpose(1, 2)).transpose(1, 2)

@@ -12,6 +12,7 @@ The 2024 network reads two things, the scaled mel spectrogram and the frame embe
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from common.models.encoder import check_options
-from common.models.frame_prediction import LEAST_LOGIT, BidirectionalRnn, interpolate_at, pooled_logits
+from common.models.frame_prediction import LEAST_LOGIT, BidirectionalRnn, interpolate_at, pooled_logits, resize_time
 from common.models.network import ModelOutput
 
 FILTERS = (16, 32, 64, 128, 128, 128, 128)
@@ -174,7 +175,7 @@ class Crnn(nn.Module):
     def _at_frames(self, embeddings: Tensor, num_frames: int) -> Tensor:
         """(batch, dim, tokens) to (batch, num_frames, dim)."""
         if self.aggregation == "adaptive":
-            return F.adaptive_avg_pool1d(embeddings, num_frames).mT
+            return resize_time(partial(F.adaptive_avg_pool1d, output_size=num_frames), embeddings).mT
         if self.aggregation == "nearest":
             return F.interpolate(embeddings, size=num_frames, mode="nearest-exact").mT
         steps = embeddings.unflatten(-1, (-1, 8)).mean(dim=-1).mT

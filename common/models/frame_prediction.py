@@ -5,7 +5,8 @@ base model, 250 frames of 40 ms, optional recurrent layers, one linear layer for
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from typing import Any, Literal
@@ -184,10 +185,18 @@ def stretch(sequence: Tensor, num_frames: int) -> Tensor:
     """(batch, steps, dim) to (batch, num_frames, dim): averaged if longer, linearly interpolated if shorter."""
     steps = sequence.shape[1]
     if steps > num_frames:
-        return F.adaptive_avg_pool1d(sequence.mT, num_frames).mT
+        return resize_time(partial(F.adaptive_avg_pool1d, output_size=num_frames), sequence.mT).mT
     if steps < num_frames:
-        return F.interpolate(sequence.mT, size=num_frames, mode="linear").mT
+        return resize_time(partial(F.interpolate, size=num_frames, mode="linear"), sequence.mT).mT
     return sequence
+
+
+def resize_time(resize: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:
+    """`resize`, linear in (batch, dim, steps); on a GPU a matrix product, whose gradient is the same in every run."""
+    if not sequence.is_cuda:
+        return resize(sequence)
+    units = torch.eye(sequence.shape[-1], device=sequence.device)
+    return sequence @ resize(units[None])[0].to(sequence.dtype)
 
 
 def exact_frames(model: SequenceModel, spectrogram: Tensor) -> Tensor:

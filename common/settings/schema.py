@@ -38,6 +38,9 @@ class MachineSettings(Settings):
     """Number format of the training."""
     matmul: Literal["highest", "high"] = "highest"
     """Products of float32 matrices on a GPU: high computes them in TF32 (10 bits, not 23), spectrograms excepted."""
+    compile: bool = False
+    """Compile networks with torch.compile (but for the CRNN of Task 4): slow first steps, then quicker ones on a GPU.
+    Needs a C++ compiler. Not tried on a GPU yet."""
     validate_every: int = Field(1, ge=1)
     """Epochs between two validations."""
     deterministic: bool | Literal["warn"] = True
@@ -55,6 +58,11 @@ class MachineSettings(Settings):
     """Also write logs for TensorBoard (needs the package tensorboard)."""
     wandb: str | None = None
     """Also log to this Weights & Biases project (needs the package wandb)."""
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that train together."""
+        return (1 if self.devices == "auto" else self.devices) * self.num_nodes
 
 
 class TrainerSettings(MachineSettings):

@@ -71,8 +71,10 @@ def make_trainer(
     Path(folder).mkdir(parents=True, exist_ok=True)
     bar = sys.stderr.isatty() and current_process().name == "MainProcess"
     progress = EpochBar(leave=False, console_kwargs={"stderr": True}) if bar else PlainProgress()
-    own = [
+    own: list[Callback] = [
         StepSeeds(seed),
+        FusedSteps(),
+        *([CompiledNetworks()] if settings.compile else []),
         MetricsTable(Path(folder) / "metrics.csv"),
         KeepCheckpoints(folder, monitor, mode, save_every),
     ]
@@ -215,6 +217,37 @@ class StepSeeds(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the step."""
         seed_all(self.seed, trainer.global_step, batch_idx, trainer.global_rank)
+
+
+class FusedSteps(Callback):
+    """On a GPU Adam and AdamW take a step in one kernel.
+
+    Not by their argument: then Lightning would refuse to clip gradients in 16-mixed. A training that resumes keeps to
+    its checkpoint.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the optimisers that have taken no step."""
+        for optimizer in trainer.optimizers:
+            adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
+            if adam and pl_module.device.type == "cuda" and not optimizer.state:
+                for group in optimizer.param_groups:
+                    group["fused"] = True
+
+
+class CompiledNetworks(Callback):
+    """Compiles what computes most: the network, or the transformers of student and teacher; names of weights stay."""
+
+    PLACES = ("network", "student.transformer", "teacher.transformer", "model.audio.network")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the modules; the first step compiles them."""
+        for place in self.PLACES:
+            part: Any = pl_module
+            for name in place.split("."):
+                part = getattr(part, name, None)
+            if isinstance(part, nn.Module):
+                part.compile()
 
 
 class MovingAverage(Callback):

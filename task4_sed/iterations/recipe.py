@@ -47,8 +47,9 @@ def train_stage(
 
     Reads pseudo_labels/*.h5 if their loss has a weight. Writes last.ckpt, best.ckpt, metrics.csv, energy.json.
     """
+    from common.training.memory import refuse_large
     from common.training.trainer import fit, make_trainer
-    from task4_sed.iterations.memory import estimate_training, refuse_large
+    from task4_sed.iterations.memory import ADVICE, estimate_training
     from task4_sed.iterations.train import StageTraining
 
     stage = settings.stage(name, iteration, number)
@@ -60,16 +61,18 @@ def train_stage(
     use_gpu = uses_gpu(settings.trainer)
     loader = training_loader(settings, stage, training, pseudo, seed, pin_memory=use_gpu)
     data, scored = settings.data, [DistilledClips(clips, settings) for clips in held_out.values()]
-    validation = [make_loader(clips, data.scoring_batch, num_workers=data.num_workers) for clips in scored]
+    validation = [
+        make_loader(clips, data.scoring_batch, num_workers=data.num_workers, pin_memory=use_gpu) for clips in scored
+    ]
     references = [make_reference(clips, settings) for clips in held_out.values()]
     seed_all(seed)
     module = StageTraining(settings, name, iteration, number, references)
     memory = estimate_training(module, settings.trainer.precision)
     say(f"{folder.name}: {memory.sentence(module.rows.count)}")
     if use_gpu:
-        refuse_large(memory, folder.name)
+        refuse_large(memory, folder.name, ADVICE)
     notes: dict[str, Any] = {"clips": {key: len(clips) for key, clips in training.items()}}
-    notes |= {"estimated_bytes": memory.total, "processes": settings.processes}
+    notes |= {"estimated_bytes": memory.total, "processes": settings.trainer.processes}
     if number == 2:
         start = find_checkpoint(run, f"iteration{iteration}_stage1_{name}")
         load_weights(module, start)

@@ -321,14 +321,9 @@ class TwoIterations(SystemSettings):
             settings = parse_settings(StageSettings, data, origin)
         return settings
 
-    @property
-    def processes(self) -> int:
-        """Number of processes that train together."""
-        return (1 if self.trainer.devices == "auto" else self.trainer.devices) * self.trainer.num_nodes
-
     def trainer_settings(self, stage: StageSettings) -> TrainerSettings:
         """Settings of the trainer for a stage; processes share the batches of a step."""
-        accumulate = stage.accumulate // self.processes
+        accumulate = stage.accumulate // self.trainer.processes
         own = {"epochs": stage.epochs, "accumulate": accumulate, "gradient_clip": stage.gradient_clip}
         return TrainerSettings(**self.trainer.model_dump(), **own)
 
@@ -339,11 +334,11 @@ class TwoIterations(SystemSettings):
                 raise ValueError(f"members names {name}; there are: {', '.join(self.transformers)}")
             for iteration, number in ((1, 1), (2, 1), (1, 2)):
                 stage = self.stage(name, iteration, number)
-                if stage.accumulate % self.processes:
+                if stage.accumulate % self.trainer.processes:
                     raise ValueError(
-                        f"trainer.devices and num_nodes make {self.processes} processes, which cannot share the "
-                        f"{stage.accumulate} batches of a step of stage {number} of {name}; set its accumulate to a "
-                        f"multiple of {self.processes} and the counts of its batch lower by as much"
+                        f"trainer.devices and num_nodes make {self.trainer.processes} processes, which cannot share "
+                        f"the {stage.accumulate} batches of a step of stage {number} of {name}; set its accumulate to "
+                        f"a multiple of {self.trainer.processes} and the counts of its batch lower by as much"
                     )
         system = self.postprocessing.system
         if system not in ("ensemble", *self.names):

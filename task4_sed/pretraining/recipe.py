@@ -19,6 +19,7 @@ from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
 from common.runs.stages import Run, Stage
 from common.training.checkpoints import load_weights, save_checkpoint
+from common.training.memory import refuse_large
 from common.training.seeds import seed_all
 from common.training.trainer import fit, make_trainer
 from task4_sed.pretraining.clips import (
@@ -77,6 +78,11 @@ def fit_network(
 ) -> None:
     """Train a network; writes last.ckpt, metrics.csv, energy.json and weights.pt in the run's folder train."""
     folder, settings = run.folder / "train", run.settings
+    if uses_gpu(settings.trainer):
+        clips = -(-settings.data.batch_size // settings.trainer.processes)
+        memory = module.estimate_memory(clips, settings.trainer.precision)
+        say(f"train: {memory.sentence(clips)}")
+        refuse_large(memory, "train", "Halve data.batch_size and double trainer.accumulate, or set 16-mixed precision.")
     trainer = make_trainer(settings.trainer, folder, settings.seed, fast_check=fast_check)
     with measure_energy(folder, settings.trainer):
         fit(trainer, module, loader, validation)

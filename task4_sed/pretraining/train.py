@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from common.data.transfer import to_device
 from common.models.audio_model import AudioModel
 from common.models.frame_prediction import FramePrediction
+from common.training.memory import MemoryEstimate, activations_per_clip
 from common.training.schedules import WarmupCosine, schedule_rate
 from task4_sed.augment import Streams
+from task4_sed.labels import CLIP_SECONDS
 from task4_sed.pretraining.augment import Share, augment, draw, joined
 from task4_sed.pretraining.networks import freeze_below_heads, parameter_groups, rise_per_decibel
 from task4_sed.pretraining.scoring import EvaluationScores
@@ -88,6 +90,19 @@ class FrameTraining(LightningModule):
     def detect(self, waveform: Tensor) -> Tensor:
         """(clips, samples) to frame logits (clips, frames, classes), float32; in evaluation mode."""
         return self.network(self.features(waveform)).frame_logits.float()
+
+    def estimate_memory(self, clips: int, precision: str) -> MemoryEstimate:
+        """Memory of a step with this many clips on a device."""
+        waveform = torch.zeros(1, round(CLIP_SECONDS * self.front_end.sample_rate))
+        features = self.features(waveform)
+
+        def forward(features: Tensor) -> None:
+            self.network(features)
+
+        activations = clips * activations_per_clip(self.network, [features], forward, precision)
+        # as recorded and augmented; features before and after two steps
+        batch = clips * 4 * (2 * waveform.numel() + 3 * features.numel())
+        return MemoryEstimate.of(self.network, activations, batch, precision)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam or AdamW over the groups, with the schedule per step."""

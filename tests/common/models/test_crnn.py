@@ -1,10 +1,14 @@
 """The DESED CRNN against what the official code computes, with and without the mask of valid classes."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from common.errors import UserError
 from common.models.crnn import Crnn, desed_crnn, mask_time, recipe_options
+from common.models.frame_prediction import resize_time
 from common.registry import load_released_state_dict
 from common.registry.models import create_audio_model, create_model
 from tests.support.frame_model_case import layout_differences
@@ -164,3 +168,19 @@ def test_every_parameter_gets_a_gradient():
 def test_train_and_eval_return_the_network():
     network = narrow()
     assert network.eval() is network and network.train() is network
+
+
+class OnGpu(torch.Tensor):
+    """A tensor of the processor that says that it is on a GPU."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize(
+    "resize", [partial(F.adaptive_avg_pool1d, output_size=156), partial(F.interpolate, size=600, mode="linear")]
+)
+def test_on_a_gpu_time_is_resized_by_a_matrix_product(resize):
+    sequence = torch.randn(2, 5, 496, generator=torch.Generator().manual_seed(0))
+    resized = resize_time(resize, sequence.as_subclass(OnGpu)).as_subclass(torch.Tensor)
+    torch.testing.assert_close(resized, resize(sequence), atol=1e-6, rtol=0)
+    assert torch.equal(resize_time(resize, sequence), resize(sequence))

@@ -3,6 +3,7 @@ import math
 import pickle
 import platform
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -258,6 +259,31 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_weights(nn.Linear(2, 4), tmp_path / "a", "network.")
     with pytest.raises(UserError, match="no weights"):
         load_weights(nn.Linear(2, 3), tmp_path / "a", "teacher.")
+
+
+def test_on_a_gpu_adam_takes_a_step_in_one_kernel_unless_it_has_taken_steps_before():
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(3)]
+    fresh, resumed, plain = (torch.optim.AdamW([weight], lr=0.1) for weight in weights)
+    on_gpu, on_cpu = (SimpleNamespace(device=torch.device(name)) for name in ("cuda", "cpu"))
+    weights[1].grad = torch.ones(3)
+    resumed.step()
+    trainer_module.FusedSteps().on_train_start(SimpleNamespace(optimizers=[fresh, resumed]), on_gpu)
+    trainer_module.FusedSteps().on_train_start(SimpleNamespace(optimizers=[plain]), on_cpu)
+    assert [optimizer.param_groups[0]["fused"] for optimizer in (fresh, resumed, plain)] == [True, None, None]
+    for weight, optimizer in ((weights[0], fresh), (weights[2], plain)):
+        weight.grad = torch.tensor([1.0, -2.0, 0.5])
+        optimizer.step()
+    torch.testing.assert_close(weights[0], weights[2])  # a fused step is also one of a CPU
+
+
+def test_networks_are_compiled_only_where_the_settings_ask(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    for wanted in (False, True):
+        settings = TrainerSettings(epochs=1, accelerator="cpu", measure_energy=False, compile=wanted)
+        module = Regression(0)
+        fit(make_trainer(settings, tmp_path / str(wanted), 0, fast_check=True), module, make_loader(Points(), 10))
+        assert compiled == ([module.network] if wanted else [])
 
 
 def test_a_moving_average_follows_the_weights():
