@@ -21,7 +21,7 @@ from task1_asc.broad_sounds.recipe import RECIPE
 from task1_asc.broad_sounds.report import write_sound_report
 from task1_asc.broad_sounds.settings import Learning, SoundSettings
 from task1_asc.broad_sounds.taxonomy import CODES
-from task1_asc.broad_sounds.train import BalancedSampler, augment, sound_loss, zero_some
+from task1_asc.broad_sounds.train import BalancedSampler, augment, draw_kept, sound_loss
 from tests.support.places import ROOT
 
 CONFIGS = ROOT / "task1_asc" / "broad_sounds" / "configs"
@@ -209,10 +209,10 @@ def test_the_hierarchical_loss_adds_that_of_the_top_level():
 
 
 def test_masks_are_of_every_size_up_to_the_share():
-    zeros = (zero_some(torch.ones(4000, 20), 0.5, torch.Generator().manual_seed(0)) == 0).sum(dim=1)
+    zeros = (draw_kept((4000, 20), 0.5, torch.Generator().manual_seed(0)) == 0).sum(dim=1)
     assert zeros.unique().tolist() == list(range(1, 11))
     assert zeros.double().mean().item() == pytest.approx(5.5, abs=0.2)
-    assert zero_some(torch.ones(2, 20), 0.0, torch.Generator()).sum() == 40
+    assert draw_kept((2, 20), 0.0, torch.Generator()) is None
 
 
 def test_mixup_mixes_all_inputs_alike():
