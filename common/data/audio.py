@@ -181,10 +181,12 @@ def resample(waveform: Any, from_rate: int, to_rate: int) -> Any:
             return _resample_odd_rates(waveform, step_in, step_out)
         import torch
 
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            resampled = _resampler(from_rate, to_rate, "cpu")(torch.from_numpy(np.ascontiguousarray(waveform)))
-        return resampled.numpy()
-    return _resampler(from_rate, to_rate, str(waveform.device))(waveform)
+        with torch.inference_mode():
+            return resample(torch.from_numpy(np.ascontiguousarray(waveform)), from_rate, to_rate).numpy()
+    import torch
+
+    with torch.autocast(waveform.device.type, enabled=False):
+        return _resampler(from_rate, to_rate, str(waveform.device))(waveform)
 
 
 def list_audio(folder: Path | str) -> list[Path]:

@@ -188,12 +188,13 @@ def make_training_loader(
 
 def open_clips(clips: ClipSet, settings: SystemSettings, embedding: EmbeddingSettings | None = None) -> SoundEventClips:
     """A set for training and scoring, with cached embeddings of a model; makes its stores when absent."""
-    root, packed, embeddings = settings.data.root, settings.data.packed, None
+    root, packed, precision = settings.data.root, settings.data.packed, settings.data.inference_precision
+    embeddings = None
     if embedding is not None:
         folder = embedding_folder(root, embedding, clips.name)
         if not is_embedded(folder):
             whole = read_set(root, clips.name, allow_missing=True, classes=settings.labels.classes)
             source = SoundEventClips(whole, root, settings.labels, packed)
-            embed_set(folder, whole.filenames, source.waveforms, embedding, settings.trainer)
-        embeddings = EmbeddingStore(folder, clips.filenames, identity(embedding))
+            embed_set(folder, whole.filenames, source.waveforms, embedding, settings.trainer, precision)
+        embeddings = EmbeddingStore(folder, clips.filenames, identity(embedding, precision))
     return SoundEventClips(clips, root, settings.labels, packed, embeddings)

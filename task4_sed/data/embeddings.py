@@ -18,6 +18,7 @@ from common.data.audio import resample
 from common.data.files import compute_sha256, read_json
 from common.data.keyed_outputs import KeyedOutputs, KeyIndex, OutputWriter
 from common.errors import UserError
+from common.inference.prepare import computing_in
 from common.models.audio_model import AudioModel
 from common.models.network import choose_device
 from common.output import Progress
@@ -91,14 +92,15 @@ def load_frame_model(settings: FrameModelSettings) -> AudioModel:
         return model
 
 
-def identity(settings: EmbeddingSettings) -> dict[str, Any]:
-    """Model, weights and options of embeddings, to recognise a store of another model."""
+def identity(settings: EmbeddingSettings, precision: str = "float32") -> dict[str, Any]:
+    """Model, weights, options and precision of embeddings, to recognise a store of another model."""
     weights = "untrained" if settings.untrained else "registered"
     if settings.weights is not None and not settings.untrained:
         if not settings.weights.is_file():
             raise UserError(f"embedding.weights: there is no file {settings.weights}.")
         weights = compute_sha256(settings.weights)
-    return {"model": settings.model, "weights": weights, "options": settings.options}
+    found = {"model": settings.model, "weights": weights, "options": settings.options}
+    return found if precision == "float32" else {**found, "precision": precision}
 
 
 def embedding_folder(root: Path, settings: EmbeddingSettings, set_name: str) -> Path:
@@ -166,16 +168,19 @@ def embed_set(
     waveforms: GetWaveforms,
     settings: EmbeddingSettings,
     machine: MachineSettings | None = None,
+    precision: str = "float32",
 ) -> None:
     """Make or finish the store of a set; refuses an unfinished store of other clips or another model.
 
-    `machine` may keep it off a GPU.
+    `machine` may keep it off a GPU. `precision`: see `computing_in`.
     """
+    made_by = identity(settings, precision)
     if is_embedded(folder):
-        EmbeddingStore(folder, filenames, identity(settings))
+        EmbeddingStore(folder, filenames, made_by)
         return
-    attributes = {"made_by": identity(settings)}
-    store = OutputWriter(folder / STORE, filenames, kind="frames", attributes=attributes, key=clip_name, resume=True)
+    store = OutputWriter(
+        folder / STORE, filenames, kind="frames", attributes={"made_by": made_by}, key=clip_name, resume=True
+    )
     with store as writer:
         missing = writer.missing
         device = choose_device(machine)
@@ -183,5 +188,7 @@ def embed_set(
         with Progress("Embedding", len(filenames), done=len(filenames) - len(missing)) as progress:
             for first in range(0, len(missing), settings.batch):
                 rows = missing[first : first + settings.batch]
-                writer.write([filenames[row] for row in rows], model(waveforms(rows).to(device)))
+                with computing_in(precision):
+                    frames = model(waveforms(rows).to(device))
+                writer.write([filenames[row] for row in rows], frames)
                 progress.advance(len(rows))

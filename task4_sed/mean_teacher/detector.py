@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from common.inference.prepare import computing_in
 from common.models.network import ModelOutput
 from task4_sed.scores.store import ScoreWriter
 from task4_sed.settings import AverageSettings
@@ -47,6 +48,7 @@ def write_logits(
                     break
                 tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
                 moved = {key: value.to(device) for key, value in tensors.items()}
-                output = module.detect(moved, student=network == "student", masked=False)
+                with computing_in(module.settings.data.inference_precision):
+                    output = module.detect(moved, student=network == "student", masked=False)
                 assert output.frame_logits is not None
                 writer.write(batch["filename"], output.frame_logits.float(), batch["duration"])

@@ -277,3 +277,11 @@ def test_wavs_are_written_whole_or_not_at_all(tmp_path, subtype):
             write_wav(tmp_path / "new" / "clip.wav", np.array([1.5], dtype=np.float32), 8000, subtype)
     assert (tmp_path / "new" / "clip.wav").read_bytes() == before
     assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_resampling_is_the_same_under_autocast():
+    waveform = torch.from_numpy(tone(440, 16000))
+    expected = resample(waveform, 16000, 32000)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(resample(waveform, 16000, 32000), expected)
+        assert np.array_equal(resample(waveform.numpy(), 16000, 32000), expected.numpy())
