@@ -439,6 +439,16 @@ def test_without_network_the_file_and_its_place_are_named(server, cache):
     assert not list(cache.glob("*"))
 
 
+def test_weights_are_kept_below_home_or_where_the_variable_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DCASE_KIT_CACHE", raising=False)
+    assert released_weights.cache_folder() == tmp_path / ".cache" / "dcase_kit"
+    monkeypatch.setenv("DCASE_KIT_CACHE", "")
+    assert released_weights.cache_folder() == tmp_path / ".cache" / "dcase_kit"
+    monkeypatch.setenv("DCASE_KIT_CACHE", str(tmp_path / "own"))
+    assert released_weights.cache_folder() == tmp_path / "own"
+
+
 def test_a_full_disk_is_told(cache, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

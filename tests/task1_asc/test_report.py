@@ -40,10 +40,12 @@ def test_a_rank_score_needs_all_five_subsets_and_is_their_mean(systems):
     )
     losses = [item["float32"]["log_loss"]["value"] for item in systems[0].evaluations]
     assert rows[0]["log loss"] == round(float(np.mean(losses)), 3)
+    seen = [item["float32"]["groups"]["seen"]["accuracy"] for item in systems[0].evaluations]
+    assert rows[0]["seen"] == f"{100 * np.mean(seen):.1f}"
     assert "rank score" not in [row["subset"] for row in result_rows(systems[1:], "float32")]
 
 
-def test_systems_of_one_family_differ_in_the_subset_alone(systems, tmp_path):
+def test_systems_of_one_family_differ_in_the_subset_alone(systems, tmp_path, drawn):
     other = write_task1_run(tmp_path / "other", 5, 0)
     settings = (other / "settings.yaml").read_text()
     (other / "settings.yaml").write_text(settings.replace("  lr: 0.01", "  lr: 0.02"))
@@ -51,6 +53,11 @@ def test_systems_of_one_family_differ_in_the_subset_alone(systems, tmp_path):
     named = families(mixed)
     assert [len(members) for members in named.values()] == [5, 1] and list(named)[1] == "other"
     assert [report.subset_of(member) for member in next(iter(named.values()))] == list(SUBSETS)
+    assert "system" not in result_rows(systems, "float32")[0]
+    assert [row["system"] for row in result_rows(mixed, "float32")] == 6 * [next(iter(named))] + ["other"]
+    results_part([], systems, "float32", made_up=True, unfinished=[])
+    results_part([], mixed, "float32", made_up=True, unfinished=[])
+    assert [[line.get_label() for line in plot.axes[0].lines] for plot in drawn] == [["ours"], list(named)]
     # Two of one name are told apart.
     assert [*families([*read_finished([other])[0], *renamed(systems, "other")])] == ["other", "other (1)"]
 
