@@ -49,7 +49,15 @@ class SoundSet:
 
     @property
     def targets(self) -> Array:
-        """(clips,) classes in the order of the taxonomy."""
+        """(clips,) classes in the order of the taxonomy.
+
+        Raises:
+            UserError: of the evaluation set, which has none.
+        """
+        if "class" not in self.clips.columns:
+            raise UserError(
+                f"{self.root} is {self.kind}, which has no classes; give the folder of BSD10k or BSD35k-CS."
+            )
         return as_indices(self.clips["class"], "class")
 
     @property
@@ -196,6 +204,13 @@ def make_folds(classes: Sequence[Any] | Array, seed: int = 1821, uploaders: Sequ
     if empty := [number for number, fold in enumerate(folds) if not min(map(len, vars(fold).values()))]:
         raise UserError(f"Fold {empty[0]} has an empty part: there are too few uploaders. Take the published protocol.")
     return folds
+
+
+def folds_by_protocol(sounds: SoundSet, protocol: str, seed: int = 1821) -> dict[int, Fold]:
+    """The five folds of a labelled set, "published" or by "uploader"; see `make_folds`."""
+    targets = sounds.targets
+    uploaders = sounds.clips["uploader"].tolist() if protocol == "uploader" else None
+    return dict(enumerate(make_folds(targets, seed, uploaders)))
 
 
 def write_splits(folder: Path, ids: Sequence[str], folds: Mapping[int, Fold]) -> None:

@@ -34,6 +34,11 @@ class Vectors:
     text: Array | None
     prior: Array | None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Numbers of each input that there is."""
+        return {name: values.shape[1] for name, values in vars(self).items() if values is not None}
+
 
 def read_inputs(sounds: SoundSet, inputs: Inputs) -> Vectors:
     """The inputs of a data set; what an encoder computes is kept in the cache.
@@ -125,9 +130,10 @@ def read_published(sounds: SoundSet, folder: str, side: str) -> Array:
     paths = [place / f"{name}.npy" for name in sounds.ids]
     listed = {path.name for path in place.glob("*.npy")}
     if absent := [path for path in paths if path.name not in listed]:
+        needed = "every clip needs a class" if sounds.kind == "bsd2k" else "the folds would change without them"
         raise UserError(
-            f"{place} lacks {len(absent):,} of {len(paths):,} vectors, the first is {absent[0].name}; the folds would "
-            f"change without them. Unpack the features again, or compute them: set inputs.{side} to an encoder."
+            f"{place} lacks {len(absent):,} of {len(paths):,} vectors, the first is {absent[0].name}; {needed}. Unpack "
+            f"the features again, or train on computed vectors: set inputs.{side} to an encoder."
         )
     return np.stack(list(_checked(paths)))
 

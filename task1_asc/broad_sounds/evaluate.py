@@ -17,7 +17,7 @@ from common.data.loading import make_loader
 from common.models.network import choose_device
 from common.reports.statistics import bootstrap_mean
 from common.runs.stages import Run, read_record
-from task1_asc.broad_sounds.data import Fold, SoundSet, make_folds, read_sounds, read_splits
+from task1_asc.broad_sounds.data import Fold, SoundSet, folds_by_protocol, read_sounds, read_splits
 from task1_asc.broad_sounds.embeddings import Vectors, read_inputs, refuse_missing
 from task1_asc.broad_sounds.metrics import NAMES, all_scores, class_draws, draw_counts, interval_of, mean_draws
 from task1_asc.broad_sounds.model import EVALUATION_BATCH, Rows, SoundClips, SoundNetwork, load_network, make_network
@@ -33,8 +33,7 @@ def folds_of(sounds: SoundSet, settings: SoundSettings) -> dict[int, Fold]:
     data = settings.data
     if data.splits is not None and sounds.root == read_sounds(data.curated).root:
         return read_splits(data.splits, sounds.ids, data.folds)
-    uploaders = sounds.clips["uploader"].tolist() if data.protocol == "uploader" else None
-    return dict(enumerate(make_folds(sounds.targets, data.split_seed, uploaders)))
+    return folds_by_protocol(sounds, data.protocol, data.split_seed)
 
 
 def phase_folder(run: SoundRun, fold: int, phase: str, member: int) -> Path:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.data.audio import read_audio
+from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry import load_audio_model
 from common.registry.models import create_audio_model, find_released
-from common.training.checkpoints import load_weights
+from common.training.checkpoints import load_weights, read_weights
 from task1_asc.broad_sounds.embeddings import Vectors
 from task1_asc.broad_sounds.network import HATR, initialize
 from task1_asc.broad_sounds.settings import SoundSettings
@@ -39,7 +40,7 @@ class SoundNetwork(nn.Module):
 
 def make_network(settings: SoundSettings, vectors: Vectors) -> SoundNetwork:
     """A network for these inputs, with random weights out of torch's global generator."""
-    encoder, audio_size = None, 0 if vectors.audio is None else vectors.audio.shape[1]
+    encoder, audio_size = None, vectors.sizes.get("audio", 0)
     audio = settings.inputs.audio
     if audio.used and audio.finetuned_seconds is not None:
         assert audio.model is not None
@@ -49,10 +50,10 @@ def make_network(settings: SoundSettings, vectors: Vectors) -> SoundNetwork:
             audio_size = encoder.eval()(torch.zeros(1, encoder.sample_rate)).embedding.shape[1]
     head = HATR(
         audio_size,
-        0 if vectors.text is None else vectors.text.shape[1],
+        vectors.sizes.get("text", 0),
         len(CODES),
         **settings.network.model_dump(),
-        prior_size=0 if vectors.prior is None else vectors.prior.shape[1],
+        prior_size=vectors.sizes.get("prior", 0),
     )
     initialize(head)
     return SoundNetwork(head, encoder)
@@ -96,7 +97,19 @@ class SoundClips:
 
 
 def load_network(settings: SoundSettings, vectors: Vectors, path: Path) -> SoundNetwork:
-    """A trained network, in evaluation mode."""
+    """A trained network, in evaluation mode.
+
+    Raises:
+        UserError: if the file is no network of these settings, or the vectors have another size than in its training.
+    """
     network = make_network(settings, vectors)
+    weights = read_weights(path)
+    for side, size in vectors.sizes.items():
+        norm = weights.get(f"head.{side}_emb_extractor.input_norm.weight")
+        if norm is not None and len(norm) != size:
+            raise UserError(
+                f"The {side} vectors of this data set hold {size} numbers, {path} was trained on {len(norm)}; take the "
+                "vectors of the same encoder."
+            )
     load_weights(network, path)
     return network.eval()

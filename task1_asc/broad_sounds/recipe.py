@@ -22,7 +22,7 @@ from common.data.loading import EpochSampler, make_loader
 from common.errors import UserError
 from common.output import say
 from common.runs.energy import measure_energy
-from common.runs.recipe import Recipe
+from common.runs.recipe import Objective, Recipe
 from common.runs.stages import Stage
 from common.training.seeds import derive_seed, seed_all
 from task1_asc.broad_sounds.data import Fold, SoundSet, is_free, is_made_up_data, read_sounds, write_splits
@@ -162,9 +162,19 @@ def write_folds(run: SoundRun, settings: SoundSettings, fast_check: bool = False
 
 
 def prepare(settings: SoundSettings) -> None:
-    """Compute the vectors of all sets that are not in the cache."""
-    for root in filter(None, (settings.data.curated, settings.data.crowd)):
-        read_inputs(read_sounds(root), settings.inputs)
+    """Compute the vectors of all sets that are not in the cache.
+
+    Raises:
+        UserError: if the vectors of two sets have different sizes.
+    """
+    roots = list(filter(None, (settings.data.curated, settings.data.crowd)))
+    sizes = [read_inputs(read_sounds(root), settings.inputs).sizes for root in roots]
+    for side, size in sizes[0].items():
+        if sizes[-1][side] != size:
+            raise UserError(
+                f"The {side} vectors of {roots[0]} hold {size} numbers, those of {roots[-1]} {sizes[-1][side]}; take "
+                "the vectors of one encoder."
+            )
 
 
 DATA = ("data.curated", "data.protocol", "data.splits", "data.split_seed")
@@ -210,4 +220,12 @@ def for_check(settings: SoundSettings) -> SoundSettings:
     return settings.model_copy(update={"data": settings.data.model_copy(update={"folds": settings.data.folds[:1]})})
 
 
-RECIPE = Recipe(SoundSettings, make_stages, result_row, is_made_up, check_inputs, prepare, for_check)
+def last_trainings(settings: SoundSettings) -> str:
+    """The last training of each network of each fold."""
+    return f"fold*_{list(settings.phases)[-1]}/member*"
+
+
+RECIPE = Recipe(
+    SoundSettings, make_stages, result_row, is_made_up, check_inputs, prepare, for_check,
+    objective=Objective(last_trainings, "val_hF"),
+)  # fmt: skip

@@ -63,11 +63,10 @@ def write_folds(*, root: Path, out: Path, protocol: Literal["published", "upload
         out: folder of the folds.
         protocol: published, or uploader: all clips of an uploader on the same side.
     """
-    from task1_asc.broad_sounds.data import make_folds, read_sounds, write_splits
+    from task1_asc.broad_sounds.data import folds_by_protocol, read_sounds, write_splits
 
     sounds = read_sounds(root)
-    uploaders = sounds.clips["uploader"].tolist() if protocol == "uploader" else None
-    folds = dict(enumerate(make_folds(sounds.targets, uploaders=uploaders)))
+    folds = folds_by_protocol(sounds, protocol)
     write_splits(out, sounds.ids, folds)
     print_table(
         [{"fold": number, **{part: len(rows) for part, rows in vars(fold).items()}} for number, fold in folds.items()]

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from common.errors import CheckFailed, UserError
 from common.synthetic import broad_sounds as synthetic
 from task1_asc.broad_sounds.check import OFFICIAL, check_data
-from task1_asc.broad_sounds.data import licence, make_folds, read_sounds, read_splits, write_splits
+from task1_asc.broad_sounds.data import folds_by_protocol, licence, make_folds, read_sounds, read_splits, write_splits
 from task1_asc.broad_sounds.taxonomy import CODES, OTHERS, TOP_OF
 
 
@@ -177,6 +177,12 @@ def test_the_check_names_what_is_missing(copied, capsys):
     lines = str(failed.value).splitlines()
     assert [name in line for name, line in zip((first, second, third, fourth), lines)] == [True] * 4
     assert "have no wav file" in lines[0] and "NaN" in lines[2] and "another size" in lines[3]
+
+
+@pytest.mark.parametrize("protocol", ["published", "uploader"])
+def test_an_evaluation_set_has_no_folds(made_up, protocol):
+    with pytest.raises(UserError, match="is bsd2k, which has no classes"):
+        folds_by_protocol(read_sounds(made_up / "BSD2k"), protocol)
 
 
 def test_a_folder_without_a_set_is_named(tmp_path):
