@@ -19,6 +19,8 @@ from common.synthetic.layout import DataSet, write_clip, write_rows
 
 SAMPLE_RATE = 44100
 VECTOR, LATENT = 512, 12
+HABIT, SEEN, BACKGROUND = 0.6, 1.3, 2.0
+"""Standard deviations: of an uploader's places, of a modality's view of a place, of the rest of a vector."""
 SECONDS = (0.007, 0.01, 30.0, 0.05)
 """Lengths of the first clips of each set; others are drawn."""
 WRONG_LABELS, WRONG_TOP = 0.25, 0.3  # share of the crowd's labels, and of these with another top level
@@ -74,11 +76,12 @@ def draw_clips(world: World, clips: int, rng: np.random.Generator) -> Clips:
     favourites = rng.integers(0, len(CODES), max(6, clips // 6))
     alike = (favourites[None] == classes[:, None]) + 0.01
     uploaders = (alike.cumsum(axis=1) > rng.random((clips, 1)) * alike.sum(axis=1, keepdims=True)).argmax(axis=1)
-    habits = 0.6 * rng.standard_normal((len(favourites), LATENT))
+    habits = HABIT * rng.standard_normal((len(favourites), LATENT))
     places = world.centres[classes] + habits[uploaders]
 
     def vectors(way: Array) -> Array:
-        seen = (places + 1.3 * rng.standard_normal(places.shape)) @ way + 2.0 * rng.standard_normal((clips, VECTOR))
+        seen = (places + SEEN * rng.standard_normal(places.shape)) @ way
+        seen += BACKGROUND * rng.standard_normal((clips, VECTOR))
         return (seen / np.linalg.norm(seen, axis=1, keepdims=True)).astype(np.float32)
 
     return Clips(classes, uploaders, vectors(world.to_audio), vectors(world.to_text))
