@@ -25,13 +25,13 @@ def dropout(tokens: Tensor, share: float) -> Tensor:
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, dropped: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tokens: Tensor, dropped: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(dropped)
         ctx.scale = scale
         return (tokens * scale).masked_fill_(dropped, 0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         (dropped,) = ctx.saved_tensors
         return (grad * ctx.scale).masked_fill_(dropped, 0), None, None
 
@@ -54,12 +54,12 @@ class PReLU(nn.PReLU):
 
 class _PReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tokens: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, slope)
         return functional.leaky_relu(tokens, slope.item())
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         tokens, slope = ctx.saved_tensors
         of_slope = torch.dot(tokens.clamp(max=0).flatten(), grad.flatten())[None]
         return torch.ops.aten.leaky_relu_backward(grad, tokens, slope.item(), False), of_slope
@@ -93,6 +93,6 @@ class MultiheadAttention(nn.MultiheadAttention):
         """(batch, queries, dim), (batch, keys, dim) twice, mask as in `attend`, to (batch, queries, dim)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         inputs = zip((query, key, value), weights, biases, strict=True)
-        parts = (split_heads(functional.linear(*each), self.num_heads) for each in inputs)
-        mixed = attend(*parts, mask, self.dropout if self.training else 0.0)
+        queries, keys, values = (split_heads(functional.linear(*each), self.num_heads) for each in inputs)
+        mixed = attend(queries, keys, values, mask, self.dropout if self.training else 0.0)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
