@@ -140,14 +140,14 @@ def results_part(
 
 def parts_part(systems: Sequence[Trained], precision: str) -> list[Markup]:
     """Accuracy within each class and on each device, beside the published one."""
-    tables = []
+    tables, columns = [], column_names(systems)
     for group, names, title in (("class_wise", CLASSES, "class"), ("device_wise", DEVICES, "device")):
         rows = []
         for number, name in enumerate(names):
             row: dict[str, Any] = {title: name.replace("_", " ")}
-            for system in systems:
+            for column, system in zip(columns, systems, strict=True):
                 value = _mean([item[precision] for item in system.evaluations], group, name)
-                row[_column(system, systems)] = with_interval(value, scale=100)
+                row[column] = with_interval(value, scale=100)
             for subset in dict.fromkeys(map(subset_of, systems)):
                 row[f"{subset} % publ."] = f"{read_published()[group][subset][number]:.1f}"
             rows.append(row)
@@ -155,19 +155,21 @@ def parts_part(systems: Sequence[Trained], precision: str) -> list[Markup]:
     return tables
 
 
-def _column(system: Trained, systems: Sequence[Trained]) -> str:
-    return f"{subset_of(system)} %" if len(families(systems)) == 1 else system.name
+def column_names(systems: Sequence[Trained]) -> list[str]:
+    """The subset where systems differ in nothing else, or their names."""
+    one_family = len(families(systems)) == 1
+    return [f"{subset_of(system)} %" if one_family else system.name for system in systems]
 
 
 def confusion_part(systems: Sequence[Trained], precision: str) -> list[Markup]:
     """The confusion of the first and the last system, all runs together."""
-    pictures = []
-    for system in systems[:1] if len(systems) == 1 else (systems[0], systems[-1]):
+    pictures, columns = [], column_names(systems)
+    for number in (0,) if len(systems) == 1 else (0, -1):
+        system = systems[number]
         counts = sum(np.array(item[precision]["confusion"]) for item in system.evaluations)
         seeds = html.name_seeds([run.settings.seed for run in system.runs])
         caption = (
-            f"{_column(system, systems)}, {seeds}: per cent of the clips of a class (row) that are taken for a class "
-            "(column)."
+            f"{columns[number]}, {seeds}: per cent of the clips of a class (row) that are taken for a class (column)."
         )
         pictures.append(html.figure(plot_confusion(counts, CLASSES), caption))
     return [html.side_by_side(*pictures)] if len(pictures) > 1 else pictures

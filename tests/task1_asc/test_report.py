@@ -53,6 +53,8 @@ def test_systems_of_one_family_differ_in_the_subset_alone(systems, tmp_path, dra
     named = families(mixed)
     assert [len(members) for members in named.values()] == [5, 1] and list(named)[1] == "other"
     assert [report.subset_of(member) for member in next(iter(named.values()))] == list(SUBSETS)
+    assert report.column_names(systems) == [f"{subset} %" for subset in SUBSETS]
+    assert report.column_names(mixed) == [system.name for system in mixed]
     assert "system" not in result_rows(systems, "float32")[0]
     assert [row["system"] for row in result_rows(mixed, "float32")] == 6 * [next(iter(named))] + ["other"]
     results_part([], systems, "float32", made_up=True, unfinished=[])
