@@ -198,12 +198,13 @@ def main() -> None:
     replace(MOMENTS, write=partial(write, lengths=LENGTHS)).make(chosen.work / "data", chosen.clips, 0)
     cells = PairedCells(chosen.work / "cells.jsonl", {"clips": chosen.clips, **DETECTOR})
     make = partial(settings_of, chosen.work, chosen.encoder)
-    untrained = {
-        kind: make(f"similarity_{kind}", {"kind": "similarity", "spans": kind}) for kind in ("threshold", "boxes")
-    }
     RECIPE.prepare(make("synthetic", DETECTOR))
     systems = {"(b) QD-DETR alone": "alone", "(b) QD-DETR, synthetic first": "synthetic"}
     for seed in range(chosen.seeds) if chosen.only is None else [chosen.only]:
+        untrained = {
+            kind: make(f"similarity_{kind}", {"kind": "similarity", "spans": kind}, seed)
+            for kind in ("threshold", "boxes")
+        }
         for kind, settings in untrained.items():
             cells.compute(f"(a) similarity, {kind}", seed, partial(run_arm, settings))
         cells.compute("floor: middle window", seed, partial(centred_window, untrained["boxes"]))
