@@ -12,8 +12,8 @@ from common.errors import UserError
 
 PIECE = 16384
 """Vectors that are compared at once."""
-HALF_PIECE = 4096
-"""The same for half precision, whose copy in float32 shall stay in the cache."""
+CONVERTED = 512
+"""Vectors of half precision that are converted at once: their copy in float32 stays in the second cache."""
 BLOCK = 64
 """Similarities of which only the largest is looked at first."""
 TOO_MANY = 4
@@ -61,19 +61,30 @@ def similarities(queries: Tensor, vectors: np.ndarray, chunk: int | None = None)
     Raises:
         UserError: if a vector holds NaN or infinity.
     """
-    as_float, queries = vectors.dtype == np.float32, queries.float()
-    chunk = chunk or (PIECE if as_float else HALF_PIECE)
-    buffer = None if as_float else torch.empty(chunk, vectors.shape[1])
+    queries, chunk = queries.float(), chunk or PIECE
+    buffer = None if vectors.dtype == np.float32 else torch.empty(CONVERTED, vectors.shape[1])
     out = torch.empty(len(queries), chunk)
     for start in range(0, len(vectors), chunk):
         piece = torch.from_numpy(vectors[start : start + chunk])
-        if buffer is not None:
-            piece = buffer[: len(piece)].copy_(piece)
-        similarity = torch.mm(queries, piece.mT, out=out) if len(piece) == chunk else queries @ piece.mT
+        similarity = out if len(piece) == chunk else torch.empty(len(queries), len(piece))
+        if buffer is None:
+            torch.mm(queries, piece.mT, out=similarity)
+        else:
+            _multiply_half(queries, piece, buffer, similarity)
         if not similarity.sum().isfinite():
             row = start + int((~piece.isfinite()).any(dim=1).int().argmax())
             raise UserError(f"Vector {row} of the index holds NaN or infinity. Index again.")
         yield start, similarity
+
+
+def _multiply_half(queries: Tensor, piece: Tensor, buffer: Tensor, out: Tensor) -> None:
+    """queries @ piece.mT in float32, into `out`; `buffer` takes what is converted."""
+    for part, similarity in zip(piece.split(len(buffer)), out.split(len(buffer), dim=1), strict=True):
+        converted = buffer[: len(part)].copy_(part)
+        if len(queries) == 1:
+            torch.mv(converted, queries[0], out=similarity[0])
+        else:
+            torch.mm(queries, converted.mT, out=similarity)
 
 
 def nearest_of_other_files(vectors: np.ndarray, file: NDArray[np.int32], sample: NDArray[np.int64]) -> Tensor:
