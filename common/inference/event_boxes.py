@@ -8,9 +8,9 @@ box is its mean score. Boxes do not get longer as the threshold falls: extent an
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from common.errors import UserError
+from common.inference.compiled import compiled
 
 LEVEL_OFFSET = 1e-3
 """Added to both sides of the relative threshold, so that the ratio of near-silent gaps stays finite."""
@@ -71,7 +71,7 @@ def curve_boxes(scores: np.ndarray, borders: np.ndarray, settings: BoxSettings) 
     return np.stack(join_candidates(found, settings)[1:], axis=1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find_candidates(column: np.ndarray, starts: np.ndarray, borders: np.ndarray, length: float) -> tuple:
     half = length / 2
     num_clips = len(starts) - 1
@@ -117,7 +117,7 @@ def _find_candidates(column: np.ndarray, starts: np.ndarray, borders: np.ndarray
     return found_starts, onsets, offsets, highest, gap_lowest, integrals
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _corners(edges: np.ndarray, half: float) -> np.ndarray:
     """Where the step filter's output can change its slope: frame borders, and half a filter before and after them."""
     num = len(edges)
@@ -139,7 +139,7 @@ def _corners(edges: np.ndarray, half: float) -> np.ndarray:
     return corners[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _integral(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Integral of the score from the start to each border."""
     integral = np.zeros(len(edges))
@@ -148,7 +148,7 @@ def _integral(scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return integral
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _step(
     time: float, half: float, edges: np.ndarray, integral: np.ndarray, left: int, middle: int, right: int
 ) -> tuple:
@@ -162,7 +162,7 @@ def _step(
     return np.rint((upper - 2 * centre + lower) / half * 1e12) / 1e12, left, middle, right
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _follow(time: float, edges: np.ndarray, integral: np.ndarray, frame: int) -> tuple:
     """Integral up to `time`, and its frame; times rise from call to call."""
     if time <= edges[0]:
@@ -175,12 +175,12 @@ def _follow(time: float, edges: np.ndarray, integral: np.ndarray, frame: int) ->
     return integral[frame] + share * (integral[frame + 1] - integral[frame]), frame
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _at(time: float, edges: np.ndarray, integral: np.ndarray) -> float:
     return _follow(time, edges, integral, max(int(np.searchsorted(edges, time)) - 1, 0))[0]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _extremes(scores: np.ndarray, edges: np.ndarray, frame: int, begin: float, end: float) -> tuple:
     """Frame in which `end` lies, lowest and highest score between begin and end."""
     while frame + 1 < len(scores) and edges[frame + 1] <= begin:
@@ -194,7 +194,7 @@ def _extremes(scores: np.ndarray, edges: np.ndarray, frame: int, begin: float, e
         frame += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _join(
     starts: np.ndarray, onsets: np.ndarray, offsets: np.ndarray, highest: np.ndarray, gap_lowest: np.ndarray,
     integral: np.ndarray, absolute: float, relative: float,

@@ -1,11 +1,11 @@
 """Compiled loops behind `detections`: runs of frames, and how counts change from threshold to threshold.
 
-Compiled once per machine (about ten seconds) and cached in __pycache__; they release the interpreter lock, so threads
-run in parallel.
+They release the interpreter lock, so threads run in parallel.
 """
 
 import numpy as np
-from numba import njit
+
+from common.inference.compiled import compiled
 
 TRUE_POSITIVE = -2
 FALSE_POSITIVE = -1
@@ -15,7 +15,7 @@ Entry = tuple[float, int, int, int]
 """score, clip, kind, change"""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_runs(scores: np.ndarray, starts: np.ndarray, borders: np.ndarray) -> tuple:
     """Every maximal run of frames with score >= some threshold, by one pass with a stack of rising scores.
 
@@ -67,7 +67,7 @@ def find_runs(scores: np.ndarray, starts: np.ndarray, borders: np.ndarray) -> tu
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def intersection_entries(
     run_starts: np.ndarray, run_onsets: np.ndarray, run_offsets: np.ndarray,
     high: np.ndarray, low: np.ndarray, gain: np.ndarray,
@@ -98,7 +98,7 @@ def intersection_entries(
     return _as_arrays(out)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def collar_entries(
     run_starts: np.ndarray, run_onsets: np.ndarray, run_offsets: np.ndarray,
     high: np.ndarray, low: np.ndarray, gain: np.ndarray,
@@ -124,7 +124,7 @@ def collar_entries(
     return _as_arrays(out)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _as_arrays(entries: list[Entry]) -> tuple:
     """score, clip, kind, change, (entries,) each."""
     score = np.empty(len(entries))
@@ -134,7 +134,7 @@ def _as_arrays(entries: list[Entry]) -> tuple:
     return score, others[0], others[1], others[2]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _all_false(high: np.ndarray, gain: np.ndarray, clip: int, out: list[Entry]) -> None:
     """Count every run of a clip as a false positive."""
     for run in range(len(high)):
@@ -142,13 +142,13 @@ def _all_false(high: np.ndarray, gain: np.ndarray, clip: int, out: list[Entry]) 
             out.append((high[run], clip, FALSE_POSITIVE, int(gain[run])))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _round6(seconds: float) -> float:
     """As numpy rounds to 6 decimals; both packages of the field compare so, or a tie would depend on the last bit."""
     return np.rint(seconds * 1e6) / 1e6
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _judge(
     run_onsets: np.ndarray, run_offsets: np.ndarray, onsets: np.ndarray, offsets: np.ndarray, labels: np.ndarray,
     target: int, dtc: float, cttc: float,
@@ -183,7 +183,7 @@ def _judge(
     return relevant, states
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _changes_of_states(
     run_onsets: np.ndarray, high: np.ndarray, states: np.ndarray, labels: np.ndarray, clip: int, out: list[Entry]
 ) -> None:
@@ -204,7 +204,7 @@ def _changes_of_states(
                 out.append((high[run], clip, kind, int(change[column])))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _covered(
     onsets: np.ndarray, offsets: np.ndarray, high: np.ndarray, low: np.ndarray, relevant: np.ndarray,
     onset: float, offset: float, gtc: float, clip: int, out: list[Entry],
@@ -224,7 +224,7 @@ def _covered(
             hit = now
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _matched(hits: np.ndarray, high: np.ndarray, low: np.ndarray, clip: int, out: list[Entry]) -> None:
     """Note how many events are matched at each threshold; a match is a true positive and no false one."""
     chosen = np.array([run for run in range(len(hits)) if hits[run].any()], np.int64)
@@ -243,7 +243,7 @@ def _matched(hits: np.ndarray, high: np.ndarray, low: np.ndarray, clip: int, out
             before = now
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _largest_matching(hits: np.ndarray, active: np.ndarray, num_active: int) -> int:
     """Size of the largest one-to-one matching of active runs and events, by augmenting paths (breadth first)."""
     num_events = hits.shape[1]
@@ -280,7 +280,7 @@ def _largest_matching(hits: np.ndarray, active: np.ndarray, num_active: int) -> 
     return matched
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _falling_thresholds(high: np.ndarray, low: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Sorted, highest first, each once: where one of the chosen runs begins or ends to exist; never -inf."""
     thresholds = np.empty(2 * len(chosen))

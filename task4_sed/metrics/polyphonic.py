@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from common.errors import UserError
+from common.inference.compiled import compiled
 from task4_sed.data.annotations import DurationsSource, GroundTruthSource
 from task4_sed.metrics.count_kernels import FALSE_POSITIVE, TRUE_POSITIVE
 from task4_sed.metrics.detections import IntersectionCriteria, Runs, class_runs, intersection_changes
@@ -191,7 +191,7 @@ def _cross_trigger_scale(reference: ReferenceTotals, index: int, wanted: PsdsPar
     return scale
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lowest_rates(
     score: np.ndarray, clip: np.ndarray, kind: np.ndarray, change: np.ndarray,
     weights: np.ndarray, seconds: np.ndarray, scale: np.ndarray, most_events: int,
@@ -279,7 +279,7 @@ def area_over_classes(levels: Sequence[ClassLevels], draw: int, wanted: PsdsPara
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _penalised_area(
     rate: np.ndarray, label: np.ndarray, step: np.ndarray, num_classes: int, alpha_st: float, max_efpr: float
 ) -> float:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from common.errors import UserError
+from common.inference.compiled import compiled
 from task4_sed.data.annotations import (
     Annotations,
     DurationsSource,
@@ -251,7 +251,7 @@ class _Segments:
         return maxima, active
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _maxima(column: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     maxima = np.zeros(len(first))
     for segment in range(len(first)):
@@ -263,7 +263,7 @@ def _maxima(column: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarr
     return maxima
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _roc_areas(
     score: np.ndarray, active: np.ndarray, clip: np.ndarray, weights: np.ndarray, limit: float, linear: bool
 ) -> np.ndarray:
