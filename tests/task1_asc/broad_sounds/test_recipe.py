@@ -1,6 +1,7 @@
 """One small run of three stages on made-up data, and what is made of it."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,23 @@ def test_an_evaluation_set_is_classified_by_all_folds(staged, made_up):
     assert np.allclose(table[list(CODES)].sum(axis=1), 1, atol=1e-5)
     content = json.loads((staged.folder / "predictions" / "evaluation.json").read_text())
     assert content == {"set": "bsd2k", "clips": 36, "made_up": True, "runs": ["staged"]}
+
+
+@pytest.mark.parametrize("name", ["BSD2k", "BSD35k-CS"])
+def test_vectors_of_another_size_are_named(staged, made_up, tmp_path, name):
+    shutil.copytree(made_up / name / "metadata", tmp_path / name / "metadata")
+    for side, size in (("audio", 256), ("text", 512)):
+        folder = tmp_path / name / "features" / f"clap_{side}_embeddings"
+        folder.mkdir(parents=True)
+        for sound_id in read_sounds(tmp_path / name).ids:
+            np.save(folder / f"{sound_id}.npy", np.zeros(size, np.float32))
+    if name == "BSD2k":
+        with pytest.raises(UserError, match=r"audio vectors of this data set hold 256 numbers, .* was trained on 512"):
+            predict([staged], tmp_path / name)
+    else:
+        settings = quick(made_up, tmp_path, "x", staged=True, data={"crowd": tmp_path / name})
+        with pytest.raises(UserError, match=r"BSD10k hold 512 numbers, those of .*BSD35k-CS 256"):
+            recipe.prepare(settings)
 
 
 def test_runs_are_compared_and_averaged(staged, plain):
