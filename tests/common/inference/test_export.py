@@ -1,6 +1,7 @@
 """ONNX files compute what PyTorch computes, from the waveform on."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -119,3 +120,38 @@ def test_released_mn04_gives_the_same_tags(tmp_path, shared):
             expected = model(torch.from_numpy(waveform)).logits[0].topk(10).indices
         given = torch.from_numpy(session.run(None, {"waveform": waveform})[0][0]).topk(10).indices
         assert torch.equal(given, expected), path.name
+
+
+class Doubling:
+    """A session of the runtime that doubles its input, with an error for one clip alone."""
+
+    wrong, rows, outputs = None, "batch", 1
+
+    def __init__(self, *_given, **_options):
+        self.heard = []
+
+    def get_inputs(self):
+        return [SimpleNamespace(shape=[self.rows, 4])]
+
+    def run(self, _names, inputs):
+        clips = inputs["waveform"]
+        error = 0.5 if len(clips) == 1 and clips[0, 0] == self.wrong else 0.0
+        return [2 * clips + error] * self.outputs
+
+
+@pytest.mark.parametrize("wrong", [None, 0.0, 4.0])
+def test_the_difference_is_the_largest_of_the_clips_together_and_each_alone(tmp_path, monkeypatch, wrong):
+    runtime = pytest.importorskip("onnxruntime")
+    session = type("Session", (Doubling,), {"wrong": wrong})
+    monkeypatch.setattr(runtime, "InferenceSession", session)
+    (tmp_path / "m.onnx").touch()
+    clips = torch.arange(8.0).reshape(2, 4)
+    expected = 2 * clips
+    found = export._difference(tmp_path / "m.onnx", clips, (expected,))
+    assert found == pytest.approx(0 if wrong is None else 0.5 / float(expected.std()))
+    session.outputs = 2
+    with pytest.raises(ValueError, match="zip"):
+        export._difference(tmp_path / "m.onnx", clips, (expected,))
+    session.rows = 2
+    with pytest.raises(CheckFailed, match="tied the file to batches of 2"):
+        export._difference(tmp_path / "m.onnx", clips, (expected,))
