@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,38 @@ def test_a_sweep_that_was_killed_ten_times_gives_the_same_results(config, tmp_pa
     assert list((tmp_path / "killed").rglob(".*.part")) == []
 
 
-def test_a_full_disk_is_one_sentence_and_the_run_resumes(config, whole, tmp_path):
+FULL_DISK = """
+disk=$1 kept=$2; shift 2
+mount -t tmpfs -o size=256m none "$disk" || exit 1
+"$@" --runs "$disk" 2> "$kept/first" & training=$!
+while [ -z "$(find "$disk" -name "*.ckpt")" ] && kill -0 $training; do sleep 0.05; done
+head -c 256M /dev/zero > "$disk/filler" 2> /dev/null
+wait $training; echo $? > "$kept/codes"
+rm "$disk/filler"
+"$@" --runs "$disk" 2> "$kept/second"; echo $? >> "$kept/codes"
+cp -r "$disk" "$kept/runs"
+"""
+
+
+@pytest.mark.parametrize("verb", [["train"], ["sweep", "--over", "seed=0,1"]], ids=["train", "sweep"])
+def test_a_disk_that_is_full_in_the_middle_is_one_sentence_and_the_same_command_goes_on(config, tmp_path, verb):
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "mount", "-t", "tmpfs", "none", tmp_path]).returncode:
+        pytest.skip("this system lets nobody mount a small disk of his own")
+    words = [verb[0], config, *verb[1:], "--curated.epochs", 30, "--curated.patience", 30]
+    assert finish(*words, "--runs", tmp_path / "whole")[0] == 0
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    kept.mkdir()
+    command = [*alone, "sh", "-c", FULL_DISK, "sh", disk, kept, sys.executable, "-m", "task1_asc", "sounds", *words]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    told = (kept / "first").read_text()
+    assert "No space left" in told and "Traceback" not in told, told
+    assert (kept / "codes").read_text().split() == ["2", "0"], told
+    assert results(kept / "runs") == results(tmp_path / "whole")
+
+
+def test_a_file_that_is_too_large_is_one_sentence_and_the_run_resumes(config, whole, tmp_path):
     code, told = finish("train", config, "--runs", tmp_path / "full", limit=100_000)  # the first checkpoint is larger
     assert code == 2 and "Traceback" not in told, told
     assert "is larger than `ulimit -f` allows" in told
