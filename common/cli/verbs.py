@@ -197,7 +197,7 @@ def sweep_verb(settings_class: type[S], load_recipe: "Callable[[], Recipe[S]]") 
         from common.runs.tuning import parse_ranges
 
         ranges = parse_ranges(over)
-        if bool(ranges) != bool(trials) or 0 < len(ranges) < len(over):
+        if bool(ranges) != (trials > 0) or 0 < len(ranges) < len(over):
             raise UserError("A search takes ranges and a number: --over optim.lr=log:1e-4:1e-2 --trials 20.")
         recipe = load_recipe()
         executor = make_executor(jobs, on, slurm_partition, slurm_minutes, slurm_gpus, slurm_cpus)
@@ -225,6 +225,8 @@ def make_executor(
     cpus: int = 2,
 ) -> "Executor | None":
     """The executor that a call asks for; None for one job at a time in this process."""
+    if jobs < 1:
+        raise UserError(f"--jobs is {jobs}; ask for at least 1.")
     if jobs == 1 and on == "here":
         return None
     from common.runs.processes import Executor

@@ -161,6 +161,8 @@ def _stored(network: nn.Module) -> list[Tensor]:
 
 LIMITS = {"bytes": 128_000, "challenge_macs": 30_000_000}
 """Of DCASE Task 1: bytes of the parameters as submitted, and MACs of one second."""
+COUNTED_SETTINGS = ("model", "front_end", "labels", "embeddings", "embedding", "quantization", "limits")
+"""Groups of settings that decide counts."""
 
 
 def describe(name: str, precision: str | None = None, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -171,10 +173,28 @@ def describe(name: str, precision: str | None = None, changes: Sequence[str] = (
         precision: of the bytes; None for float32, of Task 1 the submitted one: int8 if it is quantised, else float16.
         changes: settings of a run or file to replace, such as "model.base_channels=24".
     """
+    data, path = _read_settings(name, changes)
+    if (
+        data is not None
+        and Path(name).is_dir()
+        and not (isinstance(data.get("model"), dict) and "name" in data["model"])
+    ):
+        return _describe_run(name, precision or "float32")
+    model, options = (name, {}) if data is None else _model_of(data, path)
+    try:
+        return _count(name, model, options, data, precision)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        if data is None:
+            raise
+        raise UserError(f"{path}: {model} cannot be made with these settings: {str(error).splitlines()[0]}.") from error
+
+
+def _count(
+    name: str, model: str, options: dict[str, Any], data: dict[str, Any] | None, precision: str | None
+) -> dict[str, Any]:
+    """Figures of a model with its options; `data`: settings with front end, quantisation and limits."""
     from common.registry.models import create_front_end, create_model, find_architecture
 
-    data, path = _read_settings(name, changes)
-    model, options = (name, {}) if data is None else _model_of(data, path)
     architecture = find_architecture(model)
     of_task_1 = data is not None and ("subset" in data or "limits" in data)
     if precision is None:
@@ -192,6 +212,18 @@ def describe(name: str, precision: str | None = None, changes: Sequence[str] = (
         limits = {key: own.get(f"max_{key.removeprefix('challenge_')}", most) for key, most in LIMITS.items()}
         figures["limits"] = {key: {"limit": most, "kept": figures[key] <= most} for key, most in limits.items()}
     return {"model": name, "seconds": architecture.macs_seconds, **figures}
+
+
+def _describe_run(name: str, precision: str) -> dict[str, Any]:
+    """The row of a run whose settings do not name its model in one place: of the model that `embed` and `tag` take."""
+    from common.inference.as_model import load_run  # not part of an inference package
+
+    model = load_run(Path(name)).cpu()
+    if isinstance(model.network, nn.ModuleList):
+        raise UserError(f"{name} is a system of {len(model.network)} networks, which its package counts together.")
+    seconds = model.windows.window
+    shape = model.front_end(torch.zeros(1, round(seconds * model.sample_rate))).shape
+    return {"model": name, "seconds": seconds, **asdict(measure(model.network, shape, precision))}
 
 
 def table_rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -248,7 +280,11 @@ def _read_settings(name: str, changes: Sequence[str]) -> tuple[dict[str, Any] | 
             place = place.setdefault(group, {})
         if not equals or not isinstance(place, dict):
             raise UserError(f"--set {change} is not of the form model.base_channels=24.")
-        place[last] = parse_value(value)
+        place[last] = found = parse_value(value)
+        if key.split(".")[0] not in COUNTED_SETTINGS:
+            raise UserError(f"--set {change} changes no count; {', '.join(COUNTED_SETTINGS)} do.")
+        if groups[:1] == ["model"] and isinstance(found, int | float) and found < 0:
+            raise UserError(f"--set {change}: {key} must not be negative.")
     return data, path
 
 

@@ -147,6 +147,8 @@ def tag_files(
     paths = [path for given in files for path in (list_audio(given) if given.is_dir() else [given])]
     if not paths:
         raise UserError("Name at least one audio file, or a folder of them.")
+    if top < 1:
+        raise UserError(f"--top is {top}; ask for at least 1.")
     model = load_tagger(name, weights)
     options = options or EventOptions()
     rows, found, failed = list[dict[str, Any]](), list[dict[str, Any]](), []

@@ -132,9 +132,12 @@ class Recipe(Generic[S]):
         Returns:
             The folder of results.csv, and its rows.
         """
-        from common.runs.sweep import sweep, sweep_name
+        from common.runs.sweep import make_cells, sweep, sweep_name
 
         folder = settings.runs / sweep_name(settings.name)
+        if not (folder / "results.csv").exists():
+            first = self.complete(make_cells(settings, over)[0].settings)
+            self.refuse_early(Run(first.folder, first))
         if executor is not None:
             self.prepare(self.complete(settings))
         return folder, sweep(settings, over, self.cell, folder, executor)
@@ -154,6 +157,7 @@ class Recipe(Generic[S]):
             raise UserError("This recipe has no figure of a validation to search by; sweep over values instead.")
         settings, folder = self.complete(settings), settings.runs / sweep_name(settings.name)
         self.objective.refuse(settings)
+        self.refuse_early(Run(settings.folder, settings))
         if executor is not None:
             self.prepare(settings)
         return folder, tune(Search(settings, ranges, self.stages, self.objective.of), trials, folder, executor)

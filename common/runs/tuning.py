@@ -112,6 +112,8 @@ def tune(search: Search, trials: int, folder: Path, executor: "Executor | None" 
         CheckFailed: if a trial failed.
     """
     at_once = 1 if executor is None else executor.jobs
+    for end in ("low", "high"):  # refuses names and values that are not allowed, before anything is written
+        search.task({name: getattr(span, end) for name, span in search.ranges.items()})
     prepare_folder(folder)
     with lock_folder(folder):
         values, table = _read_trials(folder, search), ResultsTable(folder / "results.csv", ["trial"])

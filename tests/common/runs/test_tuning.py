@@ -118,6 +118,12 @@ def test_a_search_refuses_the_folder_of_another_one(tmp_path):
         RECIPE.search(settings.model_copy(update={"points": 30}), RANGES, 2)
 
 
+def test_a_search_over_what_is_no_setting_writes_nothing(tmp_path):
+    with pytest.raises(UserError, match="nois is not a setting"):
+        RECIPE.search(ToySettings(name="toy", runs=tmp_path / "runs"), {"nois": Range(True, 1e-3, 1.0)}, 2)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_verb_names_the_best_and_what_it_needs(tmp_path, capsys):
     path = tmp_path / "toy.yaml"
     path.write_text(f"name: toy\nruns: {tmp_path / 'runs'}\n")
@@ -126,9 +132,11 @@ def test_the_verb_names_the_best_and_what_it_needs(tmp_path, capsys):
     assert run("toy", verbs, call.split()) == 0
     told = capsys.readouterr()
     assert "Search" in told.out and "Train and test the best under another name: --noise " in told.err
-    for words in (call.removesuffix(" --trials 3"), f"{call} --over seed=0,1"):
+    for words in (call.removesuffix(" --trials 3"), f"{call} --over seed=0,1", call.replace("3", "-3")):
         assert run("toy", verbs, words.split()) == 2
         assert "A search takes ranges and a number" in capsys.readouterr().err
+    assert run("toy", verbs, f"sweep {path} --over seed=0,1 --jobs 0".split()) == 2
+    assert "--jobs is 0; ask for at least 1." in capsys.readouterr().err
 
 
 def test_task_1_searches_with_held_out_clips_only(capsys):
