@@ -91,7 +91,8 @@ class TaggingTraining(LightningModule):
         generator = step_generator(self, self.settings.seed, batch_index)
         change = self.settings.augment
         clips, widths = len(batch["waveform"]), (change.frequency_mask, change.time_mask)
-        masks, mixing = augment.draw_masks(clips, *widths, generator), None
+        masks = augment.draw_masks(clips, *widths, generator)
+        mixing: augment.Mixing | None = None
         if change.mixup_alpha is not None:
             mixing = augment.draw_mixup(clips, change.mixup_alpha, generator, dominant=True)
         masks, mixing = to_device((masks, mixing), batch["waveform"].device)

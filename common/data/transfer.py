@@ -32,7 +32,7 @@ def to_device(values: T, device: torch.device) -> T:
         key: part[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         for part, (key, tensor) in zip(arrived, host.items(), strict=True)
     }
-    return _map(values, lambda tensor: there.get(id(tensor), tensor))  # type: ignore[no-any-return]
+    return _map(values, lambda tensor: there.get(id(tensor), tensor))
 
 
 def _map(values: Any, change: Callable[[Tensor], Tensor]) -> Any:

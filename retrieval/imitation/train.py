@@ -75,7 +75,8 @@ class ImitationModule(LightningModule):
         """Loss of a batch."""
         change, clips = self.settings.augmentation, len(batch["label"])
         generator = step_generator(self, self.settings.seed, batch_idx)
-        shift, sides = augment.draw_shift(clips, change.roll, generator), []
+        shift = augment.draw_shift(clips, change.roll, generator)
+        sides: list[tuple[augment.Masks, augment.Mixing | None]] = []
         for _ in range(2):
             masks = augment.draw_masks(clips, change.frequency_mask, change.time_mask, generator)
             style = augment.draw_style(clips, change.mixstyle_probability, change.mixstyle_alpha, generator)

@@ -107,7 +107,7 @@ def halved(epoch: int, every: int) -> float:
 
 def augment(batch: dict[str, Any], learning: Learning, generator: torch.Generator) -> dict[str, Any]:
     """Noise and zeros in the vectors; mixed clips, where the settings ask for it."""
-    batch, changes = dict(batch), {}
+    batch, changes = dict(batch), dict[str, tuple[Tensor, Tensor | None]]()
     for name in [name for name in ("audio", "text") if name in batch]:
         noise = learning.noise * torch.randn(batch[name].shape, generator=generator)
         changes[name] = (noise, draw_kept(batch[name].shape, learning.masked, generator))
@@ -115,9 +115,9 @@ def augment(batch: dict[str, Any], learning: Learning, generator: torch.Generato
     if learning.mixup_alpha is not None:
         mixing = draw_mixup(len(batch["target"]), learning.mixup_alpha, generator)
     changes, mixing = to_device((changes, mixing), batch["target"].device)
-    for name, (noise, kept) in changes.items():
-        noisy = batch[name] + noise
-        batch[name] = noisy if kept is None else noisy * kept
+    for changed, (noise, kept) in changes.items():
+        noisy = batch[changed] + noise
+        batch[changed] = noisy if kept is None else noisy * kept
     if mixing is not None:
         batch |= {name: mix(values, *mixing) for name, values in batch.items() if isinstance(values, Tensor)}
     return batch

@@ -59,6 +59,7 @@ class StageTraining(StageDetector, MeanTeacherTraining):
         self.desed_classes = torch.from_numpy(valid_classes("desed", settings.labels))
         front_ends = self.front_end, self.transformer_front_end, self.per_decibel
         self.augmenter = Augmenter(stage.augment, self.rows, *front_ends, stage.consistency.teacher_hears)
+        self.responses = self.augmenter.responses  # to go to the device with the module
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Loss of one batch."""

@@ -138,7 +138,8 @@ class Augmenter:
 
     def features(self, waveform: Tensor, streams: Streams) -> Features:
         """Spectrograms of (clips, samples), after the steps that change waveforms."""
-        settings, responses = self.settings, None
+        settings = self.settings
+        responses: tuple[Tensor, Tensor] | None = None
         if self.responses is not None and settings.impulse_responses is not None:
             every = torch.ones(len(waveform), dtype=torch.bool)
             probability = settings.impulse_responses.probability
@@ -146,7 +147,7 @@ class Augmenter:
         factor = draw_gain(len(waveform), settings.gain_db, streams["gain"])
         responses, factor = to_device((responses, factor), waveform.device)
         if self.responses is not None and responses is not None:
-            waveform = self.responses.to(waveform.device).change(waveform, *responses)
+            waveform = self.responses.change(waveform, *responses)
         waveform = amplify(waveform, factor)
         if isinstance(self.transformer_front_end, KaldiLogMel):
             self.transformer_front_end.generator = streams["front end"]
@@ -178,7 +179,7 @@ class Augmenter:
 
     def views(self, features: Features, targets: Targets, draws: Draws) -> Views:
         """Views of features and labels for a draw."""
-        steps = {}
+        steps: dict[str, Tensor] = {}
         if draws.shifts is not None:
             steps = {name: _rescale(draws.shifts, getattr(features, name)) for name in SPECTROGRAMS}
         draws, steps = to_device((draws, steps), features.magnitude.device)
