@@ -29,6 +29,9 @@ class SourceSettings(Settings):
     """Worker processes that assemble batches; packed stores need none."""
     scoring_batch: int = Field(24, ge=1)
     """Batch size for scoring."""
+    inference_precision: Literal["float32", "bf16"] = "float32"
+    """Arithmetic of networks that score clips or compute cached embeddings; bf16 is quicker on GPUs and on CPUs with
+    AMX. Front ends and files stay as they are, and so do finished stages."""
 
 
 class WavmixSettings(Settings):
