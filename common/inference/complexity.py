@@ -174,11 +174,8 @@ def describe(name: str, precision: str | None = None, changes: Sequence[str] = (
         changes: settings of a run or file to replace, such as "model.base_channels=24".
     """
     data, path = _read_settings(name, changes)
-    if (
-        data is not None
-        and Path(name).is_dir()
-        and not (isinstance(data.get("model"), dict) and "name" in data["model"])
-    ):
+    named = data is None or (isinstance(data.get("model"), dict) and "name" in data["model"])
+    if not named and any(Path(name).glob("*/stage.json")):
         return _describe_run(name, precision or "float32")
     model, options = (name, {}) if data is None else _model_of(data, path)
     try:

@@ -15,6 +15,7 @@ from torch import nn
 from common.errors import UserError
 from common.inference import embedding
 from retrieval.search import index as search
+from retrieval.search.searcher import Searcher
 from task4_sed.data import embeddings
 from task4_sed.settings import EmbeddingSettings
 
@@ -57,7 +58,7 @@ def read_table(out):
 
 
 def make_index(out):
-    searcher = search.Searcher(None, 1.0, "weights")
+    searcher = Searcher(None, 1.0, "weights")
     search.build_index(searcher, out.parent / "run", out.parent / "clips", out)
 
 
@@ -86,7 +87,7 @@ def test_work_that_is_killed_resumes_to_the_same_files(tmp_path, kind, monkeypat
     monkeypatch.setattr(embedding, "load_embedder", lambda *_: embed_one)
     monkeypatch.setattr(search, "FILES_PER_BLOCK", 3)
     monkeypatch.setattr(
-        search.Searcher, "embed_files", lambda _, paths: torch.from_numpy(np.stack([embed_one(path) for path in paths]))
+        Searcher, "embed_files", lambda _, paths: torch.from_numpy(np.stack([embed_one(path) for path in paths]))
     )
     (tmp_path / "clips").mkdir()
     for name in NAMES:

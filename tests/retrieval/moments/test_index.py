@@ -13,7 +13,9 @@ from common.models.audio_model import AudioModel, WindowPolicy
 from retrieval.model import DualEncoder
 from retrieval.moments.recipe import RECIPE
 from retrieval.moments.settings import MomentSettings
-from retrieval.search import Index, Searcher, Windows, build_index, search
+from retrieval.search.answer import search
+from retrieval.search.index import Index, Windows, build_index
+from retrieval.search.searcher import Searcher
 from tests.retrieval.search.conftest import HERTZ, RATE, Bands, Shares, tone
 
 KINDS = list(HERTZ)
@@ -37,7 +39,7 @@ def dual(monkeypatch):
         linear.weight.copy_(torch.eye(3))
         linear.bias.zero_()
     found = Searcher(model, 10.0, "weights of tones")
-    monkeypatch.setattr("retrieval.search.index.load_searcher", lambda _: found)
+    monkeypatch.setattr("retrieval.search.searcher.load_searcher", lambda _: found)
     return found
 
 
