@@ -6,6 +6,7 @@ with `load_run(folder) -> AudioModel`, and `load_embedder(folder)` where a file 
 """
 
 import re
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from common.models.audio_model import AudioModel
 from common.registry.models import is_model_name
 from common.runs.folder import ROOT, SETTINGS_FILE
 from common.runs.stages import RECORD, read_record
+from common.settings import RunSettings, load_settings
 
 
 def names_a_folder(name: str) -> bool:
@@ -39,9 +41,22 @@ def run_module(folder: Path) -> Any:
     records = sorted(place.glob(f"*/{RECORD}"))
     if not records:
         raise UserError(f"{place} is not trained yet; finish it with `train --resume {place}`.")
-    package = str(read_record(place, records[0].parent.name).get("package", "common.audioset"))
+    package = str(read_record(place, records[0].parent.name).get("package") or _find_package(place))
     names = package.split(".") if re.fullmatch(r"\w+(\.\w+)*", package) else []
     for count in range(len(names), 0, -1):
         if ROOT.joinpath(*names[:count], "as_model.py").is_file():
             return import_module(".".join([*names[:count], "as_model"]))
     raise UserError(f"{place} was trained by {package}, which is no task of this kit.")
+
+
+def _find_package(run: Path) -> str:
+    """The package with settings that fit a run, for runs of earlier versions: their records name none."""
+    for path in (path for face in ROOT.glob("*/__init__.py") for path in face.parent.rglob("settings.py")):
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        module = import_module(f"{package}.settings")
+        for found in vars(module).values():
+            if isinstance(found, type) and issubclass(found, RunSettings) and found.__module__ == module.__name__:
+                with suppress(UserError):
+                    load_settings(found, run / SETTINGS_FILE)
+                    return package
+    raise UserError(f"{run / SETTINGS_FILE} fits no task of this version of the kit; train it under another name.")

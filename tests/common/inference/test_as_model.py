@@ -5,11 +5,12 @@ import pytest
 from common.data.files import write_json
 from common.errors import UserError
 from common.inference.as_model import load_run, run_module
+from tests.support.places import ROOT
 
 
-def write_run(folder, record):
+def write_run(folder, record, settings="seed: 0\n"):
     folder.mkdir()
-    (folder / "settings.yaml").write_text("seed: 0\n")
+    (folder / "settings.yaml").write_text(settings)
     if record is not None:
         write_json(folder / "train" / "stage.json", {"settings": {}, **record})
     return folder
@@ -29,11 +30,27 @@ def test_the_package_of_the_settings_or_one_above_it_makes_the_model(tmp_path, p
 
 
 @pytest.mark.parametrize(
+    ("config", "module"),
+    [
+        ("common/audioset/configs/esc50.yaml", "common.audioset.as_model"),
+        ("retrieval/configs/imitation_small.yaml", "retrieval.as_model"),
+        ("task1_asc/configs/small.yaml", "task1_asc.as_model"),
+        ("task4_sed/configs/small.yaml", "task4_sed.baseline.as_model"),
+        ("task4_sed/configs/two_iterations_small.yaml", "task4_sed.iterations.as_model"),
+    ],
+)
+def test_a_run_of_an_earlier_version_is_known_by_its_settings(tmp_path, config, module):
+    folder = write_run(tmp_path / "run", {}, (ROOT / config).read_text())
+    assert run_module(folder).__name__ == module
+
+
+@pytest.mark.parametrize(
     ("record", "message"),
     [
         (None, r"is not trained yet; finish it with `train --resume .*run`"),
         ({"package": "task1_asc.broad_sounds"}, "use `python -m task1_asc sounds predict .*run --root DIR`"),
         ({"package": "retrieval.moments"}, "use `python -m retrieval moments predict .*run --root DIR`"),
+        ({}, "settings.yaml fits no task of this version of the kit; train it under another name"),
         ({"package": "os"}, "was trained by os, which is no task of this kit"),
         ({"package": "../../etc"}, "no task of this kit"),
         ({"package": ["task1_asc"]}, "no task of this kit"),
