@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrieval.moments.layers import Dropout, MultiheadAttention, PReLU, attend, split_heads
-
 FOREGROUND = 0
 """Index of the foreground among the two classes of a slot."""
 
@@ -145,15 +143,15 @@ class EncoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.self_attn = MultiheadAttention(dim, heads, batch_first=True, dropout=dropout)
+        self.self_attn = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
         self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout, self.activation = Dropout(dropout), PReLU()
+        self.dropout, self.activation = nn.Dropout(dropout), nn.PReLU()
 
     def forward(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """(batch, tokens, dim) to the same shape; `mask` is True where there is a token."""
         placed = tokens + positions
-        mixed = self.self_attn(placed, placed, tokens, mask[:, None, None, :])
+        mixed = self.self_attn(placed, placed, tokens, key_padding_mask=~mask, need_weights=False)[0]
         return self._feed(self.norm1(tokens + self.dropout(mixed)), self.norm2)
 
     def _feed(self, tokens: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -170,12 +168,14 @@ class TextToAudioLayer(EncoderLayer):
 
     def forward(self, audio: Tensor, positions: Tensor, audio_mask: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:  # type: ignore[override]
         """(batch, seconds, dim), (batch, words, dim) to (batch, seconds, dim)."""
-        allowed = text_mask[:, None, None, :]
+        hidden = None
         if self.batch_fault:
             # The official mask, (batch x heads, seconds, words), has the batch inside; attention reads the heads there.
             padding = ~audio_mask[:, :, None] & ~text_mask[:, None, :]
-            allowed = allowed & ~padding.repeat(self.heads, 1, 1).unflatten(0, (-1, self.heads))
-        mixed = self.self_attn(audio + positions, text, text, allowed)
+            hidden = padding.repeat(self.heads, 1, 1)
+        mixed = self.self_attn(
+            audio + positions, text, text, key_padding_mask=~text_mask, attn_mask=hidden, need_weights=False
+        )[0]
         # The feed-forward part starts from the normalised sum, but is added to the sum itself.
         total = audio + self.dropout(mixed)
         hidden = self.linear2(self.dropout(self.activation(self.linear1(self.norm1(total)))))
@@ -234,7 +234,7 @@ class DecoderLayer(nn.Module):
         self.self_attn, self.cross_attn = Attention(dim, heads, dropout), Attention(dim, heads, dropout)
         self.linear1, self.linear2 = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.dropout, self.activation = Dropout(dropout), PReLU()
+        self.dropout, self.activation = nn.Dropout(dropout), nn.PReLU()
 
     def forward(
         self, slots: Tensor, slot_positions: Tensor, sine: Tensor, memory: Tensor, mask: Tensor, positions: Tensor
@@ -265,14 +265,22 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, queries: list[Tensor], keys: list[Tensor], value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Parts (batch, queries, dim) and (batch, keys, dim), values (batch, keys, dim) to (batch, queries, dim)."""
-        query, key = (torch.cat([split_heads(part, self.heads) for part in parts], dim=-1) for parts in (queries, keys))
-        allowed = None if mask is None else mask[:, None, None, :]
-        share = self.dropout if self.training else 0.0
-        mixed = attend(query, key, split_heads(value, self.heads), allowed, share)
+        query, key = (torch.cat([self._split(part) for part in parts], dim=-1) for parts in (queries, keys))
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key,
+            self._split(value),
+            attn_mask=None if mask is None else mask[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -305,7 +313,7 @@ class InputLayer(nn.Module):
     def __init__(self, in_features: int, out_features: int, dropout: float, relu: bool):
         super().__init__()
         self.LayerNorm, self.relu = nn.LayerNorm(in_features), relu
-        self.net = nn.Sequential(Dropout(dropout), nn.Linear(in_features, out_features))
+        self.net = nn.Sequential(nn.Dropout(dropout), nn.Linear(in_features, out_features))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""

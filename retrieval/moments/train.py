@@ -69,8 +69,7 @@ class MomentModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with a constant rate: the published step is never reached."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        detector, fused = self.detector, self.device.type == "cpu"  # on a GPU, fused steps exclude gradient clipping
-        return torch.optim.AdamW(parameters, lr=detector.lr, weight_decay=detector.weight_decay, fused=fused)
+        return torch.optim.AdamW(parameters, lr=self.detector.lr, weight_decay=self.detector.weight_decay)
 
 
 def make_detector(settings: Detector, reader: FeatureReader, query: Query) -> QDDETR:

@@ -63,7 +63,7 @@ def make_step(batch: int, seconds: int, words: int) -> Any:
     draws = [draw_targets(one, int(length), 5, rng) for one, length in zip(windows, lengths, strict=True)]
     inputs = collate(audio, text, [float(length) for length in lengths], draws)
     model = QDDETR().train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
     def step() -> None:
         optimizer.zero_grad()

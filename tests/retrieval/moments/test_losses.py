@@ -1,12 +1,15 @@
-"""Losses of QD-DETR by hand, and what is drawn for them."""
+"""Losses of QD-DETR by hand and against the official ones, and what is drawn for them."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from retrieval.moments.data import collate
 from retrieval.moments.losses import (
+    Draw,
     Targets,
     as_spans,
     draw_targets,
@@ -16,8 +19,10 @@ from retrieval.moments.losses import (
     moment_losses,
     saliency_loss,
 )
-from retrieval.moments.network import MomentOutput
+from retrieval.moments.network import QDDETR, MomentOutput
 from retrieval.moments.settings import Losses
+from tests.support.golden_case import NETWORKS
+from tests.support.moments import QD_DETR, vectors
 
 MASK = torch.ones(1, 4, dtype=torch.bool)
 
@@ -93,3 +98,21 @@ def test_targets_are_shares_of_the_recording():
     draw = draw_targets(np.array([[1.0, 3.0]]), 4, 5, np.random.default_rng(0))
     made = make_targets([draw], [4.0], MASK)
     assert made.salient.tolist() == [[False, True, True, False]] and made.spans[0].tolist() == [[0.5, 0.5]]
+
+
+def test_losses_and_gradients_are_those_of_the_official_training_step():
+    # official code in training mode without dropout, with its fault of the mask
+    official = json.loads((NETWORKS / "qd_detr_losses.json").read_text())
+    model = QDDETR(endpoints="before", input_dropout=0, dropout=0, batch_fault=True)
+    model.load_state_dict(QD_DETR.state_dict())
+    seconds, words = QD_DETR.info["input"]["seconds"], QD_DETR.info["input"]["words"]
+    drawn = zip(official["windows"], official["positive"], official["negative"], strict=True)
+    draws = [Draw(np.array(windows, dtype=float), positive, negative) for windows, positive, negative in drawn]
+    batch = collate(vectors("audio", seconds), vectors("text", words), [float(n) for n in seconds], draws)
+    found = model(batch.audio, batch.audio_mask, batch.text, batch.text_mask)
+    wanted = make_targets(batch.draws, batch.durations, batch.audio_mask)
+    losses = moment_losses(found, batch.audio_mask, wanted, Losses())
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(official["losses"], rel=1e-4)
+    torch.stack([*losses.values()]).sum().backward()
+    norms = {name: model.get_parameter(name).grad.norm().item() for name in official["gradient_norms"]}
+    assert norms == pytest.approx(official["gradient_norms"], rel=5e-3)

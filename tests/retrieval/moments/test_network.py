@@ -1,19 +1,12 @@
 """QD-DETR against the official network, alone and in a padded batch, with and without the published fault."""
 
-import numpy as np
 import pytest
 import torch
 
 from retrieval.moments.data import collate
 from retrieval.moments.network import QDDETR, add_endpoints
-from tests.support.golden_case import NETWORKS, GoldenCase, drawn_tensor, relative_error
-
-CASE = GoldenCase("qd_detr", NETWORKS)
-
-
-def vectors(side: str, lengths: list[int], size: int = 768) -> list[torch.Tensor]:
-    drawn = [drawn_tensor(f"qd_detr/{side}/{number}", (length, size)) for number, length in enumerate(lengths)]
-    return [torch.from_numpy(one / np.linalg.norm(one, axis=1, keepdims=True)) for one in drawn]
+from tests.support.golden_case import relative_error
+from tests.support.moments import QD_DETR, vectors
 
 
 def run(model, audio, text):
@@ -25,12 +18,12 @@ def run(model, audio, text):
 @pytest.fixture(scope="module")
 def model():
     model = QDDETR(endpoints="before").eval()
-    model.load_state_dict(CASE.state_dict())
+    model.load_state_dict(QD_DETR.state_dict())
     return model
 
 
 def test_the_network_computes_what_the_official_one_does(model):
-    audio, text = vectors("audio", CASE.info["input"]["seconds"]), vectors("text", CASE.info["input"]["words"])
+    audio, text = vectors("audio", QD_DETR.info["input"]["seconds"]), vectors("text", QD_DETR.info["input"]["words"])
     output = run(model, audio, text)
     found = {
         "pred_spans": output.spans[-1],
@@ -39,8 +32,8 @@ def test_the_network_computes_what_the_official_one_does(model):
         "saliency_scores": output.saliency,
     }
     for name, values in found.items():
-        assert relative_error(values, CASE.expected(name)) < 1e-4
-    assert sum(p.numel() for p in model.parameters()) == CASE.info["num_parameters"]
+        assert relative_error(values, QD_DETR.expected(name)) < 1e-4
+    assert sum(p.numel() for p in model.parameters()) == QD_DETR.info["num_parameters"]
 
 
 def test_a_result_depends_on_its_batch_only_with_the_published_fault(model):
@@ -60,6 +53,12 @@ def test_end_points_stand_before_or_after_the_features():
     assert add_endpoints(audio, mask, "before")[0, :2, :2].tolist() == ends
     assert add_endpoints(audio, mask, "after")[0, :2, 3:].tolist() == ends
     assert "input_aud_proj.0.net.1.weight" in QDDETR(dim=16, feedforward=8).state_dict()
+
+
+def test_attention_of_the_decoder_starts_without_bias():
+    named = QDDETR(dim=16, feedforward=8).named_parameters()
+    biases = {name: value for name, value in named if "out_proj.bias" in name}
+    assert len(biases) == 8 and not any(value.any() for value in biases.values())
 
 
 def test_every_parameter_but_the_unused_positions_learns():
