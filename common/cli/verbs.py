@@ -44,7 +44,7 @@ from common.settings import RunSettings
 if TYPE_CHECKING:
     from common.runs.processes import Executor
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 S = TypeVar("S", bound=RunSettings)
 Verb = Union[Callable[..., int | None], ConfigVerb, Mapping[str, Any]]  # noqa: UP007
@@ -320,13 +320,16 @@ def _of_the_system(error: OSError | RuntimeError) -> OSError:
 
 
 def _system_refusal(error: OSError) -> str | None:
-    where = f" {error.filename}" if error.filename else ""
+    place = error.filename2 or error.filename  # of a renamed file the new name
+    where = f" {place}" if place else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"No space left to write{where or ' a file'}; free some and repeat the command."
     if error.errno == errno.EFBIG:
         return f"{where.strip() or 'A file'} is larger than `ulimit -f` allows; raise it and repeat the command."
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"No permission to access{where or ' a file'}; choose another place or change its permissions."
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+        return f"{where.strip()}: {error.strerror}; a folder and a file are mixed up, choose another place."
     if error.errno == errno.EROFS:
         return f"{where.strip() or 'A file'} cannot be written: its file system is read-only."
     return None

@@ -28,6 +28,15 @@ MARKER = "made_up.json"
 """File in the folder of a made-up data set."""
 
 
+def refuse_target(path: Path) -> None:
+    """Refuse a place where no file can be written: a folder, or below a file."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file to write.")
+    above = next(place for place in path.parents if place.exists())
+    if not above.is_dir():
+        raise UserError(f"{path} cannot be written: {above} is a file. Choose another place.")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it to `path` at the end; on an error it is removed.
@@ -35,6 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part.
     """
     path = Path(path)
+    refuse_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)

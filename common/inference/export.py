@@ -98,6 +98,8 @@ def export_model(model: AudioModel, out: Path, seconds: float | None = None, che
         CheckFailed: the file computes something else than PyTorch; it is not kept.
     """
     need_parts(check)
+    if seconds is not None and seconds <= 0:
+        raise UserError(f"--seconds is {seconds:g}; it must be above 0.")
     model.eval()
     samples = round((seconds or model.windows.window) * model.sample_rate)
     fixed_batch = isinstance(model.network, DynamicMobileNet)

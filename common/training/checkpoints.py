@@ -30,7 +30,7 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"There is no checkpoint {path}.")
+        raise UserError(f"There is no checkpoint {path}; name a file of weights.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol of files from elsewhere
@@ -52,7 +52,7 @@ def read_checkpoint(path: Path | str, map_location: Any = "cpu") -> dict[str, An
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is cut off or is no checkpoint; delete it, and train again or get another one."
+    return f"{path} is cut off or is no checkpoint; get another one, or delete it and train again."
 
 
 def read_weights(path: Path | str, prefix: str = "") -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from common.data.files import (
     new_folder,
     write_json,
 )
-from common.errors import nearest, unknown
+from common.errors import UserError, nearest, unknown
 
 
 def test_a_file_appears_only_when_its_block_ends(tmp_path):
@@ -38,6 +38,13 @@ def test_an_error_leaves_the_old_file_and_nothing_beside_it(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_not_written_over_a_folder_or_below_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    for place, message in ((tmp_path, "is a folder; name a file"), (tmp_path / "file" / "a" / "b", "file is a file")):
+        with pytest.raises(UserError, match=message), atomic_write(place):
+            pytest.fail("the block runs")
 
 
 def test_an_atomic_path_is_renamed_with_what_was_written_to_it(tmp_path):

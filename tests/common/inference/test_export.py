@@ -155,3 +155,9 @@ def test_the_difference_is_the_largest_of_the_clips_together_and_each_alone(tmp_
     session.rows = 2
     with pytest.raises(CheckFailed, match="tied the file to batches of 2"):
         export._difference(tmp_path / "m.onnx", clips, (expected,))
+
+
+def test_a_length_of_nothing_is_refused(tmp_path):
+    model = AudioModel(KaldiLogMel(n_mels=16), OneBlock(), name="small")
+    with pytest.raises(UserError, match="--seconds is 0; it must be above 0"):
+        export_model(model, tmp_path / "m.onnx", seconds=0)
