@@ -12,7 +12,7 @@ from common.runs.folder import refuse_absent, refuse_no_run
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 SMALL = "common/audioset/configs/small.yaml"
 
@@ -105,7 +105,7 @@ def tag(
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
         json: print the result as JSON.
     """
-    refuse_early(model, *files)
+    refuse_early(model, *files, out=events)
     from common.inference.prepare import computing_in
     from common.inference.tagging import EventOptions, tag_files
 
@@ -158,7 +158,7 @@ def embed(
         weights: file of released weights; by default from the cache or a download.
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
-    refuse_early(model, folder, hear=True)
+    refuse_early(model, folder, hear=True, out=out)
     from common.inference.embedding import embed_folder
     from common.inference.prepare import computing_in
 
@@ -227,7 +227,7 @@ def export(
         seconds: length of the input clips; by default the model's window. Any batch size works (DyMN: 1).
         no_check: skip the comparison with PyTorch on made-up clips.
     """
-    refuse_early(name)
+    refuse_early(name, out=out)
     from common.inference.export import export_onnx
 
     report = export_onnx(name, out, weights, seconds, check=not no_check)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
 from common.errors import UserError
 from common.inference.early import refuse_early
-from common.runs import stages
 from common.runs.folder import refuse_absent, refuse_no_run, run_folders
+from common.runs.run import open_run as open_as
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.moments.verbs import VERBS as MOMENTS
 from retrieval.settings import RetrievalSettings
@@ -16,7 +16,7 @@ from retrieval.systems import open_run
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 SMALL = "retrieval/configs/small.yaml"
 SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
@@ -120,7 +120,7 @@ def predict(run: Positional[Path], *, root: Path, precision: Precision = "float3
         root: folder with retrieval_captions.csv and the audio (in `test`).
         precision: of the network: float32, bf16, or auto, bf16 where this machine is quicker with it.
     """
-    opened = stages.open_run(run, RetrievalSettings)
+    opened = open_as(run, RetrievalSettings)
     refuse_absent([root / "retrieval_captions.csv"], "give the folder of an evaluation set with it")
     from common.inference.prepare import computing_in
     from retrieval.submission import predict as answer

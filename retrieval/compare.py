@@ -14,7 +14,7 @@ from common.data.files import read_json
 from common.errors import UserError
 from common.reports.compare import Comparison, Measured
 from common.reports.statistics import draws_of_mean
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.runs.systems import compare_paths
 from retrieval.data.captions import read_relevance
 from retrieval.evaluate import query_values

@@ -19,7 +19,8 @@ from common.models.network import choose_device
 from common.output import say
 from common.registry.models import create_front_end
 from common.runs.recipe import Objective, Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.seeds import derive_seed, seed_all
 from retrieval.correspondences import EstimatedCorrespondences, embed_by_text, write_teacher
 from retrieval.data.captions import leaks, read_relevance

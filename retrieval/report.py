@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.reports import html
 from common.reports.plots import Point, plot_lines
 from common.reports.statistics import Interval, over_runs, with_interval
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.runs.systems import Trained, cost_rows, read_systems
 from common.settings import dump_settings
 from retrieval.data.captions import read_manifest

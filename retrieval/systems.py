@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from common.runs import stages
+from common.runs import run
 from common.runs.folder import SETTINGS_FILE
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings.yaml_file import read_yaml
 from retrieval.imitation.settings import ImitationSettings
 from retrieval.settings import RetrievalSettings
@@ -19,5 +19,5 @@ def open_run(folder: Path) -> Run[RetrievalSettings] | Run[ImitationSettings]:
     path = folder / SETTINGS_FILE
     data = read_yaml(path).data if path.is_file() else None
     if isinstance(data, dict) and data.get("kind") == "imitation":
-        return stages.open_run(folder, ImitationSettings)
-    return stages.open_run(folder, RetrievalSettings)
+        return run.open_run(folder, ImitationSettings)
+    return run.open_run(folder, RetrievalSettings)

@@ -18,13 +18,13 @@ from common.cli import (
 )
 from common.errors import UserError
 from common.runs.folder import refuse_absent, run_folders
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from task1_asc.broad_sounds.verbs import VERBS as SOUND_VERBS
 from task1_asc.settings import Task1Settings
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 SMALL = "task1_asc/configs/small.yaml"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.models.audio_model import AudioModel
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from task1_asc.data.tau2022 import SAMPLE_RATE
 from task1_asc.networks.build import load_run_model
 from task1_asc.settings import Task1Settings

@@ -10,7 +10,7 @@ import numpy as np
 from common.data.files import read_json
 from common.errors import UserError
 from common.reports.compare import Comparison, Measured
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.runs.systems import compare_paths
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, NAME_PATTERN
 from task1_asc.metrics import accuracy_draws

@@ -12,7 +12,7 @@ from common.data.loading import make_loader
 from common.errors import UserError
 from common.inference.prepare import computing_in
 from common.models.network import choose_device
-from common.runs.stages import Run
+from common.runs.run import Run
 from task1_asc.data.clips import open_clips, open_development, scene_loader, store_folder
 from task1_asc.data.tau2022 import (
     CLASSES,

@@ -18,7 +18,7 @@ from common.data.files import atomic_path, write_json
 from common.inference.complexity import count_parameters, stored_bytes
 from common.inference.export import need_parts, write_onnx
 from common.inference.quantize import folded_copy
-from common.runs.stages import Run
+from common.runs.run import Run
 from task1_asc.data.clips import open_development, read_training_clips, scene_loader
 from task1_asc.data.tau2022 import CLASSES, read_split
 from task1_asc.metrics import macro_accuracy

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.reports.statistics import with_interval
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings.yaml_file import read_yaml
 from task1_asc.data.tau2022 import CLASSES, DEVICES
 from task1_asc.settings import Task1Settings

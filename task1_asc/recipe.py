@@ -24,7 +24,8 @@ from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Objective, Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import save_checkpoint
 from common.training.seeds import derive_seed, seed_all
 from task1_asc.data.clips import (

@@ -13,7 +13,7 @@ from common.reports import html
 from common.reports.plots import Point, plot_confusion, plot_lines
 from common.reports.statistics import Interval, over_runs, with_interval
 from common.runs.energy import read_energy
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.runs.systems import Trained, configuration, read_systems
 from common.settings import dump_settings
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.data.files import is_made_up, read_json, write_json
 from common.errors import UserError
-from common.runs.stages import Run
+from common.runs.run import Run
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import audio_folder, label_file, published_clips, set_durations, set_layout
 from task4_sed.metrics.evaluation_set import evaluation_set

@@ -12,7 +12,7 @@ from common.data.files import atomic_write, read_json
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings.yaml_file import to_yaml
 from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant

@@ -13,7 +13,8 @@ from task4_sed.settings import SystemSettings, validate_each_epoch
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run, Stage
+    from common.runs.run import Run
+    from common.runs.stages import Stage
     from task4_sed.data.sets import ClipSet
 
 
@@ -72,7 +73,7 @@ def complete_settings(settings: SystemSettings) -> SystemSettings:
 
 def check_inputs(run: "Run[SystemSettings]") -> None:
     """Look for the files that a run needs, unless it is finished."""
-    from common.runs.stages import is_done
+    from common.runs.run import is_done
 
     if is_done(run, "test"):
         return
@@ -105,7 +106,7 @@ def is_made_up(settings: SystemSettings) -> bool:
 
 def result_row(run: "Run[SystemSettings]") -> dict[str, Any]:
     """Figures of a finished run in one flat row of a sweep's table; 0..1."""
-    from common.runs.stages import read_record
+    from common.runs.run import read_record
     from task4_sed.evaluate import FIGURES
 
     scores = run.read_evaluation()["networks"][run.settings.network]
@@ -131,7 +132,7 @@ def predict(run: "Run[SystemSettings]", root: Path) -> Path:
     """
     from common.data import files
     from common.data.files import write_json
-    from common.runs.stages import read_record
+    from common.runs.run import read_record
     from task4_sed.data.sets import file_durations
     from task4_sed.evaluate import PREDICTIONS, read_finisher
     from task4_sed.scores.tables import write_score_tables

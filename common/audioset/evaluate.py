@@ -7,7 +7,7 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.errors import UserError
 from common.output import print_table
 from common.reports.statistics import with_interval
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 
 
 def open_tagging_run(folder: Path) -> Run[Any]:

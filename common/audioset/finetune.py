@@ -32,7 +32,8 @@ from common.output import say
 from common.runs.energy import measure_energy
 from common.runs.folder import make_once
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.seeds import seed_all
 
 SPLIT = "split"

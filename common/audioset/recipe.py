@@ -22,7 +22,8 @@ from common.registry.weights import fetch
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage, is_done
+from common.runs.run import Run, is_done
+from common.runs.stages import Stage
 from common.training.checkpoints import read_weights, save_checkpoint
 from common.training.seeds import seed_all
 

@@ -20,7 +20,7 @@ from common.data.files import read_tsv
 from common.data.keyed_outputs import KeyedOutputs
 from common.data.labels import label_table
 from common.errors import UserError
-from common.runs.stages import RECORD
+from common.runs.run import RECORD
 
 CLASSES_FILE = "class_labels_indices.csv"
 SPLITS = ("balanced_train", "unbalanced_train", "eval")

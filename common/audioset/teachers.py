@@ -21,7 +21,7 @@ from common.models.network import choose_device
 from common.output import Progress, say
 from common.registry import load_audio_model
 from common.runs.folder import SETTINGS_FILE
-from common.runs.stages import open_run
+from common.runs.run import open_run
 
 DEVICE_BATCH = 32
 ROWS_AT_ONCE = 4096

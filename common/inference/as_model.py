@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry.models import is_model_name
 from common.runs.folder import ROOT, SETTINGS_FILE
-from common.runs.stages import RECORD, read_record
+from common.runs.run import RECORD, read_record
 from common.settings import RunSettings, load_settings
 
 

@@ -20,6 +20,12 @@ COLOURS = (
 )  # fmt: skip
 
 
+STYLES = ("-", "--", ":", "-.")
+"""For the lines after as many as there are colours, then again."""
+MOST_BESIDE = 12, 40
+"""Names, and characters of the longest, for which a legend stands beside the curves; a larger one stands below."""
+
+
 @contextmanager
 def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tuple[Any, Any]]:
     """A figure and its axes in the style of the reports; sizes in inches."""
@@ -36,7 +42,7 @@ def axes(width: float = 5.4, height: float = 3.5, **options: Any) -> Iterator[tu
         "grid.color": "#e7eaf0",
         "axes.axisbelow": True,
         "legend.frameon": False,
-        "axes.prop_cycle": cycler("color", COLOURS),
+        "axes.prop_cycle": cycler("linestyle", STYLES) * cycler("color", COLOURS),
     }
     with mpl.rc_context(style):
         plot = Figure(figsize=(width, height), layout="constrained")
@@ -58,7 +64,11 @@ def plot_lines(
     dots: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Any:
     """Lines with intervals, by name, as a matplotlib Figure; `at` gives the ticks of the x axis, `dots` single runs."""
-    with axes(5.4 if len(series) < 2 else 7.0) as (plot, grid):
+    longest = max(map(len, series), default=0)
+    beside = len(series) <= MOST_BESIDE[0] and longest <= MOST_BESIDE[1]
+    columns = max(1, 104 // (longest + 8))
+    below = 0.0 if beside else 0.17 * -(-len(series) // columns)
+    with axes(5.4 if len(series) < 2 else 7.0, 3.5 + below) as (plot, grid):
         for name, points in series.items():
             x, value = [point[0] for point in points], [point[1] for point in points]
             line = grid.plot(x, value, marker="o" if markers else "", label=literal(name))[0]
@@ -76,8 +86,10 @@ def plot_lines(
             grid.locator_params(axis="x", integer=True)
         grid.set_xlabel(literal(x_label))
         grid.set_ylabel(literal(y_label))
-        if len(series) > 1:
+        if len(series) > 1 and beside:
             grid.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize="small")
+        elif len(series) > 1:
+            plot.legend(loc="outside lower left", ncols=columns, fontsize="x-small")
     return plot
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from common.errors import UserError
-from common.runs.stages import Run, Stage, do_two_steps, open_run, run_stages
+from common.runs.run import Run, open_run
+from common.runs.stages import Stage, do_two_steps, run_stages
 from common.settings import RunSettings
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A run folder and the stages that fill it; each stage leaves a record as its last act.
+"""The stages that fill a run folder; each leaves a record as its last act.
 
 runs/<task>/<name>/settings.yaml         the settings of the run
 runs/<task>/<name>/<stage>/stage.json    written last: settings that the stage used, code, time, energy, inputs
@@ -22,11 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from common.data.files import atomic_write, compute_sha256, read_json, write_json
 from common.errors import CheckFailed, UserError, unknown
@@ -38,15 +38,13 @@ from common.runs.folder import (
     is_main_process,
     lock_folder,
     prepare_folder,
-    refuse_no_run,
 )
-from common.runs.time_left import run_clock, seconds_before
-from common.settings import AnySettings, Settings, changed_settings, dump_settings, load_settings, plain_settings
+from common.runs.run import RECORD, Run, is_done, read_stage_file, run_clock, seconds_before, setting_values
+from common.settings import Settings, changed_settings, dump_settings
 
 if TYPE_CHECKING:
     from common.runs.processes import Executor
 
-RECORD = "stage.json"
 SECONDS_BETWEEN_LOOKS = 0.2
 EARLY_FILES = ("metrics.csv", "energy.json", "emissions.csv")
 """Files that a training writes before it has something to resume from."""
@@ -55,58 +53,6 @@ _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # of `atomic_path`; a kill leav
 _REDO = ".redo"  # marks a folder that is removed when its stage starts
 _PLAN = "DCASE_KIT_STAGES"  # pending stages, for processes that Lightning starts within a stage
 _TWO_STEPS = "DCASE_KIT_TWO_STEPS"  # temporary folder of --fast_check, for the same processes
-
-
-@dataclass
-class Run(Generic[AnySettings]):
-    """A run folder and the settings that fill it.
-
-    folder: has a folder for each stage.
-    settings: of the whole run.
-    notes: facts that a stage adds to its record, such as {"energy_kwh": 0.02}.
-    """
-
-    folder: Path
-    settings: AnySettings
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def files(self, pattern: str) -> list[Path]:
-        """Files of the run that a pattern such as "teachers/*/best.ckpt" names, sorted.
-
-        Raises:
-            UserError: there is none.
-        """
-        paths = sorted(self.folder.glob(pattern))
-        if not paths:
-            raise UserError(f"{self.folder} has no {pattern}; finish its earlier stages with --resume {self.folder}.")
-        return paths
-
-    def checkpoint(self, *names: str) -> Path:
-        """The first of these files, such as "train/best.ckpt" or "train/last.ckpt", that exists.
-
-        Raises:
-            UserError: there is none.
-        """
-        paths = [self.folder / name for name in names]
-        for path in paths:
-            if path.is_file():
-                return path
-        raise UserError(
-            f"{self.folder} is not trained yet: {paths[-1]} is missing. Finish it with --resume {self.folder}."
-        )
-
-    def read_evaluation(self, stage: str = "test") -> dict[str, Any]:
-        """The content of a stage's evaluation.json.
-
-        Raises:
-            UserError: if the stage is not finished, or the file is not as its stage wrote it.
-        """
-        record, path = read_record(self.folder, stage), self.folder / stage / "evaluation.json"
-        remedy = f"write it again with --resume {self.folder} --redo {stage}"
-        scores = read_json(path, remedy)
-        if record.get("evaluation_sha256") not in (None, compute_sha256(path)):
-            raise UserError(f"{path} was changed after its stage wrote it; {remedy}.")
-        return scores
 
 
 @dataclass(frozen=True)
@@ -193,55 +139,19 @@ def quick_stages(stages: Sequence[Stage]) -> list[Stage]:
     return [replace(stage, work=partial(cast(Any, stage.work), fast_check=True)) for stage in stages]
 
 
-def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings]:
-    """The run in a folder.
-
-    Raises:
-        UserError: if there is none, it is one of another task, or its settings differ from its finished stages.
-    """
-    folder = Path(folder)
-    refuse_no_run(folder)
-    path = folder / SETTINGS_FILE
-    settings = load_settings(settings_class, path)
-    for record_path in sorted(folder.glob(f"*/{RECORD}")):
-        stage = record_path.parent.name
-        used = read_record(folder, stage)["settings"]
-        changed = changed_settings(used, _values(settings, used))
-        # Settings that came with a later version of the kit are in no earlier record.
-        changed = [change for change in changed if ": (none) -> " not in change]
-        if changed:
-            raise UserError(
-                f"{path} was changed after the stage {stage} ran: {', '.join(changed)}. Change it back, or run the "
-                f"stage again with --resume {folder} --redo {stage}."
-            )
-    return Run(folder, settings)
-
-
-def read_record(run_folder: Path, stage: str) -> dict[str, Any]:
-    """The record of a finished stage: settings, code, started, seconds, energy_kwh (None when not measured), inputs.
-
-    Raises:
-        UserError: the stage is not finished.
-    """
-    record = _read_settings_of(run_folder / stage / RECORD)
-    if record is None:
-        raise UserError(f"{run_folder} has no finished stage {stage}; finish it with --resume {run_folder}.")
-    return record
-
-
 def _plan(run: Run[Any], stages: Sequence[Stage], redo: Collection[str]) -> dict[str, Action]:
     """Action for each stage; stages that were run, or started, with other settings are refused."""
     plan: dict[str, Action] = {}
     refused: dict[str, list[str]] = {}
     for stage in stages:
         folder = run.folder / stage.name
-        record, begun = _read_settings_of(folder / RECORD), _read_settings_of(folder / _BEGUN)
+        record, begun = read_stage_file(folder / RECORD), read_stage_file(folder / _BEGUN)
         earlier = record or begun
         if (folder / _REDO).exists() or earlier is None:
             plan[stage.name] = "redo" if (folder / _REDO).exists() else "start"
         elif stage.name in redo or any(plan[name] != "keep" for name in required_stages(stage, stages)):
             plan[stage.name] = "redo"
-        elif changed := changed_settings(earlier["settings"], _values(run.settings, stage.uses)):
+        elif changed := changed_settings(earlier["settings"], setting_values(run.settings, stage.uses)):
             if record is None and _did_nothing(folder):
                 plan[stage.name] = "redo"
                 continue
@@ -279,7 +189,7 @@ def _one_after_another(run: Run[Any], stages: Sequence[Stage], plan: dict[str, A
     pending = [stage for stage in stages if plan[stage.name] != "keep"]
     for number, stage in enumerate(pending):
         started = time.monotonic()
-        lengths = [seconds_before(run.folder / each.name / RECORD, _values(run.settings, each.uses))
+        lengths = [seconds_before(run.folder / each.name / RECORD, setting_values(run.settings, each.uses))
                    for each in pending[number:]]  # fmt: skip
         with part_of("run", run_clock(lengths[0], lengths[1:])):
             _run_stage(run, stage, stages, plan[stage.name])
@@ -354,7 +264,7 @@ def _run_stage(run: Run[Any], stage: Stage, stages: Sequence[Stage], action: Act
             path.unlink()
     place = f" (stage {[other.name for other in stages].index(stage.name) + 1} of {len(stages)})"
     say(f"{stage.name}: {_STARTS[action]}{place if len(stages) > 1 else ''}")
-    settings = _values(run.settings, stage.uses)
+    settings = setting_values(run.settings, stage.uses)
     inputs = _inputs(run, stage, stages)
     write_json(folder / _BEGUN, {"settings": settings})
     run.notes = {}
@@ -448,25 +358,9 @@ def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
             )
 
 
-def is_done(run: Run[Any], stage: str) -> bool:
-    """Whether a stage is finished."""
-    return (run.folder / stage / RECORD).is_file()
-
-
 def _write_settings(run: Run[Any]) -> None:
     with atomic_write(run.folder / SETTINGS_FILE) as file:
         file.write(dump_settings(run.settings))
-
-
-def _values(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
-    """The plain values of dotted names; None where there is none."""
-    plain, values = plain_settings(settings), {}
-    for name in names:
-        value: Any = plain
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-        values[name] = value
-    return values
 
 
 def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
@@ -482,12 +376,5 @@ def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:
 def _inputs(run: Run[Any], stage: Stage, stages: Sequence[Stage]) -> str:
     """SHA-256 of the settings that a stage uses and of the records of the stages that it needs."""
     records = {name: compute_sha256(run.folder / name / RECORD) for name in required_stages(stage, stages)}
-    content = json.dumps([_values(run.settings, stage.uses), records], sort_keys=True)
+    content = json.dumps([setting_values(run.settings, stage.uses), records], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _read_settings_of(path: Path) -> dict[str, Any] | None:
-    """The record of a stage, with its settings; None where there is none."""
-    if not path.exists():
-        return None
-    return read_json(path, "remove it to run its stage again", {"settings": dict})

@@ -10,6 +10,7 @@ grid and the folder of each cell's run. `run` must resume where an earlier call 
 import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from common.runs.folder import lock_folder, prepare_folder, read_sweep
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, as_text
 from common.runs.tasks import Outcome, Task, run_task
-from common.runs.time_left import SweepClock
 from common.settings import AnySettings, MachineSettings, Settings, changed_settings, parse_settings, plain_settings
 from common.settings.yaml_file import parse_value
 
@@ -43,6 +43,25 @@ class Cell:
     def title(self) -> str:
         """Such as "subset=5 seed=0"."""
         return " ".join(f"{name}={value}" for name, value in zip(self.names, self.values))
+
+
+class SweepClock:
+    """Time left of a sweep with cells one after another, or beside each other."""
+
+    def __init__(self, cells: int):
+        self.cells, self.done = cells, 0
+        self.started = self.cell_started = time.monotonic()
+
+    def cell_is_done(self) -> float:
+        """Count a cell; seconds left of the sweep."""
+        self.done, self.cell_started = self.done + 1, time.monotonic()
+        return (self.cell_started - self.started) * (self.cells - self.done) / self.done
+
+    def left(self, of_cell: float) -> float:
+        """From seconds left of a cell to those of the sweep, which runs one cell at a time."""
+        now = time.monotonic()
+        finished = (self.cell_started - self.started) / self.done if self.done else 0.0
+        return of_cell + (finished or now - self.cell_started + of_cell) * (self.cells - self.done - 1)
 
 
 def parse_over(options: Sequence[str]) -> dict[str, list[Any]]:

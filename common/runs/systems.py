@@ -13,7 +13,7 @@ from common.reports.compare import Comparison, Measured, System, compare
 from common.reports.html import cost
 from common.runs.energy import read_energy
 from common.runs.folder import SETTINGS_FILE, read_sweep, refuse_absent, run_folders
-from common.runs.stages import Run, is_done
+from common.runs.run import Run, is_done
 from common.runs.sweep import sweep_name
 from common.settings import MachineSettings, Settings, plain_settings
 

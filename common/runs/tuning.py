@@ -16,7 +16,8 @@ from common.errors import CheckFailed, UserError
 from common.output import say
 from common.runs.folder import lock_folder, prepare_folder
 from common.runs.results_table import ResultsTable
-from common.runs.stages import Run, Stage, run_stages
+from common.runs.run import Run
+from common.runs.stages import Stage, run_stages
 from common.runs.sweep import make_cells, refuse_several_devices
 from common.runs.tasks import Task, run_task
 from common.settings import RunSettings, plain_settings

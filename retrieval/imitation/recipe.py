@@ -9,7 +9,8 @@ from common.data.files import is_made_up, write_json
 from common.models.network import choose_device
 from common.runs.energy import measure_energy
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import seed_all
 from retrieval.evaluate import TIE_RULE, as_json

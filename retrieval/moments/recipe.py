@@ -10,7 +10,8 @@ from common.data.files import atomic_path, is_made_up, read_json, write_json
 from common.errors import UserError
 from common.models.network import choose_device
 from common.runs.recipe import Objective, Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
 from retrieval.evaluate import as_json

@@ -16,7 +16,7 @@ from typing import Any
 from common.data.files import atomic_write, read_json
 from common.errors import UserError
 from common.runs.folder import run_folders
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.settings.yaml_file import to_yaml
 from retrieval.moments.annotations import SLACK, Query, read_predictions, read_queries
 from retrieval.moments.metrics import Array, recall_at_1

@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import UserError
 from common.reports.compare import Comparison, Measured, System
 from common.reports.compare import compare as compare_all
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.runs.systems import compare_paths, distinct_names, read_systems
 from task1_asc.broad_sounds.metrics import class_draws, draw_counts, mean_draws
 from task1_asc.broad_sounds.settings import SoundSettings

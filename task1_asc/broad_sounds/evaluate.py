@@ -16,7 +16,7 @@ from common.data.files import atomic_write, write_json
 from common.data.loading import make_loader
 from common.models.network import choose_device
 from common.reports.statistics import bootstrap_mean
-from common.runs.stages import Run, read_record
+from common.runs.run import Run, read_record
 from task1_asc.broad_sounds.data import Fold, SoundSet, folds_by_protocol, read_sounds, read_splits
 from task1_asc.broad_sounds.embeddings import Vectors, read_inputs, refuse_missing
 from task1_asc.broad_sounds.metrics import NAMES, all_scores, class_draws, draw_counts, interval_of, mean_draws

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.reports import html
 from common.reports.plots import plot_confusion
 from common.reports.statistics import Interval, over_runs, with_interval
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from common.runs.systems import Trained, cost_rows, read_systems
 from common.settings import dump_settings
 from task1_asc.broad_sounds.data import read_sounds

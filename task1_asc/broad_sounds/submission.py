@@ -21,7 +21,7 @@ from common.data.files import atomic_write, read_json, read_tsv
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.settings.yaml_file import to_yaml
 from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant

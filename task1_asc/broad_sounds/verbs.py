@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Literal
 
 from common.cli import Positional, Verb, print_json, print_table, say, sweep_verb, train_verb
 from common.runs.folder import refuse_absent, run_folders
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from task1_asc.broad_sounds.settings import SoundSettings
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 SMALL = "task1_asc/broad_sounds/configs/small.yaml"
 

@@ -1,7 +1,7 @@
 """What a Task 1 run reads, looked for before anything is computed. No torch here."""
 
 from common.errors import UserError
-from common.runs.stages import RECORD
+from common.runs.run import RECORD
 from task1_asc.data.tau2022 import read_split, read_training_list
 from task1_asc.settings import Task1Settings
 

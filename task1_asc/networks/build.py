@@ -11,7 +11,7 @@ from common.models.audio_model import AudioModel, WindowPolicy
 from common.models.cp_mobile import GlobalResponseNorm
 from common.models.network import channels_last, choose_device
 from common.registry.models import create_front_end, create_model
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.training.checkpoints import load_weights
 from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES
 from task1_asc.networks.classify import DeviceNetworks, InHalf, OnCPU

@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.inference.complexity import BYTES, Complexity, challenge_macs, count_parameters, measure
 from common.inference.quantize import folded_copy, int8_bytes, measure_int8
 from common.models.network import make_divisible, without_values
-from common.runs.stages import Run
+from common.runs.run import Run
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, make_network
 from task1_asc.settings import LimitsSettings, ModelSettings, Task1Settings
 

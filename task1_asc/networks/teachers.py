@@ -7,7 +7,7 @@ from common.models.audio_model import AudioModel
 from common.models.network import choose_device
 from common.registry.models import create_audio_model, find_released
 from common.registry.weights import load_audio_model
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed
 from task1_asc.data.tau2022 import CLASSES

@@ -11,7 +11,8 @@ from common.inference.complexity import measure
 from common.models.network import choose_device, uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import seed_all
 from task4_sed.baseline.network import SoundEventDetector, make_network

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.models.audio_model import AudioModel
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from task4_sed.iterations.recipe import load_training, submitted_names
 from task4_sed.iterations.settings import TwoIterations
 from task4_sed.mean_teacher.as_model import DetectorModel

@@ -17,7 +17,8 @@ from common.inference.complexity import measure
 from common.models.network import choose_device, uses_gpu
 from common.output import say
 from common.runs.energy import measure_energy
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import load_weights
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.data.clips import SoundEventClips

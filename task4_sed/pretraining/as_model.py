@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.models.network import ModelOutput, choose_device
-from common.runs.stages import Run, open_run
+from common.runs.run import Run, open_run
 from common.training.checkpoints import load_weights
 from task4_sed.pretraining.clips import CLASSES
 from task4_sed.pretraining.networks import make_model

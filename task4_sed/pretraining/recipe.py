@@ -17,7 +17,8 @@ from common.output import Progress, say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.checkpoints import load_weights, save_checkpoint
 from common.training.memory import refuse_large
 from common.training.seeds import seed_all

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import Positional, print_json, print_table, say, train_verb
-from common.runs.stages import open_run
+from common.runs.run import open_run
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
 CONFIGS = "task4_sed/configs"
 NAMES = {"psds1_macro": "PSDS1, mean of classes", "psds1": "PSDS1 with variance penalty", "pauroc": "segment pAUROC"}

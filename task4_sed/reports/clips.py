@@ -9,7 +9,7 @@ from markupsafe import Markup
 from common.data.audio import read_audio
 from common.reports import html
 from common.reports.plots import axes
-from common.runs.stages import Run
+from common.runs.run import Run
 from task4_sed.data.annotations import clip_name, read_events
 from task4_sed.data.sets import label_file, read_set, set_durations
 from task4_sed.labels import SAMPLE_RATE

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.reports.compare import Comparison, Draws, Measured
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.runs.systems import compare_paths
 from task4_sed.data.annotations import read_events
 from task4_sed.data.sets import label_file, set_durations

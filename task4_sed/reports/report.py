@@ -12,7 +12,7 @@ from common.output import print_table
 from common.reports import html
 from common.reports.plots import Point, plot_lines, read_curves
 from common.reports.statistics import Interval, over_runs, with_interval
-from common.runs.stages import Run, read_record
+from common.runs.run import Run, read_record
 from common.runs.systems import Trained, read_systems
 from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml

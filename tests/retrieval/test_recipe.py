@@ -13,7 +13,8 @@ from common.data.audio import list_audio
 from common.errors import UserError
 from common.inference import tagging
 from common.inference.embedding import load_embedder
-from common.runs.stages import Run, quick_stages, run_stages
+from common.runs.run import Run
+from common.runs.stages import quick_stages, run_stages
 from common.runs.sweep import sweep
 from common.settings import dump_settings, load_settings
 from common.settings.yaml_file import read_yaml

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.cli import Positional, Repeated, config_verb, print_json, print_table, run, say
 from common.errors import CheckFailed, UserError
-from common.runs.stages import Run, Stage, run_stages
+from common.runs.run import Run
+from common.runs.stages import Stage, run_stages
 from common.settings import Field, Settings
 from tests.support.places import ROOT
 

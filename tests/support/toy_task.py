@@ -13,7 +13,8 @@ from common.data.files import write_json
 from common.reports.html import Section, table, write_report
 from common.runs.folder import run_folders
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.settings import Field, RunSettings
 
 

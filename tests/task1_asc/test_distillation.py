@@ -160,7 +160,7 @@ def test_the_table_of_a_quantised_run_is_that_of_8_bit(finished, tiny_task1):
 
 
 def test_a_run_that_is_not_quantised_has_no_8_bit_table(tiny_task1, tmp_path, finished):
-    from common.runs.stages import Run
+    from common.runs.run import Run
 
     plain = Run(finished.folder, finished.settings.model_copy(update={"quantization": None}))
     with pytest.raises(UserError, match="not quantised"):

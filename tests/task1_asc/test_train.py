@@ -11,7 +11,8 @@ import torch
 
 from common.errors import UserError
 from common.models.network import ModelOutput
-from common.runs.stages import Run, run_stages
+from common.runs.run import Run
+from common.runs.stages import run_stages
 from common.settings import load_settings
 from common.training.checkpoints import read_checkpoint
 from task1_asc.data.clips import open_clips, open_development

@@ -16,7 +16,8 @@ from common.models.network import uses_gpu
 from common.output import say
 from common.reports.statistics import bootstrap_interval
 from common.runs.recipe import Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.training.seeds import seed_all
 from task4_sed.pretraining.augment import Share, joined
 from task4_sed.pretraining.clips import JointBatches, scoring_loader

@@ -60,11 +60,14 @@ def test_a_file_takes_any_batch_and_agrees_with_pytorch(tmp_path):
 
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(export, "_difference", lambda *given: 0.5)
+    compared = []
+    monkeypatch.setattr(export, "_difference", lambda _path, clips, _expected: compared.append(clips) or 0.5)
     model = AudioModel(KaldiLogMel(n_mels=16), OneBlock(), name="small")
     with pytest.raises(CheckFailed, match="differs from PyTorch"):
         export_model(model, tmp_path / "m.onnx", seconds=0.2)
     assert not list(tmp_path.iterdir())
+    (clips,) = compared
+    assert clips.shape == (2, 6400) and 0.01 < clips.std() and clips.abs().max() < 1  # as loud as audio
 
 
 def test_a_missing_part_is_named(monkeypatch, tmp_path, capsys):

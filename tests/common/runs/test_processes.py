@@ -10,7 +10,8 @@ import pytest
 
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
-from common.runs.stages import Run, Stage, read_record, run_stages
+from common.runs.run import Run, read_record
+from common.runs.stages import Stage, run_stages
 from common.runs.tasks import Task
 from common.settings import Settings
 

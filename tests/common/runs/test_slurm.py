@@ -1,6 +1,6 @@
 """Cells and stages as jobs of SLURM, with programs that stand for sbatch, srun and squeue."""
 
-from common.runs.stages import read_record
+from common.runs.run import read_record
 from tests.support.toy_task import RECIPE, ToySettings
 
 

@@ -1,14 +1,9 @@
 """Stages: what is kept, gone on with, refused and redone; what a kill leaves behind."""
 
 import errno
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +13,9 @@ from common.output import say
 from common.runs import folder as run_folder
 from common.runs import stages
 from common.runs.folder import is_main_process
-from common.runs.stages import Run, Stage, do_two_steps, read_record, run_stage, run_stages
+from common.runs.run import Run, read_record
+from common.runs.stages import Stage, do_two_steps, run_stage, run_stages
 from common.settings import Field, Settings
-from tests.support.example_program import COMMAND, CONFIG, ENVIRONMENT
 
 PLAN = "DCASE_KIT_STAGES"  # environment variable that tells processes which stages are to do
 
@@ -293,20 +288,6 @@ def test_a_damaged_record_is_named(tmp_path, diary):
         diary.go(tmp_path / "run")
 
 
-def test_files_of_a_run_come_sorted_and_their_absence_is_told(tmp_path):
-    run = Run(tmp_path, Recipe())
-    for name in ("b", "a"):
-        (tmp_path / f"{name}.ckpt").touch()
-    assert [path.name for path in run.files("*.ckpt")] == ["a.ckpt", "b.ckpt"]
-    with pytest.raises(UserError, match=r"has no teachers/\*/best\.ckpt"):
-        run.files("teachers/*/best.ckpt")
-
-
-def test_a_stage_that_is_not_finished_has_no_record(tmp_path):
-    with pytest.raises(UserError, match="has no finished stage train"):
-        read_record(tmp_path, "train")
-
-
 def test_further_processes_of_a_run_say_nothing(tmp_path, diary, monkeypatch, capsys):
     diary.go(tmp_path / "run", redo=["train"])
     capsys.readouterr()
@@ -384,79 +365,3 @@ def further_process(monkeypatch) -> None:
     """Make this process one that Lightning starts, in the middle of a stage; it stays quiet to the end of the test."""
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(output, "_quiet", True)
-
-
-def start(tmp_path: Path, **environment: str) -> subprocess.Popen:
-    words = [*COMMAND, "train", CONFIG, "--root", str(tmp_path), "--name", "run"]
-    return subprocess.Popen(words, env=ENVIRONMENT | environment, stderr=subprocess.PIPE, text=True)
-
-
-def finish(tmp_path: Path) -> str:
-    with start(tmp_path) as process:
-        told = process.stderr.read()
-        assert process.wait(timeout=30) == 0, told
-    return told
-
-
-@pytest.mark.parametrize("step", ["1", "3", "5"])
-def test_a_killed_run_goes_on_at_its_next_call(tmp_path, step):
-    with start(tmp_path, STOP_AT=step, STOP_SIGNAL=str(int(signal.SIGKILL))) as process:
-        process.stderr.read()
-        assert process.wait(timeout=30) == -signal.SIGKILL
-    assert not (tmp_path / "run" / "count" / "stage.json").exists()
-    told = finish(tmp_path)
-    assert "count: resumes" in told
-    assert [line for line in told.splitlines() if line.startswith("step")] == [
-        f"step {n}" for n in range(int(step) + 1, 6)
-    ]
-    assert (tmp_path / "run" / "double" / "double.txt").read_text() == "0.01"
-    assert read_record(tmp_path / "run", "double")["energy_kwh"] == 0.25
-
-
-def test_a_terminated_run_says_how_to_go_on(tmp_path):
-    with start(tmp_path, STOP_AT="2", STOP_SIGNAL=str(int(signal.SIGTERM))) as process:
-        told = process.stderr.read()
-        assert process.wait(timeout=30) == 143
-    assert told.endswith(f"count is not finished; resume with --resume {tmp_path / 'run'}.\nStopped by SIGTERM.\n")
-
-
-def test_two_processes_do_not_fill_one_run_folder_and_a_dead_ones_lock_is_taken_over(tmp_path):
-    with start(tmp_path, STEP_SECONDS="20") as first:
-        while first.stderr.readline() != "step 1\n":
-            pass
-        with start(tmp_path) as second:
-            told = second.stderr.read()
-            assert second.wait(timeout=30) == 2
-        assert told.startswith(f"{tmp_path / 'run'} is in use by process {first.pid} on ")
-        first.kill()
-    finish(tmp_path)
-
-
-def test_a_worker_process_that_outlives_a_kill_does_not_hold_the_lock(tmp_path):
-    script = f"""
-import os, signal, time
-from pathlib import Path
-from common.runs.folder import lock_folder
-with lock_folder(Path({str(tmp_path)!r})):
-    if os.fork() == 0:
-        time.sleep(5)
-        os._exit(0)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    killed = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    with run_folder.lock_folder(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["process"] == os.getpid()
-
-
-def test_the_code_version_without_git_is_a_digest_of_the_sources(monkeypatch):
-    from common.runs.folder import code_version
-
-    monkeypatch.setenv("PATH", "/nowhere")
-    code_version.cache_clear()
-    try:
-        version = code_version()
-    finally:
-        code_version.cache_clear()
-    assert len(version["digest"]) == 64
-    assert stages.code_version is code_version

@@ -9,7 +9,8 @@ from common.cli import run, sweep_verb
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
 from common.runs.recipe import Objective, Recipe
-from common.runs.stages import Run, Stage
+from common.runs.run import Run
+from common.runs.stages import Stage
 from common.runs.tuning import Range, parse_ranges
 from tests.support.toy_task import ToySettings, is_made_up, result_row
 

@@ -10,7 +10,8 @@ import torch
 from common.data.audio import audio_info
 from common.errors import UserError
 from common.reports.compare import print_comparison
-from common.runs.stages import Run, quick_stages, run_stages
+from common.runs.run import Run
+from common.runs.stages import quick_stages, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from retrieval.moments.annotations import Query, check_annotations, read_predictions, read_queries

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import CheckFailed, UserError
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml
 from retrieval.moments.annotations import read_queries, write_predictions

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from common.errors import UserError
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings import dump_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package

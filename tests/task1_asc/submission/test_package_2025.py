@@ -15,7 +15,7 @@ from torch import nn
 
 from common.errors import CheckFailed, UserError
 from common.models.network import ModelOutput
-from common.runs.stages import Run
+from common.runs.run import Run
 from common.settings import load_settings
 from submissions.package import check_package
 from task1_asc.data.tau2022 import TRAINING_DEVICES, read_evaluation, read_split

@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from common.runs.stages import Run, run_stages
+from common.runs.run import Run
+from common.runs.stages import run_stages
 from common.settings import load_settings
 from task4_sed.baseline.recipe import STAGES
 from task4_sed.baseline.settings import Task4Settings

@@ -12,7 +12,8 @@ import torch
 
 from common.errors import UserError
 from common.features.augment import mix
-from common.runs.stages import Run, run_stages
+from common.runs.run import Run
+from common.runs.stages import run_stages
 from common.settings import SettingsError, load_settings
 from common.training.checkpoints import read_checkpoint
 from task4_sed.baseline.network import make_network

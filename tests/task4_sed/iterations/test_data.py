@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.runs.stages import Run, read_record, run_stages
+from common.runs.run import Run, read_record
+from common.runs.stages import run_stages
 from task4_sed.iterations.data import STORES, DistilledClips, PseudoLabels, training_sets
 from task4_sed.iterations.recipe import make_stages
 from task4_sed.labels import CLASSES

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.runs.stages import Run, read_record, run_stages
+from common.runs.run import Run, read_record
+from common.runs.stages import run_stages
 from common.settings import load_settings
 from common.training.checkpoints import read_checkpoint
 from common.training.seeds import derive_seed

@@ -36,7 +36,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from common.settings import load_settings
-from common.runs.stages import Run
+from common.runs.run import Run
 from task4_sed.iterations.recipe import train_stage
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.systems import AnySystem

@@ -23,7 +23,8 @@ from common.errors import UserError
 from common.models.frame_prediction import FramePrediction
 from common.registry import load_audio_model, load_released_state_dict
 from common.registry.models import create_audio_model
-from common.runs.stages import Run, Stage, read_record, run_stages
+from common.runs.run import Run, read_record
+from common.runs.stages import Stage, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
 from common.training.checkpoints import read_weights, save_checkpoint
