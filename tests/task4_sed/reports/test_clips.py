@@ -1,0 +1,69 @@
+"""Clips of a report: which are shown, and what is drawn of them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
+from task4_sed.reports.clips import _shown_classes, clip_agreement, draw_clip
+
+CLASSES = ["Dog", "Cat", "Speech", "unheard"]
+EVENTS = {"a": [(0.0, 2.0, "Dog"), (2.0, 4.0, "Cat")], "b": [(0.0, 1.0, "Speech"), (1.0, 4.0, "unheard")]}
+
+
+def scored(**frames: list[tuple[float, ...]]) -> EvaluationSet:
+    """Clips of four frames of a second, each with the scores of `CLASSES`."""
+    borders = np.arange(4.0)
+    tables = {name: pd.DataFrame(np.column_stack([borders, borders + 1, rows]), columns=["onset", "offset", *CLASSES])
+              for name, rows in frames.items()}  # fmt: skip
+    events = {name: EVENTS[name] for name in frames}
+    return evaluation_set(tables, events, dict.fromkeys(frames, 4.0), classes=CLASSES)
+
+
+QUIET = (0.0, 0.0, 0.0, 0.0)
+DOG, CAT = (0.5, 0.0, 0.0, 0.0), (0.0, 0.9, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "agreement"),
+    [
+        ([DOG, DOG, CAT, CAT], 1.0),  # four frames within an event, the same four detected; 0.5 is a detection
+        ([DOG, QUIET, CAT, QUIET], 2 * 2 / (4 + 2)),
+        ([CAT, CAT, DOG, DOG], 0.0),
+        ([QUIET] * 4, 0.0),
+        ([(0.5, 0.5, 0.0, 0.0)] * 4, 2 * 4 / (4 + 8)),
+        ([(0.499, 0.0, 0.0, 0.0)] * 4, 0.0),
+    ],
+)
+def test_agreement_is_the_f1_of_the_frames_of_all_classes(frames, agreement):
+    assert clip_agreement(scored(a=frames, b=[QUIET] * 4))[0] == pytest.approx(agreement)
+
+
+def test_labelled_classes_are_shown_first_then_detected_ones_from_the_highest_score_on():
+    heard = scored(a=[(0.5, 0.9, 0.6, 0.499)] * 4, b=[QUIET] * 4)
+    assert _shown_classes(heard, 0, set()) == ["Cat", "Speech", "Dog"]
+    assert _shown_classes(heard, 0, {"unheard", "Dog"}) == ["Dog", "unheard", "Cat", "Speech"]
+    assert _shown_classes(heard, 1, {"Speech"}) == ["Speech"]
+
+
+def test_a_clip_is_drawn_over_its_seconds_with_scores_below_and_events_as_bars():
+    heard = scored(a=[DOG, QUIET, CAT, CAT], b=[QUIET] * 4)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(4 * 16000) / 16000, dtype=np.float32)
+    plot = draw_clip(tone, heard, 0)
+    above, below = plot.axes
+    picture = above.images[0]
+    assert picture.get_extent() == [0, 4, 0, 128]
+    shown = np.asarray(picture.get_array())
+    assert abs(int(shown.mean(axis=1).argmax()) - 44) < 3  # mel band of 1 kHz, of 128 up to 8 kHz
+    assert picture.get_clim() == (shown.max() - 70, shown.max())
+    steps = {line.get_label(): line for line in below.lines if not line.get_label().startswith("_")}
+    assert list(steps) == ["Cat", "Dog"]
+    assert steps["Dog"].get_ydata().tolist() == [0.5, 0, 0, 0, 0] and steps["Dog"].get_drawstyle() == "steps-post"
+    assert steps["Cat"].get_ydata().tolist() == [0, 0, 0.9, 0.9, 0.9]
+    bars = {line.get_color(): line.get_xdata().tolist() for line in below.lines if line.get_linewidth() == 5}
+    assert bars == {steps["Cat"].get_color(): [2, 4], steps["Dog"].get_color(): [0, 2]}
+    heights = [line.get_ydata()[0] for line in below.lines if line.get_linewidth() == 5]
+    assert 1 < heights[0] < heights[1] < below.get_ylim()[1]  # above the scores, one above the other
+    assert below.get_xlim() == (0, 4) and below.get_xlabel() == "seconds"
+    assert [line.get_ydata()[0] for line in below.lines if line.get_linestyle() == ":"] == [0.5]
+    assert below.get_legend() is not None
