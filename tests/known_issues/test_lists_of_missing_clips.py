@@ -1,6 +1,7 @@
 """Lists of missing and broken clips of AudioSet name the clip in every row (reported by a user)."""
 
 import csv
+import shutil
 
 import numpy as np
 import soundfile
@@ -28,3 +29,10 @@ def test_each_row_names_the_video_and_the_reason(tmp_path):
     assert list(listed) == ["eaaaaaaaaaa", "daaaaaaaaaa", "Yaaaaaaaaaa"]
     assert listed["eaaaaaaaaaa"] == "no file"
     assert all("is cut off" in listed[video] and video in listed[video] for video in ("daaaaaaaaaa", "Yaaaaaaaaaa"))
+
+
+def test_the_reported_list_names_the_broken_clip(tmp_path, shared):
+    case = shutil.copytree(shared / "cases" / "12_audioset_missing_list", tmp_path / "case")
+    pack_split(case / "root", case / "clips", "eval", encode_rate=32_000, quiet=True)
+    with (case / "root" / "eval_segments_missing.csv").open(newline="") as file:
+        assert [row["clip"] for row in csv.DictReader(file)] == ["daaaaaaaaaa"]

@@ -92,6 +92,16 @@ def test_a_mistake_after_blank_lines_has_its_own_line(capsys, folder):
         read_durations(folder / "durations.tsv")
 
 
+def test_the_reported_tables_are_scored_or_refused_with_their_line(capsys, shared):
+    found = []
+    for name in ("10_trailing_tab_in_rows", "11_blank_lines_shift_line_number"):
+        case = shared / "cases" / name
+        words = ["psds", case / "scores", "--ground_truth", case / "gt.tsv", "--durations", case / "dur.tsv"]
+        found.append(run("python -m task4_sed", VERBS, [*map(str, words), "--draws", "0", "--jobs", "1"]))
+    told = capsys.readouterr()
+    assert found == [0, 2] and "3 of 3 clips" in told.out and "gt.tsv:9: the event Speech of b ends at 4 s" in told.err
+
+
 def test_rows_of_a_table_are_numbered_by_their_lines(tmp_path):
     path = tmp_path / "table.tsv"
     path.write_text("\nx\ty\n1\t2\n\n3\t\n")
