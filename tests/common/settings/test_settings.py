@@ -147,6 +147,43 @@ def test_a_mistake_is_told_with_line_name_and_what_is_allowed(tmp_path, text, li
     assert line in found
 
 
+class Ramp(Settings):
+    """One of two kinds that nothing but their names of settings tells apart."""
+
+    lr: float = Field(gt=0)
+    rise_epochs: int = Field(ge=0)
+    fall_epochs: int = Field(ge=0)
+
+
+class Cosine(Settings):
+    """The other."""
+
+    lr: float = Field(gt=0)
+    warmup_steps: int = Field(ge=0)
+
+
+class Scheduled(Settings):
+    """Holds one of them."""
+
+    optim: Ramp | Cosine
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("optim: {lr: -1, rise_epochs: 2, fall_epochs: 3}", ["optim.lr is -1; it must be greater than 0."]),
+        ("optim: {lr: -1, warmup_steps: 3}", ["optim.lr is -1; it must be greater than 0."]),
+        ("optim: {rise_epochs: 2, fall_epochs: -3}", ["optim.lr is missing.",
+                                                      "optim.fall_epochs is -3; it must be 0 or more."]),
+        ("optim: fast", ['optim is "fast"; it must be a group of settings (lines of the form `name: value`).']),
+    ],
+)  # fmt: skip
+def test_of_two_kinds_only_the_mistakes_of_the_nearer_one_are_told(tmp_path, text, lines):
+    with pytest.raises(UserError) as error:
+        load_settings(Scheduled, written(tmp_path, text))
+    assert sorted(line.partition(": ")[2] for line in str(error.value).split("\n")) == sorted(lines)
+
+
 def test_a_name_far_from_all_others_gets_the_list_of_names(tmp_path):
     (line,) = mistakes(tmp_path, "name: x\noptim:\n  zzz: 1")
     expected = "lr, weight_decay, warmup_steps, kind, betas, clip_norm"

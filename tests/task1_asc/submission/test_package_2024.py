@@ -4,16 +4,21 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from common.data.files import compute_sha256, write_json
 from common.errors import UserError
+from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from task1_asc.data.tau2022 import SUBSETS
 from task1_asc.recipe import RECIPE
 from task1_asc.report import read_finished, result_rows, write_task1_report
-from task1_asc.submission.package_2024 import choose_runs, development_figures, package
+from task1_asc.settings import Task1Settings
+from task1_asc.submission import package_2024
+from task1_asc.submission.package_2024 import check_before_training, choose_runs, development_figures, package
 from tests.support.finished_runs import write_task1_sweep
 from tests.support.places import ROOT
 
@@ -109,3 +114,78 @@ def test_an_unfinished_run_is_left_out_and_named(sweep, tmp_path):
     with pytest.raises(UserError, match="No run in"):
         write_task1_report([unfinished])
     assert RECIPE.open(unfinished).settings.subset == 5
+
+
+def energy_of(folder: Path, **stages) -> float | None:
+    """What a distilled run declares whose stages took this energy; teachers, network, 8-bit network."""
+    settings = load_settings(Task1Settings, ROOT / "task1_asc" / "configs" / "distilled_small.yaml")
+    for name, kwh in stages.items():
+        write_json(folder / name / "energy.json", {"energy_kwh": kwh, "seconds": 1.0, "components": {}})
+    return package_2024._training_energy(SimpleNamespace(folder=folder, settings=settings))
+
+
+def test_energy_is_that_of_all_trainings_and_unknown_where_one_was_not_measured(tmp_path, sweep):
+    assert energy_of(tmp_path / "a", teachers=0.5, train=0.25, quantize=0.125, test=8.0) == 0.875
+    assert energy_of(tmp_path / "b", train=0.25, quantize=0.5) is None
+    assert energy_of(tmp_path / "c", teachers=0.5, train=None, quantize=0.5) is None
+    runs = []
+    for number, subset in enumerate(SUBSETS):
+        run = shutil.copytree(sweep.parent / f"s{subset}_3", tmp_path / str(subset))
+        write_json(run / "train" / "energy.json", {"energy_kwh": 10.0**number, "seconds": 1.0, "components": {}})
+        scores = json.loads((run / "test" / "evaluation.json").read_text())["float16"]
+        runs.append(package_2024.SubsetRun(RECIPE.open(run), scores, {"precision": "float16"}))
+    figures = package_2024.complexity_figures(runs)
+    assert figures["energy_consumption"]["training_kwh"] == 11111 and figures["precision"] == "float16"
+    (tmp_path / "25" / "train" / "energy.json").unlink()
+    assert package_2024.complexity_figures(runs)["energy_consumption"]["training_kwh"] == "not measured"
+
+
+@pytest.mark.parametrize(("tested", "made_again"), [("absent", True), (None, False), ("this", False), ("other", True)])
+def test_predictions_of_networks_that_were_trained_again_are_made_again(
+    sweep, tmp_path, monkeypatch, tested, made_again
+):
+    run = RECIPE.open(shutil.copytree(sweep.parent / "s25_3", tmp_path / "run"))
+    path, called = run.folder / "predictions" / "predictions.json", []
+    facts = {"precision": "float32", "year": 2024, "made_up": False}
+    if tested == "this":
+        tested = compute_sha256(run.folder / "test" / "stage.json")
+    write_json(path, facts | ({"tested_sha256": tested} if tested else {}))
+    if tested == "absent":
+        path.unlink()
+
+    def predict(predicted, root):
+        called.append(root)
+        write_json(path, facts)
+
+    monkeypatch.setattr(package_2024, "predict", predict)
+    chosen = package_2024._with_predictions(run)
+    assert called == [run.settings.data.root] * made_again
+    assert chosen.scores == run.read_evaluation()["float32"]
+    assert chosen.facts["made_up"]  # the figures are
+
+
+def test_files_of_two_precisions_are_not_mixed(sweep, tmp_path):
+    folder = shutil.copytree(sweep.parent / "s25_3", tmp_path / "s25_3")
+    path = folder / "predictions" / "predictions.json"
+    path.write_text(path.read_text().replace("float16", "float32"))
+    runs = [folder, *(sweep.parent / f"s{subset}_3" for subset in SUBSETS if subset != 25)]
+    with pytest.raises(UserError, match="different evaluation sets or precisions"):
+        package(runs, LABEL, DEMO_META, tmp_path / "out")
+
+
+def test_what_would_be_refused_after_the_training_is_refused_before(tmp_path):
+    check_before_training(LABEL, DEMO_META, tmp_path)
+    with pytest.raises(UserError, match="not a label"):
+        check_before_training("Lastname_task1", DEMO_META, tmp_path)
+    with pytest.raises(UserError, match=r"needs --meta META\.yaml"):
+        check_before_training(LABEL, None, tmp_path)
+    (tmp_path / "Lastname_INST_task1" / "task1" / LABEL).mkdir(parents=True)
+    with pytest.raises(UserError, match="exists"):
+        check_before_training(LABEL, DEMO_META, tmp_path)
+
+
+def test_a_class_without_clips_has_no_figures_to_declare(sweep):
+    scores = json.loads((sweep.parent / "s25_3" / "test" / "evaluation.json").read_text())["float16"]
+    scores["device_wise"]["s6"] |= {"accuracy": None, "log_loss": None}
+    with pytest.raises(UserError, match="no clips of s6; the meta file needs their figures"):
+        development_figures(scores)
