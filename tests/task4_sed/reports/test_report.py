@@ -1,6 +1,7 @@
 """What the report of Task 4 shows: figures with their limits, published ones, curves and costs."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,3 +186,50 @@ def test_costs_are_sums_over_trainings_and_unmeasured_where_one_is(tmp_path):
 
 def test_per_cent_has_one_digit_and_nothing_where_there_is_no_number():
     assert [report._per_cent(value) for value in (0.12345, 1.0, None, np.nan)] == ["12.3", "100.0", None, None]
+
+
+@pytest.fixture
+def without_clips(monkeypatch):
+    """Leaves out the parts of a report that need clips and scores."""
+    for name in ("psd_roc", "clip_parts"):
+        monkeypatch.setattr(report, name, lambda _run, _finisher: [])
+    monkeypatch.setattr(report, "read_finisher", lambda _run: None)
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
+
+
+def test_the_page_has_a_section_for_each_part_and_a_table_for_each_set(finished, without_clips, capsys):
+    run = finished()
+    write_json(run.folder / "train" / "stage.json", {"settings": {}, "seconds": 61.0, "energy_kwh": 0.5})
+    path = report.write_task4_report([run.folder])
+    assert path == run.folder / "report.html"
+    page = path.read_text()
+    usual = ["Results", "Classes", "PSD-ROC", "Clips", "Learning curves", "Energy", "Settings"]
+    assert headings(page) == usual and "Published: the DCASE 2024 Task 4 baseline" in page
+    for title in ("DESED validation", "MAESTRO Real validation", "DESED public evaluation"):
+        whole = f"{title}, 1167 of 1168 clips, not comparable"
+        assert page.count(f"<caption>{whole}</caption>") == 1
+        assert page.count(f"<caption>{whole}, before post-processing</caption>") == 1
+        assert page.count(f"<caption>{title}</caption>") == 1  # its classes
+    assert page.count("<caption>Each run&#39;s training and test.</caption>") == 1
+    assert f"Of the run {run.folder.name} (seed 0), per cent." in page and "DCASE Task 4, 1 run<" in page
+    printed = capsys.readouterr().out
+    assert "Sound events, post-processed, per cent: DESED validation" in printed and "MADE-UP DATA" in printed
+    content = json.loads((run.folder / "test" / "evaluation.json").read_text())
+    content["networks"]["ensemble"] = content["networks"]["teacher"]
+    (run.folder / "test" / "evaluation.json").write_text(json.dumps(content))
+    (run.folder.parent / "stopped").mkdir()
+    (run.folder.parent / "stopped" / "settings.yaml").write_text((run.folder / "settings.yaml").read_text())
+    other = finished(1)
+    paths = [run.folder, other.folder, run.folder.parent / "stopped"]
+    page = report.write_task4_report(paths, run.folder.parent / "all.html").read_text()
+    assert headings(page) == [usual[0], "Stages", *usual[1:]] and "DCASE Task 4, 2 runs<" in page
+    assert "Not finished and left out: stopped" in page
+
+
+def test_the_figures_of_a_run_are_printed_set_by_set(finished, capsys):
+    report.print_run(finished(psds1=0.25), "Run")
+    printed = capsys.readouterr().out
+    assert "Run: DESED validation, 1167 of 1168 clips" in printed and "25.0" in printed and "seed 0" not in printed
