@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from common.cli import Positional, Precision, Repeated, print_json, print_table, run, say, sweep_verb, train_verb
+from common.data.files import refuse_target
 from common.errors import UserError
 from common.inference.early import refuse_early
 from common.runs.folder import refuse_absent, refuse_no_run, run_folders
@@ -192,7 +193,7 @@ def index(
     searcher = load_audio_searcher(model, weights) if model is not None else load_searcher(run or Path())
     with computing_in(precision, model or ""):
         count = build_index(searcher, run, folder, out, skip_unreadable, cut, half)
-    say(f"{out} holds {count} files. Search it by {' or '.join(searcher.understands)}.")
+    say(f"{out} holds {count} {'file' if count == 1 else 'files'}. Search it by {' or '.join(searcher.understands)}.")
 
 
 def search(
@@ -220,6 +221,8 @@ def search(
     """
     if top < 1:
         raise UserError(f"--top is {top}; ask for at least 1.")
+    if page is not None:
+        refuse_target(page)
     from retrieval.search.index import Index
 
     opened = Index.read(index)  # refuses at once, without torch
