@@ -48,9 +48,9 @@ def write_teacher_logits(
         The number of clips. A model that has other classes than the data, or gives NaN, is a UserError.
     """
     classes = read_classes(root)
-    device = choose_device()
-    models = [_load(source, classes.names).to(device).eval() for source in sources]
     runs = [open_run(Path(source), PretrainSettings) for source in sources if _is_run(source)]
+    device = choose_device(runs[0].settings.trainer if runs else None)
+    models = [_load(source, classes.names).to(device).eval() for source in sources]
     rates = {model.sample_rate for model in models}
     if len(rates) > 1:
         raise UserError(

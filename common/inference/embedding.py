@@ -16,7 +16,6 @@ from common.inference.hear import load_model as load_hear_model
 from common.inference.hear_names import LIKE_PUBLISHED, parse_name
 from common.inference.prepare import prepare_for_inference
 from common.inference.tagging import load_model, read_noted
-from common.models.network import choose_device
 from common.output import Progress
 from common.registry import list_models
 from common.registry.models import is_model_name
@@ -54,7 +53,6 @@ def load_embedder(name: str, weights: Path | None = None) -> Embed:
         if own is not None:
             return own(Path(name))
     model = prepare_for_inference(load_model(name, weights))
-    model.to(choose_device())
 
     def embed_in_windows(path: Path, progress: Progress | None = None) -> np.ndarray:
         progress = progress or Progress("Embedding", None, quiet=True)

@@ -64,18 +64,18 @@ class Timeline(NamedTuple):
 
 
 def load_tagger(name: str, weights: Path | None = None) -> AudioModel:
-    """A model with a classifier, of the registry or of the folder of any run, on the GPU if any."""
+    """A model with a classifier, of the registry or of the folder of any run; devices as `load_model`."""
     model = prepare_for_inference(load_model(name, weights))
     if not model.labels:
         raise UserError(f"{name} has no labels, so it cannot tag; use it with `embed`.")
-    return model.to(choose_device())
+    return model
 
 
 def load_model(name: str, weights: Path | None = None) -> AudioModel:
-    """The model of a name or of a run's folder, see `load_tagger`."""
+    """The model of a name, on the GPU if any, or of a run's folder, on the device of its settings."""
     if weights is None and names_a_folder(name):
         return load_run(Path(name))
-    return load_audio_model(name, weights)
+    return load_audio_model(name, weights).to(choose_device())
 
 
 def read_noted(model: AudioModel, path: Path, progress: Progress) -> Iterator[Tensor]:

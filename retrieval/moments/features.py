@@ -23,6 +23,7 @@ from common.models.audio_model import AudioModel
 from common.models.network import choose_device
 from common.models.text import TextEncoder
 from common.output import Progress
+from common.settings import MachineSettings
 from common.training.seeds import seed_all
 from retrieval.model import DualEncoder, make_audio_encoder, make_text_encoder
 from retrieval.moments.annotations import Query
@@ -38,9 +39,9 @@ Array = NDArray[np.float32]
 
 
 class Encoder:
-    """The two encoders of the settings."""
+    """The two encoders of the settings, on the device of `machine`."""
 
-    def __init__(self, settings: FeatureEncoder):
+    def __init__(self, settings: FeatureEncoder, machine: MachineSettings | None = None):
         self.window = settings.window
         self.dual: DualEncoder | None = None
         self.audio: AudioModel
@@ -57,7 +58,7 @@ class Encoder:
             self.audio, self.text = make_audio_encoder(settings.audio), make_text_encoder(settings.text)
             self.identity = settings.model_dump(mode="json", exclude={"run"})
         for model in (self.audio, self.text):
-            model.to(choose_device()).eval()
+            model.to(choose_device(machine)).eval()
 
     @torch.inference_mode()
     def encode_recording(self, path: Path) -> dict[str, Array]:

@@ -31,7 +31,7 @@ def write_all_features(run: MomentRun, settings: MomentSettings, fast_check: boo
     """Write missing features of all splits, for all runs that share them."""
     if settings.features.encoder is None:
         return
-    encoder = Encoder(settings.features.encoder)
+    encoder = Encoder(settings.features.encoder, getattr(settings.system, "trainer", None))
     for source in sources_of(settings):
         queries = read_queries(source.root / source.annotations)
         write_features(encoder, settings.features, source.root, queries[:4] if fast_check else queries)
@@ -121,7 +121,8 @@ def predict(run: MomentRun, root: Path, annotations: str = EVALUATION) -> Path:
     run.read_evaluation()
     queries = read_queries(root / annotations, with_windows=False)
     if run.settings.features.encoder is not None:
-        write_features(Encoder(run.settings.features.encoder), run.settings.features, root, queries)
+        encoder = Encoder(run.settings.features.encoder, getattr(run.settings.system, "trainer", None))
+        write_features(encoder, run.settings.features, root, queries)
     windows, _ = find_moments(run, queries, FeatureReader(run.settings.features, root))
     path = run.folder / PREDICTIONS
     write_predictions(path, queries, windows)

@@ -18,7 +18,6 @@ from common.data.files import compute_sha256
 from common.inference.prepare import prepare_for_inference
 from common.inference.tagging import load_model
 from common.models.audio_model import AudioModel, cut_windows
-from common.models.network import choose_device
 from retrieval.data.clips import split_windows
 from retrieval.imitation.model import ImitationModel
 from retrieval.imitation.settings import ImitationSettings
@@ -168,7 +167,7 @@ def load_audio_searcher(name: str, weights: Path | None = None) -> Searcher:
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
         digest.update(key.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    model = prepare_for_inference(model).to(choose_device())
+    model = prepare_for_inference(model)
     return Searcher(model, model.windows.window, digest.hexdigest(), name, weights)
 
 

@@ -1,10 +1,18 @@
 """Which package makes a model of a run, and runs that are none."""
 
 import pytest
+import torch
 
 from common.data.files import write_json
 from common.errors import UserError
 from common.inference.as_model import load_run, run_module
+from common.inference.embedding import load_embedder
+from common.inference.tagging import load_tagger
+from common.runs.run import open_run
+from common.training.checkpoints import save_checkpoint
+from task1_asc.networks.build import make_network
+from task1_asc.settings import Task1Settings
+from tests.support.finished_runs import write_task1_run
 from tests.support.places import ROOT
 
 
@@ -64,3 +72,15 @@ def test_a_run_without_a_model_of_sound_is_refused_in_a_sentence(tmp_path, recor
 def test_a_folder_without_settings_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"is no run: there is no settings.yaml"):
         load_run(tmp_path)
+
+
+def test_a_run_with_the_accelerator_cpu_stays_off_the_gpu(tmp_path, monkeypatch):
+    folder = write_task1_run(tmp_path / "run", 5, 0)
+    settings = (folder / "settings.yaml").read_text()
+    (folder / "settings.yaml").write_text(settings.replace("accelerator: auto", "accelerator: cpu"))
+    network = make_network(open_run(folder, Task1Settings).settings.model)
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    save_checkpoint({"state_dict": weights}, folder / "train" / "last.ckpt")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # nothing here can be moved to it
+    assert {value.device.type for value in load_tagger(str(folder)).parameters()} == {"cpu"}
+    load_embedder(str(folder))
