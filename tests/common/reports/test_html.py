@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ from jinja2 import UndefinedError
 from common.reports.html import (
     Section,
     audio,
+    cost,
     figure,
+    interval_note,
+    left_out,
+    name_seeds,
     page,
     paragraph,
     preformatted,
@@ -144,3 +149,45 @@ def test_a_report_appears_whole_or_not_at_all(tmp_path):
 def test_a_table_of_made_up_data_says_so(capsys):
     print_results(ROWS, "Task 1", made_up=True)
     assert "Task 1 (MADE-UP DATA)" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("runs", "sentence"),
+    [
+        ([1], "Intervals are 95 % over clips (bootstrap)."),
+        ([1, 4], "Intervals are 95 % over clips (bootstrap); of several runs the mean."),
+        ([1, 5], "Intervals are 95 %: over seeds (Student's t) from 5 runs on, else over clips (bootstrap)."),
+    ],
+)
+def test_the_kind_of_the_intervals_is_told(runs, sentence):
+    assert interval_note(runs, "clips") == sentence
+
+
+def test_seeds_costs_and_unfinished_runs_are_named():
+    assert (name_seeds([7]), name_seeds([7, 8])) == ("seed 7", "2 seeds")
+    assert cost({"energy_kwh": 0.0123456, "seconds": 5.0}) == {"energy in Wh": "12.3", "seconds": 5.0}
+    assert cost({}) == {"energy in Wh": "not measured", "seconds": None}
+    assert left_out([]) == [] and "Not finished and left out: a, b." in left_out([Path("x/a"), Path("x/b")])[0]
+
+
+def test_a_column_is_numeric_if_all_of_its_values_are():
+    rows = [{"a": "1.5 [1, 2]", "b": 1, "c": True, "d": "x", "e": None, "f": "–"},
+            {"a": "–", "b": None, "c": False, "d": "1", "e": None, "f": ""}]  # fmt: skip
+    text = table(rows)
+    assert [name for name in "abcdef" if f'<th scope="col" class="number">{name}</th>' in text] == ["a", "b", "f"]
+    assert table(rows, columns=["b"]).count("<th ") == 1
+
+
+def test_a_player_jumps_to_seconds_and_keeps_rate_and_length(tmp_path):
+    import base64
+    import io
+
+    import soundfile
+
+    for mp3 in (False, True):
+        text = audio(np.zeros(16000), 8000, "a clip", jumps=[("true 0:01", 1)], mp3=mp3)
+        content = base64.b64decode(text.split("base64,")[1].split('"')[0])
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            assert (file.samplerate, file.channels) == (8000, 1) and abs(file.frames - 16000) < 3000 * mp3 + 1
+            assert file.format == ("MP3" if mp3 else "WAV")
+        assert "true 0:01" in text and "1.0" in text and "a clip" in text
