@@ -260,6 +260,8 @@ def psds(
     for path, what in (dict.fromkeys(scores, "folder of score tables") | tables).items():
         if not path.exists():  # refuses at once, without pandas
             raise UserError(f"There is no {what} {path}.")
+    if min(jobs, draws) < 0:
+        raise UserError(f"--jobs is {jobs} and --draws {draws}; neither can be negative.")
     from task4_sed.metrics.command import score
 
     if len(scores) > 1:

@@ -72,11 +72,7 @@ def call_function(function: Callable[..., int | None], prog: str, words: Sequenc
     hints = _hints(function)
     options = [name for name, hint in hints.items() if not _is_positional(hint)]
     given = _sort_words(hints, words, options, prog)
-    parameters = inspect.signature(function).parameters.values()
-    missing = [each.name for each in parameters if each.default is each.empty and each.name not in given]
-    if missing:
-        shown = [name.upper() if _is_positional(hints[name]) else f"--{name}" for name in missing]
-        raise UserError(f"Missing: {', '.join(shown)}. See {prog} --help.")
+    _refuse_missing(function, hints, given, prog)
     return function(**_check_values(hints, given))
 
 
@@ -97,7 +93,17 @@ def call_with_config(verb: ConfigVerb, prog: str, words: Sequence[str]) -> int |
         _show_help(verb.function, cls, config, overrides, prog)
     arguments = _check_values(flags, {name: given[name] for name in flags if name in given})
     path = _settings_path(verb, prog, config, arguments)
+    _refuse_missing(verb.function, flags, given, prog)
     return verb.function(load_settings(cls, path, overrides), **arguments)
+
+
+def _refuse_missing(function: Callable[..., Any], hints: Mapping[str, Any], given: Collection[str], prog: str) -> None:
+    """Refuse a call without an argument that has no default."""
+    parameters = inspect.signature(function).parameters
+    missing = [name for name in hints if parameters[name].default is inspect.Parameter.empty and name not in given]
+    if missing:
+        shown = [name.upper() if _is_positional(hints[name]) else f"--{name}" for name in missing]
+        raise UserError(f"Missing: {', '.join(shown)}. See {prog} --help.")
 
 
 def _class_of_call(settings_class: type[Settings], words: Sequence[str]) -> type[Settings]:
@@ -243,8 +249,9 @@ def _settings_path(verb: ConfigVerb, prog: str, config: Path | None, flags: Mapp
     for flag, path in verb.config_for.items():
         if flags.get(flag):
             return path
+    or_data = "" if verb.config_of is None else ", a folder or table of clips,"
     or_resume = " or --resume RUN" if "resume" in inspect.signature(verb.function).parameters else ""
-    raise UserError(f"The settings are missing. Call {prog} CONFIG.yaml{or_resume}.")
+    raise UserError(f"The settings are missing. Call {prog} CONFIG.yaml{or_data}{or_resume}.")
 
 
 def _settings_of_run(folder: Path) -> Path:

@@ -197,7 +197,8 @@ def list_audio(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give a folder that holds audio files.")
+        found = f"{folder} is a file" if folder.exists() else f"There is no folder {folder}"
+        raise UserError(f"{found}; give a folder that holds audio files.")
     paths = [path for path in walk_files(folder) if path.suffix.lower() in ENDINGS]
     if not paths:
         raise UserError(

@@ -137,6 +137,7 @@ def print_comparison(comparisons: Sequence[Comparison], as_json: bool = False) -
         print_text(
             "Over seeds: Student's t of the differences; it tells methods apart, not only these trained networks."
         )
+        print_text("Better or worse is said where 0 is in neither interval, over recordings or over seeds.")
     else:
         print_text("They tell these trained networks apart, not the methods: for those, train several seeds of each.")
     if comparisons[0].parts:

@@ -130,7 +130,9 @@ class Index:
         """
         path = folder / INDEX
         if not path.is_file():
-            state = "is not finished; run the same `index` again" if (folder / PLAN).is_file() else "is no index"
+            state = "is no index; `python -m retrieval index DIR --model mn04.as --out INDEX` makes one"
+            if (folder / PLAN).is_file():
+                state = "is not finished; run the same `index` again"
             raise UserError(f"{folder} {state}.")
         content = read_json(path, "index again", {"files": list, "model": str})
         read_json(path, "index again", {"name" if "name" in content else "run": str})

@@ -72,8 +72,10 @@ def find_tags(text: str, labels: Sequence[str]) -> TagQuery:
         groups.append([tag for tag, count in enumerate(shared) if count == most]) if most else unknown.append(word)
     if not groups:
         known = {word for label in labels for word in split(label)} - FILLERS
-        near = ", ".join(found for word in unknown for found in nearest(word, sorted(known))) or "nothing"
-        raise UserError(f"No tag has a word of {text!r}, and this index has no text model; near it: {near}.")
+        near = ", ".join(found for word in unknown for found in nearest(word, sorted(known))) or "none"
+        raise UserError(
+            f"Nothing fits {text!r}: no tag has a word of it, and this index has no text model; words near it: {near}."
+        )
     return TagQuery(groups, unknown)
 
 

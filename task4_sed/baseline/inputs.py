@@ -4,7 +4,6 @@ from typing import Any
 
 from common.errors import UserError
 from task4_sed.baseline.settings import GroupSettings, Task4Settings
-from task4_sed.labels import MAESTRO_EVALUATED
 from task4_sed.settings import FilterSettings
 
 USUAL_MEDIAN = FilterSettings().median_frames
@@ -36,17 +35,13 @@ def check_inputs(settings: Task4Settings) -> None:
     Raises:
         UserError: for the first that is missing or wrong.
     """
-    from task4_sed.data.sets import read_set
+    from task4_sed.data.sets import check_sets
 
     data, weights = settings.data, settings.embedding.weights
     if settings.embeddings != "none" and not settings.embedding.untrained and weights and not weights.is_file():
         raise UserError(f"embedding.weights: there is no file {weights}.")
-    names: list[str] = [name for group in data.batch for name in group.sets]
-    if not settings.own_data:
-        names += ["synthetic_validation"] * settings.validation.synthetic + ["validation"]
-        names += ["maestro_validation"] * bool(set(MAESTRO_EVALUATED) & set(settings.labels.classes))
-    for name in dict.fromkeys(names):
-        read_set(data.root, name, data.allow_missing, settings.labels.classes)
+    names = [name for group in data.batch for name in group.sets]
+    check_sets(settings, names, settings.validation.synthetic)
 
 
 def _with_facts(settings: Task4Settings, facts: dict[str, Any]) -> Task4Settings:

@@ -78,7 +78,7 @@ def read_own(table: Path, audio: Path, allow_missing: bool = False) -> OwnRecord
         UserError: for a wrong table (file and line), files that are missing unless that is allowed, an unknown part.
     """
     if not table.is_file():
-        raise UserError(f"There is no table of events {table}; give yours with --data.table and --data.audio.")
+        raise UserError(f"There is no table of events {table}; give yours with --data.table (`data check`: --table).")
     annotations = read_events(table)
     raw = read_table(table, EVENT_COLUMNS[:1], "event")
     present = {clip_name(str(path.relative_to(audio))): path for path in list_audio(audio)}
@@ -90,7 +90,7 @@ def read_own(table: Path, audio: Path, allow_missing: bool = False) -> OwnRecord
         if not allow_missing or len(absent) == len(clips):
             raise UserError(
                 f"{sentence}; there is {next(iter(present.values())).relative_to(audio)}. Give the folder where the "
-                "names start (--data.audio), or leave them out with --data.allow_missing true."
+                "names start (--data.audio; `data check`: --audio), or leave them out with --data.allow_missing true."
             )
         notes.append(f"{sentence}; they are left out.")
         clips = [name for name in clips if name in present]

@@ -4,7 +4,7 @@ ROOT is the folder that the official recipe calls data/dcase/dataset. The audio 
 table below, at any sample rate, or beside it in a folder ending in `_16k`, as the official recipe makes it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from common.output import say
 from common.settings.yaml_file import read_yaml
 from task4_sed.data.annotations import clip_name, read_durations, read_events
 from task4_sed.data.maestro import split_training_windows
-from task4_sed.labels import CLASSES, CLIP_SAMPLES, SAMPLE_RATE, Domain, refuse_unknown_labels
+from task4_sed.labels import CLASSES, CLIP_SAMPLES, MAESTRO_EVALUATED, SAMPLE_RATE, Domain, refuse_unknown_labels
 from task4_sed.settings import SystemSettings, ValidationSettings
 
 Kind = Literal["strong", "soft", "weak", "unlabeled"]
@@ -179,6 +179,20 @@ def read_clips(settings: SystemSettings, name: str) -> ClipSet:
     if clips.missing:
         say(missing_sentence(name, len(clips.missing), len(clips) + len(clips.missing), clips.missing))
     return clips
+
+
+def check_sets(settings: SystemSettings, training: Iterable[str], synthetic: bool) -> None:
+    """Read the sets of a run before anything is made: training, and of the challenge's data validation and test.
+
+    Raises:
+        UserError: for the first that is missing or wrong.
+    """
+    names = list(training)
+    if not settings.own_data:
+        names += ["synthetic_validation"] * synthetic + ["validation"]
+        names += ["maestro_validation"] * bool(set(MAESTRO_EVALUATED) & set(settings.labels.classes))
+    for name in dict.fromkeys(names):
+        read_set(settings.data.root, name, settings.data.allow_missing, settings.labels.classes)
 
 
 def hold_out(

@@ -202,6 +202,7 @@ def stores_to_write(settings: TwoIterations) -> Iterator[tuple[str, ClipSet]]:
 
 def check_inputs(settings: TwoIterations) -> None:
     """Refuse sets with other labels than their part of the batch needs, and missing files, before training starts."""
+    used: set[str] = set()
     for kind in KINDS:
         for name in getattr(settings.data.sets, kind):
             found = set_layout(name).kind
@@ -218,7 +219,9 @@ def check_inputs(settings: TwoIterations) -> None:
                 f"recipe with --transformers.{name}.untrained true."
             )
         for which in ((1, 1), (1, 2), (2, 1)):
-            wanted = settings.stage(name, *which).augment.impulse_responses
+            stage = settings.stage(name, *which)
+            used |= {kind for kind in KINDS if getattr(stage.batch, kind)}
+            wanted = stage.augment.impulse_responses
             if wanted is not None and not wanted.folder.is_dir():
                 raise UserError(
                     f"augment.impulse_responses: there is no folder {wanted.folder}. Put responses of microphones "
@@ -230,3 +233,5 @@ def check_inputs(settings: TwoIterations) -> None:
                 f"data.exclude: there is no {settings.data.root / path}. Get the list from the winner's code, or train "
                 "on all clips with --data.exclude {}."
             )
+    training = [name for kind in sorted(used) for name in getattr(settings.data.sets, kind)]
+    sets.check_sets(settings, training, settings.validation.synthetic)

@@ -35,6 +35,12 @@ def make_model(settings: ModelSettings, labels: Sequence[str]) -> AudioModel:
     return model
 
 
+def refuse_absent_weights(settings: ModelSettings) -> None:
+    """Refuse a file of weights that is not there."""
+    if settings.weights is not None and not settings.untrained and not settings.weights.is_file():
+        raise UserError(f"model.weights: there is no file {settings.weights}.")
+
+
 def start_from_weights(model: AudioModel, settings: ModelSettings) -> None:
     """Load the blocks below the heads, strictly; heads and recurrent layers stay random."""
     if settings.untrained:

@@ -17,7 +17,7 @@ from common.output import Progress, say
 from common.runs.energy import measure_energy
 from common.runs.folder import is_main_process
 from common.runs.recipe import Recipe
-from common.runs.run import Run
+from common.runs.run import Run, is_done
 from common.runs.stages import Stage
 from common.training.checkpoints import load_weights, save_checkpoint
 from common.training.memory import refuse_large
@@ -34,7 +34,7 @@ from task4_sed.pretraining.clips import (
     scoring_loader,
     training_loader,
 )
-from task4_sed.pretraining.networks import make_model, start_from_weights
+from task4_sed.pretraining.networks import make_model, refuse_absent_weights, start_from_weights
 from task4_sed.pretraining.scoring import FIGURES, EvaluationScores
 from task4_sed.pretraining.settings import OfficeSettings, PretrainSettings
 from task4_sed.pretraining.tables import FRAMES
@@ -187,6 +187,20 @@ def make_stages(settings: PretrainSettings) -> list[Stage]:
     return [stage for stage in STAGES if teachers or stage.name != "targets"]
 
 
+def refuse_early(run: Run[PretrainSettings]) -> None:
+    """Refuse missing or wrong tables, clips, weights and runs of teachers, unless the run is finished."""
+    settings = run.settings
+    if is_done(run, "test"):
+        return
+    read_training_set(settings.data)
+    read_evaluation_set(settings.data)
+    if not is_done(run, "train"):
+        refuse_absent_weights(settings.model)
+    if settings.distillation is not None and not is_done(run, "targets"):
+        for folder in settings.distillation.teachers:
+            RECIPE.open(folder).read_evaluation()
+
+
 def uses_made_up_data(settings: PretrainSettings | OfficeSettings) -> bool:
     """Whether the data of a run are made up."""
     return is_made_up(settings.data.root)
@@ -207,4 +221,6 @@ STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
     Stage("test", score_network, uses=(*TRAINING, *TRAINER, "evaluation")),
 ]
-RECIPE = Recipe(PretrainSettings, make_stages, result_row, uses_made_up_data, for_check=validate_each_epoch)
+RECIPE = Recipe(
+    PretrainSettings, make_stages, result_row, uses_made_up_data, refuse_early, for_check=validate_each_epoch
+)

@@ -16,12 +16,12 @@ from common.models.network import uses_gpu
 from common.output import say
 from common.reports.statistics import bootstrap_interval
 from common.runs.recipe import Recipe
-from common.runs.run import Run
+from common.runs.run import Run, is_done
 from common.runs.stages import Stage
 from common.training.seeds import seed_all
 from task4_sed.pretraining.augment import Share, joined
 from task4_sed.pretraining.clips import JointBatches, scoring_loader
-from task4_sed.pretraining.networks import make_model, start_from_weights
+from task4_sed.pretraining.networks import make_model, refuse_absent_weights, start_from_weights
 from task4_sed.pretraining.office.data import (
     Event,
     FixedPieces,
@@ -237,10 +237,21 @@ def without_absent_weights(settings: OfficeSettings) -> OfficeSettings:
     return settings.model_copy(update={"model": settings.model.model_copy(update={"untrained": True})})
 
 
+def refuse_early(run: Run[OfficeSettings]) -> None:
+    """Refuse missing or wrong recordings and weights, unless the run is finished."""
+    if not is_done(run, "test"):
+        for split in ("train", "valid", "test"):
+            read_recordings(run.settings.data.root, split)
+    if not is_done(run, "train"):
+        refuse_absent_weights(run.settings.model)
+
+
 TRAINING = ("seed", "data.root", "data.batch_size", "model", "augmentation", "optim")
 
 STAGES = [
     Stage("train", train_network, uses=(*TRAINING, *TRAINER)),
     Stage("test", score_network, uses=(*TRAINING, *TRAINER, "events")),
 ]
-RECIPE = Recipe(OfficeSettings, make_stages, result_row, uses_made_up_data, for_check=without_absent_weights)
+RECIPE = Recipe(
+    OfficeSettings, make_stages, result_row, uses_made_up_data, refuse_early, for_check=without_absent_weights
+)

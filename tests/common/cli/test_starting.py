@@ -1,11 +1,13 @@
 """What a verb imports before it works: nothing heavy for helps and refusals, no Lightning where nothing trains."""
 
+import importlib
 import json
 import subprocess
 import sys
 
 import pytest
 
+from common.cli import run
 from tests.support.places import ROOT
 
 TRAINING_ONLY = ("lightning", "torchmetrics", "transformers", "matplotlib", "torch._dynamo", "scipy.stats")
@@ -33,12 +35,14 @@ REFUSALS = {
                "probe nothing --model mn04.as",
                "complexity mn99", "export mn99 --out x.onnx", "audioset evaluate nothing",
                "audioset check --root nothing", "audioset logits mn04.as --root nothing --out x.hdf5",
-               "serve --model mn99", "tag --help", "pretrain --help", "--help"],
+               "serve --model mn99", "finetune", "finetune LICENSE", "data check nothing",
+               "tag --help", "pretrain --help", "--help"],
     "task1_asc": ["evaluate nothing", "evaluate", "predict nothing --root x", "report nothing", "export nothing",
                   "package nothing --label A_B_task1_1", "train nothing.yaml", "data check --root nothing",
                   "data pack --root nothing", "compare nothing x", "evaluate --weights nothing --root x",
                   "sounds data check --root nothing", "sounds evaluate nothing", "sounds predict nothing --root x",
-                  "sounds report nothing", "sounds compare nothing x", "train --help", "report --help"],
+                  "sounds report nothing", "sounds compare nothing x",
+                  "data check --root LICENSE", "system task1_asc/configs/small.yaml", "train --help", "report --help"],
     "task4_sed": ["evaluate nothing", "predict nothing --root x", "report nothing", "train --help",
                   "package nothing --label A_B_task4_1 --meta x --reference y", "compare nothing x",
                   "psds nothing --ground_truth x --durations y", "pretrain_evaluate nothing"],
@@ -49,6 +53,22 @@ REFUSALS = {
                   "moments predict nothing --root x", "moments report nothing"],
     "submissions": ["check nothing", "pack nothing", "template nothing", "check --help"],
 }  # fmt: skip
+
+STARTS = [
+    "common pretrain common/audioset/configs/small.yaml",
+    "common finetune common/audioset/configs/esc50.yaml",
+    "task1_asc train task1_asc/configs/small.yaml",
+    "task1_asc sounds train task1_asc/broad_sounds/configs/small.yaml",
+    "task4_sed train task4_sed/configs/small.yaml",
+    "task4_sed train task4_sed/configs/own.yaml",
+    "task4_sed train task4_sed/configs/two_iterations_small.yaml",
+    "task4_sed pretrain task4_sed/configs/pretrain_small.yaml",
+    "task4_sed finetune_dcase2016 task4_sed/configs/finetune_dcase2016_small.yaml",
+    "retrieval train retrieval/configs/small.yaml",
+    "retrieval train_imitation retrieval/configs/imitation_small.yaml",
+    "retrieval moments train retrieval/moments/configs/small.yaml",
+    "retrieval moments train retrieval/moments/configs/similarity_small.yaml",
+]
 
 CALL = """
 import contextlib, importlib, io, json, sys
@@ -83,3 +103,13 @@ def test_verbs_that_do_not_train_import_neither_lightning_nor_what_it_imports(pa
     loaded = modules(f"import json, sys\n{imports}print(json.dumps(sorted(sys.modules)))")
     assert set(TRAINING_ONLY) & set(loaded) == set()
     assert len(loaded) < MOST_MODULES
+
+
+@pytest.mark.parametrize("words", STARTS)
+def test_a_training_without_its_data_is_refused_before_anything_is_written(words, tmp_path, monkeypatch, capsys):
+    package, *rest, config = words.split()
+    monkeypatch.chdir(tmp_path)
+    verbs = importlib.import_module(f"{package}.__main__").VERBS
+    assert run(f"python -m {package}", verbs, [*rest, str(ROOT / config)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

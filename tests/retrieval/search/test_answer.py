@@ -35,7 +35,7 @@ def test_words_find_what_the_tagger_calls_so_and_that_is_said(index):
     assert all(hit["file"].startswith("low") for hit in found.hits)
     assert "by tags, for want of a text model: Low tone or Low tone, far away" in found.notes[0]
     assert found.notes[1:] == ["No tag has lowest; left out of the query."]
-    with pytest.raises(UserError, match=r"No tag has a word of 'hihg', .* near it: high"):
+    with pytest.raises(UserError, match=r"Nothing fits 'hihg': no tag has a word of it, .* near it: high"):
         answer(index, ["hihg"])
 
 
