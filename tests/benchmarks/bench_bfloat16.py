@@ -1,9 +1,11 @@
-"""Inference in bfloat16 against float32: time of a 10-s clip, and what changes in the tags of real clips.
+"""Inference in bfloat16 against float32: time of a 10-s clip, and what changes in the outputs.
 
     python -m tests.benchmarks.bench_bfloat16 [--pairs 5] [--clips DIR --weights mn04_as.pt]
+    python -m tests.benchmarks.bench_bfloat16 --golden
 
 One thread, processor time, both precisions in turns; networks with random weights. With --clips, the tags and
-embeddings of mn04.as on each audio file of a folder: decisions are tags above 0.5.
+embeddings of mn04.as on each audio file of a folder: decisions are tags above 0.5. With --golden, the largest error of
+either precision on two clips of the official code (tests/golden), over the largest official value.
 """
 
 import argparse
@@ -18,10 +20,12 @@ from common.data.audio import list_audio, read_audio
 from common.inference.prepare import computing_in, prepare_for_inference
 from common.models.audio_model import AudioModel
 from common.output import print_table
-from common.registry import create_audio_model, load_audio_model
+from common.registry import create_audio_model, load_audio_model, load_released_state_dict
+from tests.support.golden_case import GoldenCase
 
 MODELS = {"mn10": (1, 4), "dymn04": (1,), "passt_s_swa": (1,), "atst_frame": (1,), "beats": (1,)}
 """Names to numbers of clips in a batch."""
+GOLDEN = ("mn04", "mn10", "dymn10", "passt_s_swa", "atst_frame", "fpasst", "beats")
 
 
 def seconds(model: AudioModel, waveforms: torch.Tensor, pairs: int) -> dict[str, float]:
@@ -68,14 +72,44 @@ def show_tags(folder: Path, weights: Path | None) -> None:
     print(f"least cosine of the embeddings: {float(cosine_similarity(*embeddings).min()):.4f}")
 
 
+def show_errors() -> None:
+    """A row for each official output and network."""
+    rows = []
+    for name in GOLDEN:
+        case, model = GoldenCase(name), create_audio_model(name)
+        load_released_state_dict(model, case.state_dict())
+        prepare_for_inference(model)
+        found = {}
+        for precision in ("float32", "bf16"):
+            with torch.inference_mode(), computing_in(precision):
+                output = model(case.waveform())
+            if output.frames is None:
+                found[precision] = {"embedding": output.embedding, "logits": output.logits}
+            else:
+                assert output.frame_logits is not None
+                found[precision] = {"pooled": output.frames, "strong_logits": output.frame_logits.mT}
+        for part in found["bf16"]:
+            official = case.expected(part)
+            errors = {
+                precision: (case.thinned(part, outputs[part]).float() - official).abs().max() / official.abs().max()
+                for precision, outputs in found.items()
+            }
+            rows.append({"model": name, "output": part, **{key: f"{value:.1e}" for key, value in errors.items()}})
+    print_table(rows, title="Largest error over the largest official value, two clips")
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--clips", type=Path, help="folder of audio files")
     parser.add_argument("--weights", type=Path, help="released weights; by default from the cache or a download")
+    parser.add_argument("--golden", action="store_true", help="errors on the official outputs alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.golden:
+        show_errors()
+        return
     show_speed(arguments.pairs)
     if arguments.clips:
         show_tags(arguments.clips, arguments.weights)
