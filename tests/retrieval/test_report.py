@@ -1,5 +1,6 @@
 """What the report of retrieval shows: means over runs, recall over the ranking, the hardest queries."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,8 +9,13 @@ import pandas as pd
 import pytest
 import soundfile
 
+from common.errors import UserError
 from common.runs.systems import Trained
+from common.settings import load_settings
 from retrieval import report
+from retrieval.imitation.settings import ImitationSettings
+from retrieval.settings import RetrievalSettings
+from tests.support.places import ROOT
 
 
 def finished(folder: Path, seed: int, ranks: list[int], **figures):
@@ -90,3 +96,52 @@ def test_the_hardest_queries_come_with_their_clip_and_the_one_that_was_found(hea
                         "1.wav, found first"]  # fmt: skip
     assert all(len(waveform) == 2 * report.RATE for waveform, _ in played)
     assert "3.wav (its clip) is not here any more" in "".join(parts)
+
+
+@pytest.fixture
+def systems(tmp_path, monkeypatch):
+    """Makes what the report finds: a run for each settings class, with the directions that it has."""
+
+    def make(*configs: tuple[type, str]):
+        found = []
+        for number, (cls, config) in enumerate(configs):
+            figures = {"mAP@10": 0.5, **({"audio to text R@1": 0.25} if cls is RetrievalSettings else {})}
+            run, content = finished(tmp_path / f"run{number}", 0, [1, 2], **figures)
+            run.settings = load_settings(cls, ROOT / "retrieval" / "configs" / config)
+            content["clips"] |= {"notes": ["One clip was silent."]}
+            found.append(Trained(f"run{number}", "", [run], [{**content, "tie_rule": "ties by name", "made_up": True}]))
+        monkeypatch.setattr(report, "read_systems", lambda _paths, _open: (found, [Path("runs/stopped")]))
+        monkeypatch.setattr(report, "hardest_part", lambda _run: [])
+        return found
+
+    return make
+
+
+TEXT, IMITATION = (RetrievalSettings, "small.yaml"), (ImitationSettings, "imitation_small.yaml")
+
+
+def test_the_page_of_retrieval_by_text_has_both_directions_ranks_and_queries(systems, tmp_path, capsys):
+    systems(TEXT, TEXT)
+    path = report.write_retrieval_report([tmp_path / "run0"])
+    page = path.read_text()
+    assert path == tmp_path / "run0" / "report.html" and "Audio retrieval by text (made-up data)" in page
+    headings = re.findall(r"<h2[^>]*>([^<]*)</h2>", page)
+    assert headings == ["Results", "Ranks", "Hardest queries", "Learning curves", "Energy", "Settings"]
+    assert "<caption>The other direction: a clip finds its captions.</caption>" in page
+    assert page.count("One clip was silent.") == 1 and "left out: stopped" in page and "2 runs; ties by name" in page
+    assert "<caption>Each training.</caption>" in page
+    printed = capsys.readouterr().out
+    assert "Audio retrieval by text, per cent (MADE-UP DATA)" in printed and "25.0" not in printed
+
+
+def test_the_page_of_imitations_has_one_direction(systems, tmp_path):
+    systems(IMITATION)
+    page = report.write_retrieval_report([tmp_path / "run0"], tmp_path / "out.html").read_text()
+    assert "Query by vocal imitation" in page and "The other direction" not in page and "1 run; " in page
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", page) == ["Results", "Learning curves", "Energy", "Settings"]
+
+
+def test_runs_of_both_kinds_cannot_stand_in_one_report(systems, tmp_path):
+    systems(TEXT, IMITATION)
+    with pytest.raises(UserError, match="cannot stand in one report"):
+        report.write_retrieval_report([tmp_path / "run0"])

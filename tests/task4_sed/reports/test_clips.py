@@ -1,11 +1,15 @@
 """Clips of a report: which are shown, and what is drawn of them."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
-from task4_sed.reports.clips import _shown_classes, clip_agreement, draw_clip
+from task4_sed.reports import clips
+from task4_sed.reports.clips import _shown_classes, clip_agreement, clip_parts, draw_clip
 
 CLASSES = ["Dog", "Cat", "Speech", "unheard"]
 EVENTS = {"a": [(0.0, 2.0, "Dog"), (2.0, 4.0, "Cat")], "b": [(0.0, 1.0, "Speech"), (1.0, 4.0, "unheard")]}
@@ -16,7 +20,7 @@ def scored(**frames: list[tuple[float, ...]]) -> EvaluationSet:
     borders = np.arange(4.0)
     tables = {name: pd.DataFrame(np.column_stack([borders, borders + 1, rows]), columns=["onset", "offset", *CLASSES])
               for name, rows in frames.items()}  # fmt: skip
-    events = {name: EVENTS[name] for name in frames}
+    events = {name: EVENTS.get(name, EVENTS["a"]) for name in frames}
     return evaluation_set(tables, events, dict.fromkeys(frames, 4.0), classes=CLASSES)
 
 
@@ -67,3 +71,29 @@ def test_a_clip_is_drawn_over_its_seconds_with_scores_below_and_events_as_bars()
     assert below.get_xlim() == (0, 4) and below.get_xlabel() == "seconds"
     assert [line.get_ydata()[0] for line in below.lines if line.get_linestyle() == ":"] == [0.5]
     assert below.get_legend() is not None
+
+
+def test_the_two_best_and_the_two_worst_clips_are_shown_and_loud_ones_played_at_full_scale(monkeypatch):
+    right = [DOG, DOG, CAT, CAT]
+    heard = {"a": [QUIET, *right[1:]], "best": right, "c": [QUIET] * 4, "d": [QUIET, QUIET, *right[2:]],
+             "e": [*right[:1], QUIET, QUIET, QUIET]}  # fmt: skip
+    shown, played = [], []
+    evaluation = scored(**heard)
+    loudness = {name: 4.0 if name == "best" else 0.5 for name in heard}
+    monkeypatch.setattr(clips, "_evaluation", lambda _run, _finisher: evaluation)
+    found = SimpleNamespace(filenames=[f"{name}.wav" for name in heard], folder=Path("audio"))
+    monkeypatch.setattr(clips, "read_set", lambda *_where, **_how: found)
+    monkeypatch.setattr(clips, "read_audio", lambda path, _rate: np.full(8, loudness[path.stem]))
+    monkeypatch.setattr(clips, "draw_clip", lambda _waveform, _evaluation, row: evaluation.clips[row])
+    monkeypatch.setattr(
+        clips.html, "figure", lambda name, caption, _words, as_pixels: shown.append((name, caption)) or ""
+    )
+    monkeypatch.setattr(clips.html, "audio", lambda waveform, _rate: played.append(float(waveform.max())) or "")
+    data, labels = SimpleNamespace(root=Path()), SimpleNamespace(classes=CLASSES)
+    run = SimpleNamespace(settings=SimpleNamespace(own_data="", data=data, labels=labels))
+    parts = clip_parts(run, None)
+    assert [name for name, _ in shown] == ["best", "a", "c", "e"]
+    assert [caption for _, caption in shown] == [
+        "best: best, frame F1 100 %", "best: a, frame F1 86 %", "worst: c, frame F1 0 %", "worst: e, frame F1 40 %"
+    ]  # fmt: skip
+    assert played == [1.0, 0.5, 0.5, 0.5] and "Chosen by the F1 of frames at 0.5." in parts[0]
