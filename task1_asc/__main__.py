@@ -97,14 +97,14 @@ def load_recipe() -> "Recipe[Task1Settings]":
 
 def check_inputs(settings: Task1Settings) -> None:
     """Look for the lists and folders of a run."""
-    from task1_asc.data.inputs import check_inputs as look
+    from task1_asc.data.tau2022 import check_inputs as look
 
     look(settings)
 
 
 def show(run: "Run[Task1Settings]") -> None:
     """Print the figures of a finished run."""
-    from task1_asc.figures import summary_rows
+    from task1_asc.metrics import summary_rows
 
     print_table(summary_rows(run), title=_title(run))
     say(f"See `evaluate {run.folder}` for classes and devices.")
@@ -133,7 +133,7 @@ def evaluate(
     """
     if (run is None) == (weights is None) or (weights is None) != (root is None):
         raise UserError("Give a run folder, or --weights FILE --model NAME --root DIR.")
-    from task1_asc.figures import class_rows, device_rows, figure_rows, read_published, summary_rows
+    from task1_asc.metrics import class_rows, device_rows, figure_rows, read_published, summary_rows
 
     if weights is not None and root is not None:
         refuse_absent([weights, root], "give a file of weights and a folder of clips")

@@ -36,8 +36,7 @@ from task1_asc.data.clips import (
     scene_loader,
     store_folder,
 )
-from task1_asc.data.inputs import check_inputs
-from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, is_made_up_data
+from task1_asc.data.tau2022 import CLASSES, TRAINING_DEVICES, check_inputs, is_made_up_data
 from task1_asc.evaluate import score_network
 from task1_asc.networks.build import KEPT_FLOAT, input_shape, load_run_model, load_run_networks
 from task1_asc.networks.classify import DeviceNetworks, classify_with

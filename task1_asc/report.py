@@ -17,8 +17,7 @@ from common.runs.run import Run, open_run
 from common.runs.systems import Trained, configuration, read_systems
 from common.settings import dump_settings
 from task1_asc.data.tau2022 import CLASSES, DEVICE_GROUPS, DEVICES, SUBSETS
-from task1_asc.figures import read_published
-from task1_asc.metrics import rank_score
+from task1_asc.metrics import rank_score, read_published
 from task1_asc.settings import Task1Settings
 
 CURVES = {

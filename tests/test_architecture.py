@@ -21,7 +21,7 @@ FLOORS = {
     ],
     "task1_asc": [
         "__main__", "broad_sounds", "report compare as_model", "export", "submission", "recipe", "evaluate", "train",
-        "networks", "metrics figures", "data", "settings",
+        "networks", "metrics", "data", "settings",
     ],
     "task1_asc.broad_sounds": [
         "verbs as_model", "report compare check", "submission", "recipe", "evaluate train", "model", "embeddings",

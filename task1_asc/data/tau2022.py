@@ -1,4 +1,4 @@
-"""TAU Urban Acoustic Scenes 2022 Mobile: folders, tables and splits.
+"""TAU Urban Acoustic Scenes 2022 Mobile: folders, tables and splits. No torch here.
 
 ROOT/TAU-urban-acoustic-scenes-2022-mobile-development/   audio/ meta.csv evaluation_setup/
 ROOT/TAU-urban-acoustic-scenes-2024-mobile-evaluation/    audio/ evaluation_setup/fold1_test.csv
@@ -17,6 +17,8 @@ from common.errors import UserError, unknown
 
 if TYPE_CHECKING:  # a wrong folder is refused without pandas
     import pandas as pd
+
+    from task1_asc.settings import Task1Settings
 
 CLASSES = (
     "airport",
@@ -216,6 +218,28 @@ def read_evaluation(root: Path, year: int = 2024) -> "pd.DataFrame":
     """The clips of an evaluation set, in the order of its list: column filename, and device_id in 2025."""
     path = evaluation_folder(root, year) / "evaluation_setup" / "fold1_test.csv"
     return read_tsv(path, ["filename"], key="filename")
+
+
+def check_inputs(settings: "Task1Settings") -> None:
+    """Look for the lists and folders of a run, unless it is finished.
+
+    Raises:
+        UserError: for the first that is missing or wrong.
+    """
+    from common.runs.run import RECORD  # not part of an inference package
+
+    if (settings.folder / "test" / RECORD).is_file():
+        return
+    data, taught = settings.data, settings.distillation
+    read_split(data.root, settings.subset)
+    if data.training_list is not None:
+        read_training_list(data.root, data.training_list, settings.subset)
+    augments = [settings.augment, *(teacher.augment for teacher in (taught.teachers if taught else ()))]
+    for responses in (augment.impulse_responses for augment in augments):
+        if responses is not None and not responses.folder.is_dir():
+            raise UserError(f"augment.impulse_responses.folder: there is no folder {responses.folder}.")
+    if taught is not None and taught.logits is not None and not taught.logits.is_file():
+        raise UserError(f"distillation.logits: there is no file {taught.logits}.")
 
 
 def hold_out_by_location(clips: "pd.DataFrame", share: float, seed: int) -> "tuple[pd.DataFrame, pd.DataFrame]":

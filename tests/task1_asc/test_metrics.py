@@ -5,8 +5,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 
 from task1_asc.data.tau2022 import CLASSES, DEVICES
 from task1_asc.evaluate import write_predictions
-from task1_asc.figures import percent, read_published
-from task1_asc.metrics import log_loss, macro_accuracy, rank_score, score_scenes
+from task1_asc.metrics import log_loss, macro_accuracy, percent, rank_score, read_published, score_scenes
 
 
 def random(seed=0):
