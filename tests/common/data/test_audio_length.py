@@ -1,10 +1,13 @@
 """Lengths of audio: what decoding gives, whatever a header says; damaged files are refused, never shortened."""
 
+import io
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from common.data.audio import AudioError, audio_info, read_audio, read_blocks
 from tests.support.audio_mutations import KINDS, RATE, encode, mutate, noise
@@ -107,3 +110,35 @@ def test_a_flac_of_silence_is_whole(tmp_path):
     """Its frames are shorter than the longest header of a frame."""
     (tmp_path / "silent.flac").write_bytes(encode("flac", np.zeros(16000, np.float32)))
     assert len(read_audio(tmp_path / "silent.flac")) == 16000
+
+
+@pytest.mark.parametrize(("hertz", "rates"), [(44100, 14), (22050, 14), (8000, 8)])
+def test_frames_of_every_bit_rate_of_mp3_are_counted(hertz, rates):
+    seen = set()
+    for level in np.linspace(0, 0.999, 32):
+        stream = io.BytesIO()
+        options = {"format": "MP3", "compression_level": float(level), "bitrate_mode": "CONSTANT"}
+        with soundfile.SoundFile(stream, "w", hertz, 1, "MPEG_LAYER_III", **options) as file:
+            file.write(0.1 * np.random.default_rng(0).normal(size=4000))
+        content = stream.getvalue()
+        start = next(place for place in range(len(content)) if content[place] == 0xFF and content[place + 1] >= 0xE0)
+        seen.add(content[start + 2] >> 4)
+        assert (
+            4000 <= len(read_audio(Path("clip.mp3"), content=content)) < 4000 + 3 * 1152
+        )  # whole frames, with a delay
+        with pytest.raises(AudioError, match="is cut off"):
+            read_audio(Path("clip.mp3"), content=content[:-1])
+    assert seen == set(range(1, rates + 1))
+
+
+@pytest.mark.parametrize("hertz", [8000, 12000, 12345, 44100, 96000, 384000, 655350])
+def test_flacs_of_every_rate_and_length_of_the_last_frame_are_read_whole(hertz):
+    for samples in (1, 191, 192, 255, 256, 257, 576, 1152, 4095, 4096, 4097, 9000, 131 * 4096 + 300):
+        stream = io.BytesIO()
+        soundfile.write(stream, np.arange(samples) % 64 / 128, hertz, format="FLAC", subtype="PCM_16")
+        content = bytearray(stream.getvalue())
+        for claim in (samples, 0):  # as it is, and as a program writes it that does not know the length before
+            content[21] = content[21] & 0xF0 | claim >> 32
+            content[22:26] = struct.pack(">I", claim)
+            found = read_audio(Path("clip.flac"), content=bytes(content))
+            assert len(found) == samples, (samples, claim)
