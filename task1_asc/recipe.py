@@ -242,6 +242,8 @@ def make_stages(settings: Task1Settings) -> list[Stage]:
     trainer = ("epochs", "precision", "gradient_clip", "accumulate", "validate_every")
     learned: tuple[str, ...] = (*clips, "loader.batch_size", "front_end", "model", "augment", "optim")
     learned += tuple(f"trainer.{name}" for name in trainer)
+    if settings.loader.shuffle_block is not None:
+        learned += ("loader.shuffle_block",)
     stages = []
     if settings.distillation is not None:
         learned += ("distillation",)

@@ -38,6 +38,9 @@ class LoaderSettings(Settings):
     """Clips per training step."""
     num_workers: int = Field(0, ge=0)
     """Processes that read clips; a packed store needs none."""
+    shuffle_block: int | None = Field(None, ge=1)
+    """Shuffle blocks of so many neighbouring clips (32 blocks together) instead of all clips: reads stay close to each
+    other, for a packed store that is larger than the memory and on a slow disk. null shuffles all clips."""
 
 
 class FrontEndSettings(Settings):

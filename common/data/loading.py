@@ -1,5 +1,6 @@
 """Data sets for training: clips of a packed store, and loaders that gather a whole batch at once."""
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from common.data.packed_store import open_store
 from common.errors import UserError
+
+MAPPED_BYTES = 32 * 2**20
+"""Bytes that a data set reads from a store before it gives their pages back: they stay in the system's cache as long as
+there is memory, but the process does not grow with the store."""
+POOLED_BLOCKS = 32
+"""Blocks of neighbouring clips that are shuffled together."""
 
 Columns = Mapping[str, Tensor | Sequence[Any]]
 """Values of each clip by name, in the order of the clips."""
@@ -53,6 +60,8 @@ class PackedClips(Dataset):
         self.sample_rate, self.num_samples = info.plan.sample_rate, info.plan.num_samples
         self._scale = info.scale
         self._array: Tensor | None = None
+        self._pages: Any = None
+        self._read_bytes = 0
         self.rows = np.arange(len(table)) if filenames is None else self._find(table, filenames)
         self.clips = table.iloc[self.rows].reset_index(drop=True)
 
@@ -62,6 +71,7 @@ class PackedClips(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = int(self.rows[index])
         waveform = self._mapped[row].to(torch.float32).div_(self._scale)
+        self._count_read(1)
         item = {"waveform": waveform, "filename": self.clips["filename"].iat[index], "index": row}
         return item | {name: values[index] for name, values in self.columns.items()}
 
@@ -77,20 +87,28 @@ class PackedClips(Dataset):
     def waveforms(self, rows: NDArray, out: Tensor | None = None) -> Tensor:
         """(len(rows), samples), float32; `rows` are those of the store. Written into `out` where it is given."""
         gathered = empty_batch(len(rows), self.num_samples) if out is None else out
-        for place, row in enumerate(rows.tolist()):
+        for place in rows.argsort(kind="stable").tolist():  # in the order of the file, for disks that seek
             # One pass per clip, so that the samples are still in the processor's cache when they are converted.
-            torch.mul(self._mapped[row], 1 / self._scale, out=gathered[place])
+            torch.mul(self._mapped[int(rows[place])], 1 / self._scale, out=gathered[place])
+        self._count_read(len(rows))
         return gathered
 
     @property
     def _mapped(self) -> Tensor:
         if self._array is None:
             # Copy on write ("c"): torch takes no read-only arrays, and the file never changes.
-            self._array = torch.from_numpy(np.load(self.folder / "waveforms.npy", mmap_mode="c").view(np.ndarray))
+            mapped = np.load(self.folder / "waveforms.npy", mmap_mode="c")
+            self._array, self._pages = torch.from_numpy(mapped.view(np.ndarray)), mapped.base
         return self._array
 
+    def _count_read(self, clips: int) -> None:
+        self._read_bytes += clips * self.num_samples * self._mapped.element_size()
+        if self._read_bytes > MAPPED_BYTES:
+            self._pages.madvise(mmap.MADV_DONTNEED)
+            self._read_bytes = 0
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None}  # a worker process maps the file itself
+        return {**self.__dict__, "_array": None, "_pages": None}  # a worker process maps the file itself
 
     def _find(self, table: pd.DataFrame, filenames: Sequence[str]) -> NDArray:
         rows = pd.Index(table["filename"]).get_indexer(pd.Index(filenames))
@@ -150,11 +168,12 @@ def gather_columns(columns: Columns, indices: Sequence[int]) -> dict[str, Any]:
 class EpochSampler(Sampler):
     """A permutation drawn from (seed, epoch), so that a resumed run sees the clips in the same order.
 
-    Lightning calls `set_epoch`.
+    Lightning calls `set_epoch`. With `block`, blocks of so many neighbours come in any order, and `POOLED_BLOCKS` of
+    them are shuffled together: reads stay within these.
     """
 
-    def __init__(self, num_items: int, seed: int):
-        self.num_items, self.seed, self.epoch = num_items, seed, 0
+    def __init__(self, num_items: int, seed: int, block: int | None = None):
+        self.num_items, self.seed, self.block, self.epoch = num_items, seed, block, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is given next."""
@@ -164,8 +183,16 @@ class EpochSampler(Sampler):
         return self.num_items
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_items)
-        return iter(order.tolist())
+        random = np.random.default_rng((self.seed, self.epoch))
+        if self.block is None:
+            return iter(random.permutation(self.num_items).tolist())
+        return self._blocks(random, self.block)
+
+    def _blocks(self, random: np.random.Generator, block: int) -> Iterator[int]:
+        starts = random.permutation(np.arange(0, self.num_items, block))
+        for first in range(0, len(starts), POOLED_BLOCKS):
+            pool = np.add.outer(starts[first : first + POOLED_BLOCKS], np.arange(block)).ravel()
+            yield from random.permutation(pool[pool < self.num_items]).tolist()
 
 
 def make_loader(
@@ -173,6 +200,7 @@ def make_loader(
     batch_size: int,
     *,
     shuffle_seed: int | None = None,
+    shuffle_block: int | None = None,
     num_workers: int = 0,
     drop_last: bool = False,
     pin_memory: bool = False,
@@ -182,6 +210,7 @@ def make_loader(
 
     Args:
         shuffle_seed: order drawn from (seed, epoch) by an `EpochSampler`; None keeps the order of the data set.
+        shuffle_block: neighbouring clips that stay close, see `EpochSampler`.
         num_workers: processes; kept between epochs.
         sampler: order of the items, or other keys of the data set, in place of `shuffle_seed`.
     """
@@ -189,7 +218,7 @@ def make_loader(
     return DataLoader(
         _Gathered(dataset) if gathers else dataset,
         batch_size=batch_size,
-        sampler=sampler or (None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed)),
+        sampler=sampler or (None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed, shuffle_block)),
         num_workers=num_workers,
         collate_fn=dict if gathers else None,
         drop_last=drop_last,

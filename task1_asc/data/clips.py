@@ -175,6 +175,7 @@ def scene_loader(settings: Task1Settings, clips: SceneClips, shuffle: bool = Fal
         clips,
         settings.loader.batch_size,
         shuffle_seed=settings.seed if shuffle else None,
+        shuffle_block=settings.loader.shuffle_block,
         num_workers=settings.loader.num_workers,
         pin_memory=uses_gpu(settings.trainer),
     )

@@ -1,11 +1,14 @@
-"""Draws of an epoch: which clips, how often, and what is refused."""
+"""Draws of an epoch: which clips, how often, and what is refused; the memory that reading takes."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from common.data.loading import EpochDraws, EpochSampler
+from common.data.loading import POOLED_BLOCKS, EpochDraws, EpochSampler, PackedClips
+from common.data.packing import pack
 from common.errors import UserError
 
 
@@ -75,3 +78,30 @@ def test_a_sampler_gives_each_item_once_in_another_order_each_epoch():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_blocks_of_neighbours_are_shuffled_in_pools():
+    assert sorted(EpochSampler(1001, 3, block=4)) == list(range(1001))
+    sampler = EpochSampler(1000, 3, block=4)
+    order = list(sampler)
+    pool = order[: 4 * POOLED_BLOCKS]
+    assert len({clip // 4 for clip in pool}) == POOLED_BLOCKS
+    assert max(pool) > 500 and pool != sorted(pool)
+    assert order == list(sampler)
+    sampler.set_epoch(1)
+    assert order != list(sampler)
+
+
+def test_a_store_that_is_read_does_not_stay_in_the_memory_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.data.loading.MAPPED_BYTES", 2**20)
+    clips = pd.DataFrame({"filename": [f"{index}.wav" for index in range(64)]})
+    rows = {f"{index}.wav": np.full(64_000, index / 64, np.float32) for index in range(64)}  # 8 MB
+    pack(clips, lambda row: rows[row["filename"]], tmp_path / "store", sample_rate=8000, num_samples=64_000)
+    packed = PackedClips(tmp_path / "store")
+    for first in range(0, 64, 4):
+        indices = np.arange(first, first + 4)[::-1]
+        assert packed.gather(indices)["waveform"][:, 0].tolist() == (indices / 64).tolist()
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    place = next(number for number, line in enumerate(lines) if "waveforms.npy" in line)
+    resident = next(line for line in lines[place:] if line.startswith("Rss:"))
+    assert 0 <= int(resident.split()[1]) <= 1024 + 512
