@@ -8,6 +8,7 @@ ROOT/packed/                                              made by `data pack`
 
 from functools import lru_cache
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,8 +57,10 @@ def development_folder(root: Path) -> Path:
     for folder in (root / DEVELOPMENT, root):
         if (folder / "meta.csv").is_file():
             return folder
+    if root.is_file():
+        raise UserError(f"{root} is a file; give the folder that holds {DEVELOPMENT}.")
     raise UserError(
-        f"{root / DEVELOPMENT} has no meta.csv. Run `python -m task1_asc data download --root {root}`, or "
+        f"{root / DEVELOPMENT} has no meta.csv. Run `python -m task1_asc data download --root {quote(str(root))}`, or "
         f"`python -m common synthesize task1_asc --root data/made_up/task1_asc` for made-up data elsewhere."
     )
 
@@ -76,7 +79,8 @@ def evaluation_folder(root: Path, year: int = 2024) -> Path:
             return folder
     raise UserError(
         f"{named} has no evaluation_setup/fold1_test.csv. "
-        f"Run `python -m task1_asc data download --root {root}`, or give its folder with --root."
+        f"Run `python -m task1_asc data download --root {quote(str(root))} --evaluation {year}`, or give its folder "
+        "with --root."
     )
 
 
