@@ -106,8 +106,8 @@ def find_files(root: Path, patterns: Sequence[str]) -> list[Path]:
         paths = sorted(Path(root).glob(pattern))
         if not paths:
             there = ", ".join(sorted(path.name for path in Path(root).glob("*.hdf"))) or "no .hdf file"
-            reason = f"{root} has no {pattern} (it has {there})" if Path(root).is_dir() else f"There is no folder {root}"
-            raise UserError(f"{reason}; make it with `audioset pack`, or change `data`.")
+            lack = f"{root} has no {pattern} (it has {there})" if Path(root).is_dir() else f"There is no folder {root}"
+            raise UserError(f"{lack}; make it with `audioset pack`, or change `data`.")
         found += [path for path in paths if path not in found]
     return found
 
