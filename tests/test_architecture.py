@@ -40,6 +40,11 @@ FLOORS = {
 }  # fmt: skip
 PACKAGES = " ".join(FLOORS[""]).split()
 EQUAL_LINES = 10
+CHANGED_IN_PLACE = """
+    Augmenter CheckReport EncodedReport ExponentialWarmupLinearDown Index Package Result Run ScoreTable Searcher
+    SetsReport SplitReport StrongReport System Teacher Trained WarmupCosine YamlFile
+"""
+"""Dataclasses that are no mere values."""
 
 
 @cache
@@ -136,6 +141,15 @@ def test_no_two_places_share_ten_equal_lines():
             text = "\n".join(line for _, line in lines[first : first + EQUAL_LINES])
             places[text].append(f"{path.relative_to(ROOT)}:{number}")
     assert [found for found in places.values() if len(found) > 1] == []
+
+
+def test_values_cannot_be_changed():
+    found = [
+        node.name for tree in source().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        for text in map(ast.unparse, node.decorator_list)
+        if text.startswith("dataclass") and "frozen=True" not in text
+    ]  # fmt: skip
+    assert sorted(found) == CHANGED_IN_PLACE.split()
 
 
 def code_lines(path: Path, tree: ast.Module) -> list[tuple[int, str]]:
