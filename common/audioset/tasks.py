@@ -174,6 +174,7 @@ def read_folders(root: Path) -> LabelledClips:
 
     With folders train and test (and validation) above the classes these are the split, else it is made by recording.
     """
+    refuse_no_clips(root)
     places = [path.relative_to(root) for path in list_audio(root)]
     first = {place.parts[0].lower() for place in places}
     given = first <= set(PARTS) and {TRAIN, TEST} <= {PARTS.get(name) for name in first}
@@ -196,6 +197,13 @@ def read_folders(root: Path) -> LabelledClips:
         parts, note = _split(recordings, texts, root)
     paths, targets = [root / place for place in places], _targets(texts, labels, root)
     return LabelledClips(labels, "one_label", paths, targets, parts, recordings, note=note)
+
+
+def refuse_no_clips(path: Path) -> None:
+    """Refuse what is neither a folder nor a table."""
+    if not path.is_dir() and not (path.suffix in (".csv", ".tsv") and path.is_file()):
+        found = "is neither a folder of clips nor a table of them" if path.exists() else "does not exist"
+        raise UserError(f"{path} {found}; give a folder of class folders, or a table (.csv, .tsv).")
 
 
 def find_table(folder: Path) -> Path | None:

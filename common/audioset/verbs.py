@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.cli import Positional, Verb, print_json, print_table, say, train_verb
-from common.errors import CheckFailed, UserError
+from common.errors import CheckFailed
 from common.registry.models import find_architecture
 from common.runs.folder import refuse_absent, refuse_no_run
 
@@ -35,9 +35,6 @@ def settings_for_data(data: Path) -> tuple[Path, dict[str, Any]]:
     from common.audioset.tasks import find_table
     from common.runs.folder import ROOT
 
-    if not data.is_dir() and not (data.suffix in (".csv", ".tsv") and data.is_file()):
-        found = "is neither a folder of clips nor a table of them" if data.exists() else "does not exist"
-        raise UserError(f"{data} {found}; give a folder of class folders, or a table (.csv, .tsv).")
     table = data if data.suffix in (".csv", ".tsv") else find_table(data) if data.is_dir() else None
     root = data if table != data else data.parent
     chosen = {"data.task": "folder"} if table is None else {"data.task": "table", "data.table": {"file": table.name}}
@@ -71,8 +68,10 @@ def check_clips(clips: Positional[Path], *, json: bool = False) -> None:
         json: print the report as JSON.
     """
     from common.audioset.check import check_clips as check
+    from common.audioset.tasks import refuse_no_clips
     from common.settings import load_settings
 
+    refuse_no_clips(clips)
     config, settings = settings_for_data(clips)
     check(load_settings(FineTuneSettings, config, settings).data).show(json)
 
