@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from common.data.audio import AudioError, audio_info, read_audio, read_blocks
+from common.data.audio_length import _flac_frame_end
 from tests.support.audio_mutations import KINDS, RATE, encode, mutate, noise
 
 
@@ -142,3 +143,23 @@ def test_flacs_of_every_rate_and_length_of_the_last_frame_are_read_whole(hertz):
             content[22:26] = struct.pack(">I", claim)
             found = read_audio(Path("clip.flac"), content=bytes(content))
             assert len(found) == samples, (samples, claim)
+
+
+def crc8(content: bytes) -> int:
+    """x^8 + x^2 + x + 1, as FLAC protects the headers of its frames."""
+    value = int.from_bytes(content + b"\0", "big")
+    for bit in range(8 * len(content) + 7, 7, -1):
+        value ^= (0x107 << bit - 8) * (value >> bit & 1)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("size_code", "last_bit", "samples"),
+    [(1, 0, 192), (2, 0, 576), (5, 0, 4608), (8, 0, 256), (15, 0, 32768), (0, 0, None), (1, 1, None)],
+)
+def test_a_header_with_a_reserved_value_is_no_frame(size_code, last_bit, samples):
+    """FLAC's format: block size 0000 and a set last bit of the fourth byte are reserved."""
+    header = bytes([0xFF, 0xF9, size_code << 4 | 9, last_bit, 0])  # of variable size, 44.1 kHz, from sample 0 on
+    whole = header + bytes([crc8(header)])
+    assert _flac_frame_end(whole, 0) == samples
+    assert _flac_frame_end(header + bytes([crc8(header) ^ 1]), 0) is None
