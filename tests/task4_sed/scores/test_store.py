@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from task4_sed.scores.store import ScoreStore, ScoreWriter, read_score_tables, read_scores
+from task4_sed.scores.store import (
+    ScoreStore,
+    ScoreWriter,
+    ensemble_stores,
+    logit,
+    read_score_tables,
+    read_scores,
+    sigmoid,
+)
 from task4_sed.scores.tables import from_frames, write_score_tables
 from tests.support.made_up_scores import made_up_scores, write_tables_as_store
 
@@ -147,3 +155,59 @@ def test_tables_and_store_can_be_turned_into_each_other(tmp_path, kind):
     assert after.borders == pytest.approx(before.borders, abs=1e-6)
     assert after.values == pytest.approx(before.values, abs=2e-6)
     assert read_score_tables(tmp_path / "scores.h5").clips == before.clips
+
+
+def test_clips_end_with_their_last_frame_unless_their_ends_are_given(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 5, len(CLASSES))).astype(np.float32)
+    with ScoreWriter(tmp_path / "scores.h5", CLASSES, frame_seconds=0.5, dtype="float32") as writer:
+        writer.write(["b.wav", "c.wav"], values[:2])
+        writer.write(["a.wav"], values[2:], [1.2])
+    store = ScoreStore(tmp_path / "scores.h5")
+    assert [store.end_of(name) for name in ("a", "b", "c")] == [1.2, 2.5, 2.5] and len(store) == 3
+    tables = read_scores(tmp_path / "scores.h5")
+    assert tables.clips == ("a", "b", "c")
+    np.testing.assert_allclose(tables.borders_of(0), [0, 0.5, 1.0, 1.2])  # the other two frames are padding
+    np.testing.assert_allclose(tables.borders_of(2), [0, 0.5, 1, 1.5, 2, 2.5])
+    np.testing.assert_allclose(tables.scores_of(0), sigmoid(values[2, :3]), rtol=1e-6)
+    np.testing.assert_allclose(tables.scores_of(1), sigmoid(values[0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (1, 5, 2), (1, 5, 4), (1, 5, 3, 1)])
+def test_scores_of_another_shape_are_not_written(tmp_path, shape):
+    with (
+        pytest.raises(ValueError, match="3 classes cannot have scores of"),
+        ScoreWriter(tmp_path / "s.h5", CLASSES) as to,
+    ):
+        to.write(["a"], np.zeros(shape))
+    with pytest.raises(UserError, match="A store holds logits or scores, not probabilities"):
+        ScoreWriter(tmp_path / "s.h5", CLASSES, kind="probabilities")
+
+
+def test_probabilities_and_logits_are_each_others_inverse():
+    logits = np.array([-800.0, -20.0, -1.0, 0.0, 1.0, 20.0, 800.0])
+    with np.errstate(over="raise"):
+        found = sigmoid(logits)
+    np.testing.assert_allclose(found, [0, np.exp(-20) / (1 + np.exp(-20)), 1 / (1 + np.e), 0.5, np.e / (1 + np.e),
+                                       1 / (1 + np.exp(-20)), 1], rtol=1e-12)  # fmt: skip
+    np.testing.assert_allclose(logit(found[1:-1]), logits[1:-1], rtol=1e-6, atol=1e-9)
+    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
+
+
+def test_a_mean_of_stores_is_that_of_their_logits_clip_by_clip(tmp_path):
+    first = write_store(tmp_path / "1.h5", ("b", "a"), dtype="float32")
+    second = np.full((2, 5, 3), 0.75, dtype=np.float32)
+    with ScoreWriter(tmp_path / "2.h5", CLASSES, kind="scores", dtype="float32") as writer:
+        writer.write(["a", "b"], second, [0.3, 0.3])
+    ensemble_stores([tmp_path / "1.h5", tmp_path / "2.h5"], tmp_path / "mean.h5")
+    mean = ScoreStore(tmp_path / "mean.h5", CLASSES)
+    np.testing.assert_allclose(mean["a"], (first[1] + np.log(3)) / 2, rtol=1e-5)
+    assert mean.end_of("a") == pytest.approx(5 * 0.064) and mean.kind == "logits"
+    ensemble_stores([tmp_path / "1.h5"], tmp_path / "one.h5")
+    np.testing.assert_allclose(ScoreStore(tmp_path / "one.h5")["b"], first[0], rtol=1e-6)
+    write_store(tmp_path / "3.h5", ("a", "c"))
+    with pytest.raises(UserError, match=r"3\.h5 differs from the first member of the ensemble in 2 clips, as b"):
+        ensemble_stores([tmp_path / "1.h5", tmp_path / "3.h5"], tmp_path / "no.h5")
+    write_store(tmp_path / "4.h5", ("a", "b"), frames=6)
+    with pytest.raises(UserError, match=r"4\.h5 has 6 frames per clip, .* 5"):
+        ensemble_stores([tmp_path / "1.h5", tmp_path / "4.h5"], tmp_path / "no.h5")
+    assert not (tmp_path / "no.h5").exists()
