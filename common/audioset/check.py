@@ -1,7 +1,7 @@
 """`data check` of own clips: what `finetune` would train on, and files that it could not."""
 
 from common.audioset.settings import FineTuneDataSettings
-from common.audioset.tasks import read_task
+from common.audioset.tasks import TEST, TRAIN, VALIDATION, read_task
 from common.data.audio import AudioError
 from common.data.check_report import CheckReport, read_headers
 from common.errors import UserError
@@ -16,7 +16,7 @@ def check_clips(settings: FineTuneDataSettings, num_workers: int = 8) -> CheckRe
         report.problems.append(str(error))
         return report
     report.notes += [clips.note] if clips.note else []
-    parts = sorted(set(clips.parts.tolist()))
+    parts = clips.folds or [part for part in (TRAIN, VALIDATION, TEST) if part in clips.parts]
     for number, label in enumerate(clips.labels):
         own = clips.targets[:, number] > 0
         report.rows.append({"class": label, **{part: int((own & (clips.parts == part)).sum()) for part in parts}})

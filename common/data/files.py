@@ -29,12 +29,14 @@ MARKER = "made_up.json"
 
 
 def refuse_target(path: Path) -> None:
-    """Refuse a place where no file can be written: a folder, or below a file."""
+    """Refuse a place where no file can be written: a folder, below a file, or where nothing may be changed."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file to write.")
     above = next(place for place in path.parents if place.exists())
     if not above.is_dir():
         raise UserError(f"{path} cannot be written: {above} is a file. Choose another place.")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{path} cannot be written: nothing may be changed in {above}. Choose another place.")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from common.errors import UserError
 from common.models.audio_model import AudioModel
 from common.registry.models import is_model_name
-from common.runs.folder import ROOT, SETTINGS_FILE
+from common.runs.folder import ROOT, SETTINGS_FILE, refuse_sweep
 from common.runs.run import RECORD, read_record
 from common.settings import RunSettings, load_settings
 
@@ -37,6 +37,7 @@ def run_module(folder: Path) -> Any:
     """The module `as_model` of the package that trained a run."""
     place = next((place for place in (folder, *folder.parents[:2]) if (place / SETTINGS_FILE).is_file()), None)
     if place is None:
+        refuse_sweep(folder)
         raise UserError(f"{folder} is no run: there is no {SETTINGS_FILE} in it or in the folders above it.")
     records = sorted(place.glob(f"*/{RECORD}"))
     if not records:

@@ -153,7 +153,9 @@ def fold_plan(folds: Sequence[str]) -> list[tuple[str, str, list[str]]]:
     if set(names) == set(SPLITS):
         return [("test", "valid", ["train"])]
     if len(names) < 3:
-        raise UserError(f"{len(names)} folds are too few: one tests, one validates, the others train.")
+        raise UserError(
+            f"{len(names)} folds are too few: one tests, one validates, the others train. Make three or more."
+        )
     rounds = []
     for position, test in enumerate(names):
         valid = names[(position + 1) % len(names)]

@@ -73,8 +73,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 def refuse_no_run(folder: Path) -> None:
     """Refuse a folder without settings.yaml."""
+    refuse_sweep(folder)
     if not (folder / SETTINGS_FILE).is_file():
         raise UserError(f"{folder} is no run: it has no {SETTINGS_FILE}. `train` makes runs, by default below runs/.")
+
+
+def refuse_sweep(folder: Path) -> None:
+    """Refuse the folder of a sweep, where one of its runs is needed."""
+    if (folder / "sweep.json").is_file():
+        raise UserError(f"{folder} is a sweep; name one of its runs, such as {run_folders([folder])[0]}.")
 
 
 def refuse_absent(paths: Sequence[Path], advice: str = "give folders of runs, sweeps or scores") -> None:

@@ -76,9 +76,12 @@ def open_run(folder: Path, settings_class: type[AnySettings]) -> Run[AnySettings
     """
     folder = Path(folder)
     refuse_no_run(folder)
-    path = folder / SETTINGS_FILE
+    path, records = folder / SETTINGS_FILE, sorted(folder.glob(f"*/{RECORD}"))
+    task = str(read_record(folder, records[0].parent.name).get("package", "")).partition(".")[0] if records else ""
+    if task and task != settings_class.__module__.partition(".")[0]:
+        raise UserError(f"{folder} is a run of {task}; use the verbs of `python -m {task}`.")
     settings = load_settings(settings_class, path)
-    for record_path in sorted(folder.glob(f"*/{RECORD}")):
+    for record_path in records:
         stage = record_path.parent.name
         used = read_record(folder, stage)["settings"]
         changed = changed_settings(used, setting_values(settings, used))

@@ -119,6 +119,8 @@ def audio_folder(root: Path, name: str) -> Path:
         for folder in (place.with_name(place.name + "_16k"), place):
             if folder.is_dir() and any(folder.iterdir()):
                 return folder
+    if name in OWN_SETS:
+        raise UserError(f"The windows of the own recordings are missing: there is no {places[0]}. `train` cuts them.")
     raise UserError(
         f"The audio of the set {name} is missing: there is no {places[0]}. `python -m task4_sed data download` says "
         "how to get it; `python -m common synthesize task4_sed --root data/made_up/task4_sed` makes data up elsewhere."

@@ -47,6 +47,12 @@ def test_a_file_is_not_written_over_a_folder_or_below_a_file(tmp_path):
             pytest.fail("the block runs")
 
 
+def test_a_file_is_not_written_where_nothing_may_be_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"a\.tsv cannot be written: nothing may be changed in"):
+        atomic_write(tmp_path / "new" / "a.tsv").__enter__()
+
+
 def test_an_atomic_path_is_renamed_with_what_was_written_to_it(tmp_path):
     path = tmp_path / "weights.ckpt"
     with atomic_path(path) as temporary:

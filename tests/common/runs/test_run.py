@@ -6,8 +6,9 @@ import pytest
 
 from common.data.files import write_json
 from common.errors import UserError
+from common.inference.as_model import load_run
 from common.output import Progress
-from common.runs.run import Run, read_record, run_clock, seconds_before
+from common.runs.run import Run, open_run, read_record, run_clock, seconds_before
 from common.runs.stages import Stage, run_stages
 from common.runs.sweep import SweepClock, parse_over, sweep
 from common.settings import Settings
@@ -39,6 +40,18 @@ def test_files_of_a_run_come_sorted_and_their_absence_is_told(tmp_path):
 def test_a_stage_that_is_not_finished_has_no_record(tmp_path):
     with pytest.raises(UserError, match="has no finished stage train"):
         read_record(tmp_path, "train")
+
+
+def test_a_run_of_another_task_and_a_sweep_are_called_so(tmp_path):
+    run, sweep_folder = tmp_path / "toy_seed0", tmp_path / "toy"
+    write_json(run / "train" / "stage.json", {"settings": {}, "package": "task4_sed.baseline"})
+    (run / "settings.yaml").write_text("name: toy\n")
+    with pytest.raises(UserError, match=r"toy_seed0 is a run of task4_sed; use the verbs of `python -m task4_sed`"):
+        open_run(run, Toy)
+    write_json(sweep_folder / "sweep.json", {"over": ["seed"], "settings": {}, "runs": {"seed=0": "../toy_seed0"}})
+    for refuse in (lambda folder: open_run(folder, Toy), load_run):
+        with pytest.raises(UserError, match=r"toy is a sweep; name one of its runs, such as .*toy_seed0"):
+            refuse(sweep_folder)
 
 
 def test_a_run_takes_as_long_as_equal_runs_beside_it_took(tmp_path):
