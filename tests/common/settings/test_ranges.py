@@ -36,7 +36,7 @@ RANGES = {
         decoder_layers dim draws encoder_layers epochs eval_batch every feedforward fusion_dim halve_every heads
         hop_length max_bytes max_macs max_seconds max_windows max_words median_frames mel_rate members memory_gb
         min_width minutes n_fft n_mels num_nodes num_rnn_layers patience pretraining_epochs ramp_steps rnn_dim
-        schedule_epochs scoring_batch shuffle_block slots start validate_every win_length FeatureEncoder.window""",
+        schedule_epochs scoring_batch shuffle_block slots start validate_every width win_length FeatureEncoder.window""",
     # Batch norm and contrastive losses need two clips, a text its first and last token, cross-validation two parts.
     "2 <= x": """
         Learning.batch_size CrowdLearning.batch_size ImitationTraining.batch_size Detector.batch_size pairs_per_batch
@@ -118,10 +118,11 @@ def test_no_number_may_be_infinite_or_undefined():
         assert whole or all(is_refused(cls, name, value) for value in (math.inf, -math.inf, math.nan)), name
 
 
-@pytest.mark.parametrize("full_name", CLASSES)
-def test_a_setting_that_a_file_leaves_out_keeps_its_meaning(full_name):
+@pytest.mark.parametrize(("name", "defaults"), DEFAULTS.items())
+def test_a_setting_that_a_file_leaves_out_keeps_its_meaning(name, defaults):
     """Files of users leave settings out; another default would train something else without a word."""
-    assert defaults_of(CLASSES[full_name]) == DEFAULTS.get(full_name, {}), full_name
+    found = defaults_of(CLASSES[name])
+    assert {setting: found[setting] for setting in defaults} == defaults
 
 
 def defaults_of(cls: type[Settings]) -> dict[str, Any]:
