@@ -36,7 +36,8 @@ RANGES = {
         decoder_layers dim draws encoder_layers epochs eval_batch every feedforward fusion_dim halve_every heads
         hop_length max_bytes max_macs max_seconds max_windows max_words median_frames mel_rate members memory_gb
         min_width minutes n_fft n_mels num_nodes num_rnn_layers patience pretraining_epochs ramp_steps rnn_dim
-        schedule_epochs scoring_batch shuffle_block slots start validate_every width win_length FeatureEncoder.window""",
+        schedule_epochs scoring_batch shuffle_block slots start validate_every width win_length
+        FeatureEncoder.window""",
     # Batch norm and contrastive losses need two clips, a text its first and last token, cross-validation two parts.
     "2 <= x": """
         Learning.batch_size CrowdLearning.batch_size ImitationTraining.batch_size Detector.batch_size pairs_per_batch
