@@ -55,6 +55,8 @@ def check_data(
         exclude: list of source ids excluded from training; may be repeated.
         json: print the report as JSON.
     """
+    if config is None and root is None:
+        raise UserError("Missing: --root. See python -m retrieval data check --help.")
     if config is not None or root is None:
         raise UserError("`data check CONFIG` is now `data check --root DIR`, with the folder of the data.")
     if not root.is_dir():

@@ -62,7 +62,7 @@ def read_manifest(dataset: str, root: Path, split: str) -> pd.DataFrame:
         raise unknown(f"split of {dataset}", split, COUNTS[dataset])
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder. Set data.root to the folder that holds {dataset}.")
+        raise UserError(f"{root} is not a folder. Set `root` in the group `data` to the folder that holds {dataset}.")
     manifest = READERS[dataset](root, split).assign(dataset=dataset, split=split)
     if manifest.empty:
         raise UserError(f"{root} holds no clips of this split")

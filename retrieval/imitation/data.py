@@ -127,6 +127,8 @@ def _read_vimsketch(root: Path) -> pd.DataFrame:
 
 def _read_pairs(data: ImitationData, part: str) -> pd.DataFrame:
     """Pairs of the list <part>.csv; meta.csv, beside the list or above the folds, names each imitation's recording."""
+    if not data.root.is_dir():
+        raise UserError(f"There is no folder {data.root}; give the data set's folder with --data.root.")
     folder = data.root / "splits" if data.layout == "qbv_coarse" else data.root
     path = folder / f"fold{data.fold}" / f"{part}.csv" if data.layout == "qbv_coarse" else folder / f"{part}.csv"
     meta = read_tsv(folder / "meta.csv", ["filename", "positive_pair"])

@@ -214,7 +214,9 @@ def _range(
 
 
 def _nothing_fits(query: str, hits: Sequence[dict[str, Any]], limit: float | None, why: str) -> list[str]:
-    if limit is None or not hits or hits[0]["similarity"] >= limit:
+    if not hits:
+        return [f"The index holds no other file than {query}."]
+    if limit is None or hits[0]["similarity"] >= limit:
         return []
     return [f"Nothing fits {query!r}: the best similarity is {hits[0]['similarity']:.3f}, below {limit:.3f} ({why})."]
 

@@ -400,7 +400,7 @@ def _claim(out: Path, plan: Mapping[str, Any]) -> None:
         if old == plan:
             return
         changed = [key for key in {**plan, **old} if old.get(key) != plan.get(key)]
-        raise UserError(f"{out} is an index of another {', '.join(changed)}; choose another --out or delete it.")
+        raise UserError(f"{out} was made with another {' and '.join(changed)}; choose another --out or delete it.")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"{out} holds other files; choose another --out.")
     write_json(path, plan)

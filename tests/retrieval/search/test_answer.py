@@ -39,6 +39,14 @@ def test_words_find_what_the_tagger_calls_so_and_that_is_said(index):
         answer(index, ["hihg"])
 
 
+def test_an_index_of_the_example_alone_says_that_it_holds_nothing_else(sounds, searcher, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.wav").write_bytes((sounds / "low_0.wav").read_bytes())
+    build_index(searcher, None, tmp_path / "one", tmp_path / "index")
+    (found,) = answer(Index.read(tmp_path / "index"), examples=[tmp_path / "one" / "a.wav"])
+    assert found.hits == [] and found.notes[0].startswith("The index holds no other file than")
+
+
 def test_several_queries_are_answered_in_a_call(index, sounds):
     found = answer(index, ["low", "high"], (), [sounds / "middle_0.wav", sounds / "high_0.wav"], top=3)
     assert [each.hits[0]["file"].partition("_")[0] for each in found] == ["low", "high", "middle", "high"]
