@@ -12,8 +12,9 @@ from common.errors import UserError
 
 PIECE = 16384
 """Vectors that are compared at once."""
-CONVERTED = 512
-"""Vectors of half precision that are converted at once: their copy in float32 stays in the second cache."""
+CONVERTED = 256
+"""Vectors of half precision that are converted at once for one query, so that their copy in float32 stays in the second
+cache; four times as many for several queries: larger products are quicker."""
 BLOCK = 64
 """Similarities of which only the largest is looked at first."""
 TOO_MANY = 4
@@ -62,7 +63,8 @@ def similarities(queries: Tensor, vectors: np.ndarray, chunk: int | None = None)
         UserError: if a vector holds NaN or infinity.
     """
     queries, chunk = queries.float(), chunk or PIECE
-    buffer = None if vectors.dtype == np.float32 else torch.empty(CONVERTED, vectors.shape[1])
+    converted = CONVERTED if len(queries) == 1 else 4 * CONVERTED
+    buffer = None if vectors.dtype == np.float32 else torch.empty(converted, vectors.shape[1])
     out = torch.empty(len(queries), chunk)
     for start in range(0, len(vectors), chunk):
         piece = torch.from_numpy(vectors[start : start + chunk])
