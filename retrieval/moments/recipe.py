@@ -1,10 +1,11 @@
-"""Recipe of audio moment retrieval: features, synthetic queries first, training, test; or a system without training."""
+"""Recipe of audio moment retrieval: features, training (synthetic queries first), the cut of a similarity, test."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from common.data.files import atomic_path, is_made_up, read_json, write_json
 from common.errors import UserError
@@ -12,13 +13,14 @@ from common.models.network import choose_device
 from common.runs.recipe import Objective, Recipe
 from common.runs.run import Run
 from common.runs.stages import Stage
-from common.training.checkpoints import load_weights
+from common.training.checkpoints import load_weights, save_checkpoint
 from common.training.seeds import derive_seed, seed_all
 from retrieval.evaluate import as_json
 from retrieval.moments.annotations import EVALUATION, Query, read_queries, write_predictions
 from retrieval.moments.features import Encoder, FeatureReader, write_features
+from retrieval.moments.head import CurveHead, sharpen, train_head
 from retrieval.moments.metrics import Array, score
-from retrieval.moments.settings import Detector, MomentSettings, MomentSource
+from retrieval.moments.settings import TRAINED, Detector, Head, MomentSettings, MomentSource, Similarity
 from retrieval.moments.spans import find_spans, similarity_curves, tune
 from retrieval.moments.train import MONITOR, answer, make_detector, train
 
@@ -66,11 +68,41 @@ def _train(run: MomentRun, stage: str, source: MomentSource, epochs: int, start:
     train(run.folder / stage, model, (queries, validation), readers, settings, epochs, seed, fast_check)
 
 
+def train_curve_head(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
+    """Train `system.head`: train/best.ckpt and metrics.csv."""
+    head = _head(settings)
+    assert head is not None
+    sides = []
+    for source in (settings.data.training, settings.data.validation):
+        queries, reader = open_source(settings, source)
+        queries = queries[:4] if fast_check else queries
+        sides.append((similarity_curves(settings, queries, reader), queries))
+    seed = derive_seed(settings.seed, sum(b"train"))
+    model, rows = train_head(sides[0], sides[1], settings, seed, 1 if fast_check else head.epochs)
+    with atomic_path(run.folder / "train" / "metrics.csv") as path:
+        pd.DataFrame(rows).to_csv(path, index=False)
+    save_checkpoint({"state_dict": model.state_dict(prefix="model.")}, run.folder / TRAINED)
+
+
+def _head(settings: MomentSettings) -> Head | None:
+    return settings.system.head if isinstance(settings.system, Similarity) else None
+
+
+def make_curves(run: MomentRun, queries: Sequence[Query], reader: FeatureReader) -> list[Array]:
+    """The similarity curve of each query, sharpened where the system has a head."""
+    curves, head = similarity_curves(run.settings, queries, reader), _head(run.settings)
+    if head is None:
+        return curves
+    model = CurveHead(head)
+    load_weights(model, run.checkpoint(TRAINED), prefix="model.")
+    return sharpen(model, curves)
+
+
 def tune_spans(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
-    """Choose the parameters of a system without training on the validation queries: tune/chosen.json."""
+    """Choose the parameters of the cut on the validation queries: tune/chosen.json."""
     queries, reader = open_source(settings, settings.data.validation)
     queries = queries[:4] if fast_check else queries
-    write_json(run.folder / TUNED, tune(similarity_curves(settings, queries, reader), queries, settings))
+    write_json(run.folder / TUNED, tune(make_curves(run, queries, reader), queries, settings))
 
 
 def score_system(run: MomentRun, settings: MomentSettings, fast_check: bool = False) -> None:
@@ -83,12 +115,11 @@ def score_system(run: MomentRun, settings: MomentSettings, fast_check: bool = Fa
     write_curves(folder / "curves.npz", queries, curves)
     truth = {query.qid: query.windows for query in queries}
     figures = score(windows, truth, [query.vid for query in queries], settings.seed)
-    trained = isinstance(settings.system, Detector)
     write_json(
         folder / "evaluation.json",
         {
             "figures": {settings.system.kind: as_json(figures)},
-            "tested": "epoch of highest validation R1@0.7" if trained else "without training",
+            "tested": "epoch of highest validation R1@0.7" if settings.is_trained else "without training",
             "clips": {"queries": len(queries), "recordings": len({query.vid for query in queries})},
             "made_up": is_made_up_data(settings),
         },
@@ -102,13 +133,13 @@ def find_moments(
     settings = run.settings
     if isinstance(settings.system, Detector):
         model = make_detector(settings.system, reader, queries[0])
-        load_weights(model, run.checkpoint("train/best.ckpt"), prefix="model.")
+        load_weights(model, run.checkpoint(TRAINED), prefix="model.")
         model.to(choose_device(settings.system.trainer))
         answers = answer(model, queries, reader, settings)
         found = {query.qid: windows for query, (windows, _) in zip(queries, answers, strict=True)}
         return found, {query.qid: curve for query, (_, curve) in zip(queries, answers, strict=True)}
     chosen = read_json(run.folder / TUNED, f"run it again with --resume {run.folder} --redo tune", {"chosen": dict})
-    curves = similarity_curves(settings, queries, reader)
+    curves = make_curves(run, queries, reader)
     found = find_spans(curves, queries, settings, chosen["chosen"])
     return found, {query.qid: curve for query, curve in zip(queries, curves, strict=True)}
 
@@ -140,8 +171,9 @@ def write_curves(path: Path, queries: Sequence[Query], curves: dict[str, Array])
 def sources_of(settings: MomentSettings) -> list[MomentSource]:
     """The splits that a run uses."""
     data = settings.data
-    trained = [data.pretraining, data.training] if isinstance(settings.system, Detector) else []
-    return [source for source in (*trained, data.validation, data.evaluation) if source is not None]
+    first = [data.pretraining] if isinstance(settings.system, Detector) else []
+    trained = [data.training] if settings.is_trained else []
+    return [source for source in (*first, *trained, data.validation, data.evaluation) if source is not None]
 
 
 def open_source(settings: MomentSettings, source: MomentSource) -> tuple[list[Query], FeatureReader]:
@@ -150,13 +182,16 @@ def open_source(settings: MomentSettings, source: MomentSource) -> tuple[list[Qu
 
 
 def make_stages(settings: MomentSettings) -> list[Stage]:
-    """Features where an encoder is named; then training or tuning, and the test."""
+    """Features where an encoder is named; then training, tuning or both, and the test."""
     splits = ("data.validation", "features", "seed")
     features = [Stage("features", write_all_features, uses=("data", "features"), alone=True)]
     first = features if settings.features.encoder is not None else []
     test = Stage("test", score_system, uses=("data.evaluation", "data.max_seconds", "times", *splits), alone=True)
     if not isinstance(settings.system, Detector):
-        return [*first, Stage("tune", tune_spans, uses=(*splits, "system", "times"), alone=True), test]
+        used = (*splits, "system", "times")
+        head = [Stage("train", train_curve_head, uses=("data.training", *used), alone=True)]
+        tuning = Stage("tune", tune_spans, uses=used, alone=True)
+        return [*first, *(head if settings.is_trained else []), tuning, test]
     learned = ("data.max_seconds", *splits)
     network = tuple(f"system.{name}" for name in Detector.model_fields if name not in ("trainer", "pretraining_epochs"))
     machine = tuple(f"system.trainer.{name}" for name in ("precision", "gradient_clip", "accumulate", "validate_every"))
@@ -193,16 +228,16 @@ def prepare_features(settings: MomentSettings) -> None:
 
 
 def trained_stage(settings: MomentSettings) -> str:
-    """The stage with the validation of the detector."""
+    """The stage with the validation of the training."""
     return "train"
 
 
 def refuse_without_training(settings: MomentSettings) -> None:
     """A search needs a training; a system without one chooses among its own values in the stage tune."""
-    if not isinstance(settings.system, Detector):
+    if not settings.is_trained:
         raise UserError(
-            f"system.kind {settings.system.kind} learns nothing; its stage tune chooses among system.smoothing, "
-            "thresholds, step_filters and merge_thresholds on the validation, without a search."
+            f"system.kind {settings.system.kind} learns nothing without system.head; its stage tune chooses among "
+            "system.smoothing, thresholds, step_filters and merge_thresholds on the validation, without a search."
         )
 
 

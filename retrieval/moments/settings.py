@@ -8,6 +8,9 @@ from pydantic import model_validator
 from common.settings import Field, RunSettings, Settings, TrainerSettings
 from retrieval.settings import AudioEncoder, TextEncoderSettings
 
+TRAINED = "train/best.ckpt"
+"""Weights of the best epoch, in the folder of a run."""
+
 
 class MomentSource(Settings):
     """Queries of one split; recordings lie in `audio` and features in `features` of the folder."""
@@ -58,7 +61,7 @@ class Data(Settings):
     training: MomentSource
     """Queries to learn from."""
     validation: MomentSource
-    """Queries that choose the best epoch, or the parameters of a system without training."""
+    """Queries that choose the best epoch, and the cut of a similarity."""
     evaluation: MomentSource
     """Queries of the reported figures."""
     max_seconds: int = Field(300, ge=1)
@@ -128,13 +131,32 @@ class Detector(Settings):
     """Length and devices of the training."""
 
 
+class Head(Settings):
+    """A small convolutional network that learns to sharpen similarity curves."""
+
+    width: int = Field(32, gt=0)
+    """Channels of its three layers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout of the layers."""
+    lr: float = Field(2e-3, gt=0)
+    """Learning rate, constant."""
+    weight_decay: float = Field(1e-3, ge=0)
+    """Weight decay of AdamW."""
+    epochs: int = Field(40, ge=1)
+    """Epochs on `data.training`, one step a query."""
+    validate_every: int = Field(4, ge=1)
+    """Epochs between validations."""
+
+
 class Similarity(Settings):
-    """No training: the similarity of text and audio over time, cut into spans."""
+    """The similarity of text and audio over time, cut into spans; without training, or with a small head."""
 
     kind: Literal["similarity"]
     """Tells this system from the others."""
     index: Path | None = None
     """Index of the recordings in windows (`retrieval index DIR --windows 10 --hop 5`); null: features of a run."""
+    head: Head | None = None
+    """Learns to sharpen the curve; null: the curve as it is, without training."""
     spans: Literal["threshold", "boxes"] = "boxes"
     """Runs above a threshold, or event boxes."""
     smoothing: tuple[int, ...] = (1, 3, 7)
@@ -157,12 +179,17 @@ class MomentSettings(RunSettings):
     data: Data
     features: Features = Features()
     system: Detector | Similarity = Field(Detector(), discriminator="kind")
-    """A trained detector, or a system without training."""
+    """A trained detector, or the similarity of a dual encoder, with or without training."""
     times: Literal["whole", "published", "exact"] = "whole"
     """whole: whole seconds inside the recording, no empty window; published: 0 to 300 s, rounded; exact: inside the
     recording."""
     eval_batch: int = Field(32, ge=1)
     """Queries answered at once."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the system learns from `data.training`; its best weights are `TRAINED`."""
+        return isinstance(self.system, Detector) or self.system.head is not None
 
     def value_in_name(self, field: str) -> Any:
         """The system's name stands in place of its settings."""

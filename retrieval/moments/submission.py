@@ -20,7 +20,7 @@ from common.runs.run import Run, open_run
 from common.settings.yaml_file import to_yaml
 from retrieval.moments.annotations import SLACK, Query, read_predictions, read_queries
 from retrieval.moments.metrics import Array, recall_at_1
-from retrieval.moments.settings import Detector, MomentSettings
+from retrieval.moments.settings import TRAINED, MomentSettings
 from submissions.package import OUT, finish_package, new_system, team_name
 from submissions.participant import join_meta, read_participant
 from submissions.reading import EvaluationFiles
@@ -120,12 +120,12 @@ def development_figures(run: Run[MomentSettings]) -> dict[str, float]:
 
 
 def count_parameters(run: Run[MomentSettings]) -> dict[str, Any]:
-    """trainable_parameters of the detector; frozen encoders are counted where the run has made the features itself."""
-    if not isinstance(run.settings.system, Detector):
+    """trainable_parameters of the detector or head."""
+    if not run.settings.is_trained:
         return {"trainable_parameters": 0}
     from common.training.checkpoints import read_weights
 
-    weights = read_weights(run.checkpoint("train/best.ckpt"), prefix="model.")
+    weights = read_weights(run.checkpoint(TRAINED), prefix="model.")
     return {"trainable_parameters": sum(one.numel() for one in weights.values())}
 
 

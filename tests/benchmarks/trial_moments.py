@@ -15,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from common.synthetic.moments import MOMENTS, write
-from common.training.seeds import seed_all
 from retrieval.moments.annotations import Query, cut_windows, read_predictions
 from retrieval.moments.features import FeatureReader
 from retrieval.moments.metrics import Array, hits_at_1, recall_at_1, score
 from retrieval.moments.recipe import RECIPE, open_source
 from retrieval.moments.settings import MomentSettings
-from retrieval.moments.spans import find_spans, similarity_curve, tune
+from retrieval.moments.spans import find_spans, tune
 from tests.benchmarks.paired_table import Figures, PairedCells
 
 SHOWN = ("R1@0.5", "R1@0.7", "mAP", "R1@0.7 under 5 s", "R1@0.7 5 to 20 s", "R1@0.7 over 20 s")
@@ -44,25 +40,7 @@ DETECTOR: dict[str, Any] = {
     },
 }  # fmt: skip
 LENGTHS = (30, 60)
-SCALES = (1, 3, 7, 15, 31)
 Sides = tuple[list[Query], FeatureReader]
-
-
-class CurveHead(nn.Module):
-    """The simplest trained head: a similarity curve over several scales to the probability of each second."""
-
-    def __init__(self, width: int = 32):
-        super().__init__()
-        layers: list[nn.Module] = []
-        for inside in (len(SCALES), width, width):
-            layers += [nn.Conv1d(inside, width, 7, padding=3), nn.ReLU(), nn.Dropout(0.1)]
-        self.layers = nn.Sequential(*layers, nn.Conv1d(width, 1, 1))
-
-    def forward(self, curve: Tensor) -> Tensor:
-        """(batch, seconds) to logits of the same shape."""
-        scaled = (curve - curve.mean(dim=1, keepdim=True)) / (curve.std(dim=1, keepdim=True) + 1e-6)
-        means = [functional.avg_pool1d(scaled[:, None], n, 1, n // 2, count_include_pad=False) for n in SCALES]
-        return self.layers(torch.cat(means, dim=1))[:, 0]
 
 
 def figures(found: dict[str, Array], queries: list[Query]) -> Figures:
@@ -96,40 +74,6 @@ def run_arm(settings: MomentSettings) -> Figures:
     run = RECIPE.run(settings)
     queries, _ = open_source(settings, settings.data.evaluation)
     return figures(read_predictions(run.folder / "test" / "predictions.jsonl"), queries)
-
-
-def train_head(settings: MomentSettings, seed: int, epochs: int = 40) -> Figures:
-    """A `CurveHead` of the best epoch, cut like a similarity curve; parameters of the cut as in `tune`."""
-    train, validation, test = (
-        open_source(settings, getattr(settings.data, side)) for side in ("training", "validation", "evaluation")
-    )
-    curves = [[similarity_curve(query, reader) for query in queries] for queries, reader in (train, validation, test)]
-    seed_all(seed)
-    head, rng = CurveHead(), np.random.default_rng(seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=1e-3)
-    best: tuple[float, Any, list[Array]] = (-1.0, None, [])
-    for epoch in range(epochs):
-        head.train()
-        for row in rng.permutation(len(train[0])).tolist():
-            target = torch.zeros(1, len(curves[0][row]))
-            for start, end in cut_windows(train[0][row]).round().astype(int):
-                target[0, start:end] = 1
-            logits = head(torch.from_numpy(curves[0][row])[None].float())
-            functional.binary_cross_entropy_with_logits(logits, target).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        if epoch % 4 == 3:
-            tuned = tune(apply_head(head, curves[1]), validation[0], settings)
-            if (value := tuned["R1@0.7"] + tuned["mAP"] / 1000) > best[0]:
-                best = value, tuned["chosen"], apply_head(head, curves[2])
-    return figures(find_spans(best[2], test[0], settings, best[1]), test[0])
-
-
-@torch.inference_mode()
-def apply_head(head: CurveHead, curves: list[Array]) -> list[Array]:
-    """Probabilities of the seconds of each curve."""
-    head.eval()
-    return [head(torch.from_numpy(curve)[None].float()).sigmoid()[0].double().numpy() for curve in curves]
 
 
 def fixed_window(settings: MomentSettings) -> Figures:
@@ -210,7 +154,8 @@ def main() -> None:
         cells.compute("floor: middle window", seed, partial(centred_window, untrained["boxes"]))
         cells.compute("oracle: fixed window", seed, partial(fixed_window, untrained["boxes"]))
         cells.compute("oracle: true windows as query", seed, partial(true_windows_as_query, untrained["boxes"]))
-        cells.compute("(c) head on the curve", seed, partial(train_head, untrained["boxes"], seed))
+        head = make("head", {"kind": "similarity", "spans": "boxes", "head": {}}, seed)
+        cells.compute("(c) head on the curve", seed, partial(run_arm, head))
         for arm, name in systems.items():
             cells.compute(arm, seed, partial(run_arm, make(name, DETECTOR, seed)))
         if chosen.only is not None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from retrieval.moments.recipe import RECIPE, predict
 from retrieval.moments.report import write_moment_report
 from retrieval.moments.settings import MomentSettings
 from retrieval.moments.spans import cut_curve, spread
+from retrieval.moments.submission import count_parameters
 from retrieval.moments.train import answer, finish_windows, make_detector
 from retrieval.settings import RetrievalSettings
 
@@ -110,6 +112,17 @@ def test_without_training_a_clear_similarity_gives_the_windows(root, untrained, 
         run = RECIPE.run(load(root, name="cut", system={"kind": "similarity", "spans": "threshold"}))
     (figures,) = run.read_evaluation()["figures"].values()
     assert figures["R1@0.7"]["value"] == 1
+
+
+def test_a_head_is_trained_tuned_tested_and_counted(root):
+    head = {"width": 4, "epochs": 30, "validate_every": 10, "lr": 0.01}
+    run = RECIPE.run(load(root, name="head", system={"kind": "similarity", "spans": "threshold", "head": head}))
+    assert [path.parent.name for path in sorted(run.folder.glob("*/stage.json"))] == ["test", "train", "tune"]
+    evaluation = run.read_evaluation()
+    assert evaluation["figures"]["similarity"]["R1@0.5"]["value"] > 0.5 and "epoch" in evaluation["tested"]
+    rows = pd.read_csv(run.folder / "train" / "metrics.csv")
+    assert list(rows["epoch"]) == [10, 20, 30] and RECIPE.objective.of(run) == rows["selection"].max()
+    assert count_parameters(run) == {"trainable_parameters": (5 * 7 + 1) * 4 + 2 * (4 * 7 + 1) * 4 + 5}
 
 
 def test_answers_do_not_depend_on_their_batch_and_long_recordings_come_in_pieces(root, trained):
