@@ -133,7 +133,7 @@ def test_the_verb_names_the_best_and_what_it_needs(tmp_path, capsys):
     assert run("toy", verbs, call.split()) == 0
     told = capsys.readouterr()
     assert "Search" in told.out and "Train and test the best under another name: --noise " in told.err
-    for words in (call.removesuffix(" --trials 3"), f"{call} --over seed=0,1", call.replace("3", "-3")):
+    for words in (call.removesuffix(" --trials 3"), f"{call} --over seed=0,1", call.replace("trials 3", "trials -3")):
         assert run("toy", verbs, words.split()) == 2
         assert "A search takes ranges and a number" in capsys.readouterr().err
     assert run("toy", verbs, f"sweep {path} --over seed=0,1 --jobs 0".split()) == 2
