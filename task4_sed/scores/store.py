@@ -25,7 +25,7 @@ from task4_sed.scores.tables import ScoreTables, empty_values, from_frames, read
 
 FRAME_SECONDS = 0.064
 KINDS = ("logits", "scores")
-CLIPS_AT_ONCE = 64
+CLIPS_AT_ONCE = 16
 
 
 class ScoreWriter(OutputWriter):
@@ -170,7 +170,7 @@ def read_scores(path: Path, classes: Sequence[str] | None = None) -> ScoreTables
     borders = []
     for first in range(0, len(clips), CLIPS_AT_ONCE):
         block = clips[first : first + CLIPS_AT_ONCE]
-        rows = [store.read_as("scores", clip)[: counts[first + place]] for place, clip in enumerate(block)]
+        rows = [store.read_as("scores", clip)[:count].astype(np.float32) for clip, count in zip(block, counts[first:])]
         values[:, starts[first] : starts[first + len(block)]] = np.concatenate(rows).T
         for place in range(len(block)):
             edges = np.round(np.arange(counts[first + place] + 1) * store.frame_seconds, 6)
