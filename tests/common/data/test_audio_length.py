@@ -163,3 +163,10 @@ def test_a_header_with_a_reserved_value_is_no_frame(size_code, last_bit, samples
     whole = header + bytes([crc8(header)])
     assert _flac_frame_end(whole, 0) == samples
     assert _flac_frame_end(header + bytes([crc8(header) ^ 1]), 0) is None
+
+
+def test_frames_are_numbered_by_themselves_or_by_their_first_sample():
+    """A set last bit of the second byte means blocks of various sizes, numbered by samples."""
+    for second, number, end in ((0xF8, 3, 3 * 4096 + 256), (0xF9, 100, 100 + 256)):
+        header = bytes([0xFF, second, 0x89, 0, number])
+        assert _flac_frame_end(header + bytes([crc8(header)]), 4096) == end

@@ -1,0 +1,49 @@
+"""Sizes, devices and shapes of networks."""
+
+import pytest
+import torch
+
+from common.models.network import choose_device, make_divisible
+from common.settings import MachineSettings
+
+
+@pytest.mark.parametrize(
+    ("channels", "rounded"),
+    [
+        (1, 8),
+        (8, 8),
+        (16, 16),
+        (17, 16),
+        (44, 48),
+        (43.9, 40),
+        (60, 64),
+        (100, 104),
+        (11, 16),
+        (18, 24),
+        (19.9, 24),
+        (90, 88),
+    ],
+)
+def test_channels_become_the_nearest_multiple_of_eight_and_lose_no_tenth(channels, rounded):
+    """As in MobileNet: halves upwards, at least 8, and the next multiple where rounding down takes more than 10 %."""
+    assert make_divisible(channels) == rounded
+
+
+def test_channels_become_multiples_of_other_numbers_too():
+    assert [make_divisible(channels, 4) for channels in (1, 5, 6, 30)] == [4, 8, 8, 32]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "there", "kind"),
+    [
+        ("auto", True, "cuda"),
+        ("gpu", True, "cuda"),
+        ("cpu", True, "cpu"),
+        ("auto", False, "cpu"),
+        ("cpu", False, "cpu"),
+    ],
+)
+def test_a_gpu_is_taken_where_there_is_one_unless_the_settings_say_cpu(monkeypatch, accelerator, there, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(MachineSettings(accelerator=accelerator)).type == kind
+    assert choose_device().type == ("cuda" if there else "cpu")
