@@ -91,6 +91,12 @@ def test_cells_stay_what_they_are(tmp_path):
     assert len(rows) == 3 and rows["x"].tolist()[0] == "1\n2"  # a blank line is a row: lines are counted
 
 
+def test_a_text_at_the_end_of_a_long_column_makes_all_of_it_text(tmp_path):
+    """Read piece by piece, the column would hold numbers and texts."""
+    (tmp_path / "t.csv").write_text("filename,x\n" + "a.wav,1\n" * 300_000 + "b.wav,loud\n")
+    assert {type(value) for value in read_table(tmp_path / "t.csv", ",")["x"]} == {str}
+
+
 def test_lines_of_a_table_count_line_breaks_in_cells():
     system = System("a", "task1/a", {}, load_rules("task1_2024"), None)
     system._tables["t.csv"] = pd.DataFrame({"filename": ["a\nb", "c", "d"], "x": [1, 2, 3]})
