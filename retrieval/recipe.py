@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.files import atomic_path, atomic_write, is_made_up, write_json
+from common.data.files import atomic_path, is_made_up, write_json, write_text
 from common.errors import unknown
 from common.models.network import choose_device
 from common.output import say
@@ -101,8 +101,7 @@ def score_models(run: TextRun, settings: RetrievalSettings, fast_check: bool = F
             if (spread := float((similarity - similarity.mean(dim=0)).std())) < 1e-4:
                 say(f"{stage} {name} has collapsed: similarities of different captions differ by {spread:.1e} only.")
     queries = per_query(similarity, owner, captions, names)
-    with atomic_write(folder / "queries.csv") as file:
-        queries.to_csv(file, index=False)
+    write_text(folder / "queries.csv", queries.to_csv(index=False))
     write_json(
         folder / "evaluation.json",
         {

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.audio import list_audio
-from common.data.files import atomic_write, is_made_up
+from common.data.files import is_made_up, write_text
 from common.errors import UserError
 from common.runs.folder import run_folders
 from common.settings.yaml_file import to_yaml
@@ -84,10 +84,8 @@ def package(folders: Sequence[Path], label: str, meta: Path, year: Literal[2024,
     declared = {"files": names, "queries": queries} if made_up else None
     with new_system(label, rules, out, declared) as folder:
         text = matrix_csv(similarity, queries, names) if year == 2025 else ranking_csv(similarity, queries, names)
-        with atomic_write(folder / f"{label}.output.csv") as file:
-            file.write(text)
-        with atomic_write(folder / f"{label}.meta.yaml") as file:
-            file.write(to_yaml(content))
+        write_text(folder / f"{label}.output.csv", text)
+        write_text(folder / f"{label}.meta.yaml", to_yaml(content))
     evaluation = EvaluationFiles(files=names, queries=queries, source="the evaluation set of the predictions")
     return finish_package(out / team_name(label), None if made_up else evaluation)
 

@@ -5,7 +5,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from common.data.files import atomic_write
+from common.data.files import write_text
 from common.errors import UserError, unknown
 from submissions.rules import Rules
 from submissions.schema import TO_FILL_IN, MetaFile, is_within, mistakes
@@ -28,8 +28,7 @@ def write_template(name: str, path: Path) -> None:
         raise unknown("template", name, names)
     if path.exists():
         raise UserError(f"{path} exists. Give another name with --out, or remove it.")
-    with atomic_write(path) as file:
-        file.write((TEMPLATES_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    write_text(path, (TEMPLATES_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def read_participant(path: Path, rules: Rules) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from common.data.files import atomic_write, compute_sha256, is_made_up, write_json
+from common.data.files import atomic_write, compute_sha256, is_made_up, write_json, write_text
 from common.data.loading import make_loader
 from common.errors import UserError
 from common.inference.prepare import computing_in
@@ -145,5 +145,4 @@ def write_predictions(path: Path, filenames: list[str], logits: np.ndarray, keep
     table = pd.DataFrame(probabilities, columns=list(CLASSES))
     table.insert(0, "filename", [name if keep_folder else Path(name).name for name in filenames])
     table.insert(1, "scene_label", [CLASSES[number] for number in logits.argmax(axis=1)])
-    with atomic_write(path) as file:
-        table.to_csv(file, sep="\t", index=False, float_format="%.9f", lineterminator="\n")
+    write_text(path, table.to_csv(sep="\t", index=False, float_format="%.9f", lineterminator="\n"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.data.files import atomic_write, read_json
+from common.data.files import read_json, write_text
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -76,8 +76,7 @@ def package(paths: Sequence[Path], label: str, meta: Path, reference: Path, out:
             for key in ENERGY:
                 name = f"{label}.codecarbon.{prefix}{key.removesuffix('_kwh')}.csv"
                 energy_table(source, key).to_csv(folder / name, index=False)
-        with atomic_write(folder / f"{label}.meta.yaml") as file:
-            file.write(to_yaml(content))
+        write_text(folder / f"{label}.meta.yaml", to_yaml(content))
     evaluation = EvaluationFiles(files=sorted(durations), durations=durations, source=str(runs[0].settings.data.root))
     return finish_package(out / team_name(label), None if made_up else evaluation)
 

@@ -73,11 +73,15 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         file.flush()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, atomically."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
 def write_json(path: Path, data: object) -> None:
     """Write `data` as indented JSON, atomically."""
-    with atomic_write(path) as file:
-        json.dump(data, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -185,7 +189,7 @@ def digest_files(paths: Sequence[Path], memory: Path) -> list[str]:
         for name, digest in zip(new, pool.map(compute_sha256, map(Path, new))):
             known[name] = [*facts[name], digest]
     if new:
-        with suppress(OSError):  # a folder that cannot be written only costs the time to read the files again
+        with suppress(OSError, UserError):  # a folder that cannot be written only costs time
             write_json(memory, known)
     return [known[name][2] for name in names]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from common.data import packed_store as store
 from common.data.audio import AudioError, Waveform
-from common.data.files import atomic_write, digest_files, human_size, write_json
+from common.data.files import digest_files, human_size, write_json, write_text
 from common.data.packed_store import Plan, StoreInfo
 from common.errors import UserError
 from common.output import Progress, say
@@ -180,8 +180,7 @@ def _resume(folder: Path, plan: Plan, table: str, rows_digests: list[str], journ
     journal.seek(0)
     lines = [_parse_line(line) for line in journal]
     done: dict[int, dict] = {}
-    with atomic_write(folder / "clips.tsv") as file:
-        file.write(table)
+    write_text(folder / "clips.tsv", table)
     if lines and lines[0]:
         # A faulty clip may have been replaced since: blocks of unchanged rows are kept.
         _refuse_other(folder, Plan(**{**lines[0], "table_sha256": plan.table_sha256}), plan, table)

@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import ArrayLike
 
-from common.data.files import atomic_write
+from common.data.files import write_text
 from common.output import print_table
 from common.reports.plots import plot_lines, read_curves
 from common.reports.statistics import SEEDS_FOR_T
@@ -45,8 +45,7 @@ def write_report(
     path: Path, title: str, sections: Iterable[Section], subtitle: str = "", made_up: bool = False
 ) -> Path:
     """Write the page, whole or not at all; a banner marks figures of made-up data. Returns `path`."""
-    with atomic_write(path) as file:
-        file.write(page(title, list(sections), subtitle, made_up))
+    write_text(path, page(title, list(sections), subtitle, made_up))
     return path
 
 

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from common.data.files import atomic_write, compute_sha256, read_json, write_json
+from common.data.files import compute_sha256, read_json, write_json, write_text
 from common.errors import CheckFailed, UserError, unknown
 from common.output import part_of, say, silence_rank, spell_time
 from common.runs.folder import (
@@ -359,8 +359,7 @@ def _refuse_foreign(run: Run[Any], stages: Sequence[Stage]) -> None:
 
 
 def _write_settings(run: Run[Any]) -> None:
-    with atomic_write(run.folder / SETTINGS_FILE) as file:
-        file.write(dump_settings(run.settings))
+    write_text(run.folder / SETTINGS_FILE, dump_settings(run.settings))
 
 
 def required_stages(stage: Stage, stages: Sequence[Stage]) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.data.files import atomic_write, write_json
+from common.data.files import write_json, write_text
 from common.errors import CheckFailed, UserError
 from common.output import part_of, say, spell_time
 from common.runs.folder import lock_folder, prepare_folder, read_sweep
@@ -215,8 +215,7 @@ def _note_sweep(folder: Path, settings: Settings, over: Mapping[str, Sequence[An
 
 
 def _note_failure(folder: Path, outcome: Outcome) -> None:
-    with atomic_write(_failure_path(folder, outcome.name)) as file:
-        file.write(f"{outcome.name}\n{outcome.error}\n\n{outcome.trace}")
+    write_text(_failure_path(folder, outcome.name), f"{outcome.name}\n{outcome.error}\n\n{outcome.trace}")
 
 
 def _failure_path(folder: Path, title: str) -> Path:

@@ -26,7 +26,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from common.data.files import atomic_write
+from common.data.files import write_text
 from common.errors import UserError
 from common.output import Progress
 from common.settings import TrainerSettings
@@ -291,8 +291,7 @@ class MetricsTable(Callback):
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = [",".join(f"{row[name]:.9g}" if name in row else "" for name in columns) for row in self.rows]
-        with atomic_write(self.path) as file:
-            file.write("\n".join([",".join(columns), *lines, ""]))
+        write_text(self.path, "\n".join([",".join(columns), *lines, ""]))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, is_made_up, paths_in, read_tsv, refuse_unknown
+from common.data.files import is_made_up, paths_in, read_tsv, refuse_unknown, write_text
 from common.errors import UserError
 from task1_asc.broad_sounds.taxonomy import CODES, OTHERS, as_indices
 
@@ -218,8 +218,7 @@ def write_splits(folder: Path, ids: Sequence[str], folds: Mapping[int, Fold]) ->
     for number, fold in folds.items():
         parts = {"train": fold.train, "val": fold.validation, "test": fold.test}
         lines = [f"{ids[row]},{part}" for part, members in parts.items() for row in members]
-        with atomic_write(folder / f"fold_{number}" / SPLITS) as file:
-            file.write("\n".join(["index,split", *lines, ""]))
+        write_text(folder / f"fold_{number}" / SPLITS, "\n".join(["index,split", *lines, ""]))
 
 
 def read_splits(source: Path, ids: Sequence[str], folds: Sequence[int] = range(FOLDS)) -> dict[int, Fold]:

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from torch import nn
 
 from common.data.audio import read_audio
-from common.data.files import atomic_write, write_json
+from common.data.files import write_json, write_text
 from common.data.loading import make_loader
 from common.models.network import choose_device
 from common.reports.statistics import bootstrap_mean
@@ -162,8 +162,7 @@ def probability_table(ids: Sequence[str], logits: Logits, name: str) -> pd.DataF
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table of probabilities."""
-    with atomic_write(path) as file:
-        table.to_csv(file, index=False, float_format="%.7g", lineterminator="\n")
+    write_text(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n"))
 
 
 def predict(runs: Sequence[SoundRun], root: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, read_json, read_tsv
+from common.data.files import read_json, read_tsv, write_text
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -70,10 +70,8 @@ def package(folders: Sequence[Path], label: str, meta: Path, out: Path = OUT) ->
     )  # fmt: skip
     ids = answers["anonymous_id"].tolist()
     with new_system(label, rules, out, {"files": ids} if is_made_up else None) as folder:
-        with atomic_write(folder / f"{label}.output.csv") as file:
-            file.write(output_csv(ids, probabilities))
-        with atomic_write(folder / f"{label}.meta.yaml") as file:
-            file.write(to_yaml(content))
+        write_text(folder / f"{label}.output.csv", output_csv(ids, probabilities))
+        write_text(folder / f"{label}.meta.yaml", to_yaml(content))
     evaluation = EvaluationFiles(files=ids, source="the evaluation set of the predictions")
     return finish_package(out / team_name(label), None if is_made_up else evaluation)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.files import atomic_write, compute_sha256, read_json, read_tsv, write_json
+from common.data.files import compute_sha256, read_json, read_tsv, write_json, write_text
 from common.data.keyed_outputs import KeyedOutputs, OutputWriter
 from common.errors import UserError
 from task1_asc.data.tau2022 import CLASSES, read_split
@@ -30,8 +30,7 @@ def list_digest(filenames: Iterable[str]) -> str:
 
 def write_seen(folder: Path, filenames: Iterable[str]) -> None:
     """Write the list of clips that a teacher was trained on or selected by."""
-    with atomic_write(folder / SEEN) as file:
-        file.write("\n".join(["filename", *sorted(filenames), ""]))
+    write_text(folder / SEEN, "\n".join(["filename", *sorted(filenames), ""]))
 
 
 def read_seen(folder: Path) -> list[str]:

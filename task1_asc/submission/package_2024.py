@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from common.data.files import atomic_write, compute_sha256, read_json
+from common.data.files import compute_sha256, read_json, write_text
 from common.errors import UserError
 from common.output import say
 from common.runs.folder import run_folders
@@ -72,8 +72,7 @@ def package(paths: Sequence[Path], label: str, meta: Path | None, out: Path = OU
     with new_system(label, rules, out, made_up) as folder:
         for subset, chosen in runs.items():
             shutil.copyfile(chosen.output, folder / f"{label}.output.split_{subset}.csv")
-        with atomic_write(folder / f"{label}.meta.yaml") as file:
-            file.write(to_yaml(content))
+        write_text(folder / f"{label}.meta.yaml", to_yaml(content))
     return finish_package(out / team_name(label))
 
 

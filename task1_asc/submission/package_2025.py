@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from common.data.audio import write_wav
-from common.data.files import atomic_write, is_made_up, read_json, write_json
+from common.data.files import is_made_up, read_json, write_json, write_text
 from common.errors import CheckFailed, UserError
 from common.output import say
 from common.registry.models import find_architecture, find_network
@@ -137,8 +137,7 @@ def write_package(root: Path, name: str, run: Task1Run) -> None:
     inner = root / name
     for script in ROOT_FILES:
         _copy(TEMPLATE / script, root / script)
-    with atomic_write(inner / "__init__.py") as file:
-        file.write(f'"""Inference package of {name}, DCASE {YEAR} Task 1."""\n')
+    write_text(inner / "__init__.py", f'"""Inference package of {name}, DCASE {YEAR} Task 1."""\n')
     network, front_end = (target.partition(":")[0] for target in _targets(run.settings))
     for module in modules_needed(("task1_asc.submission.packaged", network, front_end, *ALSO_NEEDED)):
         _copy_module(module, inner / "models", name)
@@ -248,8 +247,7 @@ def _copy_module(module: str, models: Path, name: str) -> None:
     text = _path_of(module).read_text(encoding="utf-8")
     text = re.sub(r"^(\s*from )(common|task1_asc)\b", rf"\1{name}.models.\2", text, flags=re.MULTILINE)
     path = (models / module.replace(".", "/")).with_suffix(".py")
-    with atomic_write(path) as file:
-        file.write(text)
+    write_text(path, text)
     for folder in (path.parent, *path.parent.parents):
         if not folder.is_relative_to(models):
             break

@@ -15,7 +15,7 @@ import pandas as pd
 from common.data.archives import download_and_unpack
 from common.data.audio import audio_info, read_audio, write_wav
 from common.data.download import zenodo_files
-from common.data.files import atomic_write, walk_files
+from common.data.files import walk_files, write_text
 from common.errors import UserError
 from common.output import Progress, say
 
@@ -120,8 +120,7 @@ def cut_recordings(
             progress.advance()
     columns = ["filename", "onset", "offset", "event_label", "confidence"]
     whole = pd.concat(parts)[columns].sort_values("filename", kind="stable")
-    with atomic_write(table) as file:
-        whole.to_csv(file, sep="\t", index=False, lineterminator="\n")
+    write_text(table, whole.to_csv(sep="\t", index=False, lineterminator="\n"))
     return count
 
 
@@ -164,8 +163,8 @@ def prepare(
         hop = TRAIN_HOP if split == "train" else hop_seconds
         counts[f"maestro_{split}"] = cut_recordings(chosen, annotations, audio, table, hop)
     durations = {path.stem: audio_info(path).duration for path in recordings}
-    with atomic_write(root / "metadata/maestro_real_durations.tsv") as file:
-        pd.Series(durations, name="duration").rename_axis("filename").to_csv(file, sep="\t", lineterminator="\n")
+    seconds = pd.Series(durations, name="duration").rename_axis("filename")
+    write_text(root / "metadata/maestro_real_durations.tsv", seconds.to_csv(sep="\t", lineterminator="\n"))
     return counts
 
 

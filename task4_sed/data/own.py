@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from common.data.audio import Waveform, audio_info, list_audio, read_audio, write_wav
-from common.data.files import atomic_write, compute_sha256, digest_files, read_json, write_json
+from common.data.files import compute_sha256, digest_files, read_json, write_json, write_text
 from common.data.splits import describe_split, split_recordings
 from common.errors import UserError
 from common.output import Progress, say
@@ -247,5 +247,4 @@ def _write(folder: Path, name: str, waveform: Waveform) -> None:
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as file:
-        table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+    write_text(path, table.to_csv(sep="\t", index=False, lineterminator="\n"))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from common.data.files import atomic_write
+from common.data.files import write_text
 from common.errors import UserError, nearest, unknown
 from task4_sed.data.annotations import clip_name
 
@@ -132,8 +132,7 @@ def write_score_tables(scores: ScoreTables, folder: Path, fill_value: float | No
     for clip, table in scores.tables():
         if fill_value is not None:
             table = table.replace(-np.inf, fill_value)
-        with atomic_write(folder / f"{clip}.tsv") as file:
-            table.to_csv(file, sep="\t", index=False, lineterminator="\n")
+        write_text(folder / f"{clip}.tsv", table.to_csv(sep="\t", index=False, lineterminator="\n"))
 
 
 def empty_values(classes: int, frames: int, dtype: np.dtype | type = np.float64) -> np.ndarray:
