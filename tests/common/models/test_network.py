@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.models.network import choose_device, make_divisible
+from common.models.network import choose_device, make_divisible, without_values
 from common.settings import MachineSettings
 
 
@@ -47,3 +47,12 @@ def test_a_gpu_is_taken_where_there_is_one_unless_the_settings_say_cpu(monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert choose_device(MachineSettings(accelerator=accelerator)).type == kind
     assert choose_device().type == ("cuda" if there else "cpu")
+
+
+def test_networks_without_values_have_shapes_alone_and_drawing_leaves_tensors_as_they_are():
+    with without_values():
+        layer, tensor = torch.nn.Linear(3, 2), torch.empty(4)
+        assert tensor.normal_(0.0, 1.0) is tensor and tensor.uniform_(-1.0, 1.0) is tensor
+        assert torch.zeros(2, 3).sum(dim=1).shape == (2,)
+    assert layer.weight.shape == (2, 3) and layer.weight.is_meta and tensor.is_meta
+    assert not torch.nn.Linear(3, 2).weight.is_meta
