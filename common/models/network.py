@@ -54,11 +54,14 @@ def prefers_channels_last(device: torch.device, precision: str) -> bool:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves tensors as they are where random values are asked for."""
+    """Leaves tensors as they are where random values are asked for, by their methods or by nn.init."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        drawn = function in (Tensor.normal_, Tensor.uniform_)
-        return args[0] if drawn else function(*args, **(kwargs or {}))
+        if function in (Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.clamp_):
+            return args[0]
+        if getattr(function, "__module__", "") == nn.init.__name__ and kwargs:
+            return kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -105,6 +105,19 @@ def test_verbs_that_do_not_train_import_neither_lightning_nor_what_it_imports(pa
     assert len(loaded) < MOST_MODULES
 
 
+def test_a_network_without_values_is_made_without_the_compiler():
+    loaded = modules("""
+import json, sys
+from common.models.network import without_values
+from common.registry.models import create_model
+with without_values():
+    networks = [create_model(name) for name in ("mn04", "dymn04", "passt_s_swa", "atst_frame", "task1_baseline")]
+assert all(value.is_meta for network in networks for value in network.parameters())
+print(json.dumps(sorted(sys.modules)))
+""")
+    assert "torch._dynamo" not in loaded
+
+
 @pytest.mark.parametrize("words", STARTS)
 def test_a_training_without_its_data_is_refused_before_anything_is_written(words, tmp_path, monkeypatch, capsys):
     package, *rest, config = words.split()
