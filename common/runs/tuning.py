@@ -128,6 +128,8 @@ def tune(search: Search, trials: int, folder: Path, executor: "Executor | None" 
             write_json(folder / "trials.json", {"of": search.description(), "trials": values})
             tasks = {task.name: (number, task) for number in numbers for task in [search.task(values[number])]}
             jobs = [task for _, task in tasks.values()]
+            if executor is None:
+                say(f"{len(done) + 1} of {trials}: {jobs[0].name} starts")
             for outcome in map(run_task, jobs) if executor is None else executor.run(jobs, folder / "slurm"):
                 if outcome.error:
                     raise CheckFailed(f"The trial {outcome.name} failed; call again to go on: {outcome.error}")
