@@ -1,10 +1,13 @@
 """Score tables from frames, and the figures of held-out sets that choose the best epoch."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from common.settings import load_settings
+from task4_sed import scoring
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.data.annotations import Annotations
 from task4_sed.labels import MAESTRO_EVALUATED, NUM_FRAMES
@@ -14,6 +17,7 @@ from task4_sed.scoring import (
     Scored,
     evaluated_classes,
     held_out_figures,
+    make_reference,
     make_score_tables,
     objective,
     weak_f1,
@@ -62,6 +66,24 @@ def test_desed_and_maestro_are_scored_on_their_own_classes(settings):
     assert evaluated_classes(settings, maestro=False) == ("Speech", "Dog")
     assert evaluated_classes(settings, maestro=True) == ("car", "footsteps")
     assert list(MAESTRO_EVALUATED).index("footsteps") > list(MAESTRO_EVALUATED).index("car")
+
+
+def test_own_data_are_scored_on_all_their_classes_and_never_as_maestro():
+    changes = {"data.table": "doors.tsv", "labels.classes": ["Door", "car"]}
+    own = load_settings(Task4Settings, ROOT / "task4_sed" / "configs" / "own.yaml", changes)
+    assert evaluated_classes(own, maestro=False) == ("Door", "car") and evaluated_classes(own, maestro=True) == ()
+
+
+@pytest.mark.parametrize(("kind", "durations"), [("strong", {"a": 10.0}), ("soft", {}), ("weak", {})])
+def test_a_reference_has_events_by_name_and_the_lengths_of_strongly_labelled_clips(
+    settings, monkeypatch, kind, durations
+):
+    monkeypatch.setattr(scoring, "set_durations", lambda _root, name: {"a": 10.0} if name == "some" else None)
+    events = pd.DataFrame({"clip": [1, 0], "onset": [0.0, 1.0], "offset": [2.0, 3.0], "event_label": ["Dog", "Speech"]})
+    clips = SimpleNamespace(filenames=["a.wav", "b.wav"], events=events, name="some", layout=SimpleNamespace(kind=kind))
+    found = make_reference(clips, settings)
+    assert (found.name, found.durations, found.annotations.clips) == ("some", durations, ("a", "b"))
+    assert found.annotations.events["clip"].tolist() == ["b", "a"]
 
 
 def scored(*names: str, seconds: float = 10.0) -> list[Scored]:

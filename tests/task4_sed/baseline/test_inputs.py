@@ -5,10 +5,11 @@ import pytest
 from common.errors import UserError
 from common.settings import load_settings
 from task4_sed.baseline import inputs
-from task4_sed.baseline.inputs import check_inputs
+from task4_sed.baseline.inputs import check_inputs, use_own_data
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.data import sets
 from task4_sed.labels import CLASSES
+from task4_sed.settings import ModelSettings
 from tests.support.places import ROOT
 
 CONFIGS = ROOT / "task4_sed" / "configs"
@@ -28,6 +29,27 @@ def own(**changes) -> Task4Settings:
 
 def decided(settings: Task4Settings, **facts) -> Task4Settings:
     return inputs._with_facts(settings, {**FACTS, **facts})
+
+
+def test_settings_without_a_table_stay_as_they_are():
+    settings = load_settings(Task4Settings, CONFIGS / "small.yaml")
+    assert use_own_data(settings) is settings
+
+
+@pytest.mark.parametrize(
+    ("pooling", "fits"),
+    [([(2, 4), (2, 8)], True), ([(2, 4), (2, 4)], False), ([(1, 4), (2, 8)], False), ([(4, 32)], False),
+     ([(2, 4), (2, 8), (1, 1)], False)],
+)  # fmt: skip
+def test_blocks_pool_to_a_quarter_of_the_frames_and_one_band_and_each_has_its_own(pooling, fits):
+    network = ModelSettings(filters=[8, 8], pooling=pooling)
+    if fits:
+        network.refuse_other_sizes(32, "model")
+    else:
+        with pytest.raises(
+            ValueError, match=r"model\.pooling needs one entry per block \(2\), and 4 in time and 32 in mels"
+        ):
+            network.refuse_other_sizes(32, "model")
 
 
 def test_the_batch_is_one_group_of_own_windows_no_larger_than_there_are():
