@@ -188,17 +188,17 @@ def make_stages(settings: MomentSettings) -> list[Stage]:
     first = features if settings.features.encoder is not None else []
     test = Stage("test", score_system, uses=("data.evaluation", "data.max_seconds", "times", *splits), alone=True)
     if not isinstance(settings.system, Detector):
-        used = (*splits, "system", "times")
-        head = [Stage("train", train_curve_head, uses=("data.training", *used), alone=True)]
-        tuning = Stage("tune", tune_spans, uses=used, alone=True)
+        cut = (*splits, "system", "times")
+        head = [Stage("train", train_curve_head, uses=("data.training", *cut), alone=True)]
+        tuning = Stage("tune", tune_spans, uses=cut, alone=True)
         return [*first, *(head if settings.is_trained else []), tuning, test]
     learned = ("data.max_seconds", *splits)
     network = tuple(f"system.{name}" for name in Detector.model_fields if name not in ("trainer", "pretraining_epochs"))
     machine = tuple(f"system.trainer.{name}" for name in ("precision", "gradient_clip", "accumulate", "validate_every"))
     stages = [*first]
     if settings.data.pretraining is not None:
-        used = ("data.pretraining", "system.pretraining_epochs", *learned, *network, *machine)
-        stages.append(Stage("pretrain", pretrain, uses=used))
+        first_used = ("data.pretraining", "system.pretraining_epochs", *learned, *network, *machine)
+        stages.append(Stage("pretrain", pretrain, uses=first_used))
     stages.append(
         Stage("train", train_detector, uses=("data.training", "system.trainer.epochs", *learned, *network, *machine))
     )
