@@ -81,7 +81,8 @@ def refuse_no_run(folder: Path) -> None:
 def refuse_sweep(folder: Path) -> None:
     """Refuse the folder of a sweep, where one of its runs is needed."""
     if (folder / "sweep.json").is_file():
-        raise UserError(f"{folder} is a sweep; name one of its runs, such as {run_folders([folder])[0]}.")
+        first = os.path.normpath(run_folders([folder])[0])
+        raise UserError(f"{folder} is a sweep; name one of its runs, such as {first}.")
 
 
 def refuse_absent(paths: Sequence[Path], advice: str = "give folders of runs, sweeps or scores") -> None:

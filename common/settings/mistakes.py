@@ -94,9 +94,10 @@ def _best_variants(data: Any, error: ValidationError) -> list[tuple[Place, dict]
     """(place, pydantic's item) for each mistake; for a union of groups, of its best fitting member only."""
     items = [(*_place_in(data, item["loc"], item["type"]), dict(item)) for item in error.errors(include_url=False)]
     counts: dict[Place, Counter[str]] = {}
-    for place, unions, _ in items:
+    for place, unions, item in items:
         for union, member in unions.items():
-            if place != union:  # the mistake is inside the group, so the value is one
+            # The mistake is inside the group, so the value is one; or a group of the right settings does not hold.
+            if place != union or item["type"] == "value_error":
                 counts.setdefault(union, Counter())[member] += 1
     best = {union: min(members, key=members.__getitem__) for union, members in counts.items()}
     return [

@@ -118,6 +118,7 @@ def test_a_missing_clip_makes_the_check_fail_by_name(tmp_path, tiny_task1, capsy
         ("trian", "train"),
         (f"train {SMALL} --optim.weigth_decay 0.1", "weight_decay"),
         (f"train {SMALL} --subset 7", "subset"),
+        (f"train {SMALL} --optim.warmup_steps 10", "small.yaml:30: optim: give warmup_steps or warmup_share, and null"),
         ("train task1_asc/configs/smal.yaml", "small.yaml"),
         (f"train {SMALL} --data.root /nowhere", "has no meta.csv"),
         ("evaluate /nowhere", "is no run"),
