@@ -124,7 +124,7 @@ def test_damaged_tables_are_told_with_their_line(copied, change, sentence):
 
 
 def test_absent_and_cut_files_are_told(copied):
-    with pytest.raises(UserError, match=r"has no evaluation\*.hdf, but balanced_train_segments_mp3.hdf, "):
+    with pytest.raises(UserError, match=r"has no evaluation\*.hdf \(it has balanced_train_segments_mp3.hdf, "):
         find_files(copied, ["evaluation*.hdf"])
     path = copied / "eval_segments_mp3.hdf"
     path.write_bytes(path.read_bytes()[:-5000])

@@ -142,7 +142,7 @@ def test_an_unknown_task_and_a_size_of_nothing_are_refused(tmp_path):
     with pytest.raises(UserError, match="0 clips cannot be made"):
         synthesize("task1_asc", tmp_path, 0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write into"):
+    with pytest.raises(UserError, match="file is a file. Choose another place"):
         synthesize("task1_asc", tmp_path / "file")
 
 
