@@ -81,7 +81,7 @@ def run(work, out, limit=None):
     return process.exitcode
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["index", *(pytest.param(one, marks=pytest.mark.slow) for one in ("cache", "embed"))])
 def test_work_that_is_killed_resumes_to_the_same_files(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(embeddings, "load_frozen", lambda _: Frames())
     monkeypatch.setattr(embedding, "load_embedder", lambda *_: embed_one)

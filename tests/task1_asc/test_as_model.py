@@ -43,6 +43,7 @@ def test_tags_are_the_mean_over_seconds_of_shares_that_sum_to_one(finished, caps
     )
 
 
+@pytest.mark.slow
 def test_it_embeds_and_is_written_as_onnx(finished, tmp_path, capsys):
     folder, _ = finished
     words = ["embed", str(folder.parent / "sounds"), "--model", str(folder), "--out", str(tmp_path / "e.npz")]

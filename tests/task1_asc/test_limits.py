@@ -31,6 +31,7 @@ def test_too_many_macs_are_told_as_such(tiny_task1, tmp_path):
         refuse_over_limits(settings)
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_largest_width_within_both_limits(tiny_task1, tmp_path, monkeypatch):
     """Against trying all of a small grid."""
     monkeypatch.setattr("task1_asc.networks.limits.BASES", (8, 16))

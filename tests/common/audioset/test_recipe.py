@@ -107,7 +107,7 @@ def _random_mn01(folder):
     return folder / "mn01.pt"
 
 
-@pytest.mark.parametrize("average", ["swa", "ema"])
+@pytest.mark.parametrize("average", [pytest.param("swa", marks=pytest.mark.slow), "ema"])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(tiny_audioset, tmp_path, monkeypatch, average):
     averages = {"swa": {"optim.swa": {"start": 1, "every": 1}}, "ema": {"optim.ema_decay": 0.9}}[average]
     changes = {"trainer.epochs": 2, "augment.wavmix_probability": 0.5, "augment.gain_db": 3, "augment.roll": 100}

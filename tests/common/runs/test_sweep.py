@@ -173,7 +173,7 @@ def test_other_settings_are_refused(tmp_path):
         sweep(CellSettings(folder=tmp_path), {"subset": [5]}, train, tmp_path / "sweep")
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_sweep_goes_on(tmp_path, jobs):
     program = start(tmp_path, jobs, sleep_s=0.2)
     results = tmp_path / "sweep" / "results.csv"

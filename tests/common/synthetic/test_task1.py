@@ -95,6 +95,7 @@ def test_the_default_size_compares_device_groups_on_the_same_sounds():
         assert [len(group) for group in groups] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_writing_killed_in_the_middle_goes_on_and_another_number_of_workers_gives_the_same_files(root, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     code = f"from common.synthetic.task1 import write_task1; write_task1({str(tmp_path)!r}, {CLIPS}, 0, workers=1)"
@@ -142,7 +143,7 @@ def test_an_unknown_task_and_a_size_of_nothing_are_refused(tmp_path):
     with pytest.raises(UserError, match="0 clips cannot be made"):
         synthesize("task1_asc", tmp_path, 0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is a file. Choose another place"):
+    with pytest.raises(UserError, match=r"file is a file\. Choose another place"):
         synthesize("task1_asc", tmp_path / "file")
 
 

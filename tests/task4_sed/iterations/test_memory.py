@@ -31,7 +31,9 @@ def test_memory_grows_with_the_clips_and_shrinks_with_checkpointing_and_half_pre
     )
 
 
-@pytest.mark.parametrize("name", ["atst", "fpasst", "beats"])
+@pytest.mark.parametrize(
+    "name", ["atst", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fpasst", "beats"))]
+)
 def test_the_estimate_of_memory_is_what_the_tensors_of_a_step_take(quick, name):
     module = StageTraining(quick(stage2__augment=everything_on()), name, 1, 2).train()
     batch = batch_of(module.settings)

@@ -48,6 +48,7 @@ for number in (1, 2):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_and_weights_of_one_that_does_their_batches(quick, tmp_path):
     """Both stages by two processes (gloo) with one batch a step each, and by one process with two batches a step."""
     losses, weights = {}, {}

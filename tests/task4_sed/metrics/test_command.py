@@ -129,6 +129,7 @@ def test_mistakes_exit_with_2_and_one_sentence(capsys, ties, tmp_path):
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_operating_points_of_1168_real_clips_give_the_published_figures(capsys, shared):
     folder = shared / "reference/metrics/sed"
     labels = folder / "real_ground_truth"

@@ -281,6 +281,7 @@ def names_of_threads():
     return names
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_joint_batch(quick):
     one = RECIPE.run(quick(name="one"))
     settings = quick(name="two", trainer__devices=2)
