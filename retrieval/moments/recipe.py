@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from common.data.files import atomic_path, is_made_up, read_json, write_json
+from common.data.files import atomic_path, is_made_up, read_json, write_json, write_text
 from common.errors import UserError
 from common.models.network import choose_device
 from common.runs.recipe import Objective, Recipe
@@ -79,8 +79,7 @@ def train_curve_head(run: MomentRun, settings: MomentSettings, fast_check: bool 
         sides.append((similarity_curves(settings, queries, reader), queries))
     seed = derive_seed(settings.seed, sum(b"train"))
     model, rows = train_head(sides[0], sides[1], settings, seed, 1 if fast_check else head.epochs)
-    with atomic_path(run.folder / "train" / "metrics.csv") as path:
-        pd.DataFrame(rows).to_csv(path, index=False)
+    write_text(run.folder / "train" / "metrics.csv", pd.DataFrame(rows).to_csv(index=False))
     save_checkpoint({"state_dict": model.state_dict(prefix="model.")}, run.folder / TRAINED)
 
 

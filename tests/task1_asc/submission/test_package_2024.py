@@ -88,12 +88,19 @@ def test_a_package_is_not_overwritten_but_a_second_system_joins_it(sweep, tmp_pa
     assert len(list((tmp_path / "Lastname_INST_task1" / "task1").glob("*_task1_?"))) == 2
 
 
-def test_runs_of_different_evaluation_sets_are_not_mixed(sweep, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "before", "after", "sentence"),
+    [
+        ("output.csv", "29.wav", "99.wav", "different evaluation sets"),
+        ("predictions.json", "float16", "float32", "different evaluation sets or precisions"),
+    ],
+)
+def test_runs_of_different_evaluation_sets_or_precisions_are_not_mixed(sweep, tmp_path, file, before, after, sentence):
     folder = shutil.copytree(sweep.parent / "s25_3", tmp_path / "s25_3")
-    path = folder / "predictions" / "output.csv"
-    path.write_text(path.read_text().replace("29.wav", "99.wav"))
+    path = folder / "predictions" / file
+    path.write_text(path.read_text().replace(before, after))
     runs = [folder, *(sweep.parent / f"s{subset}_3" for subset in SUBSETS if subset != 25)]
-    with pytest.raises(UserError, match="different evaluation sets"):
+    with pytest.raises(UserError, match=sentence):
         package(runs, LABEL, DEMO_META, tmp_path / "out")
 
 
@@ -162,15 +169,6 @@ def test_predictions_of_networks_that_were_trained_again_are_made_again(
     assert called == [run.settings.data.root] * made_again
     assert chosen.scores == run.read_evaluation()["float32"]
     assert chosen.facts["made_up"]  # the figures are
-
-
-def test_files_of_two_precisions_are_not_mixed(sweep, tmp_path):
-    folder = shutil.copytree(sweep.parent / "s25_3", tmp_path / "s25_3")
-    path = folder / "predictions" / "predictions.json"
-    path.write_text(path.read_text().replace("float16", "float32"))
-    runs = [folder, *(sweep.parent / f"s{subset}_3" for subset in SUBSETS if subset != 25)]
-    with pytest.raises(UserError, match="different evaluation sets or precisions"):
-        package(runs, LABEL, DEMO_META, tmp_path / "out")
 
 
 def test_what_would_be_refused_after_the_training_is_refused_before(tmp_path):
