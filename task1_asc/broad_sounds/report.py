@@ -10,6 +10,7 @@ from markupsafe import Markup
 from common.data.audio import read_audio
 from common.data.files import read_tsv
 from common.errors import UserError
+from common.output import print_text
 from common.reports import html
 from common.reports.plots import plot_confusion
 from common.reports.statistics import Interval, over_runs, with_interval
@@ -79,7 +80,7 @@ def print_run(run: SoundRun) -> None:
     html.print_results(narrow(result_rows(system)), "Per cent, means over folds", system.evaluations[0]["made_up"])
     html.print_results(class_rows([system]), "hF of each class in per cent")
     for text in missed_texts([system]):
-        print(text)
+        print_text(text)
 
 
 def result_rows(system: Trained) -> list[dict[str, Any]]:
