@@ -225,6 +225,7 @@ def search(
         raise UserError(f"--top is {top}; ask for at least 1.")
     if page is not None:
         refuse_target(page)
+    refuse_absent([index], "`python -m retrieval index DIR --model mn04.as --out INDEX` makes an index")
     from retrieval.search.index import Index
 
     opened = Index.read(index)  # refuses at once, without torch
@@ -253,6 +254,7 @@ def answer(index: Positional[Path]) -> None:
     Args:
         index: folder from `index`.
     """
+    refuse_absent([index], "`python -m retrieval index DIR --model mn04.as --out INDEX` makes an index")
     from retrieval.search.index import Index
 
     opened = Index.read(index)  # refuses at once, without torch

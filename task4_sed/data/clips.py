@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from common.data.loading import PackedClips, empty_batch, make_plan_loader
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, embedding_folder, identity, is_embedded
 from task4_sed.data.sets import ClipSet, file_durations, pack_set, read_row, read_set, store_folder
-from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, EventTargets, LabelSettings
+from task4_sed.data.targets import EventTargets
+from task4_sed.labels import CLIP_SAMPLES, SAMPLE_RATE, LabelSettings
 from task4_sed.settings import EmbeddingSettings, SystemSettings
 
 

@@ -22,7 +22,8 @@ from common.output import say
 from common.settings.yaml_file import read_yaml
 from task4_sed.data.annotations import clip_name, read_durations, read_events
 from task4_sed.data.maestro import split_training_windows
-from task4_sed.labels import CLASSES, CLIP_SAMPLES, MAESTRO_EVALUATED, SAMPLE_RATE, Domain, refuse_unknown_labels
+from task4_sed.data.targets import refuse_unknown_labels
+from task4_sed.labels import CLASSES, CLIP_SAMPLES, MAESTRO_EVALUATED, SAMPLE_RATE, Domain
 from task4_sed.settings import SystemSettings, ValidationSettings
 
 Kind = Literal["strong", "soft", "weak", "unlabeled"]

@@ -20,10 +20,10 @@ from common.models.network import ModelOutput
 from common.training.schedules import WarmupCosine, schedule_rate
 from common.training.seeds import derive_seed, seed_all
 from task4_sed.augment import Mixture, Streams
+from task4_sed.data.targets import valid_classes
 from task4_sed.iterations.network import StageDetector, TransformerCrnn, batch_norms, make_optimizer
 from task4_sed.iterations.settings import ConsistencySettings, LossSettings, TwoIterations
 from task4_sed.iterations.views import Augmenter, Features, Rows, Targets, Views
-from task4_sed.labels import valid_classes
 from task4_sed.losses import agreement_loss, linear_ramp, strong_loss, weak_loss
 from task4_sed.mean_teacher.detector import Batch
 from task4_sed.mean_teacher.training import MeanTeacherTraining

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from common.data.labels import label_table
 from common.errors import UserError
 from task4_sed.data.annotations import merge_touching, read_table
-from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE, ranges
+from task4_sed.data.targets import ranges
+from task4_sed.labels import CLIP_SECONDS, SAMPLE_RATE
 
 COLUMNS = ("segment_id", "start_time_seconds", "end_time_seconds", "label")
 ALLOWED_PAST_END = 0.5

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from common.synthetic.synthesize import synthesize
 from task4_sed.data.clips import GroupedBatches, GroupSampler, SoundEventClips
 from task4_sed.data.sets import ClipSet, pack_set, read_set
-from task4_sed.labels import CLASSES, CLIP_SAMPLES, NUM_FRAMES, LabelSettings, valid_classes, with_aliases
+from task4_sed.data.targets import valid_classes, with_aliases
+from task4_sed.labels import CLASSES, CLIP_SAMPLES, NUM_FRAMES, LabelSettings
 
 GROUPS = (("maestro_train", 12), ("synthetic_train", 12), ("weak", 12), ("unlabeled", 24))
 PAIRS = 5

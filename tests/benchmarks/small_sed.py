@@ -25,11 +25,12 @@ from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from common.training.seeds import seed_all
 from task4_sed.augment import Streams
+from task4_sed.data.targets import EventTargets
 from task4_sed.iterations.network import TransformerCrnn, make_optimizer
 from task4_sed.iterations.settings import KINDS, TwoIterations
 from task4_sed.iterations.train import Scores, StageTraining, compare
 from task4_sed.iterations.views import Features, Targets, Views
-from task4_sed.labels import CLIP_SECONDS, DESED_CLASSES, NUM_FRAMES, POOLING, Domain, EventTargets
+from task4_sed.labels import CLIP_SECONDS, DESED_CLASSES, NUM_FRAMES, POOLING, Domain
 from task4_sed.mean_teacher.training import Batch
 from task4_sed.metrics import PSDS1_MACRO, evaluation_set, polyphonic_scores
 from task4_sed.scores.tables import ScoreTables, median_filter

@@ -36,8 +36,9 @@ from torch import Tensor
 from common.data.labels import DESED, MAESTRO
 from common.output import print_table
 from common.synthetic.events import EVENT_SOUNDS, mix, place_events
+from task4_sed.data.targets import EventTargets
 from task4_sed.iterations.settings import TwoIterations
-from task4_sed.labels import CLIP_SECONDS, MAESTRO_EVALUATED, Domain, EventTargets
+from task4_sed.labels import CLIP_SECONDS, MAESTRO_EVALUATED, Domain
 from task4_sed.metrics import mean_partial_auc
 from tests.benchmarks.cells import Cells
 from tests.benchmarks.small_sed import (

@@ -17,6 +17,7 @@ from common.registry.models import create_front_end, create_model, find_architec
 from common.settings import load_settings
 from common.training.schedules import WarmupCosine
 from task4_sed.augment import Mixture, band_gains, blank, colour, warp_frequency
+from task4_sed.data.targets import valid_classes
 from task4_sed.iterations.network import TransformerCrnn, make_optimizer
 from task4_sed.iterations.settings import StageSettings, TwoIterations
 from task4_sed.iterations.train import Scores, StageTraining, compare, compare_with_teacher, consistency_weight, weigh
@@ -30,7 +31,6 @@ from task4_sed.iterations.views import (
     Views,
     spectrogram_frames,
 )
-from task4_sed.labels import valid_classes
 from task4_sed.losses import teacher_decay, update_teacher
 from task4_sed.scores.store import mean_logits, sigmoid
 from task4_sed.scores.tables import median_filter

@@ -28,7 +28,8 @@ from task4_sed.data.annotations import Annotations
 from task4_sed.data.clips import GroupSampler
 from task4_sed.data.maestro import split_training_windows
 from task4_sed.data.sets import split_filenames
-from task4_sed.labels import EventTargets, LabelSettings
+from task4_sed.data.targets import EventTargets
+from task4_sed.labels import LabelSettings
 from task4_sed.losses import teacher_decay, update_teacher
 from task4_sed.scoring import Reference, Scored, objective
 from tests.check_training.fixtures import Fixture, check

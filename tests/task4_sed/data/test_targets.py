@@ -6,17 +6,8 @@ import pytest
 
 from common.errors import UserError
 from common.settings import SettingsError, parse_settings
-from task4_sed.labels import (
-    CLASSES,
-    DESED_CLASSES,
-    MAESTRO_CLASSES,
-    MAESTRO_EVALUATED,
-    NUM_FRAMES,
-    EventTargets,
-    LabelSettings,
-    frame_span,
-    valid_classes,
-)
+from task4_sed.data.targets import EventTargets, frame_span, valid_classes
+from task4_sed.labels import CLASSES, DESED_CLASSES, MAESTRO_CLASSES, MAESTRO_EVALUATED, NUM_FRAMES, LabelSettings
 
 
 def events(*rows, soft=False) -> pd.DataFrame:
