@@ -144,6 +144,12 @@ def test_a_mask_is_torchaudios_with_one_draw_per_clip(kind, spectrogram):
         assert torch.equal(ours(spectrogram, 12, seeded(seed)), expected)
 
 
+def test_a_mask_draws_its_width_and_its_place_and_no_more():
+    drawn = augment.draw_places((3, 1), 8, seeded())
+    assert drawn is not None and drawn.shape == (2, 3, 1)
+    assert augment.draw_places((3, 1), 0, seeded()) is None
+
+
 def test_a_mask_covers_whole_bands_and_never_as_many_as_its_limit():
     masked = augment.frequency_mask(torch.ones(3000, 1, 64, 3), 8, seeded(0))
     widths = (masked[:, 0] == 0).all(dim=2).sum(dim=1)

@@ -107,6 +107,8 @@ def test_products_in_groups_equal_the_dense_product(bands):
     bank = triangular_mel_bank(bands, 4096, 32000, 0.0, 16000.0)
     power = torch.rand(2, 5, 2049)
     torch.testing.assert_close(MelBank(bank)(power), power @ bank)
+    silent = torch.zeros(2049, bands)  # no band has a weight
+    assert MelBank(silent)(power).equal(power @ silent)
 
 
 def test_the_resampling_kernel_is_torchaudios_bit_by_bit():

@@ -96,7 +96,8 @@ def test_concurrent_squeeze_and_excitation_aggregates_the_scaled_maps(aggregate,
             return self.factor * maps
 
     layer.conc_se_layers = torch.nn.ModuleList([Scaled(1.0), Scaled(2.0)])
-    assert layer(torch.ones(1, 1, 2, 2)).unique().item() == expected
+    maps = torch.arange(1.0, 5.0).view(1, 1, 2, 2)
+    assert layer(maps).equal(expected * maps)
 
 
 def test_folding_and_channels_last_change_no_score():

@@ -58,7 +58,7 @@ def test_the_official_state_dict_loads_strictly_and_is_used_whole(case):
         assert tied or shapes == read
 
 
-@pytest.mark.parametrize("case", ["mn04", "dymn10", "fpasst", "beats", "desed_crnn_2024", "task1_baseline"])
+@pytest.mark.parametrize("case", ["mn04", "dymn10", "fpasst", "beats", "m2d", "desed_crnn_2024", "task1_baseline"])
 def test_an_unknown_a_missing_and_a_misshapen_tensor_are_named(case):
     model, official = empty_model(CASES[case]), layout(case)
     key = next(key for key in official if key.endswith("weight") and official[key].ndim > 1)

@@ -81,7 +81,7 @@ def test_made_up_data_is_said_in_heading_title_and_banner(whole):
     assert "<h1>A title (made-up data)</h1>" in whole
     assert "<title>A title (made-up data)</title>" in whole
     assert 'class="banner"' in whole and "They say nothing about real audio" in whole
-    assert "made-up" not in page("A title", [], made_up=False).lower().split("<body>")[1]
+    assert "made-up" not in page("A title", []).lower().split("<body>")[1]
 
 
 def test_text_is_never_taken_for_markup(whole):
@@ -126,6 +126,8 @@ def test_pixels_are_png():
     with axes() as (plot, grid):
         grid.imshow(np.zeros((4, 4)))
     assert "data:image/png;base64,iVBOR" in figure(plot, "x", as_pixels=True)
+    assert "data:image/svg+xml;base64," in figure(plot, "x")
+    assert plot.get_size_inches().tolist() == [5.4, 3.5]
 
 
 def test_loud_audio_is_clipped_not_wrapped():

@@ -264,3 +264,18 @@ def test_the_check_of_a_folder_counts_clips_and_finds_evaluation_recordings(made
     assert check_data(tmp_path, (tmp_path / "ids.csv",)).problems == []
     with pytest.raises(UserError, match="holds no table of Clotho"):
         check_data(tmp_path / "clotho" / "development")
+
+
+def test_a_damaged_table_is_told_once_and_the_other_splits_are_checked(made_up, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(made_up, tmp_path / name)
+    (tmp_path / "a" / "clotho_captions_validation.csv").write_bytes(b"file_name\xff\n")
+    lost = read_manifest("clotho", tmp_path / "a", "evaluation")["path"].iloc[0]
+    lost.unlink()
+    report = check_data(tmp_path)
+    assert {row["split"]: row["captions"] > 0 for row in report.rows} == {
+        "validation": False, "development": True, "evaluation": True
+    }  # fmt: skip
+    damaged, missing, unusable = report.problems
+    assert "clotho_captions_validation.csv" in damaged and "no usable table" in unusable
+    assert "1 of 3 audio files are missing" in missing and lost.name in missing

@@ -1,10 +1,12 @@
 """Features: a vector a second, whatever the length; missing, damaged and foreign files are told."""
 
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from common.data.audio import write_wav
 from common.errors import UserError
@@ -123,6 +125,24 @@ def test_own_features_are_written_once_and_resume(tmp_path):
     made.identity["window"] = 2.0
     with pytest.raises(UserError, match="written by another encoder"):
         write_features(made, settings, tmp_path, queries)
+    made.audio = Quarters()
+    waveform = np.repeat(np.arange(12, dtype=np.float32) / 16, 4000)
+    write_wav(tmp_path / "c.wav", waveform, 16000, subtype="FLOAT")
+    means = waveform.reshape(3, 16000).mean(axis=1)
+    assert made.encode_recording(tmp_path / "c.wav")["features"] == pytest.approx(means[:, None])
+
+
+class Quarters(nn.Module):
+    """A frame each quarter of a window: the mean of its samples."""
+
+    sample_rate = 16000
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, windows):
+        return SimpleNamespace(embedding=None, frames=windows.unflatten(1, (4, -1)).mean(dim=2)[..., None])
 
 
 def test_an_encoder_is_a_run_or_two_models():

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from common.cli import run
 from task4_sed.__main__ import VERBS
+from task4_sed.metrics.command import plot_psd_roc
 from task4_sed.metrics.operating_points import detections_at
+from task4_sed.metrics.polyphonic import Curve
 from task4_sed.scores.store import read_score_tables
 from tests.support.golden_sed import expected, golden_set, write_golden
 from tests.support.made_up_scores import write_tables_as_store
@@ -167,5 +170,21 @@ def test_people_see_intervals_and_each_class(capsys, ties):
     assert code == 0 and "95 % by bootstrap over recordings" in out and "collar F1 at 0.5" in out
     table = out.partition("Each class, per cent")[2]
     assert all(f"\n{label}" in table for label in "abc")
+    assert "Computed by the kit's own kernels" in out
     code, out, _ = call(capsys, *ties, "--draws", 0)
     assert code == 0 and "without intervals" in out
+    assert f"\t{100 * expected('ties')['psds1']['value']:.1f}\n" in out
+
+
+def test_the_plot_of_curves_has_a_line_of_each_class_and_of_all(ties):
+    from matplotlib.figure import Figure
+
+    whole = Curve(recall=np.array([0.2, 0.6, 0.8]), rate=np.array([0.0, 1.0, 3.0]))
+    one = Curve(recall=np.array([0.4]), rate=np.array([0.5]))
+    plot = Figure().subplots()
+    plot_psd_roc(plot, whole, {"$a": one})
+    of_class, of_all = plot.get_lines()
+    assert of_class.get_xydata().tolist() == [[0.5, 0.4], [3.0, 0.4]] and of_class.get_label() == r"\$a"
+    assert of_all.get_xydata().tolist() == [[0.0, 0.2], [1.0, 0.6], [3.0, 0.8]]
+    assert plot.get_xlim() == (0, 3) and plot.get_ylim() == (0, 1.02)
+    assert plot.get_xlabel() == "effective false positives per hour" and plot.get_ylabel() == "true positive rate"
