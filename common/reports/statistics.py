@@ -83,8 +83,8 @@ def ratio(sums: Array) -> Array:
 
 def sums_by_group(values: ArrayLike, groups: ArrayLike) -> Array:
     """Sums (groups, k) of values (clips, k) or (clips,), groups in sorted order."""
-    values = np.asarray(values, dtype=np.float64)
-    values = values[:, None] if values.ndim == 1 else values
+    values = np.asarray(values)
+    values = values[:, None] if values.ndim == 1 else values  # bincount sums in float64
     names, group_of_clip = np.unique(np.asarray(groups), return_inverse=True)
     if len(group_of_clip) != len(values):
         raise ValueError(f"{len(values)} rows of values and {len(group_of_clip)} groups")

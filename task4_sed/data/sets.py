@@ -215,7 +215,8 @@ def hold_out(
 
 
 HOW_TO_CONTINUE = (
-    "Ask the organisers for the files, or continue without them with `--data.allow_missing true`; scores then say so."
+    "Ask the organisers for the files, or continue without them with `--data.allow_missing true` (`data pack`: "
+    "--allow_missing); scores then say so."
 )
 
 

@@ -9,6 +9,7 @@ import soundfile
 
 from common.cli import run
 from common.runs.sweep import sweep_name
+from task1_asc import __main__ as main
 from task1_asc.__main__ import VERBS
 from task1_asc.data.tau2022 import DEVELOPMENT, EVALUATION
 from tests.support.places import ROOT
@@ -178,3 +179,39 @@ def test_system_refuses_before_it_trains_what_package_would_refuse_after(options
     assert call(words) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("year", [2024, 2025])
+def test_system_trains_the_subsets_of_the_year_then_reports_and_packages_them(year, tmp_path, monkeypatch):
+    done = []
+
+    class Recipe:
+        def sweep(self, settings, over, executor):
+            done.append(("sweep", over, executor.jobs))
+            return tmp_path / "sweep", []
+
+    def note(name):
+        return lambda folders, **options: done.append((name, folders, options))
+
+    monkeypatch.setattr(main, "load_recipe", Recipe)
+    monkeypatch.setattr(main, "report", note("report"))
+    monkeypatch.setattr(main, "package", note("package"))
+    meta = "submissions/templates/demo/task1_2024.yaml" if year == 2024 else None
+    words = f"system {SMALL} --subset 25 --seed 3 --jobs 2 --label Test_KIT_task1_1 --year {year} --runs {tmp_path}"
+    assert call(words + (f" --meta {meta}" if meta else "")) == 0
+    sweep, report, package = done
+    assert sweep == ("sweep", {"subset": [5, 10, 25, 50, 100] if year == 2024 else [25]}, 2)
+    assert report == ("report", (tmp_path / "sweep",), {"precision": "float16"})
+    expected = {"label": "Test_KIT_task1_1", "meta": meta and Path(meta), "year": year, "seed": 3}
+    assert package == ("package", (tmp_path / "sweep",), expected)
+
+
+def test_package_asks_for_the_seed_of_either_year(runs, monkeypatch):
+    from task1_asc.submission import package_2024, package_2025
+
+    asked = []
+    for module in (package_2024, package_2025):
+        monkeypatch.setattr(module, "package", lambda *_, seed: asked.append(seed) or "there")
+    for year in (2024, 2025):
+        assert call(f"package {runs}/small --label Test_KIT_task1_1 --year {year} --seed 1") == 0
+    assert asked == [1, 1]

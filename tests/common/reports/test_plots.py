@@ -68,6 +68,7 @@ def test_a_confusion_is_in_per_cent_of_the_true_class_in_rows():
     assert axes.images[0].get_clim() == (0, 100)
     shown = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
     assert shown[0, 0] == ("75", "white") and shown[1, 0] == ("25", "#1d2430")  # at (predicted, true)
+    assert {text.get_fontsize() for text in axes.texts} == {9}
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b c", "never"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
 

@@ -6,6 +6,7 @@ from common.reports.statistics import (
     Interval,
     bootstrap_interval,
     bootstrap_mean,
+    draws_of_mean,
     mean_interval,
     over_runs,
     paired_difference,
@@ -63,6 +64,14 @@ def test_the_same_seed_gives_the_same_interval():
     first, second, other = (bootstrap_interval(ratio, values, range(50), random(seed)) for seed in (4, 4, 5))
     assert first == second
     assert first != other
+
+
+def test_draws_of_means_are_alike_for_equal_seeds_and_begin_with_the_mean():
+    values = random(3).normal(size=50)
+    drawn = draws_of_mean(values, range(50), 20)
+    assert drawn.shape == (21,) and drawn[0] == pytest.approx(values.mean())
+    assert (drawn == draws_of_mean(values, range(50), 20, seed=0)).all()
+    assert (drawn != draws_of_mean(values, range(50), 20, seed=1))[1:].any()
 
 
 def test_each_draw_takes_as_many_groups_as_there_are():
