@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from common.settings import load_settings
 from common.settings.yaml_file import read_yaml
 from submissions.package import check_package
 from submissions.participant import TEMPLATES_FOLDER, write_template
+from task4_sed import submission
 from task4_sed.__main__ import VERBS
 from task4_sed.baseline.settings import Task4Settings
 from task4_sed.reports.report import class_rows, figure_rows, figure_tables, write_task4_report
@@ -45,8 +47,9 @@ def runs(tiny_task4, tmp_path_factory) -> list[Path]:
     return paths
 
 
-def test_three_runs_make_a_package_that_keeps_every_rule(runs, tmp_path):
+def test_three_runs_make_a_package_that_keeps_every_rule(runs, tmp_path, capsys):
     zip_path = package(runs, LABEL, META, reference=runs[2], out=tmp_path)
+    assert capsys.readouterr().err.count("predicting the evaluation set below") == 3
     for path in (zip_path, zip_path.with_suffix("")):
         _, results = check_package(path)
         assert [result.name for result in results if not result.holds] == []
@@ -66,6 +69,36 @@ def test_three_runs_make_a_package_that_keeps_every_rule(runs, tmp_path):
     assert (raw["onset"].iloc[1:].to_numpy() == raw["offset"].iloc[:-1].to_numpy()).all()
 
 
+def test_the_evaluation_set_of_real_predictions_is_checked_with_its_durations(runs, tmp_path, monkeypatch):
+    package(runs, LABEL, META, reference=runs[2], out=tmp_path / "made_up")
+    found = [path / "predictions" / "predictions.json" for path in runs]
+    kept = [path.read_text() for path in found]
+    checked = []
+    monkeypatch.setattr(submission, "finish_package", lambda folder, evaluation: checked.append(evaluation))
+    try:
+        for path, text in zip(found, kept):
+            path.write_text(json.dumps(json.loads(text) | {"made_up": False}))
+        package(runs, LABEL, META, reference=runs[2], out=tmp_path / "real")
+    finally:
+        for path, text in zip(found, kept):
+            path.write_text(text)
+    durations = json.loads(kept[0])["durations"]
+    assert checked[0].durations == durations and checked[0].files == sorted(durations)
+    assert checked[0].source == str(load_recipe().open(runs[0]).settings.data.root)
+
+
+def test_declared_figures_are_means_with_four_digits():
+    def finished(psds1, mpauc):
+        scores = {"validation": {"psds1": {"value": psds1}}, "maestro_validation": {"mpauc": {"value": mpauc}}}
+        content = {"networks": {"teacher": {"postprocessed": scores}}}
+        return SimpleNamespace(settings=SimpleNamespace(network="teacher"), read_evaluation=lambda: content)
+
+    assert submission.development_figures([finished(0.123456, 0.654321), finished(0.223456, 0.754321)]) == {
+        "PSDS1": 0.1735, "mpAUC": 0.7043,
+        "runs": [{"PSDS1": 0.1235, "mpAUC": 0.6543}, {"PSDS1": 0.2235, "mpAUC": 0.7543}],
+    }  # fmt: skip
+
+
 def test_a_package_needs_three_different_runs_with_measured_energy(runs, tmp_path):
     with pytest.raises(UserError, match="needs 3 independent runs, found 2"):
         package(runs[:2], LABEL, META, runs[0], out=tmp_path)
@@ -76,6 +109,9 @@ def test_a_package_needs_three_different_runs_with_measured_energy(runs, tmp_pat
     try:
         with pytest.raises(UserError, match="the energy of train was not measured"):
             package(runs, LABEL, META, runs[0], out=tmp_path)
+        pd.DataFrame({"run_id": ["x"], "duration": [1.0], "energy_consumed": [0.0]}).to_csv(moved, index=False)
+        with pytest.raises(UserError, match="training_kwh is 0, codecarbon could measure nothing"):
+            package(runs, LABEL, META, runs[1], out=tmp_path)
     finally:
         moved.with_suffix(".kept").rename(moved)
 
