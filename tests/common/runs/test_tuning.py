@@ -11,6 +11,7 @@ from common.runs.processes import Executor
 from common.runs.recipe import Objective, Recipe
 from common.runs.run import Run
 from common.runs.stages import Stage
+from common.runs.tasks import run_task
 from common.runs.tuning import Range, parse_ranges
 from tests.support.toy_task import ToySettings, is_made_up, result_row
 
@@ -52,6 +53,8 @@ def test_ranges_are_read_with_their_kind():
     assert parse_ranges(["optim.lr=log:1e-4:1e-2", "steps=range:2:9", "seed=0,1"]) == {
         "optim.lr": Range(True, 1e-4, 1e-2), "steps": Range(False, 2, 9),
     }  # fmt: skip
+    kinds = [Range(False, *ends).distribution() for ends in ((2, 9), (2, 9.5), (1.5, 9))]
+    assert [type(kind).__name__ for kind in kinds] == ["IntDistribution", "FloatDistribution", "FloatDistribution"]
     for option in ("lr=log:0:1", "lr=range:2:1", "lr=log:a:b"):
         with pytest.raises(UserError, match="needs two numbers, the lower first"):
             parse_ranges([option])
@@ -90,6 +93,19 @@ def test_a_search_that_stops_goes_on_with_the_same_trials(tmp_path):
     (tmp_path / "second" / "mended").touch()
     _, once = RECIPE.search(settings.model_copy(update={"runs": tmp_path / "second"}), RANGES, 6)
     assert {row["trial"]: row["noise"] for row in once} == whole
+
+
+def test_an_executor_gets_as_many_trials_as_it_has_jobs(tmp_path):
+    asked = []
+
+    class Beside(Executor):
+        def run(self, tasks, folder):
+            asked.append((len(tasks), folder))
+            return map(run_task, tasks)
+
+    folder, rows = RECIPE.search(ToySettings(name="toy", runs=tmp_path), RANGES, 3, Beside(2))
+    assert asked == [(2, folder / "slurm"), (1, folder / "slurm")]
+    assert sorted(row["trial"] for row in rows) == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -1,0 +1,106 @@
+"""Made-up captions, moments and sounds of a seed stay as they are: figures on them can be compared over versions.
+
+`python -m tests.common.synthetic.test_same_sounds` writes the golden file anew.
+"""
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from common.synthetic import moments, retrieval
+from tests.support.places import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "made_up_sounds.yaml"
+CLIPS = {"retrieval": 12, "moments": 4}
+
+
+def describe_sound(samples: np.ndarray) -> list[float]:
+    """Length, level, and level of the differences, which tells high from low sounds; four digits."""
+    levels = (float(np.sqrt(np.mean(np.square(part, dtype=np.float64)))) for part in (samples, np.diff(samples)))
+    return [len(samples), *(float(f"{level:.4g}") for level in levels)]
+
+
+def describe_folder(root: Path) -> dict[str, Any]:
+    """Each file: a digest of a text, a description of a sound."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        name = str(path.relative_to(root))
+        if path.suffix == ".wav":
+            found[name] = describe_sound(soundfile.read(path, dtype="float32")[0])
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return found
+
+
+def made(name: str, root: Path) -> dict[str, Any]:
+    """The data set of seed 3, described."""
+    if name == "moments":
+        moments.write(root, CLIPS[name], moments.count(CLIPS[name]), 3, lengths=(8, 12))
+    else:
+        retrieval.write(root, CLIPS[name], retrieval.count(CLIPS[name]), 3)
+    return describe_folder(root)
+
+
+def kinds() -> dict[str, list[list[float]]]:
+    """Each kind of sound, slow and quick, three seconds."""
+    return {
+        sound.name: [
+            describe_sound(sound.render(3 * retrieval.SAMPLE_RATE, np.random.default_rng(5), pace))
+            for pace in (0.6, 1.8)
+        ]
+        for sound in retrieval.SOUNDS
+    }
+
+
+def counts() -> dict[str, dict[str, int]]:
+    """Products of 60 and of 2 clips."""
+    return {
+        f"{name} {clips}": module.count(clips)
+        for name, module in (("retrieval", retrieval), ("moments", moments))
+        for clips in (60, 2)
+    }
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    return yaml.safe_load(GOLDEN.read_text(encoding="utf-8"))
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name] == (pytest.approx(value, rel=2e-3) if isinstance(value, list) else value), name
+
+
+@pytest.mark.parametrize("name", ["retrieval", "moments"])
+def test_a_seed_gives_the_same_texts_and_sounds(name, golden, tmp_path):
+    compare(made(name, tmp_path), golden[name])
+
+
+def test_every_kind_of_sound_is_as_it_was(golden):
+    for name, each in kinds().items():
+        for found, expected in zip(each, golden["kinds"][name], strict=True):
+            assert found == pytest.approx(expected, rel=2e-3), name
+
+
+def test_the_number_of_products_follows_the_number_of_clips(golden):
+    assert counts() == golden["counts"]
+    assert (moments.MOMENTS.default_clips, retrieval.RETRIEVAL.default_clips) == (60, 240)
+
+
+def main() -> None:
+    content: dict[str, Any] = {"kinds": kinds(), "counts": counts()}
+    for name in CLIPS:
+        with tempfile.TemporaryDirectory() as folder:
+            content[name] = made(name, Path(folder))
+    GOLDEN.write_text(yaml.safe_dump(content, sort_keys=False, width=120, default_flow_style=None), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
