@@ -87,8 +87,8 @@ def split(text: str) -> list[str]:
 def stem(word: str) -> str:
     """A word without its usual English ending: barks, barking and bark are one."""
     for ending, instead in (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""), ("e", "")):
-        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
+        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) + len(instead) >= 3:
             word = word[: -len(ending)] + instead
             break
-    word = word[:-1] if len(word) > 4 and word[-1] == word[-2] and word[-1] not in "sl" else word
+    word = word[:-1] if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "sl" else word
     return word[:-1] if word.endswith("e") and len(word) > 3 else word

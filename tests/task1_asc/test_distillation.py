@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.settings import SettingsError
 from task1_asc.data.clips import open_development, read_training_clips
 from task1_asc.data.tau2022 import CLASSES, read_clips, read_split
-from task1_asc.data.teacher_logits import read_logits, write_logits, write_seen
+from task1_asc.data.teacher_logits import read_logits, read_seen, write_logits, write_seen
 from task1_asc.evaluate import predict
 from task1_asc.export import export_run
 from task1_asc.networks.build import input_shape, load_run_networks
@@ -250,6 +250,14 @@ def test_damaged_logits_are_refused_with_the_clip(logits, tiny_task1, damage, to
         file["filenames"], file["logits"] = names, values
     with pytest.raises(UserError, match=told):
         read(logits, tiny_task1)
+
+
+def test_a_teacher_without_a_list_of_what_it_saw_is_refused(tmp_path):
+    write_seen(tmp_path, ["b.wav", "a.wav"])
+    assert read_seen(tmp_path) == ["a.wav", "b.wav"]
+    (tmp_path / "seen.tsv").unlink()
+    with pytest.raises(UserError, match=r"has no seen\.tsv, which lists the clips"):
+        read_seen(tmp_path)
 
 
 def test_logits_of_unknown_origin_are_refused(logits, tiny_task1):

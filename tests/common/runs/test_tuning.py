@@ -12,7 +12,7 @@ from common.runs.recipe import Objective, Recipe
 from common.runs.run import Run
 from common.runs.stages import Stage
 from common.runs.tasks import run_task
-from common.runs.tuning import Range, parse_ranges
+from common.runs.tuning import Range, Search, _draw, parse_ranges
 from tests.support.toy_task import ToySettings, is_made_up, result_row
 
 
@@ -108,6 +108,15 @@ def test_an_executor_gets_as_many_trials_as_it_has_jobs(tmp_path):
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
 
 
+def test_later_trials_learn_from_the_finished_ones():
+    search = Search(ToySettings(name="toy"), RANGES, stages, lambda run: 0.0)
+    values = [{"noise": 10 ** -(4 * number / 39)} for number in range(40)]
+    done = {number: 1 - abs(each["noise"] - 0.01) for number, each in enumerate(values)}
+    drawn = [each["noise"] for each in _draw(search, values, done, 20)]
+    assert sum(0.003 < noise < 0.03 for noise in drawn) > 10  # near the best; without a figure a quarter of them
+    assert drawn != [each["noise"] for each in _draw(search, values, {}, 20)]
+
+
 @pytest.mark.slow
 def test_trials_run_beside_each_other(tmp_path):
     _, rows = RECIPE.search(ToySettings(name="toy", runs=tmp_path), RANGES, 3, Executor(2))
@@ -133,6 +142,9 @@ def test_a_search_refuses_the_folder_of_another_one(tmp_path):
         RECIPE.search(settings, {"noise": Range(True, 1e-3, 1.0)}, 2)
     with pytest.raises(UserError, match="trials of other settings or ranges"):
         RECIPE.search(settings.model_copy(update={"points": 30}), RANGES, 2)
+    (tmp_path / "toy" / "trials.json").unlink()
+    with pytest.raises(UserError, match="holds a sweep"):
+        RECIPE.search(settings, RANGES, 2)
 
 
 def test_a_search_over_what_is_no_setting_writes_nothing(tmp_path):

@@ -365,12 +365,26 @@ def test_made_up_data_is_compared_with_its_own_numbers_and_said_to_be(root):
     assert "expected" in check_data(root, evaluation=2024).problems[0]
 
 
+def test_the_check_names_a_clip_of_a_smaller_split_that_the_larger_one_lacks(root):
+    lists = root / "split_setup"
+    lost = (lists / "split5.csv").read_text().splitlines()[1]
+    edit(lists / "split10.csv", lambda lines: lines.remove(lost))
+    problems = check_data(root).problems
+    sentence = f"1 clips of split 5 are not in split 10 (first {lost.split()[0]}); run `data download` again"
+    assert [problem for problem in problems if problem.startswith(sentence)], problems
+
+
 def test_data_without_the_marker_is_compared_with_the_official_numbers(root):
     (root / DEVELOPMENT / MARKER).unlink()
     report = check_data(root)
     assert not report.made_up
     assert any("The split 100 has" in problem and "expected 139620" in problem for problem in report.problems)
     assert any("The split test has" in problem and "expected 29680" in problem for problem in report.problems)
+    folder = root / EVALUATION.format(year=2024)
+    (folder / MARKER).unlink()
+    (folder / "audio").unlink()
+    count, missing = check_data(root, evaluation=2024).problems
+    assert "expected 135730" in count and "are missing" in missing
 
 
 def test_the_official_numbers_add_up():
