@@ -31,7 +31,7 @@ def event_boxes(scores: ScoreTables, settings: ClassSettings = BoxSettings(), jo
         times = {"clip": clips[index], "onset": boxes.onsets, "offset": boxes.offsets, "event_label": name}
         order = index * len(scores.classes) + number
         parts.append(pd.DataFrame({**times, "confidence": boxes.high, "order": order}))
-    table = pd.concat(parts, ignore_index=True).sort_values(["order", "onset"], kind="stable")
+    table = pd.concat(parts).sort_values(["order", "onset"], kind="stable")
     return table.drop(columns="order").reset_index(drop=True)
 
 

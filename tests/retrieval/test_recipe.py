@@ -284,6 +284,8 @@ def test_imitation_trains_is_scored_and_answers_as_the_challenge_asks(voices, tm
     content = run.read_evaluation()
     assert set(content["figures"]["qbv_coarse"]) == {"MRR", "R@1", "R@2", "NDCG"} and content["made_up"]
     assert content["tested"] == "epoch of highest validation MRR"
+    log = (run.folder / "train" / "metrics.csv").read_text().splitlines()
+    assert "loss" in log[0].split(",") and not any(name.startswith("loss_") for name in log[0].split(","))
     model = load_imitation_model(run)
     items = {path.stem: path for path in list_audio(coarse / "sound_recordings")[:3]}
     answer = model.compute_similarities(items, {"q": list_audio(coarse / "vocal_imitations")[0]}, duration=2.0)

@@ -199,6 +199,14 @@ def test_logits_of_another_subset_are_refused(logits, tiny_task1):
         read(logits, tiny_task1, subset=25)
 
 
+def test_logits_for_another_list_of_the_subset_are_refused(logits, tiny_task1, tmp_path):
+    shutil.copytree(tiny_task1, tmp_path / "tree", ignore=shutil.ignore_patterns("audio", "*.npy", "*.h5"))
+    path = tmp_path / "tree" / "split_setup" / "split5.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(UserError, match="was written for another list of split 5"):
+        read(logits, tmp_path / "tree")
+
+
 def test_logits_of_a_teacher_that_saw_another_clip_are_refused(logits, tiny_task1):
     outside = read_split(tiny_task1, 100)
     outside = outside[~outside["filename"].isin(read_split(tiny_task1, 5)["filename"])]["filename"].iloc[0]

@@ -3,11 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from common.data.audio import write_wav
 from common.errors import UserError
 from common.settings import load_settings
-from task4_sed.systems import SYSTEM, load_recipe, predict, result_row
+from task4_sed.systems import SYSTEM, _evaluation_clips, load_recipe, predict, result_row
 
 
 @pytest.mark.parametrize("config", ["small", "two_iterations"])
@@ -37,6 +39,15 @@ def test_the_row_of_a_sweep_has_figures_of_each_set_and_sums_over_trainings(fini
     record = finished.folder / "second" / "stage.json"
     record.write_text(record.read_text().replace("0.25", "null"))
     assert result_row(finished)["energy_kwh"] is None
+
+
+def test_an_evaluation_set_is_one_folder_of_clips_or_lies_in_audio_eval24(finished, tmp_path):
+    for name in ("a/x.wav", "tree/audio/eval24/y.wav"):
+        write_wav(tmp_path / name, np.zeros(16_000, np.float32), 16_000)
+    assert _evaluation_clips(tmp_path / "tree").filenames == ("y.wav",)
+    assert _evaluation_clips(tmp_path / "a").filenames == ("x.wav",)
+    with pytest.raises(UserError, match=r"has no audio/eval24, and its clips lie in further folders \(a/x\.wav\)"):
+        _evaluation_clips(tmp_path)
 
 
 def test_a_run_without_a_finished_test_predicts_nothing(finished, tmp_path):

@@ -323,3 +323,11 @@ def test_the_exponential_warm_up_with_linear_fall_is_the_one_of_cp_jku():
     assert [schedule(5), schedule(15)] == [1, 1]
     assert schedule(20) == pytest.approx(0.04 + 0.96 * 20 / 25)
     assert schedule(40) == schedule(300) == pytest.approx(0.04)
+
+
+def test_checkpoints_are_read_to_the_processor_unless_a_device_is_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(trainer_module, "read_checkpoint", lambda path, device: asked.append(device) or {})
+    for device in (None, "cpu", "cuda:1"):
+        trainer_module.WholeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt", device)
+    assert asked == ["cpu", "cpu", "cuda:1"]

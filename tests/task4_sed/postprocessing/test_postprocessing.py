@@ -132,6 +132,14 @@ def test_box_scores_follow_each_other_without_a_gap_and_hold_the_fill_value():
     assert tables.values.min() == 0
 
 
+def test_boxes_that_begin_within_a_rounding_share_an_edge():
+    scores = golden_scores("desed_public20")
+    rows = [(scores.clips[0], onset, 2.0, name, 0.5) for onset, name in zip((1.0, 1 + 4e-9), scores.classes)]
+    boxes = pd.DataFrame(rows, columns=["clip", "onset", "offset", "event_label", "confidence"])
+    borders = box_scores(scores, boxes).borders_of(0)
+    assert borders.tolist() == [scores.borders_of(0)[0], 1.0, 2.0, scores.borders_of(0)[-1]]
+
+
 def test_the_settings_of_a_fold_are_chosen_without_its_clips():
     evaluation = evaluation_set(*made_up_scores(24, 2, seed=3))
     grid = box_grid([0.3, 0.6], [0.2], [2.0])

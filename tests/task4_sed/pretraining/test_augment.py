@@ -5,7 +5,7 @@ import torch
 
 from common.features.front_ends import AtstMel, KaldiFbank, KaldiLogMel, M2dMel
 from task4_sed.augment import Mixture, Streams
-from task4_sed.pretraining.augment import Draws, Share, augment, draw, label_shift, shift_frames
+from task4_sed.pretraining.augment import Draws, Share, augment, draw, label_shift, mixstyle, shift_frames
 from task4_sed.pretraining.networks import rise_per_decibel
 from task4_sed.settings import (
     AugmentSettings,
@@ -90,6 +90,17 @@ def test_mixstyle_gives_each_band_statistics_between_those_of_two_clips(features
             deviation = share * (own.var() + 1e-6).sqrt() + (1 - share) * (theirs.var() + 1e-6).sqrt()
             expected = (own - own.mean()) / (own.var() + 1e-6).sqrt() * deviation + mean
             torch.testing.assert_close(mixed[clip, 0, mel], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mixstyle_adds_a_millionth_to_the_variance_so_that_a_constant_band_stays_finite():
+    quiet = torch.tensor([1e-3, -1e-3] * 8)
+    features = torch.stack([quiet, torch.full((16,), 3.0)]).view(2, 1, 1, 16)
+    style = Mixture(torch.tensor([0.75, 0.75]), torch.tensor([1, 0]))
+    deviation = (quiet.var() + 1e-6).sqrt()
+    expected = quiet / deviation * torch.lerp(torch.tensor(1e-3), deviation, 0.75) + 0.25 * 3
+    mixed = mixstyle(features, style, Share(0, 2, 2))
+    torch.testing.assert_close(mixed[0, 0, 0], expected)
+    assert (mixed[1] == 0.75 * 3).all()
 
 
 @pytest.mark.parametrize("choice", ["kept", "masked"])
