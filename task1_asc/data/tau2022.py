@@ -225,12 +225,15 @@ def read_evaluation(root: Path, year: int = 2024) -> "pd.DataFrame":
 
 
 def check_inputs(settings: "Task1Settings") -> None:
-    """Look for the lists and folders of a run, unless it is finished.
+    """Look for the lists, folders and networks of a run, unless it is finished.
 
     Raises:
         UserError: for the first that is missing or wrong.
     """
-    from common.runs.run import RECORD  # not part of an inference package
+    # These are not part of an inference package.
+    from common.data.audio import list_audio
+    from common.registry.models import find_architecture
+    from common.runs.run import RECORD
 
     if (settings.folder / "test" / RECORD).is_file():
         return
@@ -238,10 +241,15 @@ def check_inputs(settings: "Task1Settings") -> None:
     read_split(data.root, settings.subset)
     if data.training_list is not None:
         read_training_list(data.root, data.training_list, settings.subset)
-    augments = [settings.augment, *(teacher.augment for teacher in (taught.teachers if taught else ()))]
-    for responses in (augment.impulse_responses for augment in augments):
-        if responses is not None and not responses.folder.is_dir():
-            raise UserError(f"augment.impulse_responses.folder: there is no folder {responses.folder}.")
+    teachers = taught.teachers if taught else ()
+    for name in (settings.model.name, *(teacher.model for teacher in teachers)):
+        find_architecture(name)
+    for augment in (settings.augment, *(teacher.augment for teacher in teachers)):
+        if augment.impulse_responses is not None:
+            try:
+                list_audio(augment.impulse_responses.folder)
+            except UserError as error:
+                raise UserError(f"augment.impulse_responses.folder: {error}") from None
     if taught is not None and taught.logits is not None and not taught.logits.is_file():
         raise UserError(f"distillation.logits: there is no file {taught.logits}.")
 

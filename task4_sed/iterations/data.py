@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
+from common.data.audio import list_audio
 from common.data.files import read_tsv
 from common.data.loading import make_plan_loader, rank_and_count
 from common.errors import UserError
@@ -222,11 +223,14 @@ def check_inputs(settings: TwoIterations) -> None:
             stage = settings.stage(name, *which)
             used |= {kind for kind in KINDS if getattr(stage.batch, kind)}
             wanted = stage.augment.impulse_responses
-            if wanted is not None and not wanted.folder.is_dir():
-                raise UserError(
-                    f"augment.impulse_responses: there is no folder {wanted.folder}. Put responses of microphones "
-                    "there (such as MicIRP), or leave them out with --stage2.augment.impulse_responses null."
-                )
+            if wanted is not None:
+                try:
+                    list_audio(wanted.folder)
+                except UserError as error:
+                    raise UserError(
+                        f"augment.impulse_responses: {error} Put responses of microphones there (such as MicIRP), or "
+                        "leave them out with --stage2.augment.impulse_responses null."
+                    ) from None
     for path in settings.data.exclude.values():
         if not (settings.data.root / path).is_file():
             raise UserError(

@@ -121,6 +121,11 @@ def test_a_missing_clip_makes_the_check_fail_by_name(tmp_path, tiny_task1, capsy
         (f"train {SMALL} --subset 7", "subset"),
         (f"train {SMALL} --optim.warmup_steps 10", "small.yaml:30: optim: give warmup_steps or warmup_share, and null"),
         ("train task1_asc/configs/smal.yaml", "small.yaml"),
+        (f"train {SMALL} --data.root TREE --model.name cp_mobil", "No model named cp_mobil. Near it: cp_mobile"),
+        (
+            f"train {SMALL} --data.root TREE --augment.impulse_responses.folder EMPTY",
+            "responses.folder: EMPTY holds no audio",
+        ),
         (f"train {SMALL} --data.root /nowhere", "has no meta.csv"),
         ("evaluate /nowhere", "is no run"),
         ("predict /nowhere --root /nowhere", "is no run"),
@@ -129,12 +134,16 @@ def test_a_missing_clip_makes_the_check_fail_by_name(tmp_path, tiny_task1, capsy
         ("data check --root /nowhere", "has no meta.csv"),
     ],
 )
-def test_a_mistake_in_a_call_is_told_in_a_sentence_and_exits_with_2(words, complaint, tmp_path, capsys):
+def test_a_mistake_in_a_call_is_told_in_a_sentence_and_exits_with_2(words, complaint, tmp_path, tiny_task1, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    words = words.replace("TREE", str(tiny_task1)).replace("EMPTY", str(empty))
     if words.startswith(("train", "sweep")):
         words += f" --runs {tmp_path}"
     assert call(words) == 2
     captured = capsys.readouterr()
-    assert complaint in captured.err
+    assert complaint.replace("EMPTY", str(empty)) in captured.err
+    assert list(tmp_path.iterdir()) == [empty]  # no run has begun
     assert "Traceback" not in captured.err
     assert captured.out == ""
 

@@ -278,7 +278,7 @@ def test_absent_weights_responses_and_lists_are_told_before_anything_is_trained(
     with pytest.raises(UserError, match=r"transformers.beats.weights: there is no file .*beats_as.pt"):
         load_recipe().run(refused(transformers__beats=absent))
     responses = {"folder": str(tmp_path / "micirp"), "probability": 0.5}
-    with pytest.raises(UserError, match=r"impulse_responses: there is no folder .*micirp"):
+    with pytest.raises(UserError, match=r"impulse_responses: There is no folder .*micirp"):
         load_recipe().run(refused(stage2__augment__impulse_responses=responses))
     with pytest.raises(UserError, match=r"data.exclude: there is no .*weak_exclude.tsv"):
         load_recipe().run(refused(data__exclude={"weak": "metadata/weak_exclude.tsv"}))
