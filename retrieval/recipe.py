@@ -17,7 +17,7 @@ from common.data.files import atomic_path, is_made_up, write_json, write_text
 from common.errors import unknown
 from common.models.network import choose_device
 from common.output import say
-from common.registry.models import create_front_end
+from common.registry.models import create_front_end, find_architecture
 from common.runs.recipe import Objective, Recipe
 from common.runs.run import Run
 from common.runs.stages import Stage
@@ -170,8 +170,13 @@ def is_made_up_data(settings: RetrievalSettings) -> bool:
 
 
 def check_inputs(run: TextRun) -> None:
-    """Refuse unknown teachers and missing clips before a folder is made; name training clips of evaluation sounds."""
+    """Refuse unknown networks and teachers, and missing clips, before a folder is made.
+
+    Names training clips of evaluation sounds.
+    """
     data = run.settings.data
+    for model in run.settings.models.values():
+        find_architecture(model.audio.model)
     _teacher_names(run.settings)
     read = partial(read_clips, allow_missing=data.allow_missing)
     evaluation, _ = read(data.evaluation), read(data.validation)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from common.errors import UserError
+from common.registry.models import find_architecture
 from task4_sed.baseline.settings import GroupSettings, Task4Settings
 from task4_sed.settings import FilterSettings
 
@@ -30,13 +31,14 @@ def use_own_data(settings: Task4Settings) -> Task4Settings:
 
 
 def check_inputs(settings: Task4Settings) -> None:
-    """Look for the tables, clips and weights of a run.
+    """Look for the network, tables, clips and weights of a run.
 
     Raises:
         UserError: for the first that is missing or wrong.
     """
     from task4_sed.data.sets import check_sets
 
+    find_architecture(settings.model.name)
     data, weights = settings.data, settings.embedding.weights
     if settings.embeddings != "none" and not settings.embedding.untrained and weights and not weights.is_file():
         raise UserError(f"embedding.weights: there is no file {weights}.")

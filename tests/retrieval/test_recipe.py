@@ -111,6 +111,14 @@ def test_a_finished_recipe_is_kept_and_other_settings_are_refused(run, settings,
         RECIPE.run(other, run)
 
 
+def test_an_unknown_network_is_told_before_a_run_begins(settings, tmp_path):
+    audio = settings.models["mn"].audio.model_copy(update={"model": "mn4"})
+    models = {"mn": settings.models["mn"].model_copy(update={"audio": audio})}
+    with pytest.raises(UserError, match=r"No model named mn4\. Near it: mn40"):
+        RECIPE.run(settings.model_copy(update={"models": models, "runs": tmp_path / "runs"}))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_stage_2_draws_its_own_batches(run, settings, monkeypatch):
     seeds = []
     monkeypatch.setattr("retrieval.train.train", lambda *arguments: seeds.append(arguments[4]))

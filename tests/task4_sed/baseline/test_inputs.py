@@ -52,6 +52,12 @@ def test_blocks_pool_to_a_quarter_of_the_frames_and_one_band_and_each_has_its_ow
             network.refuse_other_sizes(32, "model")
 
 
+def test_an_unknown_network_is_told_before_anything_is_read():
+    settings = load_settings(Task4Settings, CONFIGS / "small.yaml", {"model.name": "desed_crnn_2042"})
+    with pytest.raises(UserError, match=r"No model named desed_crnn_2042\. Near it: desed_crnn_2024"):
+        check_inputs(settings)
+
+
 def test_the_batch_is_one_group_of_own_windows_no_larger_than_there_are():
     settings = own()
     asked = sum(group.clips for group in settings.data.batch)
