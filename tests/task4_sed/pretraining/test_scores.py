@@ -86,6 +86,18 @@ def test_clips_without_scored_events_are_dropped_and_classes_without_events_left
     assert set(figures["psds1_macro"]["per_class"]) == set(CLASSES[:3])
 
 
+def test_only_clips_that_were_added_are_scored(evaluation):
+    events, durations, logits = evaluation
+    scores = EvaluationScores(events, durations, TRAINED, CLASSES[:3], 9)
+    rows = torch.arange(3, 7)
+    prepared = scores.prepare(logits[rows])
+    scores.add(rows, prepared)
+    found = scores.evaluation_set()
+    assert found.scores.clips == events.clips[3:7] and found.durations.tolist() == [9.4, 10.0, 10.0, 9.4]
+    assert found.event_starts.tolist() == [0, 3, 6, 9, 12] and found.report.evaluated == 4
+    assert (found.scores.values == prepared.mT.numpy().transpose(2, 0, 1).reshape(3, -1)).all()
+
+
 def test_scores_of_a_large_set_lie_on_disk(evaluation, monkeypatch):
     events, durations, logits = evaluation
     monkeypatch.setattr("task4_sed.scores.tables.LARGEST_IN_MEMORY", 1000)
