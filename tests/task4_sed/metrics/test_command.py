@@ -173,7 +173,9 @@ def test_people_see_intervals_and_each_class(capsys, ties):
     assert "Computed by the kit's own kernels" in out
     code, out, _ = call(capsys, *ties, "--draws", 0)
     assert code == 0 and "without intervals" in out
-    assert f"\t{100 * expected('ties')['psds1']['value']:.1f}\n" in out
+    found = json.loads(call(capsys, *ties, "--draws", 0, "--json")[1])
+    values = [found[key]["value"] for key in ("psds1", "psds2", "collar_f1", "intersection_f1")]
+    assert max(values) > 0.5 and all(f"\t{100 * value:.1f}\n" in out for value in values)
 
 
 def test_the_plot_of_curves_has_a_line_of_each_class_and_of_all(ties):
