@@ -9,7 +9,14 @@ import pytest
 from common.cli import run
 from common.reports.html import print_results
 from task1_asc.report import read_finished, result_rows
-from tests.support.finished_runs import write_retrieval_run, write_task1_run, write_task1_sweep, write_task4_run
+from tests.support.finished_runs import (
+    write_moments_run,
+    write_retrieval_run,
+    write_sounds_run,
+    write_task1_run,
+    write_task1_sweep,
+    write_task4_run,
+)
 from tests.support.golden_sed import write_golden
 
 COMMANDS = {
@@ -20,6 +27,8 @@ COMMANDS = {
     "task4_sed psds": "task4_sed psds ROOT/scores --ground_truth ROOT/ground_truth.tsv "
     "--durations ROOT/durations.tsv --draws 20",
     "retrieval evaluate": "retrieval evaluate ROOT/text",
+    "sounds evaluate": "task1_asc sounds evaluate ROOT/sounds",
+    "moments evaluate": "retrieval moments evaluate ROOT/moments",
     "common models": "common models",
     "common models of one": "common models mn04.as",
 }
@@ -33,6 +42,8 @@ def root(tmp_path_factory):
     other.write_text(other.read_text().replace("  lr: 0.01", "  lr: 0.02"))
     write_task4_run(folder / "sed")
     write_retrieval_run(folder / "text")
+    write_sounds_run(folder / "sounds")
+    write_moments_run(folder / "moments")
     write_golden("ties", folder)
     return folder
 

@@ -7,7 +7,11 @@ import numpy as np
 
 from common.data.files import write_json
 from common.settings import dump_settings, load_settings
+from retrieval.moments.settings import MomentSettings
 from retrieval.settings import RetrievalSettings
+from task1_asc.broad_sounds.report import SHOWN
+from task1_asc.broad_sounds.settings import SoundSettings
+from task1_asc.broad_sounds.taxonomy import CODES
 from task1_asc.data.tau2022 import CLASSES, DEVICES
 from task1_asc.evaluate import write_predictions
 from task1_asc.metrics import score_scenes
@@ -73,6 +77,30 @@ def write_retrieval_run(folder: Path) -> Path:
     models = dict.fromkeys(("contrastive mn", "contrastive mn_small", "distilled ensemble"), figures)
     facts = {"figures": models, "tested": "epoch of highest validation MRR", "clips": {"scored": 40, "notes": []}}
     write_json(folder / "test" / "evaluation.json", {**facts, "made_up": True, "tie_rule": "none"})
+    return folder
+
+
+def write_sounds_run(folder: Path) -> Path:
+    """A run of broad sounds with the same figures on both data sets."""
+    _write_settings(folder, SoundSettings, "task1_asc/broad_sounds/configs/small.yaml", {})
+    one = {"value": 0.45678, "low": 0.412345, "high": 0.501234}
+    figures = {name: {**one, "spread": 0.0123} for name in SHOWN}
+    own = {"figures": figures, "phases": {"curated": one, "final": one}, "class_wise": {}, "never_predicted": ["m-si"]}
+    own |= {"official": {"hP": 0.5, "hR": 0.6, "hF": 0.55}, "confusion": (3 * np.eye(len(CODES))).tolist()}
+    facts = {"sets": {"bsd10k": own, "bsd35k": own}, "set": "bsd10k", "protocol": "published", "made_up": True}
+    write_json(folder / "test" / "evaluation.json", facts)
+    return folder
+
+
+def write_moments_run(folder: Path) -> Path:
+    """A run of moment retrieval with the figures of two ways to find them."""
+    _write_settings(folder, MomentSettings, "retrieval/moments/configs/small.yaml", {})
+    names = ("R1@0.5", "R1@0.7", "mAP", "mAP@0.5", "mAP@0.75", "R1@0.7 under 5 s", "R1@0.7 5 to 20 s",
+             "R1@0.7 over 20 s")  # fmt: skip
+    figures = {name: {"value": 0.45678, "interval": [0.412345, 0.501234]} for name in names}
+    facts = {"figures": {"qd_detr": figures, "similarity": figures}, "clips": {"queries": 20, "recordings": 8}}
+    tested = "epoch of highest validation R1@0.7"
+    write_json(folder / "test" / "evaluation.json", {**facts, "tested": tested, "made_up": True})
     return folder
 
 

@@ -9,6 +9,7 @@ import pytest
 from common.cli import run
 from common.data.audio import write_wav
 from task4_sed.__main__ import VERBS
+from tests.support.finished_runs import write_task4_run
 
 
 def call(*words):
@@ -64,3 +65,18 @@ def test_a_missing_clip_is_packed_around_only_when_allowed(tiny_task4, tmp_path,
     assert call(*words) == 2
     assert clip.stem in capsys.readouterr().err
     assert call(*words, "--allow_missing") == 0
+
+
+@pytest.mark.parametrize("option", ["--plots", "--cross_check"])
+def test_plots_and_the_cross_check_are_of_one_system(option, tmp_path, capsys):
+    for name in ("a", "b", "events.tsv", "durations.tsv"):
+        (tmp_path / name).touch()
+    tables = ["--ground_truth", tmp_path / "events.tsv", "--durations", tmp_path / "durations.tsv"]
+    assert call("psds", tmp_path / "a", tmp_path / "b", *tables, option) == 2
+    assert "--plots and --cross_check take one system" in capsys.readouterr().err
+
+
+def test_evaluate_names_the_set_of_each_table_of_classes(tmp_path, capsys):
+    assert call("evaluate", write_task4_run(tmp_path / "sed")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"DESED validation", "DESED public evaluation", "MAESTRO Real validation"} <= set(lines)
