@@ -106,7 +106,10 @@ def read_own(table: Path, audio: Path, allow_missing: bool = False) -> OwnRecord
         labels: dict[str, set[str]] = {groups[name]: set() for name in clips}
         for name, label in zip(events["clip"], events["event_label"]):
             labels[groups[name]].add(label)
-        of_group = split_recordings(labels, table)
+        try:
+            of_group = split_recordings(labels, table)
+        except UserError as error:
+            raise UserError(f"{notes[0]} {error}" if absent else str(error)) from None
         parts, more = {name: of_group[groups[name]] for name in clips}, [describe_split(of_group, table)]
     flat = {name: name.replace("/", "__") for name in clips}
     events = events.assign(clip=events["clip"].map(flat)).reset_index(drop=True)

@@ -35,6 +35,10 @@ def test_the_data_of_the_challenge_or_own_data_are_checked(tiny_task4, own, tmp_
     shutil.move(own, tmp_path / "elsewhere.tsv")
     assert call("data", "check", "--table", tmp_path / "elsewhere.tsv", "--audio", own.parent) == 1
     assert "(first lost)" in capsys.readouterr().err
+    (own.parent / "c.wav").unlink()
+    assert call("data", "check", "--table", tmp_path / "elsewhere.tsv", "--audio", own.parent) == 1
+    told = capsys.readouterr().err
+    assert "2 of the 4 recordings" in told and "has 2 recordings; a split needs at least three" in told
 
 
 @pytest.mark.parametrize("both", [True, False])
