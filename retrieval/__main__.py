@@ -18,6 +18,7 @@ from retrieval.systems import open_run
 if TYPE_CHECKING:
     from common.runs.recipe import Recipe
     from common.runs.run import Run
+    from retrieval.search.index import Index
 
 SMALL = "retrieval/configs/small.yaml"
 SMALL_IMITATION = "retrieval/configs/imitation_small.yaml"
@@ -225,10 +226,7 @@ def search(
         raise UserError(f"--top is {top}; ask for at least 1.")
     if page is not None:
         refuse_target(page)
-    refuse_absent([index], "`python -m retrieval index DIR --model mn04.as --out INDEX` makes an index")
-    from retrieval.search.index import Index
-
-    opened = Index.read(index)  # refuses at once, without torch
+    opened = _open_index(index)
     from retrieval.search.answer import answer as find
     from retrieval.search.answer import shown
 
@@ -254,13 +252,18 @@ def answer(index: Positional[Path]) -> None:
     Args:
         index: folder from `index`.
     """
-    refuse_absent([index], "`python -m retrieval index DIR --model mn04.as --out INDEX` makes an index")
-    from retrieval.search.index import Index
-
-    opened = Index.read(index)  # refuses at once, without torch
+    opened = _open_index(index)
     from retrieval.search.answer import answer_queries
 
     answer_queries(opened)
+
+
+def _open_index(folder: Path) -> "Index":
+    """An index; what is none is refused at once: without torch, and a missing folder without numpy."""
+    refuse_absent([folder], "`python -m retrieval index DIR --model mn04.as --out INDEX` makes an index")
+    from retrieval.search.index import Index
+
+    return Index.read(folder)
 
 
 def show(run: "Run[Any]") -> None:

@@ -12,7 +12,6 @@ import yaml
 
 from common.cli import run
 from common.cli.arguments import ConfigVerb
-from retrieval.data.clips import read_clips
 from submissions.participant import TEMPLATES_FOLDER
 from tests.support.places import ROOT
 from tests.support.readme import read_commands, split
@@ -81,7 +80,6 @@ def test_commands_work_one_after_the_other(name, request, tmp_path, monkeypatch,
         made_up = request.getfixturevalue("tiny_task1")
         shutil.copytree(made_up, tmp_path / "data" / "made_up" / name, copy_function=os.link)
     monkeypatch.chdir(tmp_path)
-    read_clips.cache_clear()  # what it remembers of data/made_up is of the walk before; users start a process a command
     for command in (*walk.get("before", ()), *(words for _, words in planned(walk))):
         package, words = split(command)
         code = run(f"python -m {package}", verbs_of(package), words)

@@ -207,6 +207,14 @@ def list_audio(folder: Path | str) -> list[Path]:
     return sorted(paths, key=natural_key)
 
 
+def refuse_no_audio(folder: Path, setting: str, advice: str = "") -> None:
+    """Refuse the folder of a setting if it is missing or holds no audio file."""
+    try:
+        list_audio(folder)
+    except UserError as error:
+        raise UserError(f"{setting}: {error} {advice}".rstrip()) from None
+
+
 def write_wav(path: Path | str, waveform: Waveform, sample_rate: int, subtype: str = "PCM_24") -> None:
     """Write a wav file, whole or not at all.
 

@@ -52,13 +52,18 @@ class Manifest:
         return [audio_info(path).duration for path in self.clips["path"]]
 
 
-@lru_cache(maxsize=16)
 def read_clips(*sources: DataSource, allow_missing: bool = False) -> Manifest:
     """The manifests of several sources as one, read once in a process.
 
     Raises:
         UserError: if audio is missing and `allow_missing` is off, or no clip is left.
     """
+    return _read_clips(Path.cwd(), *sources, allow_missing=allow_missing)
+
+
+@lru_cache(maxsize=16)
+def _read_clips(_current: Path, *sources: DataSource, allow_missing: bool) -> Manifest:
+    """See `read_clips`; roots may be relative to the current folder."""
     tables, notes = [], []
     for source in sources:
         table = read_manifest(source.dataset, source.root, source.split)

@@ -37,7 +37,6 @@ class Search:
     item_group: list[str]
 
 
-@lru_cache(maxsize=4)
 def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training pairs, and other imitations of the same sounds to choose the best epoch by; read once in a process.
 
@@ -47,6 +46,12 @@ def read_training(data: ImitationData, held_out: bool = True) -> tuple[pd.DataFr
     Raises:
         UserError: if tables or files are missing.
     """
+    return _read_training(Path.cwd(), data, held_out)
+
+
+@lru_cache(maxsize=4)
+def _read_training(_current: Path, data: ImitationData, held_out: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """See `read_training`; the root may be relative to the current folder."""
     if data.layout == "vimsketch":
         pairs = _read_vimsketch(data.root)
         last = ~pairs.duplicated("recording", keep="last") & pairs.duplicated("recording", keep="first") & held_out

@@ -231,7 +231,7 @@ def check_inputs(settings: "Task1Settings") -> None:
         UserError: for the first that is missing or wrong.
     """
     # These are not part of an inference package.
-    from common.data.audio import list_audio
+    from common.data.audio import refuse_no_audio
     from common.registry.models import find_architecture
     from common.runs.run import RECORD
 
@@ -246,10 +246,7 @@ def check_inputs(settings: "Task1Settings") -> None:
         find_architecture(name)
     for augment in (settings.augment, *(teacher.augment for teacher in teachers)):
         if augment.impulse_responses is not None:
-            try:
-                list_audio(augment.impulse_responses.folder)
-            except UserError as error:
-                raise UserError(f"augment.impulse_responses.folder: {error}") from None
+            refuse_no_audio(augment.impulse_responses.folder, "augment.impulse_responses.folder")
     if taught is not None and taught.logits is not None and not taught.logits.is_file():
         raise UserError(f"distillation.logits: there is no file {taught.logits}.")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from common.data.audio import list_audio
+from common.data.audio import refuse_no_audio
 from common.data.files import read_tsv
 from common.data.loading import make_plan_loader, rank_and_count
 from common.errors import UserError
@@ -224,13 +224,10 @@ def check_inputs(settings: TwoIterations) -> None:
             used |= {kind for kind in KINDS if getattr(stage.batch, kind)}
             wanted = stage.augment.impulse_responses
             if wanted is not None:
-                try:
-                    list_audio(wanted.folder)
-                except UserError as error:
-                    raise UserError(
-                        f"augment.impulse_responses: {error} Put responses of microphones there (such as MicIRP), or "
-                        "leave them out with --stage2.augment.impulse_responses null."
-                    ) from None
+                refuse_no_audio(
+                    wanted.folder, "augment.impulse_responses", "Put responses of microphones there (such as MicIRP), "
+                    "or leave them out with --stage2.augment.impulse_responses null.",
+                )  # fmt: skip
     for path in settings.data.exclude.values():
         if not (settings.data.root / path).is_file():
             raise UserError(

@@ -1,6 +1,7 @@
 """Manifests of captioned audio: names byte for byte, bad tables refused, nothing leaks, silence is not encoded."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -264,6 +265,16 @@ def test_the_check_of_a_folder_counts_clips_and_finds_evaluation_recordings(made
     assert check_data(tmp_path, (tmp_path / "ids.csv",)).problems == []
     with pytest.raises(UserError, match="holds no table of Clotho"):
         check_data(tmp_path / "clotho" / "development")
+
+
+def test_a_relative_root_is_that_of_the_current_folder(made_up, tmp_path, monkeypatch):
+    shutil.copytree(made_up, tmp_path / "a" / "data")
+    synthesize("retrieval", tmp_path / "b" / "data", clips=24)
+    found = []
+    for name in ("a", "b", "a"):
+        monkeypatch.chdir(tmp_path / name)
+        found.append(read_clips(source(Path("data"), "development")))
+    assert len(found[0].clips) < len(found[1].clips) and found[2] is found[0]
 
 
 def test_a_damaged_table_is_told_once_and_the_other_splits_are_checked(made_up, tmp_path):
