@@ -1,4 +1,4 @@
-"""Made-up captions, moments and sounds of a seed stay as they are: figures on them can be compared over versions.
+"""Made-up data of a seed stay as they are: figures on them can be compared over versions.
 
 `python -m tests.common.synthetic.test_same_sounds` writes the golden file anew.
 """
@@ -8,16 +8,29 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
 import yaml
 
+from common.data.files import MARKER
 from common.synthetic import moments, retrieval
+from common.synthetic.synthesize import synthesize
 from tests.support.places import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "made_up_sounds.yaml"
 CLIPS = {"retrieval": 12, "moments": 4}
+SMALL = {
+    "task1_asc": 100,
+    "task4_sed": 40,
+    "imitation": 10,
+    "audioset": 60,
+    "audioset_strong": 6,
+    "dcase2016_task2": 2,
+    "broad_sounds": 184,
+}
+"""Clips of the data sets that are described by folder."""
 
 
 def describe_sound(samples: np.ndarray) -> list[float]:
@@ -36,6 +49,33 @@ def describe_folder(root: Path) -> dict[str, Any]:
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return found
+
+
+def describe_folders(root: Path) -> dict[str, Any]:
+    """Each text: a digest; each HDF5 file: names and sizes; sounds and arrays: a description of those of a folder."""
+    found: dict[str, Any] = {}
+    parts: dict[str, list[list[float]]] = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name != MARKER):
+        if path.suffix in (".wav", ".mp3"):
+            samples = soundfile.read(path, dtype="float32")[0]
+            parts.setdefault(f"{path.parent.relative_to(root)}/*{path.suffix}", []).append(describe_sound(samples))
+        elif path.suffix == ".npy":
+            parts.setdefault(f"{path.parent.relative_to(root)}/*.npy", []).append(
+                describe_sound(np.cumsum(np.load(path)))
+            )
+        elif path.suffix == ".hdf":
+            with h5py.File(path) as file:
+                found[str(path.relative_to(root))] = {name: list(file[name].shape) for name in sorted(file)}
+        else:
+            found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for name, each in parts.items():
+        found[name] = [len(each), *(float(f"{mean:.6g}") for mean in np.mean(each, axis=0))]
+    return found
+
+
+def made_small(name: str, root: Path) -> dict[str, Any]:
+    """The products of seed 3, and the data set by its folders."""
+    return {"products": synthesize(name, root, SMALL[name], 3), **describe_folders(root)}
 
 
 def made(name: str, root: Path) -> dict[str, Any]:
@@ -83,6 +123,14 @@ def test_a_seed_gives_the_same_texts_and_sounds(name, golden, tmp_path):
     compare(made(name, tmp_path), golden[name])
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_a_seed_gives_the_same_folders(name, golden, tmp_path):
+    found, expected = made_small(name, tmp_path / "data"), golden[name]
+    assert list(found) == list(expected)
+    for file, value in expected.items():
+        assert found[file] == (pytest.approx(value, rel=5e-4) if isinstance(value, list) else value), file
+
+
 def test_every_kind_of_sound_is_as_it_was(golden):
     for name, each in kinds().items():
         for found, expected in zip(each, golden["kinds"][name], strict=True):
@@ -99,6 +147,9 @@ def main() -> None:
     for name in CLIPS:
         with tempfile.TemporaryDirectory() as folder:
             content[name] = made(name, Path(folder))
+    for name in SMALL:
+        with tempfile.TemporaryDirectory() as folder:
+            content[name] = made_small(name, Path(folder) / "data")
     GOLDEN.write_text(yaml.safe_dump(content, sort_keys=False, width=120, default_flow_style=None), encoding="utf-8")
 
 
