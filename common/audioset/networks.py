@@ -75,7 +75,7 @@ def load_trained(
     model = _make_random_model(settings, labels)
     model.activation = "softmax" if objective == "one_label" else "sigmoid"
     load_weights(model.network, weights)
-    if isinstance(model.network, DynamicMobileNet) and settings.trainer.epochs:
+    if isinstance(model.network, DynamicMobileNet):
         model.network.start_epoch(settings.trainer.epochs - 1)
     return model.eval().to(choose_device(settings.trainer))
 

@@ -91,8 +91,8 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        dim: int = 768,
-        num_heads: int = 12,
+        dim: int,
+        num_heads: int,
         mlp_ratio: float = 4.0,
         *,
         qkv_bias: bool = True,
@@ -127,9 +127,9 @@ class Encoder(nn.ModuleList):
 
     def __init__(
         self,
-        depth: int = 12,
-        dim: int = 768,
-        num_heads: int = 12,
+        depth: int,
+        dim: int,
+        num_heads: int,
         mlp_ratio: float = 4.0,
         *,
         drop_path: float = 0.0,

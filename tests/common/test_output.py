@@ -217,6 +217,22 @@ def test_long_paths_keep_as_many_of_their_last_parts_as_fit(text, shown):
     assert shorten_path(text) == shown and (len(shown) <= 32 or "/" not in text or " " in text)
 
 
+@pytest.mark.parametrize(("width", "shown"), [(11, ["first", "n", "last"]), (10, ["first", "n"])])
+def test_a_column_that_fits_to_the_last_place_is_shown(monkeypatch, capsys, width, shown):
+    be_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(width + 4))
+    print_table([{"first": "alpha", "n": 5, "last": "omega"}])
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert lines[0].split() == shown
+
+
+def test_on_a_terminal_only_the_first_of_several_figures_keeps_its_interval(monkeypatch, capsys):
+    be_a_terminal(monkeypatch)
+    print_table([{"name": "a", "F1": "42.4 [41.2, 43.6]", "mAP": "12.3 [11.2, 13.4]", "R@1": "5.6 [4.5, 6.7]", "n": 7}])
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert lines[2].split() == ["a", "42.4", "[41.2,", "43.6]", "12.3", "5.6", "7"]
+
+
 def test_long_texts_are_folded_and_numbers_stand_to_the_right(monkeypatch, capsys):
     be_a_terminal(monkeypatch)
     print_table([{"name": "a", "note": "a sentence of more than thirty-two characters", "n": 5},

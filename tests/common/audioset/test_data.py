@@ -287,6 +287,7 @@ def test_a_table_may_give_several_labels_and_a_split(labelled):
         ("filename,label,fold\n0.wav,cat,1\n0.wav,dog,2\n", r"clips.csv:3 names 0.wav again"),
         ("filename,label,fold\n0.wav,,1\n1.wav,dog,2\n", r"clips.csv:2 has nothing in the column label"),
         ("filename,lable,fold\n0.wav,cat,1\n", r"clips.csv:1 has no column label; it has filename lable fold"),
+        ("clip,label,fold\n0.wav,cat,1\n", r"clips.csv:1 has no column filename; it has clip label fold"),
         ("filename,label,fold\n0.wav,cat,train\n1.wav,dog,train\n", "it needs train and test"),
         ("filename,label,fold\n0.wav,cat,1\n1.wav,dog,1\n", "at least two folds are needed"),
         ("filename,label,fold\n", "has a header but no rows"),
@@ -320,6 +321,18 @@ def test_a_folder_of_class_folders_is_read_and_split(tmp_path):
     (tmp_path / "clips" / "loose.wav").write_bytes((tmp_path / "clips" / "dog" / "3.wav").read_bytes())
     with pytest.raises(UserError, match=r"loose\.wav is in no folder of a class"):
         tasks.read_task(FineTuneDataSettings(task="folder", root=tmp_path / "clips"))
+
+
+def test_what_is_no_folder_and_no_table_is_refused(tmp_path):
+    with pytest.raises(UserError, match="none does not exist; give a folder of class folders, or a table"):
+        tasks.read_task(FineTuneDataSettings(task="folder", root=tmp_path / "none"))
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"notes\.txt is neither a folder of clips nor a table of them"):
+        tasks.refuse_no_clips(tmp_path / "notes.txt")
+    (tmp_path / "clips.tsv").write_text("")
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("clips.tsv", "folder.csv"):
+        tasks.refuse_no_clips(tmp_path / name)
 
 
 def test_folders_train_and_test_above_the_classes_are_the_split(tmp_path):

@@ -1,5 +1,6 @@
 """AudioSet training and fine-tuning from end to end, small."""
 
+import contextlib
 import copy
 import csv
 import json
@@ -31,6 +32,7 @@ from common.inference.as_model import names_a_folder
 from common.inference.tagging import load_tagger, tag_file
 from common.registry import load_audio_model
 from common.registry.models import create_model
+from common.runs.run import Run
 from common.settings import load_settings, parse_settings
 from common.training.checkpoints import read_weights, save_checkpoint
 
@@ -387,6 +389,22 @@ def test_whole_clips_and_several_labels(tones, tmp_path):
     changes = {"data.table": {"file": "tones.csv", "separator": ";"}, "data.test_on": "whole", "trainer.epochs": 1}
     scores = finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", **changes)).read_evaluation()
     assert scores["clips"] == 12 and 0 < scores["mAP"]["value"] <= 1 and scores["folds"] == {}
+
+
+def test_released_weights_are_fetched_before_the_folder_of_a_run_is_made(tones, tmp_path, monkeypatch):
+    fetched = []
+
+    def fetch(released):
+        fetched.append(released.name)
+        raise UserError("no network")
+
+    monkeypatch.setattr("common.audioset.recipe.fetch", fetch)
+    for weights in (None, _random_mn01(tmp_path)):
+        chosen = {"model.name": "mn01.as", "model.weights": weights and str(weights)}
+        run = Run(tmp_path / "runs" / "x", tune_settings(tones, tmp_path / "runs", **chosen))
+        with contextlib.nullcontext() if weights else pytest.raises(UserError, match="no network"):
+            finetune.refuse_early(run)
+    assert fetched == ["mn01.as"] and not (tmp_path / "runs").exists()
 
 
 def test_broken_audio_and_absent_folds_are_told(tones, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,7 +70,36 @@ def test_the_doctor_fails_only_when_something_needed_is_amiss(capsys, monkeypatc
     assert output.err == ("To repair: psds_eval.\n" if code else "")
 
 
-def test_this_machine_has_what_the_tests_need(tmp_path):
+def test_a_release_candidate_counts_within_its_bounds(monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda package: "2.12.0rc1")
+    assert check_package(Requirement("torch", ">=2.11")).state == "ok"
+
+
+@pytest.mark.parametrize(("found", "state"), [((3, 10, 9), "wrong"), ((3, 11, 0), "ok")])
+def test_python_from_3_11_on_is_right(monkeypatch, found, state):
+    monkeypatch.setattr(sys, "version_info", (*found, "final", 0))
+    finding = doctor.check_python()
+    assert (finding.state, finding.found) == (state, ".".join(map(str, found)))
+    assert finding.advice == ("" if state == "ok" else "create .venv with Python 3.11 or newer")
+
+
+@pytest.mark.parametrize(("gibibytes", "state"), [(5, "ok"), (4.9, "note")])
+def test_less_than_5_gib_of_free_disk_are_told(monkeypatch, tmp_path, gibibytes, state):
+    free = SimpleNamespace(free=gibibytes * 2**30)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
+    finding = doctor.check_disk(tmp_path)
+    assert (finding.state, finding.found) == (state, f"{gibibytes:.1f} GiB free")
+    assert finding.advice == ("" if state == "ok" else "5.0 GiB or more are recommended")
+
+
+def test_this_machine_has_what_the_tests_need(tmp_path, capsys):
     findings = doctor.examine(tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        "Looking for the packages of requirements.txt",
+        "Importing sed_scores_eval beside the installed NumPy and pandas",
+        "Importing psds_eval beside the installed NumPy and pandas",
+        "Importing torch and torchaudio, and looking for GPUs",
+        "Looking at audio formats, free disk and git",
+    ]
     assert [finding.part for finding in findings if finding.state in ("missing", "wrong")] == []
     assert {"python", "torch", "torch build", "GPU", "audio formats", "disk"} <= {finding.part for finding in findings}

@@ -239,6 +239,10 @@ def test_responses_can_be_cut(responses):
     assert DeviceImpulseResponses(responses, 8000, max_duration=0.005).responses.shape == (3, 40)
 
 
+def test_a_response_keeps_a_sample_however_short_it_is_cut(responses):
+    assert DeviceImpulseResponses(responses, 8000, max_duration=1e-6).responses.shape == (3, 1)
+
+
 def test_responses_are_no_part_of_the_saved_weights(responses):
     assert DeviceImpulseResponses(responses, 8000).state_dict() == {}
 

@@ -1,5 +1,6 @@
 """ONNX files compute what PyTorch computes, from the waveform on."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.files import human_size
 from common.errors import CheckFailed, UserError
 from common.features.front_ends import KaldiLogMel
 from common.features.mel import MelSpectrum, kaldi_mel_bank
@@ -47,9 +49,18 @@ def test_a_file_takes_any_batch_and_agrees_with_pytorch(tmp_path):
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     model = AudioModel(KaldiLogMel(n_mels=16), OneBlock(), name="small").eval()
+    model.labels = ("rain", "wind")
     report = export_model(model, tmp_path / "m.onnx", seconds=0.2)
-    assert report["largest difference"] < 1e-3
+    assert report.pop("largest difference") < 1e-3
+    assert report.pop("size") == human_size((tmp_path / "m.onnx").stat().st_size)
+    assert report == {
+        "file": str(tmp_path / "m.onnx"),
+        "input": "waveform (batch, 6400) at 32000 Hz",
+        "outputs": "logits, embedding",
+    }
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    facts = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert facts == {"sample_rate": 32000, "activation": "sigmoid", "labels": ["rain", "wind"]}
     waveform = torch.randn(5, 6400) / 10
     for batch in (1, 5):
         logits, embedding = session.run(None, {"waveform": waveform[:batch].numpy()})

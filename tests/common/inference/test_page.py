@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from typing import ClassVar
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
@@ -63,6 +65,61 @@ def test_tags_and_picture_of_a_sound(tagger, sound):
     loudest = lower.images[0].get_array().mean(axis=1).argmax()
     assert 25 < loudest < 50  # a tone of 1 kHz
     assert page.Page(tagger).tag(None) == (None, None)
+
+
+def test_a_timeline_shows_the_first_class_on_top_and_names_at_the_left():
+    scores = np.array([[0.2, 0.0], [0.4, 1.0]])
+    upper, lower = page.draw_timeline(np.zeros((4, 6)), [0.0, 1.0, 2.0], scores, ["rain", "wind"]).axes
+    mesh = upper.collections[0]
+    assert mesh.get_array().tolist() == [[0.2, 0.4], [0.0, 1.0]]
+    assert mesh.get_clim() == (0, 1)
+    assert upper.get_ylim() == (2.0, 0.0) and upper.get_yticks().tolist() == []
+    assert [(text.get_text(), text.get_position()) for text in upper.texts] == [
+        ("rain", (0.02, 0.5)), ("wind", (0.02, 1.5)),
+    ]  # fmt: skip
+    assert lower.images[0].get_extent() == [0, 2.0, 0, 4]
+    assert (lower.get_xlabel(), lower.get_ylabel()) == ("seconds", "mel band")
+
+
+class Asked:
+    """A helper that answers each question with one hit, and keeps the questions."""
+
+    facts: ClassVar = {"folder": "/data", "understands": ["text", "example"]}
+
+    def __init__(self):
+        self.questions = []
+
+    def ask(self, **question):
+        self.questions.append(question)
+        return {"hits": [{"rank": 1, "file": "a.wav", "similarity": 0.5}], "notes": ["Nothing fits <b>"]}
+
+
+def test_words_come_before_a_sound_which_may_be_a_voice(tagger):
+    search = Asked()
+    shown = page.Page(tagger, search)
+    assert shown.find(" ", None) == "" and search.questions == []
+    assert shown.find("rain", "x.wav").startswith("<p>Nothing fits &lt;b&gt;</p>\n<figure>")
+    shown.find("", "x.wav")
+    shown.find("", "x.wav", as_voice=True)
+    assert search.questions == [{"text": "rain"}, {"example": "x.wav"}, {"voice": "x.wav"}]
+
+
+@pytest.mark.parametrize(
+    ("search", "events", "tabs"), [(False, False, []), (True, False, ["Search"]), (False, True, ["Events"])]
+)
+def test_a_tab_for_tags_and_one_for_each_helper(tagger, search, events, tabs):
+    gr = MagicMock()
+    page.Page(tagger, Asked() if search else None, Asked() if events else None).build(gr)
+    assert [each.args[0] for each in gr.Tab.call_args_list] == ["Tags", *tabs]
+    assert gr.Blocks.call_args == call(title="Sounds", analytics_enabled=False)
+    assert {str(each) for each in gr.Plot.call_args_list} == {str(call(show_label=False))}
+    assert gr.Label.call_args == call(show_label=False, show_heading=False)
+    assert gr.Audio.call_args == call(
+        type="filepath", sources=["upload", "microphone"], label="Drop or record a sound", buttons=["download"]
+    )
+    if search:
+        assert gr.Markdown.call_args == call("Type words, or drop a similar sound.")
+        assert [each.kwargs["visible"] for each in (gr.Textbox.call_args, gr.Checkbox.call_args)] == [True, False]
 
 
 def test_a_sound_that_is_too_long_is_refused(tagger, tmp_path):

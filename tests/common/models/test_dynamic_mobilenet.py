@@ -70,6 +70,12 @@ def test_the_temperature_falls_to_one_by_epoch_29_and_stays():
     assert [kernel_temperature(epoch) for epoch in (0, 1, 28, 29, 150)] == [30, 29, 2, 1, 1]
 
 
+def test_a_slow_tail_leads_below_one():
+    assert kernel_temperature(28, t_min=0.5) == 2
+    assert kernel_temperature(39, t_min=0.5) == pytest.approx(0.8)
+    assert kernel_temperature(99, t_min=0.5) == 0.5
+
+
 def test_an_epoch_moves_every_temperature():
     network = DynamicMobileNet(0.1, T_max=30.0)
     network.start_epoch(10)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from common.models.asit import asit
 from common.models.atst import atst_frame
 from common.models.beats import beats
-from common.models.encoder import Block, DropPath, Encoder
+from common.models.encoder import Attention, Block, DropPath, Encoder
 from common.models.frame_passt import fpasst
 from common.models.frame_prediction import (
     FramePrediction,
@@ -61,8 +61,17 @@ def test_drop_path_takes_whole_items_and_scales_up_what_is_kept():
     assert drop.eval()(branch) is branch
 
 
-def test_drop_path_rises_linearly_to_the_last_block():
-    assert [block.drop_path.probability for block in Encoder(3, 8, 2, drop_path=0.2)] == [0.0, 0.1, 0.2]
+@pytest.mark.parametrize(("depth", "rates"), [(1, [0.0]), (2, [0.0, 0.2]), (3, [0.0, 0.1, 0.2])])
+def test_drop_path_rises_linearly_to_the_last_block(depth, rates):
+    assert [block.drop_path.probability for block in Encoder(depth, 8, 2, drop_path=0.2)] == rates
+
+
+def test_attention_drops_shares_of_its_weights_in_training_only():
+    torch.manual_seed(0)
+    attention, tokens = Attention(8, 2, attention_dropout=0.5), torch.randn(1, 5, 8)
+    assert not torch.equal(attention(tokens), attention(tokens))
+    attention.eval()
+    assert torch.equal(attention(tokens), attention(tokens))
 
 
 @pytest.mark.parametrize("build", [atst_frame, beats, fpasst, m2d, asit])

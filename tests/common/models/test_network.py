@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.models.network import choose_device, make_divisible, without_values
+from common.models.network import choose_device, make_divisible, prefers_channels_last, without_values
 from common.settings import MachineSettings
 
 
@@ -47,6 +47,14 @@ def test_a_gpu_is_taken_where_there_is_one_unless_the_settings_say_cpu(monkeypat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert choose_device(MachineSettings(accelerator=accelerator)).type == kind
     assert choose_device().type == ("cuda" if there else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "last"),
+    [("cpu", "32-true", True), ("cuda", "32-true", False), ("cuda", "16-mixed", True), ("cpu", "bf16-mixed", True)],
+)
+def test_channels_come_last_on_a_cpu_and_in_half_precision(device, precision, last):
+    assert prefers_channels_last(torch.device(device), precision) is last
 
 
 def test_networks_without_values_have_shapes_alone_and_drawing_leaves_tensors_as_they_are():

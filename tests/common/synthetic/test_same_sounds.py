@@ -15,7 +15,8 @@ import soundfile
 import yaml
 
 from common.data.files import MARKER
-from common.synthetic import moments, retrieval
+from common.synthetic import moments, retrieval, sounds
+from common.synthetic.scenes import DEVICES, SCENES, SECONDS, draw_place, record, record_with
 from common.synthetic.synthesize import synthesize
 from tests.support.places import ROOT
 
@@ -39,6 +40,10 @@ def describe_sound(samples: np.ndarray) -> list[float]:
     return [len(samples), *(float(f"{level:.4g}") for level in levels)]
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def describe_folder(root: Path) -> dict[str, Any]:
     """Each file: a digest of a text, a description of a sound."""
     found: dict[str, Any] = {}
@@ -47,12 +52,12 @@ def describe_folder(root: Path) -> dict[str, Any]:
         if path.suffix == ".wav":
             found[name] = describe_sound(soundfile.read(path, dtype="float32")[0])
         else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            found[name] = digest(path.read_bytes())
     return found
 
 
 def describe_folders(root: Path) -> dict[str, Any]:
-    """Each text: a digest; each HDF5 file: names and sizes; sounds and arrays: a description of those of a folder."""
+    """Each text and array of an HDF5 file: a digest; sounds and arrays: a description of those of a folder."""
     found: dict[str, Any] = {}
     parts: dict[str, list[list[float]]] = {}
     for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name != MARKER):
@@ -65,9 +70,12 @@ def describe_folders(root: Path) -> dict[str, Any]:
             )
         elif path.suffix == ".hdf":
             with h5py.File(path) as file:
-                found[str(path.relative_to(root))] = {name: list(file[name].shape) for name in sorted(file)}
+                found[str(path.relative_to(root))] = {
+                    name: list(file[name].shape) if name == "mp3" else digest(file[name][()].tobytes())
+                    for name in sorted(file)
+                }
         else:
-            found[str(path.relative_to(root))] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            found[str(path.relative_to(root))] = digest(path.read_bytes())
     for name, each in parts.items():
         found[name] = [len(each), *(float(f"{mean:.6g}") for mean in np.mean(each, axis=0))]
     return found
@@ -96,6 +104,19 @@ def kinds() -> dict[str, list[list[float]]]:
         ]
         for sound in retrieval.SOUNDS
     }
+
+
+def scenes() -> dict[str, list[float]]:
+    """Ten seconds of each source of Task 1's scenes and of each scene, and a recording of each device."""
+    names = sorted({name for mix in SCENES.values() for name in mix})
+    samples = SECONDS * sounds.SAMPLE_RATE
+    found = {name: getattr(sounds, name)(np.random.default_rng(5), samples, 0.4) for name in names}
+    for scene in SCENES:
+        random = np.random.default_rng(5)
+        found[f"scene {scene}"] = record(random, draw_place(random, scene))
+    for device in DEVICES:
+        found[f"device {device}"] = record_with(np.random.default_rng(5), found["scene bus"], device)
+    return {name: describe_sound(sound) for name, sound in found.items()}
 
 
 def counts() -> dict[str, dict[str, int]]:
@@ -137,13 +158,20 @@ def test_every_kind_of_sound_is_as_it_was(golden):
             assert found == pytest.approx(expected, rel=2e-3), name
 
 
+def test_every_source_scene_and_device_of_task_1_sounds_as_it_did(golden):
+    found = scenes()
+    assert list(found) == list(golden["scenes"])
+    for name, expected in golden["scenes"].items():
+        assert found[name] == pytest.approx(expected, rel=2e-3), name
+
+
 def test_the_number_of_products_follows_the_number_of_clips(golden):
     assert counts() == golden["counts"]
     assert (moments.MOMENTS.default_clips, retrieval.RETRIEVAL.default_clips) == (60, 240)
 
 
 def main() -> None:
-    content: dict[str, Any] = {"kinds": kinds(), "counts": counts()}
+    content: dict[str, Any] = {"kinds": kinds(), "counts": counts(), "scenes": scenes()}
     for name in CLIPS:
         with tempfile.TemporaryDirectory() as folder:
             content[name] = made(name, Path(folder))
