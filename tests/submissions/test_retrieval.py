@@ -3,10 +3,12 @@
 import shutil
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from submissions.checks.retrieval import matrix_rows_vary
 from submissions.package import check_package, make_zip
 from tests.support.damage import assert_found, broken, drop, edit_line, put
 from tests.support.packages import RETRIEVAL_FILES, edit_declaration, edit_meta, write_retrieval
@@ -254,6 +256,24 @@ def test_without_the_official_list_a_doubled_query_is_a_warning(valid, tmp_path)
     unchecked = {name: result.needs for name, result in results.items() if not result.holds}
     assert set(unchecked) == {"evaluation_list", "queries", "ranked_names"}
     assert all("give --evaluation_set" in needs[0] for needs in unchecked.values())
+
+
+def test_a_query_may_stand_twice_where_the_official_list_has_it_twice(valid, tmp_path):
+    package = shutil.copytree(valid["task8_2024"], tmp_path / "package")
+    first = pd.read_csv(output(package))["caption"][0]
+    edit_table(package, cell(3, 0, first))
+    edit_declaration(package, lambda data: data["queries"].__setitem__(3, first))
+    results = {result.name: result for result in check_package(package)[1]}
+    assert results["queries"].holds and not results["queries"].findings
+
+
+def test_a_matrix_of_two_files_needs_rows_that_vary():
+    table = pd.DataFrame({"caption": ["x", "y"], "a.wav": ["0.5", "0.5"], "b.wav": ["0.5", "0.6"]})
+    system = SimpleNamespace(
+        tables=lambda: [("t.csv", table)], row_place=lambda name, row: f"{name}:{row + 2}", place=lambda name: name
+    )
+    findings = list(matrix_rows_vary(system, column="caption"))
+    assert [finding.place for finding in findings] == ["t.csv:2"]
 
 
 def test_queries_with_line_breaks_do_not_shift_the_lines(valid, tmp_path):

@@ -6,6 +6,7 @@ from common.reports.statistics import (
     Interval,
     bootstrap_interval,
     bootstrap_mean,
+    difference_over_seeds,
     draws_of_mean,
     mean_interval,
     over_runs,
@@ -118,6 +119,11 @@ def test_runs_with_other_seeds_do_not_pair():
 def test_the_same_difference_in_every_pair_needs_no_test():
     assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.5, 2: 0.75}) == (0.25, 0.25, 0.25, 0.0, 2)
     assert paired_difference({1: 0.25, 2: 0.5}, {1: 0.25, 2: 0.5}).p_value == 1
+
+
+def test_equal_figures_of_other_seeds_need_no_test_either():
+    assert difference_over_seeds([1, 2], [0.25, 0.25], [3, 4], [0.5, 0.5]) == (0.25, 0.25, 0.25, 0.0, 0)
+    assert difference_over_seeds([1, 2], [0.5, 0.5], [3, 4], [0.5, 0.5]) == (0.0, 0.0, 0.0, 1.0, 0)
 
 
 def test_small_integers_and_truths_are_summed_without_overflow():

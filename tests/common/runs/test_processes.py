@@ -16,6 +16,10 @@ from common.runs.tasks import Task
 from common.settings import Settings
 
 
+def own_process(_nothing: None) -> int:
+    return os.getpid()
+
+
 class Plain(Settings):
     """Settings of the stages below."""
 
@@ -132,3 +136,11 @@ def test_when_a_stage_fails_the_others_go_on_but_for_those_that_need_it(run):
     assert "broken: KeyError: 'clips'" in told
     assert "break_down" in (run.folder / "logs" / "broken.txt").read_text()
     assert (Path(run.folder) / "both" / "stage.json").is_file()
+
+
+def test_workers_are_gone_when_the_last_task_has_ended(tmp_path):
+    tasks = [Task(name, own_process, None) for name in "abc"]
+    processes = {outcome.value for outcome in Executor(jobs=1).run(tasks, tmp_path)}
+    assert len(processes) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(processes.pop(), 0)

@@ -48,6 +48,19 @@ def test_the_scale_of_a_curve_does_not_matter():
     assert len(sharpen(head, [np.zeros(3)])[0]) == 3
 
 
+@torch.no_grad()
+def test_curves_of_a_batch_are_scaled_each_by_itself():
+    """By the standard deviation of all of its seconds, not of a sample of them."""
+    torch.manual_seed(0)
+    head, curves = CurveHead(Head()).eval(), torch.tensor([[0.0, 2.0, 4.0, 2.0], [10.0, 70.0, 10.0, 70.0]])
+    plain = torch.stack([(curve - curve.mean()) / curve.std(correction=0) for curve in curves])
+    np.testing.assert_allclose(head(curves), head(plain), atol=1e-5)
+    seen = []
+    head.layers.register_forward_pre_hook(lambda _layers, inputs: seen.append(inputs[0]))
+    head(curves)
+    np.testing.assert_allclose(seen[0][:, 0], plain, atol=1e-5)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_best_epoch_is_kept_and_a_seed_repeats(seed):
     training, validation = inverted(6, 3), inverted(6, 4)

@@ -37,6 +37,32 @@ def test_settings_without_a_table_stay_as_they_are():
 
 
 @pytest.mark.parametrize(
+    ("table", "windows", "prepared"),
+    [(True, True, True), (True, False, True), (False, False, True), (False, True, False)],
+)
+def test_windows_are_cut_unless_those_of_a_finished_run_are_all_there_is(
+    monkeypatch, tmp_path, table, windows, prepared
+):
+    if table:
+        (tmp_path / "events.tsv").write_text("")
+    if windows:
+        (tmp_path / "windows").mkdir()
+        (tmp_path / "windows" / "own.json").write_text("{}")
+    cut = []
+
+    def prepare_own(*arguments):
+        cut.append(arguments[:2])
+        return tmp_path / "new", FACTS
+
+    monkeypatch.setattr("task4_sed.data.own.prepare_own", prepare_own)
+    monkeypatch.setattr("task4_sed.data.own.FACTS", "own.json")
+    places = {"data__table": str(tmp_path / "events.tsv"), "data__audio": None, "data__root": str(tmp_path / "windows")}
+    settings = use_own_data(own(**places))
+    assert cut == ([(tmp_path / "events.tsv", tmp_path)] if prepared else [])
+    assert settings.data.root == tmp_path / ("new" if prepared else "windows")
+
+
+@pytest.mark.parametrize(
     ("pooling", "fits"),
     [([(2, 4), (2, 8)], True), ([(2, 4), (2, 4)], False), ([(1, 4), (2, 8)], False), ([(4, 32)], False),
      ([(2, 4), (2, 8), (1, 1)], False)],
@@ -79,6 +105,7 @@ def test_filters_follow_from_the_events_unless_other_lengths_are_given():
     given = {"Bell": 1, "Door": 1, "Knock": 1}
     every = {**dict.fromkeys(CLASSES, 7), **given}
     assert decided(own(postprocessing__median_frames=every)).postprocessing.median_frames == every
+    assert decided(own(postprocessing__median_frames={**every, "Bell": 1})).postprocessing.median_frames["Bell"] == 1
     of_others = dict.fromkeys(CLASSES, 5)
     assert decided(own(postprocessing__median_frames=of_others)).postprocessing.median_frames == measured
 

@@ -1,17 +1,24 @@
 """Stores of embeddings: those of earlier versions are read, those of another precision are not taken for one's own."""
 
 import json
+from unittest.mock import MagicMock, call
 
 import numpy as np
 import pytest
 import torch
 
+from common.data.files import compute_sha256
 from common.data.keyed_outputs import OutputWriter
 from common.errors import UserError
-from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, is_embedded
+from common.output import Progress
+from common.registry.models import create_audio_model
+from task4_sed.data import embeddings
+from task4_sed.data.embeddings import EmbeddingStore, FrozenFrames, embed_set, identity, is_embedded, load_frozen
 from task4_sed.settings import EmbeddingSettings
 
 MODEL = {"model": "beats", "weights": "untrained", "options": {}}
+OPTIONS = {"dim": 32, "depth": 1, "num_heads": 2, "hidden_dim": 16, "patch_dim": 8, "head_type": None}
+SMALL = EmbeddingSettings(untrained=True, options=OPTIONS, dim=32)
 
 
 def test_a_store_of_an_earlier_version_gives_the_same_frames(tmp_path):
@@ -38,8 +45,7 @@ def test_a_store_of_an_earlier_version_gives_the_same_frames(tmp_path):
 
 
 def test_embeddings_in_bfloat16_are_close_and_not_taken_for_those_in_float32(tmp_path):
-    options = {"dim": 48, "depth": 1, "num_heads": 2, "hidden_dim": 16, "patch_dim": 8, "head_type": None}
-    settings = EmbeddingSettings(untrained=True, options=options, dim=48)
+    settings = EmbeddingSettings(untrained=True, options={**OPTIONS, "dim": 48}, dim=48)
     waveforms = 0.1 * torch.randn(2, 160_000, generator=torch.Generator().manual_seed(0))
     names, frames = ["a.wav", "b.wav"], {}
     for precision in ("float32", "bf16"):
@@ -51,3 +57,52 @@ def test_embeddings_in_bfloat16_are_close_and_not_taken_for_those_in_float32(tmp
     assert 1e-4 < error < 2e-2  # bfloat16 keeps 8 bits
     with pytest.raises(UserError, match=r"of another model \(precision: bf16, asked is None"):
         EmbeddingStore(tmp_path / "bf16", names, identity(settings))
+
+
+def test_a_finished_store_is_not_made_again_and_one_of_another_model_is_refused(tmp_path, monkeypatch):
+    waveforms = torch.zeros(3, 160_000)
+    embed_set(tmp_path, ["a.wav", "b.wav", "c.wav"], lambda rows: waveforms[rows], SMALL)
+    monkeypatch.setattr(embeddings, "load_frozen", None)
+    embed_set(tmp_path, ["a.flac", "c.mp3"], None, SMALL)  # other endings of the same clips
+    with pytest.raises(UserError, match=r"of another model \(options: "):
+        embed_set(tmp_path, ["a.wav"], None, SMALL.model_copy(update={"options": {**OPTIONS, "depth": 2}}))
+
+
+def test_what_an_interrupted_call_embedded_counts_as_done(tmp_path, monkeypatch):
+    progress = MagicMock(wraps=Progress)
+    monkeypatch.setattr(embeddings, "Progress", progress)
+    waveforms = torch.zeros(20, 160_000)
+    settings = SMALL.model_copy(update={"batch": 8})
+
+    def interrupted(rows):
+        if rows[0] >= 16:
+            raise KeyboardInterrupt
+        return waveforms[rows]
+
+    names = [f"{number}.wav" for number in range(20)]
+    with pytest.raises(KeyboardInterrupt):
+        embed_set(tmp_path, names, interrupted, settings)
+    asked = []
+    embed_set(tmp_path, names, lambda rows: asked.append(list(rows)) or waveforms[rows], settings)
+    assert asked == [[16, 17, 18, 19]]
+    assert progress.call_args == call("Embedding", 20, done=16)
+
+
+def test_frames_of_another_width_are_refused():
+    with pytest.raises(UserError, match=r"embedding\.dim is 48, but the frames of beats have 32 values"):
+        load_frozen(SMALL.model_copy(update={"dim": 48}))
+
+
+def test_a_model_of_another_rate_gets_its_own_rate():
+    model = create_audio_model("frame_mn06", width_mult=0.1, num_classes=3)
+    assert FrozenFrames(model)(torch.zeros(1, 80_000)).shape[1] == 125  # 5 s at 16 kHz in steps of 40 ms
+
+
+def test_weights_of_a_file_are_known_by_their_digest(tmp_path):
+    settings = EmbeddingSettings(weights=tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"embedding\.weights: there is no file .*w\.pt"):
+        identity(settings)
+    settings.weights.write_bytes(b"x")
+    assert identity(settings)["weights"] == compute_sha256(settings.weights)
+    assert identity(EmbeddingSettings())["weights"] == "registered"
+    assert identity(settings.model_copy(update={"untrained": True}))["weights"] == "untrained"
