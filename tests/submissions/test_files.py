@@ -11,9 +11,9 @@ from common.cli import run
 from common.errors import CheckFailed, UserError
 from submissions.__main__ import VERBS
 from submissions.files import list_folder
-from submissions.package import check_package, make_zip, pack
+from submissions.package import check_package, make_zip, new_system, pack
 from submissions.report import lines
-from submissions.rules import matches
+from submissions.rules import load_rules, matches
 from tests.support.damage import broken, edit_line
 from tests.support.packages import write_task1
 
@@ -124,6 +124,27 @@ def test_files_of_macos_are_named_in_one_line_and_left_out(package, tmp_path):
     assert len(told) == 1 and ".DS_Store one of 2 files that macOS added" in told[0]
     with zipfile.ZipFile(pack(package)) as archive:
         assert not [name for name in archive.namelist() if "._" in name or ".DS" in name]
+
+
+def test_everybody_may_read_what_is_unpacked_and_equal_packages_give_equal_zips(package, tmp_path):
+    with zipfile.ZipFile(make_zip(package, tmp_path / "one.zip")) as archive:
+        assert {member.external_attr >> 16 for member in archive.infolist()} == {0o644}
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+    os.utime(report(package), (0, 0))
+    assert make_zip(package, tmp_path / "two.zip").read_bytes() == (tmp_path / "one.zip").read_bytes()
+
+
+def test_systems_of_different_evaluation_sets_do_not_share_a_package(tmp_path):
+    rules = load_rules("task8_2024")
+    for number, files in ((1, ["a.wav"]), (2, ["a.wav"])):
+        with new_system(f"Lastname_INST_task8_{number}", rules, tmp_path, {"files": files}):
+            pass
+    with (
+        pytest.raises(UserError, match=r"lists another evaluation set\. Put systems of different sets in different"),
+        new_system("Lastname_INST_task8_3", rules, tmp_path, {"files": ["b.wav"]}),
+    ):
+        pass
+    assert not (tmp_path / "Lastname_INST_task8" / "task8" / "Lastname_INST_task8_3").exists()
 
 
 def test_names_with_control_characters_are_shown_escaped(package):
