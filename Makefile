@@ -52,7 +52,7 @@ demo_task4: $(INSTALLED)
 
 demo_retrieval: $(INSTALLED)
 	$(VENV_PYTHON) -m common synthesize retrieval --root $(MADE_UP)/retrieval
-	$(VENV_PYTHON) -m retrieval train retrieval/configs/small.yaml
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m retrieval train retrieval/configs/small.yaml --jobs 2
 	$(VENV_PYTHON) -m retrieval predict runs/retrieval/small_0 --root $(MADE_UP)/retrieval
 	rm -rf $(OUT)/Lastname_KIT_task8 $(OUT)/Lastname_KIT_task8.zip
 	$(VENV_PYTHON) -m retrieval package runs/retrieval/small_0 --label Lastname_KIT_task8_1 --meta submissions/templates/demo/task8_2024.yaml
