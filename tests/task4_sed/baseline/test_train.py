@@ -24,9 +24,11 @@ from task4_sed.baseline.train import (
     Mixing,
     RateFactor,
     SoundEventTraining,
+    compare,
     consistency_weight,
     draw_mixings,
     mix_batch,
+    weigh,
 )
 from task4_sed.data.clips import open_clips
 from task4_sed.data.embeddings import EmbeddingStore, embed_set, identity, load_frozen
@@ -144,6 +146,44 @@ def test_settings_that_contradict_each_other_are_refused(quick):
         quick(postprocessing__median_frames={"Alarm_bell_ringing": 3})
 
 
+def test_the_loss_adds_the_parts_of_each_kind_of_clip_and_of_the_teacher(quick):
+    """By hand, from the outputs of both networks."""
+    for with_teacher in (True, False):
+        alone = {} if with_teacher else {"teacher": None, "postprocessing.network": "student"}
+        settings = quick(**alone, loss__strong=2.0, loss__weak=0.5)
+        torch.manual_seed(0)
+        module = SoundEventTraining(settings).eval()
+        parts, classes = module.parts, len(settings.labels.classes)
+        generator = torch.Generator().manual_seed(0)
+        batch = {
+            "magnitude": torch.rand(parts.clips, 1, settings.front_end.n_mels, 626, generator=generator),
+            "strong": torch.randint(2, (parts.clips, classes, 156), generator=generator).float(),
+            "weak": torch.randint(2, (parts.clips, classes), generator=generator).float(),
+            "valid": torch.rand(parts.clips, classes, generator=generator) < 0.8,
+        }
+        with torch.no_grad():
+            for parameter in module.student.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        student, teacher = module.score(batch)
+        assert student.logits.requires_grad and (teacher is None) is not with_teacher
+        losses = weigh(compare(student, teacher, batch, parts), settings.loss, consistency=0.7)
+        losses = {name: float(value) for name, value in losses.items()}
+        entropy = torch.nn.functional.binary_cross_entropy
+        frames, clips, valid = student.frame_logits.sigmoid(), student.logits.sigmoid(), batch["valid"].float()
+        strong, weak, alike = parts.strong, parts.weak, parts.consistent
+        targets = batch["strong"][strong] * valid[strong][..., None]
+        assert losses["strong"] == pytest.approx(2 * float(entropy(frames[strong].mT, targets)), rel=1e-4)
+        assert losses["weak"] == pytest.approx(
+            0.5 * float(entropy(clips[weak], batch["weak"][weak] * valid[weak])), rel=1e-4
+        )
+        assert set(losses) == ({"strong", "weak", "consistency"} if with_teacher else {"strong", "weak"})
+        if with_teacher:
+            assert not teacher.frame_logits.requires_grad
+            apart = (frames - teacher.frame_logits.sigmoid())[alike].square().mean()
+            apart = apart + (clips - teacher.logits.sigmoid())[alike].square().mean()
+            assert losses["consistency"] == pytest.approx(0.7 * float(apart), rel=1e-4) and apart > 1e-4
+
+
 def mixed(batch, parts, settings, seed=0):
     """The mixed batch; `parts` are sizes of the parts of strong clips, each mixed within itself."""
     rows = BatchParts([GroupSettings(sets=["strong"], clips=len(batch["strong"]))], maestro_consistent=False)
@@ -232,6 +272,7 @@ def test_the_learning_rate_falls_from_the_step_in_which_the_epoch_starts():
     assert rate(14) == pytest.approx(math.cos(math.pi / 4))
     assert [rate(19), rate(25)] == pytest.approx([0, 0], abs=1e-12)
     assert RateFactor(warmup_steps=0, decay_from=20, total_steps=20)(19) == 1.0
+    assert RateFactor(warmup_steps=0, decay_from=19, total_steps=20)(19) == pytest.approx(0.0, abs=1e-9)
 
 
 def test_weak_f1_counts_classes_that_do_not_occur_as_zero():
