@@ -42,6 +42,17 @@ def test_a_frozen_transformer_stays_as_it_was_and_belongs_to_both(quick):
     second.load_state_dict(module.state_dict())
 
 
+def test_classes_that_are_not_valid_for_a_clip_are_hidden_unless_all_are_asked_for(quick):
+    module = StageTraining(quick(), "atst", 1, 1).eval()
+    valid = torch.ones(1, module.student.crnn.strong_head.out_features, dtype=torch.bool)
+    valid[0, 3] = False
+    batch = {"waveform": torch.randn(1, 160_000, generator=torch.Generator().manual_seed(0)), "valid": valid}
+    for student in (True, False):
+        hidden, every = module.detect(batch, student), module.detect(batch, student, masked=False)
+        assert hidden.logits.sigmoid()[0, 3] == 0 < every.logits.sigmoid()[0, 3]
+        assert hidden.frame_logits.sigmoid()[..., 3].max() == 0 < every.frame_logits.sigmoid()[..., 3].min()
+
+
 def test_the_transformers_rate_halves_from_group_to_group_and_all_is_trained_once():
     twelve = {"dim": 24, "depth": 12, "num_heads": 2}
     settings = load_settings(AnySystem, SMALL, {"transformers.atst.options": twelve, "data.root": "x"})
