@@ -97,6 +97,14 @@ def test_replace_se_has_dynamic_blocks_only_where_mobilenet_squeezes():
     assert dynamic == [4, 5, 6, 11, 12, 13, 14, 15]
 
 
+def test_plain_convolutions_have_no_bias_as_dynamic_ones():
+    with torch.device("meta"):
+        blocks = DynamicMobileNet(0.1, no_dyconv=True).layers
+    convolutions = [module for module in blocks.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert not any(hasattr(module, "temperature") for module in blocks.modules())
+    assert len(convolutions) > 30 and sum(module.bias is not None for module in convolutions) == 30  # of coordinates
+
+
 @pytest.mark.parametrize("use_dy_blocks", ["all", "replace_se"])
 def test_folding_changes_no_score(use_dy_blocks):
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from common.data.files import MARKER
 from common.synthetic import dcase2016, moments, retrieval, sounds
 from common.synthetic.events import EVENT_SOUNDS, render_event
 from common.synthetic.scenes import DEVICES, SCENES, SECONDS, draw_place, record, record_with
-from common.synthetic.synthesize import synthesize
+from common.synthetic.synthesize import DATA_SETS, synthesize
 from tests.support.places import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "made_up_sounds.yaml"
@@ -175,11 +175,12 @@ def test_every_source_and_event_sounds_as_it_did(golden, kind, make):
 
 def test_the_number_of_products_follows_the_number_of_clips(golden):
     assert counts() == golden["counts"]
-    assert (moments.MOMENTS.default_clips, retrieval.RETRIEVAL.default_clips) == (60, 240)
+    assert {data_set.task: data_set.default_clips for data_set in DATA_SETS} == golden["default clips"]
 
 
 def main() -> None:
     content: dict[str, Any] = {"kinds": kinds(), "counts": counts(), "scenes": scenes(), "events": events()}
+    content["default clips"] = {data_set.task: data_set.default_clips for data_set in DATA_SETS}
     for name in CLIPS:
         with tempfile.TemporaryDirectory() as folder:
             content[name] = made(name, Path(folder))

@@ -4,8 +4,9 @@ import pytest
 
 from common.errors import UserError
 from task4_sed.reports import compare
+from task4_sed.systems import load_recipe
 from tests.support.finished_runs import write_task4_run
-from tests.support.golden_sed import golden_scores, write_golden
+from tests.support.golden_sed import golden_scores, golden_table, write_golden
 
 
 def test_a_run_is_scored_on_the_ground_truth_that_is_given(tmp_path, monkeypatch):
@@ -25,3 +26,18 @@ def test_both_tables_are_needed_or_none(tmp_path):
     for tables in ((truth, None), (None, durations)):
         with pytest.raises(UserError, match="belong together: give both tables, or none"):
             compare.compare_systems([tmp_path / "scores"], *tables)
+
+
+def test_a_rank_score_takes_both_data_sets(tmp_path, monkeypatch):
+    run, tables = write_task4_run(tmp_path / "run"), golden_scores("ties")
+    for name, value in {
+        "finished_scores": lambda run: {"validation": tables},
+        "evaluated_classes": lambda settings, maestro: tables.classes,
+        "label_file": lambda root, name: name,
+        "read_events": lambda name: golden_table("ties", "ground_truth"),
+        "set_durations": lambda root, name: golden_table("ties", "durations"),
+    }.items():
+        monkeypatch.setattr(compare, name, value)
+    found = compare.measure(load_recipe().open(run))
+    assert "PSDS1" in found.figures and "rank score" not in found.figures
+    assert found.made_up and found.counted == "23 recordings"
