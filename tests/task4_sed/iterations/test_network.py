@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from common.errors import UserError
 from common.settings import load_settings
 from task4_sed.augment import Streams
-from task4_sed.iterations.network import decay_groups, make_network, parameter_groups
+from task4_sed.iterations.network import decay_groups, load_transformer, make_network, parameter_groups
+from task4_sed.iterations.settings import TransformerSettings
 from task4_sed.iterations.train import StageTraining
 from task4_sed.losses import agreement_loss, linear_ramp
 from task4_sed.systems import AnySystem
@@ -51,6 +53,12 @@ def test_classes_that_are_not_valid_for_a_clip_are_hidden_unless_all_are_asked_f
         hidden, every = module.detect(batch, student), module.detect(batch, student, masked=False)
         assert hidden.logits.sigmoid()[0, 3] == 0 < every.logits.sigmoid()[0, 3]
         assert hidden.frame_logits.sigmoid()[..., 3].max() == 0 < every.frame_logits.sigmoid()[..., 3].min()
+
+
+@pytest.mark.parametrize("model", ["mn04", "desed_crnn_2024"])
+def test_a_transformer_is_a_frame_model_at_16_khz(model):
+    with pytest.raises(UserError, match=f"transformers.atst.model is {model}, which is no frame model at 16 kHz"):
+        load_transformer("atst", TransformerSettings(model=model, untrained=True))
 
 
 def test_the_transformers_rate_halves_from_group_to_group_and_all_is_trained_once():
