@@ -83,6 +83,9 @@ def test_packing_lists_what_is_missing_and_goes_on(copied):
     report = packing.pack_split(copied, copied / "audio", "eval", clips_per_file=8, quiet=True)
     parts_expected = -(-report.segments // 8)
     assert parts_expected > 1 and len(report.files) == parts_expected
+    packed = sum(file.num_clips for file in report.files)
+    missing = f"of {report.segments} segments {len(report.not_found)} have no clip, 1 are broken."
+    assert str(report) == f"eval: {packed} clips packed into {parts_expected} files; {missing}"
     assert clips[0].stem[1:] in report.not_found and report.num_broken == 1
     listed = list(csv.DictReader(report.list_of_missing.open()))
     assert {"clip": clips[0].stem[1:], "reason": "no file"} in listed
@@ -94,17 +97,28 @@ def test_packing_lists_what_is_missing_and_goes_on(copied):
     packed_now = {report.path for report in again.files}
     assert parts[0] in packed_now and len(again.kept) + len(packed_now) == parts_expected
     assert all(path.stat().st_mtime_ns == times[path] for path in again.kept)
+    clips[1].write_bytes(clips[2].read_bytes())
+    packing.pack_split(copied, copied / "audio", "eval", clips_per_file=8, quiet=True)
+    last = packing.pack_split(copied, copied / "audio", "eval", clips_per_file=8, quiet=True)
+    assert str(last).startswith("eval: 0 clips packed into 0 files, 2 files kept; of 15 segments ")
 
 
 def test_a_good_miniature_passes_the_check_and_a_wrong_label_does_not(copied):
     rows, problems = packing.check_audioset(copied, decode=5)
     assert [row["split"] for row in rows] == ["balanced_train", "unbalanced_train", "eval"]
+    assert [row["official"] for row in rows] == [22_160, 2_041_789, 20_371]
+    for row in rows:
+        assert (row["files"], row["decoded"]) == (1, 5) and row["missing"] == row["segments"] - row["clips"]
     assert problems == []
+    (copied / "eval_segments.csv").rename(copied / "away.csv")
+    assert packing.check_audioset(copied, decode=1)[0][-1]["missing"] is None
+    (copied / "away.csv").rename(copied / "eval_segments.csv")
     with h5py.File(copied / "eval_segments_mp3.hdf", "a") as file:
-        file["target"][0] = 255 - file["target"][0]
+        file["target"][2] = 255 - file["target"][2]
+        name = file["audio_name"][2].decode().removesuffix(".mp3")
         file["mp3"][1] = np.zeros(10, dtype=np.uint8)
     problems = packing.check_audioset(copied, decode=1000)[1]
-    assert any("1 clips have other labels" in problem for problem in problems)
+    assert any(f"1 clips have other labels than the table (first {name})" in problem for problem in problems)
     assert any("cannot be read as audio" in problem for problem in problems)
 
 
@@ -154,7 +168,7 @@ def test_the_teacher_is_found_by_name(miniature, teacher_file):
     assert batch["teacher_weight"].tolist() == [[1], [1]]
 
 
-def test_missing_doubled_and_wrong_teachers_are_refused(miniature, teacher_file):
+def test_missing_doubled_and_wrong_teachers_are_refused(miniature, teacher_file, capsys):
     with h5py.File(teacher_file, "a") as file:
         names = file["filenames"][:]
         names[:2] = [b"Yother_clip_", b"Yanother_clip"]
@@ -162,7 +176,9 @@ def test_missing_doubled_and_wrong_teachers_are_refused(miniature, teacher_file)
         file["filenames"] = names
     with pytest.raises(UserError, match=r"teacher.logits: .* lacks 2 of \d+ clips .* Or set teacher.missing"):
         opened(miniature, teacher_file)
+    capsys.readouterr()
     clips = opened(miniature, teacher_file, missing="labels_only")
+    assert f"2 of {len(clips)} clips have no teacher logits; they learn from" in capsys.readouterr().err
     last = clips.gather([len(clips) - 1, 0])
     assert last["teacher_weight"].tolist() == [[0], [1]]
     assert not last["teacher_target"][0].any()

@@ -1,6 +1,7 @@
 """Which clips of a labelled set fine-tuning takes, in which folds, and under which names."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -57,6 +58,17 @@ def test_folds_are_those_of_the_settings_or_all():
     with pytest.raises(UserError, match="the set has one split and no folds"):
         finetune._folds(with_data(folds=["1"]), split)
     assert [finetune._name(fold) for fold in (None, "2")] == ["split", "fold_2"]
+
+
+def test_only_the_training_clips_are_changed_at_random(monkeypatch):
+    monkeypatch.setattr("common.audioset.train.TaggingTraining", MagicMock())
+    opened = []
+    monkeypatch.setattr(
+        finetune, "open_labelled", lambda *given, **options: opened.append((given[2].tolist(), options))
+    )
+    monkeypatch.setattr(finetune, "fit_network", lambda *_: None)
+    finetune._train_fold(with_data(), labelled(TRAIN, VALIDATION, TEST, TRAIN), None, 0, Path("train"), False)
+    assert opened == [([0, 3], {"training": True}), ([1], {})]
 
 
 def test_clips_that_differ_in_their_folder_alone_have_different_names():

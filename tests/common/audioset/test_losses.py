@@ -145,6 +145,24 @@ def test_processes_share_the_draws_of_one(monkeypatch, world, weighted):
     assert together == alone[: 30 // world * world]
 
 
+def test_every_clip_once_comes_in_another_order_in_each_epoch():
+    sampler, orders = DrawSampler(EpochDraws(50, 50), 1), []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        orders.append([index for index, _ in sampler])
+        assert sorted(orders[-1]) == list(range(50)) != orders[-1]
+    assert orders[0] != orders[1]
+
+
+def test_heavy_clips_come_anywhere_in_an_epoch():
+    weights = np.array([1e6] + [1.0] * 99)
+    sampler, places = DrawSampler(EpochDraws(100, 50, weights), 1), []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        places.append([index for index, _ in sampler].index(0))
+    assert max(places) > 25
+
+
 def test_draws_depend_on_seed_and_epoch_alone():
     def drawn(seed, epoch):
         sampler = DrawSampler(EpochDraws(50, 20, np.ones(50)), seed)

@@ -316,6 +316,7 @@ def test_fine_tuning_tests_every_fold(tones, tmp_path):
     scores = finished.read_evaluation()
     assert scores["clips"] == 24 and list(scores["folds"]) == ["1", "2"]
     assert scores["accuracy"]["value"] > 0.8
+    assert sum(scores["folds"].values()) / 2 == pytest.approx(scores["accuracy"]["value"])  # folds of equal size
     with pytest.raises(UserError, match=r"has 2 networks, one for each fold; name one, such as .*train/fold_1"):
         load_tagger(str(finished.folder), None)
     tagger = load_tagger(str(finished.folder / "train" / "fold_2"), None)
@@ -410,6 +411,7 @@ def test_released_weights_are_fetched_before_the_folder_of_a_run_is_made(tones, 
 def test_broken_audio_and_absent_folds_are_told(tones, tmp_path):
     with pytest.raises(UserError, match="there is no fold 7; there are 1, 2"):
         finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", **{"data.folds": ["7"]}))
+    assert not (tmp_path / "runs").exists()
     (tones / "audio" / "5.wav").write_bytes(b"RIFF")
     with pytest.raises(UserError, match=r"5\.wav cannot be read as audio"):
         finetune.RECIPE.run(tune_settings(tones, tmp_path / "other"))

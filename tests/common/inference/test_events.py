@@ -57,6 +57,11 @@ def test_an_event_that_ended_in_the_last_frames_does_not_outlast_the_recording()
     assert finder.finish(1.3) == []
 
 
+@pytest.mark.parametrize("median", [1, 5])
+def test_a_recording_without_frames_has_no_events(median):
+    assert EventFinder(FRAME, THRESHOLD, median).finish(1.0) == []
+
+
 def test_nothing_gives_no_events_and_an_even_filter_is_refused():
     finder = EventFinder(FRAME)
     assert finder.add(torch.zeros(0, 3)) == [] and finder.finish(0.0) == []

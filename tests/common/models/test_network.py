@@ -61,5 +61,6 @@ def test_networks_without_values_have_shapes_alone_and_drawing_leaves_tensors_as
     with without_values():
         layer, tensor = torch.nn.Linear(3, 2), torch.empty(4)
         assert tensor.normal_(0.0, 1.0) is tensor and tensor.uniform_(-1.0, 1.0) is tensor
+        assert torch.zeros(2, dtype=torch.float64).dtype == torch.float64
     assert layer.weight.shape == (2, 3) and layer.weight.is_meta and tensor.is_meta
     assert not torch.nn.Linear(3, 2).weight.is_meta

@@ -35,6 +35,11 @@ def test_a_plot_keeps_its_size_beside_or_above_a_legend_that_fits(count, charact
     assert {style for _, style in looks[:10]} == {"-"}
 
 
+def test_two_lines_with_long_names_have_their_legend_below():
+    plot = plot_lines(dict.fromkeys(["a" * 90, "b" * 90], POINTS), "epoch", "loss")
+    assert plot.axes[0].get_legend() is None and len(plot.legends) == 1
+
+
 def test_one_line_needs_no_legend():
     plot = plot_lines({"ours": POINTS}, "epoch", "loss")
     assert plot.axes[0].get_legend() is None and not plot.legends
@@ -71,6 +76,8 @@ def test_a_confusion_is_in_per_cent_of_the_true_class_in_rows():
     assert {text.get_fontsize() for text in axes.texts} == {9}
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b c", "never"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert axes.figure.get_size_inches() == pytest.approx([6.0, 5.4])
+    assert not any(line.get_visible() for line in [*axes.get_xgridlines(), *axes.get_ygridlines()])
 
 
 def test_columns_of_a_log_are_read_where_they_have_values_and_damage_is_named(tmp_path):

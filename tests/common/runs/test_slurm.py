@@ -1,6 +1,13 @@
 """Cells and stages as jobs of SLURM, with programs that stand for sbatch, srun and squeue."""
 
+from pathlib import Path
+from unittest.mock import MagicMock, call
+
+import pytest
+
+from common.runs import slurm
 from common.runs.run import read_record
+from common.runs.tasks import Outcome, SlurmSettings, Task
 from tests.support.toy_task import RECIPE, ToySettings
 
 
@@ -25,3 +32,40 @@ def test_stages_are_jobs_in_the_order_of_their_needs_and_a_redo_is_a_new_job(fak
     RECIPE.run(settings, redo=("test",), executor=fake_slurm)
     assert "as job 300" in capfd.readouterr().err
     assert read_record(run.folder, "test")["stage"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "queued", "finished", "counts", "cancelled"),
+    [
+        ("keep", True, False, True, False), ("wait", True, False, True, False), ("cancel", True, False, False, True),
+        ("keep", False, True, True, False), ("wait", False, True, False, False), ("cancel", False, True, False, False),
+        ("keep", True, True, True, False), ("cancel", True, True, False, False), ("keep", False, False, False, False),
+    ],
+)  # fmt: skip
+def test_an_earlier_job_counts_while_it_runs_or_where_its_result_is_kept(
+    monkeypatch, earlier, queued, finished, counts, cancelled
+):
+    """One whose result is there has ended, whatever the queue says."""
+    pytest.importorskip("submitit")
+    job = MagicMock()
+    job.paths.result_pickle.exists.return_value = finished
+    job.exception.return_value = None
+    job.result.return_value = Outcome("a", 1)
+    monkeypatch.setattr("submitit.SlurmJob", MagicMock(return_value=job))
+    monkeypatch.setattr(slurm, "_queued_jobs", lambda: {"7"} if queued else set())
+    found = slurm._earlier_job(Task("a", print, None, earlier=earlier), Path("logs"), "7")
+    assert found is (job if counts else None)
+    assert job.cancel.call_args_list == ([call()] if cancelled else [])
+
+
+def test_jobs_get_the_resources_that_are_asked_for():
+    plain = slurm._parameters(SlurmSettings())
+    assert plain == {
+        "name": "dcase_kit", "timeout_min": 1440, "cpus_per_task": 2, "slurm_array_parallelism": 64,
+        "slurm_setup": ["export OMP_NUM_THREADS=2"],
+    }  # fmt: skip
+    more = slurm._parameters(SlurmSettings(partition="gpu", gpus=1, memory_gb=32, minutes=60, cpus=8, at_once=4))
+    assert more == {
+        "name": "dcase_kit", "timeout_min": 60, "cpus_per_task": 8, "slurm_array_parallelism": 4,
+        "slurm_setup": ["export OMP_NUM_THREADS=8"], "slurm_partition": "gpu", "gpus_per_node": 1, "mem_gb": 32,
+    }  # fmt: skip
