@@ -27,6 +27,20 @@ def test_padding_does_not_change_a_vector(encoder):
     assert encoder.tokenize(["rain", "heavy rain falls"])["input_ids"].shape[1] < 8
 
 
+def test_vectors_of_all_captions_come_without_dropout_and_leave_training_on(encoder):
+    encoder.train()
+    captions = ["a hound is barking loudly in the yard", "rain", "a dog barks"]
+    first, second = encoder.encode(captions, batch_size=2), encoder.encode(captions, batch_size=1)
+    assert encoder.training and torch.allclose(first, second, atol=1e-5)
+    assert not torch.allclose(encoder(captions), encoder(captions), atol=1e-5)  # dropout
+
+
+def test_long_captions_are_cut_and_dropout_is_that_of_the_settings(encoder):
+    assert encoder.tokenize(["rain " * 50])["input_ids"].shape == (1, 32)
+    layers = [module for module in encoder.modules() if isinstance(module, torch.nn.Dropout)]
+    assert {layer.p for layer in layers} == {0.2}
+
+
 def test_captions_that_say_the_same_are_closer_than_others(encoder):
     vectors = torch.nn.functional.normalize(encoder.encode(["a dog barks", "a hound is barking", "rain falls"]), dim=1)
     similarity = vectors @ vectors.mT

@@ -12,12 +12,18 @@ from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
 from common.runs.run import Run, read_record
 from common.runs.stages import Stage, run_stages
-from common.runs.tasks import Task
+from common.runs.tasks import SlurmSettings, Task, run_task
 from common.settings import Settings
 
 
 def own_process(_nothing: None) -> int:
     return os.getpid()
+
+
+def fail_loudly(what: str) -> None:
+    os.write(1, b"to stdout\n")
+    os.write(2, b"to stderr\n")
+    raise KeyError(what)
 
 
 class Plain(Settings):
@@ -144,3 +150,26 @@ def test_workers_are_gone_when_the_last_task_has_ended(tmp_path):
     assert len(processes) == 1
     with pytest.raises(ProcessLookupError):
         os.kill(processes.pop(), 0)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_the_log_of_a_failed_task_has_the_trace_and_the_terminal_has_not(tmp_path, capfd, logged):
+    log = tmp_path / "logs" / "a.txt" if logged else None
+    outcome = run_task(Task("a", fail_loudly, "clips", log=log))
+    assert outcome.error == "KeyError: 'clips'" and "in fail_loudly" in outcome.trace
+    told = capfd.readouterr()
+    if log is not None:
+        assert told == ("", "") and {"to stdout", "to stderr", "KeyError: 'clips'"} <= set(log.read_text().splitlines())
+        os.write(2, b"after")
+        assert capfd.readouterr().err == "after"
+    else:
+        assert told == ("to stdout\n", "to stderr\n")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"minutes": 0}, {"gpus": -1}, {"cpus": 0}, {"memory_gb": 0}, {"at_once": 0}, {"poll_s": 0}]
+)
+def test_resources_are_positive(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SlurmSettings(**wrong)
+    assert SlurmSettings(minutes=1, gpus=0, cpus=1, memory_gb=1, at_once=1).poll_s == 10.0

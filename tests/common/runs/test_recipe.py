@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.cli import run
+from common.runs.processes import Executor
+from common.runs.recipe import Objective
 from tests.support.places import ROOT
-from tests.support.toy_task import VERBS
+from tests.support.toy_task import RECIPE, VERBS, ToySettings
 
 CONFIG = "name: toy_seed{seed}\npoints: 20\nnoise: 0.1\n"
 
@@ -86,3 +89,30 @@ def test_stages_run_in_processes_of_their_own(config, tmp_path, monkeypatch):
     run_folder = tmp_path / "runs" / "toy_seed0"
     assert read_evaluation(run_folder)["gpu"] in ("0", "1")
     assert "train: starts" in (run_folder / "logs" / "train.txt").read_text()
+
+
+@pytest.mark.parametrize("what", ["run", "sweep", "search"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_inputs_are_refused_before_a_folder_is_made_and_prepared_once_for_several_processes(
+    tmp_path, monkeypatch, what, beside
+):
+    seen = []
+    objective = Objective(lambda settings: "train", "error") if what == "search" else None
+    recipe = replace(
+        RECIPE,
+        refuse_early=lambda run: seen.append(("refuse", run.folder.name, run.folder.exists())),
+        prepare=lambda settings: seen.append(("prepare", settings.points)),
+        objective=objective,
+    )
+    for name in ("common.runs.recipe.run_stages", "common.runs.sweep.sweep", "common.runs.tuning.tune"):
+        monkeypatch.setattr(name, lambda *given: seen.append(("start", given[-1])))
+    settings = ToySettings(name="toy_{seed}", runs=tmp_path, points=7)
+    executor = Executor(jobs=2) if beside else None
+    if what == "run":
+        recipe.run(settings, executor=executor)
+    elif what == "sweep":
+        recipe.sweep(settings, {"seed": [3, 4]}, executor)
+    else:
+        recipe.search(settings, {}, 3, executor)
+    name = "toy_3" if what == "sweep" else "toy_0"
+    assert seen == [("refuse", name, False), *([("prepare", 7)] if beside else []), ("start", executor)]

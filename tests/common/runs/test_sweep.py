@@ -15,7 +15,7 @@ import pytest
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, shown_rows
-from common.runs.sweep import make_cells, parse_over, sweep
+from common.runs.sweep import SweepClock, make_cells, parse_over, sweep
 from common.runs.tasks import SlurmSettings
 from common.settings import Settings, TrainerSettings
 from tests.support.places import ROOT
@@ -281,3 +281,17 @@ def test_a_killed_sweep_waits_for_the_jobs_it_had_sent(slurm, tmp_path):
     )  # fmt: skip
     assert len(rows) == 6
     assert set(started(tmp_path).values()) == {1}
+
+
+def test_the_time_left_of_a_sweep_counts_finished_cells_and_the_one_at_work(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock = SweepClock(4)
+    now[0] = 110.0
+    assert clock.left(30.0) == 30 + 40 * 3  # the first cell: 10 s so far and 30 to go, then three more like it
+    now[0] = 140.0
+    assert clock.cell_is_done() == 40 * 3
+    now[0] = 150.0
+    assert clock.left(30.0) == 30 + 40 * 2
+    now[0] = 160.0
+    assert clock.cell_is_done() == 30 * 2
