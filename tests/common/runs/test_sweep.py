@@ -15,7 +15,7 @@ import pytest
 from common.errors import CheckFailed, UserError
 from common.runs.processes import Executor
 from common.runs.results_table import ResultsTable, shown_rows
-from common.runs.sweep import SweepClock, make_cells, parse_over, sweep
+from common.runs.sweep import SweepClock, _put, make_cells, parse_over, sweep
 from common.runs.tasks import SlurmSettings
 from common.settings import Settings, TrainerSettings
 from tests.support.places import ROOT
@@ -295,3 +295,17 @@ def test_the_time_left_of_a_sweep_counts_finished_cells_and_the_one_at_work(monk
     assert clock.left(30.0) == 30 + 40 * 2
     now[0] = 160.0
     assert clock.cell_is_done() == 30 * 2
+
+
+def test_a_swept_setting_fills_a_group_that_is_off_and_keeps_the_others():
+    data = {"teacher": None, "optim": {"lr": 1.0}}
+    _put(data, "teacher.decay", 0.9)
+    _put(data, "optim.warmup.steps", 5)
+    _put(data, "seed", 1)
+    assert data == {"teacher": {"decay": 0.9}, "optim": {"lr": 1.0, "warmup": {"steps": 5}}, "seed": 1}
+
+
+def test_cells_one_after_another_are_counted(tmp_path, capfd):
+    sweep(CellSettings(folder=tmp_path), {"seed": [0, 1]}, train, tmp_path / "sweep")
+    told = [line.partition(",")[0] for line in capfd.readouterr().err.splitlines() if " of 2: " in line]
+    assert told == [f"{number} of 2: seed={number - 1} {state}" for number in (1, 2) for state in ("starts", "done")]
