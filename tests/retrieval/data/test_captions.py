@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.synthetic.synthesize import synthesize
 from retrieval.data.captions import (
     CLOTHO,
+    READERS,
     check_split,
     exclude,
     leaks,
@@ -96,6 +97,24 @@ def test_a_bad_caption_table_is_refused_with_its_line(tmp_path, text, message):
     (tmp_path / "c.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_caption_table(tmp_path / "c.csv")
+
+
+def test_unknown_data_sets_splits_and_clips_that_two_rows_name_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"No data set named cloto\. Near it: clotho"):
+        read_manifest("cloto", tmp_path, "development")
+    with pytest.raises(UserError, match=r"No split of clotho named dev\. "):
+        read_manifest("clotho", tmp_path, "dev")
+    twice = pd.DataFrame({"path": [Path("a.wav"), Path("b.wav"), Path("a.wav")]})
+    monkeypatch.setitem(READERS, "folder", lambda root, split: twice)
+    with pytest.raises(UserError, match=r":4: 'a\.wav' is listed twice; keep one row per clip"):
+        read_manifest("folder", tmp_path, "all")
+
+
+def test_the_line_of_a_relevance_that_is_no_list_is_named(tmp_path):
+    table = tmp_path / "relevance.csv"
+    table.write_text("query,audio_filenames\nrain,\"['a.wav', 'b.wav']\"\nwind,a.wav b.wav\n")
+    with pytest.raises(UserError, match=r"relevance\.csv:3: audio_filenames is not a list of names"):
+        read_relevance(table)
 
 
 def test_exclusions_are_compared_as_text(tmp_path, made_up):
