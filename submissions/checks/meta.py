@@ -62,9 +62,10 @@ def one_author_is_corresponding(system: System) -> Iterator[Finding]:
         yield Finding(system.meta_place(*address), f"{len(marked)} authors are corresponding: true, it must be one")
     seen = set()
     for index, author in enumerate(authors):
-        name = (str(author.get("lastname") or ""), str(author.get("firstname") or ""))
+        name = (str(author.get("firstname") or ""), str(author.get("lastname") or ""))
         if name in seen and any(name):
-            yield Finding(system.meta_place("submission", "authors", index), f"{name[1]} {name[0]} is listed twice")
+            place = system.meta_place("submission", "authors", index)
+            yield Finding(place, f"{name[0]} {name[1]}".strip() + " is listed twice")
         seen.add(name)
 
 
