@@ -195,6 +195,12 @@ def test_an_epoch_sees_every_caption_once_whatever_the_number_of_processes():
     assert list(samplers[0]) != first
 
 
+def test_captions_for_one_batch_are_enough_and_fewer_are_refused():
+    assert len(CaptionSampler([5, 5], 10, 5, 0)) == 1
+    with pytest.raises(UserError, match="1 groups of captions do not fill one batch of 2 on each of 1 devices"):
+        CaptionSampler([5], 10, 5, 0)
+
+
 def test_a_batch_holds_pairs_of_each_clip_once():
     items = [
         {"clip": 7, "windows": torch.ones(2, 10), "samples": 17, "captions": ["a", "b"]},

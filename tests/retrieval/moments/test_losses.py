@@ -93,6 +93,12 @@ def test_a_window_over_the_whole_recording_stands_in_for_seconds_outside():
     assert late.positive == [2, 2]
 
 
+def test_seconds_to_compare_are_different_ones():
+    for seed in range(50):
+        draw = draw_targets(np.array([[2.0, 4.0]]), 4, 5, np.random.default_rng(seed))
+        assert sorted(draw.positive) == [2, 3] and sorted(draw.negative) == [0, 1]
+
+
 def test_targets_are_shares_of_the_recording():
     assert as_spans(np.array([[5.0, 15.0]]), 20.0).tolist() == [[0.5, 0.5]]
     draw = draw_targets(np.array([[1.0, 3.0]]), 4, 5, np.random.default_rng(0))

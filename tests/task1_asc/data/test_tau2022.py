@@ -349,6 +349,8 @@ def test_a_bad_file_is_listed_by_the_check_and_named_when_read(whole, root, dama
     assert report.problems[0].startswith(f"{listed}: {clips['filename'].iloc[0]}. ")
     with pytest.raises(UserError, match=named):
         open_clips(clips, development_folder(root))[0]
+    with pytest.raises(UserError, match=named):
+        pack_data(root, 44_100)
 
 
 def test_made_up_data_is_compared_with_its_own_numbers_and_said_to_be(root):

@@ -1,6 +1,7 @@
 """The DESED and MAESTRO tree: counts, cutting, splits, reading, packing, and what is said about bad input."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import soundfile
 from common.data.files import read_marker
 from common.errors import UserError
 from common.synthetic.events import EVENT_SOUNDS, render_event
+from task4_sed.data import maestro
 from task4_sed.data.annotations import read_durations
 from task4_sed.data.check import check_data
 from task4_sed.data.clips import GroupedBatches, GroupSampler, SoundEventClips
@@ -96,6 +98,8 @@ def test_recordings_are_cut_into_windows_with_their_labels(tmp_path):
     second = train[train["filename"] == "cafe_restaurant_00-000100-001100.wav"]
     assert second["confidence"].tolist() == pytest.approx([second / 20 for second in range(1, 11)])
     assert second["onset"].tolist() == list(range(10))
+    written = soundfile.info(tmp_path / "audio/maestro_real_validation/cafe_restaurant_04-000500-001200.wav")
+    assert (written.subtype, written.samplerate, written.channels) == ("PCM_16", 8000, 1)
     part, _ = soundfile.read(tmp_path / "audio/maestro_real_validation/cafe_restaurant_04-000500-001200.wav")
     whole, _ = soundfile.read(source / "development_audio/cafe_restaurant/cafe_restaurant_04.wav")
     np.testing.assert_allclose(part, whole[8000 * 5 :], atol=1e-4)
@@ -331,3 +335,21 @@ def test_a_validation_table_without_rows_is_refused(tree):
     (tree / SETS["validation"].labels).write_text("filename\tonset\toffset\tevent_label\n")
     with pytest.raises(UserError, match="holds none of the 0 clips of the set validation"):
         read_set(tree, "validation")
+
+
+def test_both_archives_of_maestro_are_fetched_and_cut_as_asked(tmp_path, monkeypatch):
+    files = [SimpleNamespace(name=name) for name in (*maestro.MAESTRO_ARCHIVES, "more.zip")]
+    fetched, cut = [], []
+    monkeypatch.setattr(maestro, "zenodo_files", lambda record, archives: files)
+    monkeypatch.setattr(maestro, "download_and_unpack", lambda file, *given: fetched.append((file.name, *given)))
+    monkeypatch.setattr(maestro, "prepare", lambda *given, **options: cut.append((*given, options)))
+    maestro.download_maestro(tmp_path, delete_archives=True)
+    source = tmp_path / "MAESTRO_original" / "maestro_dev"
+    assert fetched == [(name, tmp_path / "archives", source, True) for name in maestro.MAESTRO_ARCHIVES]
+    maestro.download_maestro(tmp_path, 1.0, allow_missing=True)
+    assert cut == [(source, tmp_path, 5, {"allow_missing": False}), (source, tmp_path, 1.0, {"allow_missing": True})]
+    files.pop(0)
+    with pytest.raises(
+        UserError, match=r"has no development_audio\.zip; it has development_annotation\.zip, more\.zip"
+    ):
+        maestro.download_maestro(tmp_path)

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from task4_sed.metrics.evaluation_set import EvaluationSet, evaluation_set
 from task4_sed.reports import clips
 from task4_sed.reports.clips import _shown_classes, clip_agreement, clip_parts, draw_clip
+from tests.support.golden_sed import expected, golden_set
 
 CLASSES = ["Dog", "Cat", "Speech", "unheard"]
 EVENTS = {"a": [(0.0, 2.0, "Dog"), (2.0, 4.0, "Cat")], "b": [(0.0, 1.0, "Speech"), (1.0, 4.0, "unheard")]}
@@ -41,6 +43,25 @@ DOG, CAT = (0.5, 0.0, 0.0, 0.0), (0.0, 0.9, 0.0, 0.0)
 )
 def test_agreement_is_the_f1_of_the_frames_of_all_classes(frames, agreement):
     assert clip_agreement(scored(a=frames, b=[QUIET] * 4))[0] == pytest.approx(agreement)
+
+
+def test_a_frame_whose_middle_is_the_onset_or_the_offset_is_within_the_event():
+    events = {"a": [(0.5, 1.5, "Dog")]}
+    tables = {"a": pd.DataFrame({"onset": [0.0, 1.0, 2.0], "offset": [1.0, 2.0, 3.0], "Dog": [1.0, 1.0, 0.0]})}
+    evaluation = evaluation_set(tables, events, {"a": 3.0}, classes=["Dog"])
+    assert clip_agreement(evaluation).tolist() == [1.0]
+
+
+def test_both_psd_rocs_are_shown_beside_each_other_with_their_scores(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(clips, "_evaluation", lambda *_: golden_set("ties"))
+    monkeypatch.setattr(clips.html, "figure", lambda plot, *texts: drawn.append((plot, *texts)) or Markup("<i></i>"))
+    (found,) = clips.psd_roc(None, None)
+    assert found.count("<i></i>") == 2
+    assert [texts[-1] for texts in drawn] == ["PSD-ROC of PSDS1", "PSD-ROC of PSDS2"]
+    for (plot, caption, _), name in zip(drawn, ("psds1", "psds2"), strict=True):
+        assert caption == f"{name.upper()} = {100 * expected('ties')[name]['value']:.1f}"
+        assert plot.get_size_inches().tolist() == [5.4, 3.8] and len(plot.axes[0].lines) > 1
 
 
 def test_labelled_classes_are_shown_first_then_detected_ones_from_the_highest_score_on():

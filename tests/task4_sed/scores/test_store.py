@@ -13,6 +13,7 @@ from task4_sed.scores.store import (
     ScoreWriter,
     ensemble_stores,
     logit,
+    mean_logits,
     read_score_tables,
     read_scores,
     sigmoid,
@@ -191,6 +192,14 @@ def test_probabilities_and_logits_are_each_others_inverse():
                                        1 / (1 + np.exp(-20)), 1], rtol=1e-12)  # fmt: skip
     np.testing.assert_allclose(logit(found[1:-1]), logits[1:-1], rtol=1e-6, atol=1e-9)
     assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
+
+
+def test_what_is_no_store_and_no_folder_is_refused_and_so_is_a_mean_of_nothing(tmp_path):
+    (tmp_path / "scores.txt").write_text("onset\toffset\n")
+    with pytest.raises(UserError, match=r"There is no folder of score tables .*scores\.txt"):
+        read_score_tables(tmp_path / "scores.txt")
+    with pytest.raises(UserError, match="An ensemble needs at least one member"):
+        mean_logits([])
 
 
 def test_a_mean_of_stores_is_that_of_their_logits_clip_by_clip(tmp_path):
