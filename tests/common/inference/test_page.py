@@ -68,10 +68,10 @@ def test_tags_and_picture_of_a_sound(tagger, sound):
 
 
 def test_a_timeline_shows_the_first_class_on_top_and_names_at_the_left():
-    scores = np.array([[0.2, 0.0], [0.4, 1.0]])
+    scores = np.array([[0.2, 0.1], [0.4, 0.9]])
     upper, lower = page.draw_timeline(np.zeros((4, 6)), [0.0, 1.0, 2.0], scores, ["rain", "wind"]).axes
     mesh = upper.collections[0]
-    assert mesh.get_array().tolist() == [[0.2, 0.4], [0.0, 1.0]]
+    assert mesh.get_array().tolist() == [[0.2, 0.4], [0.1, 0.9]]
     assert mesh.get_clim() == (0, 1)
     assert upper.get_ylim() == (2.0, 0.0) and upper.get_yticks().tolist() == []
     assert [(text.get_text(), text.get_position()) for text in upper.texts] == [

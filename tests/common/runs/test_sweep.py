@@ -295,6 +295,8 @@ def test_the_time_left_of_a_sweep_counts_finished_cells_and_the_one_at_work(monk
     assert clock.left(30.0) == 30 + 40 * 2
     now[0] = 160.0
     assert clock.cell_is_done() == 30 * 2
+    now[0] = 165.0
+    assert clock.left(5.0) == 5 + 30 * 1
 
 
 def test_a_swept_setting_fills_a_group_that_is_off_and_keeps_the_others():

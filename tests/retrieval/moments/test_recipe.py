@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from common.runs.run import Run
 from common.runs.stages import quick_stages, run_stages
 from common.settings import load_settings
 from common.synthetic.synthesize import synthesize
+from retrieval.moments import recipe
 from retrieval.moments.annotations import Query, check_annotations, read_predictions, read_queries
 from retrieval.moments.compare import compare_systems
 from retrieval.moments.data import QueryBatches
@@ -226,3 +228,28 @@ def test_made_up_recordings_have_the_counts_that_were_told(tmp_path):
 def test_features_that_are_missing_are_told_before_the_end(root):
     with pytest.raises(UserError, match=r"download the features, or set features\.encoder"):
         FeatureReader(load(root).features, root).audio(Query("x", "y", "nobody", 40.0, np.empty((0, 2))))
+
+
+@pytest.mark.parametrize("fast_check", [False, True])
+def test_features_are_written_for_every_split_that_a_run_names(monkeypatch, fast_check):
+    sources = [SimpleNamespace(root=Path(name), annotations="q.jsonl") for name in ("a", "b")]
+    encoder = SimpleNamespace(encoder="run")
+    settings = SimpleNamespace(features=encoder, system=SimpleNamespace(trainer="trainer"))
+    written = []
+    monkeypatch.setattr(recipe, "Encoder", lambda *given: given)
+    monkeypatch.setattr(recipe, "sources_of", lambda settings: sources)
+    monkeypatch.setattr(recipe, "read_queries", lambda path: [f"{path} {number}" for number in range(6)])
+    monkeypatch.setattr(recipe, "write_features", lambda *given: written.append(given))
+    recipe.write_all_features(None, settings, fast_check)
+    assert written == [
+        (
+            ("run", "trainer"),
+            encoder,
+            Path(name),
+            [f"{name}/q.jsonl {number}" for number in range(4 if fast_check else 6)],
+        )
+        for name in "ab"
+    ]
+    written.clear()
+    recipe.write_all_features(None, SimpleNamespace(features=SimpleNamespace(encoder=None)), fast_check)
+    assert written == []

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from common.features.front_ends import KaldiLogMel, ResampledFirst
 from common.settings import load_settings
 from common.training.checkpoints import save_checkpoint
 from task1_asc.settings import Task1Settings
@@ -16,6 +17,7 @@ from task1_asc.submission.packaged import (
     complexity,
     load_inputs,
     load_model,
+    make_front_end,
     model_for_device,
     predict,
 )
@@ -77,6 +79,12 @@ def test_other_clips_are_refused(tmp_path, shape, rate):
     soundfile.write(tmp_path / "clip.wav", np.zeros(shape), rate)
     with pytest.raises(ValueError, match="expected one channel of one second at 44100 Hz"):
         load_inputs([tmp_path / "clip.wav"], PackagedModel(specification("float16")))
+
+
+def test_a_front_end_of_another_rate_resamples_first():
+    own = {"make": "common.features.front_ends:KaldiLogMel", "sample_rate": RATE}
+    assert type(make_front_end(own, RATE)) is KaldiLogMel
+    assert type(make_front_end({**own, "sample_rate": 32_000}, RATE)) is ResampledFirst
 
 
 def test_the_baseline_has_the_official_complexity():

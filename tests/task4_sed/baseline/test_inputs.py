@@ -106,6 +106,8 @@ def test_filters_follow_from_the_events_unless_other_lengths_are_given():
     every = {**dict.fromkeys(CLASSES, 7), **given}
     assert decided(own(postprocessing__median_frames=every)).postprocessing.median_frames == every
     assert decided(own(postprocessing__median_frames={**every, "Bell": 1})).postprocessing.median_frames["Bell"] == 1
+    exact = own(postprocessing__median_frames=given, labels__classes=list(given))
+    assert decided(exact).postprocessing.median_frames == given
     of_others = dict.fromkeys(CLASSES, 5)
     assert decided(own(postprocessing__median_frames=of_others)).postprocessing.median_frames == measured
 

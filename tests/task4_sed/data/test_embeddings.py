@@ -62,10 +62,11 @@ def test_embeddings_in_bfloat16_are_close_and_not_taken_for_those_in_float32(tmp
 
 
 def test_a_finished_store_is_not_made_again_and_one_of_another_model_is_refused(tmp_path, monkeypatch):
-    waveforms = torch.zeros(3, 160_000)
-    embed_set(tmp_path, ["a.wav", "b.wav", "c.wav"], lambda rows: waveforms[rows], SMALL)
+    waveforms = torch.zeros(4, 160_000)
+    embed_set(tmp_path, ["a.wav", "b.wav", "c.wav", "\u00fc.wav"], lambda rows: waveforms[rows], SMALL)
     monkeypatch.setattr(embeddings, "load_frozen", None)
     embed_set(tmp_path, ["a.flac", "c.mp3"], None, SMALL)  # other endings of the same clips
+    assert EmbeddingStore(tmp_path, ["u\u0308.wav"], identity(SMALL)).rows.tolist() == [3]  # as a Mac writes it
     with pytest.raises(UserError, match=r"of another model \(options: "):
         embed_set(tmp_path, ["a.wav"], None, SMALL.model_copy(update={"options": {**OPTIONS, "depth": 2}}))
 
