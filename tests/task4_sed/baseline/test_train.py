@@ -167,21 +167,21 @@ def test_the_loss_adds_the_parts_of_each_kind_of_clip_and_of_the_teacher(quick):
         student, teacher = module.score(batch)
         assert student.logits.requires_grad and (teacher is None) is not with_teacher
         losses = weigh(compare(student, teacher, batch, parts), settings.loss, consistency=0.7)
-        losses = {name: float(value) for name, value in losses.items()}
+        losses = {name: value.item() for name, value in losses.items()}
         entropy = torch.nn.functional.binary_cross_entropy
         frames, clips, valid = student.frame_logits.sigmoid(), student.logits.sigmoid(), batch["valid"].float()
         strong, weak, alike = parts.strong, parts.weak, parts.consistent
         targets = batch["strong"][strong] * valid[strong][..., None]
-        assert losses["strong"] == pytest.approx(2 * float(entropy(frames[strong].mT, targets)), rel=1e-4)
+        assert losses["strong"] == pytest.approx(2 * entropy(frames[strong].mT, targets).item(), rel=1e-4)
         assert losses["weak"] == pytest.approx(
-            0.5 * float(entropy(clips[weak], batch["weak"][weak] * valid[weak])), rel=1e-4
+            0.5 * entropy(clips[weak], batch["weak"][weak] * valid[weak]).item(), rel=1e-4
         )
         assert set(losses) == ({"strong", "weak", "consistency"} if with_teacher else {"strong", "weak"})
         if with_teacher:
             assert not teacher.frame_logits.requires_grad
             apart = (frames - teacher.frame_logits.sigmoid())[alike].square().mean()
             apart = apart + (clips - teacher.logits.sigmoid())[alike].square().mean()
-            assert losses["consistency"] == pytest.approx(0.7 * float(apart), rel=1e-4) and apart > 1e-4
+            assert losses["consistency"] == pytest.approx(0.7 * apart.item(), rel=1e-4) and apart > 1e-4
 
 
 def mixed(batch, parts, settings, seed=0):
