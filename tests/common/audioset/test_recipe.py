@@ -1,22 +1,18 @@
 """AudioSet training and fine-tuning from end to end, small."""
 
-import contextlib
 import copy
 import csv
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
-from common.__main__ import VERBS
-from common.audioset import finetune, recipe
+from common.audioset import recipe
 from common.audioset.as_model import load_run
 from common.audioset.evaluate import open_tagging_run
 from common.audioset.networks import load_trained, make_model, network_options, refuse_hot_kernels
@@ -24,17 +20,14 @@ from common.audioset.settings import FineTuneSettings, PretrainSettings
 from common.audioset.tables import read_classes
 from common.audioset.teachers import write_teacher_logits
 from common.audioset.train import TaggingTraining
-from common.cli import run as run_command
 from common.data.keyed_outputs import KeyedOutputs
 from common.errors import UserError
-from common.inference import export
 from common.inference.as_model import names_a_folder
-from common.inference.tagging import load_tagger, tag_file
 from common.registry import load_audio_model
 from common.registry.models import create_model
-from common.runs.run import Run
 from common.settings import load_settings, parse_settings
 from common.training.checkpoints import read_weights, save_checkpoint
+from tests.support.verbs import verb
 
 CONFIGS = Path("common/audioset/configs")
 FINE_TUNING = ("esc50", "fsd50k", "openmic", "table")
@@ -286,87 +279,9 @@ def test_the_published_settings_are_in_the_files(name, lr, decay, optimiser):
     assert settings.augment.mixup_alpha == 0.3 and settings.augment.roll == settings.augment.gain_db == 0
 
 
-@pytest.fixture
-def tones(tmp_path):
-    """Clips of two classes in two folds: low tones and high tones of 1 s, which any network can tell apart."""
-    (tmp_path / "audio").mkdir()
-    rows = ["filename,label,fold"]
-    for number in range(24):
-        hertz = (300 if number % 2 else 3000) * (1 + 0.02 * number)
-        wave = 0.3 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000)
-        soundfile.write(tmp_path / "audio" / f"{number}.wav", wave, 16000)
-        rows.append(f"{number}.wav,{'low' if number % 2 else 'high'},{1 + number // 12}")
-    (tmp_path / "tones.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path
-
-
-def tune_settings(root, runs, **changes):
-    plain = {
-        "data.root": str(root), "data.table": {"file": "tones.csv"}, "data.seconds": 1.0, "runs": str(runs),
-        "data.store": str(Path(runs).parent / "encoded"),
-        "model.name": "mn01", "model.norm_momentum": 0.3, "loader.batch_size": 6, "loader.num_workers": 0,
-        "front_end.n_mels": 64, "front_end.hop_length": 640, "optim.lr": 1e-2, "optim.warmup": 1, "trainer.epochs": 12,
-        "trainer.accelerator": "cpu", "trainer.measure_energy": False, "augment.wavmix_probability": 0.1,
-    }  # fmt: skip
-    return load_settings(FineTuneSettings, CONFIGS / "table.yaml", {**plain, **changes})
-
-
-def test_fine_tuning_tests_every_fold(tones, tmp_path):
-    finished = finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs"))
-    scores = finished.read_evaluation()
-    assert scores["clips"] == 24 and list(scores["folds"]) == ["1", "2"]
-    assert scores["accuracy"]["value"] > 0.8
-    assert sum(scores["folds"].values()) / 2 == pytest.approx(scores["accuracy"]["value"])  # folds of equal size
-    with pytest.raises(UserError, match=r"has 2 networks, one for each fold; name one, such as .*train/fold_1"):
-        load_tagger(str(finished.folder), None)
-    tagger = load_tagger(str(finished.folder / "train" / "fold_2"), None)
-    tagged = [tag_file(tagger, tones / "audio" / f"{number}.wav").tags[0][0] for number in (0, 1)]
-    assert tagged == ["high", "low"]
-    folder = tmp_path / "encoded"
-    assert len(list(folder.glob("*.hdf"))) == 1
-    # A changed clip is packed anew.
-    soundfile.write(tones / "audio" / "3.wav", np.zeros(8000), 16000)
-    finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", name="again", **{"trainer.epochs": 1}))
-    assert len(list(folder.glob("*.hdf"))) == 2
-
-
-def test_a_copy_of_the_data_continues_a_run_and_the_tags_of_one_label_sum_to_one(tones, tmp_path, capsys, monkeypatch):
-    clips = tmp_path / "clips"
-    for number in range(12):
-        name = "low" if number % 2 else "high"
-        (clips / name).mkdir(parents=True, exist_ok=True)
-        shutil.move(tones / "audio" / f"{number}.wav", clips / name)
-    quick = [
-        "--runs", tmp_path / "runs", "--data.store", tmp_path / "store", "--model.name", "mn01", "--trainer.epochs", 1,
-        "--front_end.n_mels", 64, "--loader.batch_size", 4, "--trainer.accelerator", "cpu",
-        "--trainer.measure_energy", "false",
-    ]  # fmt: skip
-    assert call("finetune", clips, *quick) == 0
-    assert "12 recordings were split by recording" in capsys.readouterr().err
-    assert sorted(path.name for path in clips.iterdir()) == ["high", "low"], "nothing is written there"
-    moved = shutil.copytree(clips, tmp_path / "moved" / "clips", copy_function=shutil.copyfile)
-    assert call("finetune", moved, *quick) == 0
-    assert capsys.readouterr().err.count("kept, its settings are the same") == 2
-    assert call("tag", moved / "low" / "1.wav", "--model", tmp_path / "runs" / "clips", "--json") == 0
-    [row] = json.loads(capsys.readouterr().out)
-    assert sum(tag["score"] for tag in row["tags"]) == pytest.approx(1, abs=1e-5)
-    exported = []
-    monkeypatch.setattr(export, "export_model", lambda model, *rest: exported.append(model) or {})
-    assert call("export", tmp_path / "runs" / "clips", "--out", tmp_path / "clips.onnx") == 0
-    assert exported[0].labels == ("high", "low") and exported[0].activation == "softmax"
-    capsys.readouterr()
-    assert call("data", "check", moved) == 0
-    assert "No problems found" in capsys.readouterr().err
-    (moved / "low" / "1.wav").write_bytes(b"RIFF")
-    assert call("data", "check", moved, "--json") == 1
-    assert "1.wav cannot be read as audio" in capsys.readouterr().err
-    assert call("finetune", tmp_path / "nowhere.csv", *quick) == 2
-    assert "nowhere.csv does not exist" in capsys.readouterr().err
-
-
 def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, tones, tmp_path, capsys, monkeypatch):
     path = tones / "audio" / "0.wav"
-    assert call("tag", path, "--model", trained.folder, "--top", 3, "--json") == 0
+    assert verb("tag", path, "--model", trained.folder, "--top", 3, "--json") == 0
     [row] = json.loads(capsys.readouterr().out)
     names = trained.read_evaluation()["labels"]
     model = load_run(trained.folder)
@@ -374,71 +289,33 @@ def test_a_trained_network_tags_and_embeds_by_the_folder_of_its_run(trained, ton
     scores = [float(logits.sigmoid()[names.index(tag["label"])]) for tag in row["tags"]]
     assert [tag["score"] for tag in row["tags"]] == pytest.approx(scores, abs=1e-4)
     assert scores == pytest.approx(logits.sigmoid().topk(3).values.tolist(), abs=1e-4)  # two of them may be equal
-    assert call("embed", tones / "audio", "--model", trained.folder, "--out", tmp_path / "e.npz") == 0
+    assert verb("embed", tones / "audio", "--model", trained.folder, "--out", tmp_path / "e.npz") == 0
     assert np.load(tmp_path / "e.npz")["embedding"].shape == (24, model.clip_scores(path).embedding.shape[1])
     assert names_a_folder(str(tones / "audio"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mn04.as").mkdir()
     assert not names_a_folder("mn04.as")  # the registry's name goes first
-    assert call("tag", path, "--model", tones / "audio") == 2
+    assert verb("tag", path, "--model", tones / "audio") == 2
     assert "audio is no run" in capsys.readouterr().err
 
 
-def test_whole_clips_and_several_labels(tones, tmp_path):
-    text = (tones / "tones.csv").read_text().replace(",1\n", ",train\n").replace(",2\n", ",test\n")
-    (tones / "tones.csv").write_text(text.replace("0.wav,high", "0.wav,high;low"))
-    changes = {"data.table": {"file": "tones.csv", "separator": ";"}, "data.test_on": "whole", "trainer.epochs": 1}
-    scores = finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", **changes)).read_evaluation()
-    assert scores["clips"] == 12 and 0 < scores["mAP"]["value"] <= 1 and scores["folds"] == {}
-
-
-def test_released_weights_are_fetched_before_the_folder_of_a_run_is_made(tones, tmp_path, monkeypatch):
-    fetched = []
-
-    def fetch(released):
-        fetched.append(released.name)
-        raise UserError("no network")
-
-    monkeypatch.setattr("common.audioset.recipe.fetch", fetch)
-    for weights in (None, _random_mn01(tmp_path)):
-        chosen = {"model.name": "mn01.as", "model.weights": weights and str(weights)}
-        run = Run(tmp_path / "runs" / "x", tune_settings(tones, tmp_path / "runs", **chosen))
-        with contextlib.nullcontext() if weights else pytest.raises(UserError, match="no network"):
-            finetune.refuse_early(run)
-    assert fetched == ["mn01.as"] and not (tmp_path / "runs").exists()
-
-
-def test_broken_audio_and_absent_folds_are_told(tones, tmp_path):
-    with pytest.raises(UserError, match="there is no fold 7; there are 1, 2"):
-        finetune.RECIPE.run(tune_settings(tones, tmp_path / "runs", **{"data.folds": ["7"]}))
-    assert not (tmp_path / "runs").exists()
-    (tones / "audio" / "5.wav").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"5\.wav cannot be read as audio"):
-        finetune.RECIPE.run(tune_settings(tones, tmp_path / "other"))
-    assert not list((tmp_path / "encoded").glob("*.hdf"))
-
-
-def call(*words):
-    return run_command("python -m common", VERBS, [str(word) for word in words])
-
-
 def test_the_commands_work_and_tell_mistakes(tiny_audioset, trained, tmp_path, capsys):
-    assert call("audioset", "check", "--root", tiny_audioset, "--json", "--decode", 2) == 0
+    assert verb("audioset", "check", "--root", tiny_audioset, "--json", "--decode", 2) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["problems"] == [] and found["splits"][2]["split"] == "eval"
-    assert call("audioset", "evaluate", trained.folder, "--json") == 0
+    assert verb("audioset", "evaluate", trained.folder, "--json") == 0
     assert json.loads(capsys.readouterr().out)["classes"] <= 16
-    assert call("audioset", "evaluate", trained.folder) == 0
+    assert verb("audioset", "evaluate", trained.folder) == 0
     assert "Made-up data" in capsys.readouterr().out
     small = CONFIGS / "small.yaml"
     for mistake in (("--data.root", tmp_path), ("--data.root", tiny_audioset, "--teacher.logits", tmp_path / "t.hdf")):
-        assert call("pretrain", small, "--runs", tmp_path / "runs", *mistake) == 2
+        assert verb("pretrain", small, "--runs", tmp_path / "runs", *mistake) == 2
     told = capsys.readouterr().err
     assert "has no balanced_train_segments_mp3*.hdf" in told and "There is no file" in told
     assert not (tmp_path / "runs").exists()  # a mended call is not refused for its other settings
-    assert call("finetune", CONFIGS / "esc50.yaml", "--data.root", tmp_path, "--runs", tmp_path / "r") == 2
+    assert verb("finetune", CONFIGS / "esc50.yaml", "--data.root", tmp_path, "--runs", tmp_path / "r") == 2
     assert "esc50.csv does not exist" in capsys.readouterr().err
-    assert call("audioset", "pack", "--root", tiny_audioset, "--audio", tmp_path / "none", "--split", "eval") == 2
+    assert verb("audioset", "pack", "--root", tiny_audioset, "--audio", tmp_path / "none", "--split", "eval") == 2
     assert "There is no folder" in capsys.readouterr().err
 
 
